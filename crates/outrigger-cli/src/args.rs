@@ -1,0 +1,238 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use outrigger_wire::MagicCookie;
+
+use crate::descriptors::MethodName;
+
+/// Looks at programs that speak go-plugin's protocol, and calls them.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  the plugin started, but it or the call failed
+  2  wrong usage: flags, an unknown method, JSON that does not fit
+  3  the plugin could not be started or reached
+  4  this side failed, for example to write its output
+  130, 143  interrupted or asked to end; the plugin was ended too";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a plugin and tell what it says about itself.
+    #[command(after_help = EXIT_CODES)]
+    Inspect(PluginArgs),
+    /// Call one method of a plugin, described by the plugin itself.
+    #[command(after_help = EXIT_CODES)]
+    Call(CallArgs),
+}
+
+/// Which plugin to start, and how.
+#[derive(Debug, Args)]
+pub(crate) struct PluginArgs {
+    /// The magic cookie that the plugin expects in its environment.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = cookie)]
+    pub(crate) cookie: Option<MagicCookie>,
+
+    /// App protocol version to offer; may be repeated. Without it, whatever the plugin speaks.
+    #[arg(long = "app-version", value_name = "N", value_delimiter = ',')]
+    pub(crate) app_versions: Vec<u32>,
+
+    /// Agree on one-time certificates with the plugin (AutoMTLS).
+    #[arg(long)]
+    pub(crate) auto_mtls: bool,
+
+    /// Ask for brokered connections over one socket.
+    #[arg(long)]
+    pub(crate) mux: bool,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long the plugin may take to start, such as `500ms`, `10s` or `2m`.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub(crate) start_timeout: Duration,
+
+    /// Show the plugin's log lines, and ours, on stderr.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// The plugin program and its arguments, after `--`.
+    #[arg(last = true, required = true, num_args = 1.., value_name = "PROGRAM [ARG]")]
+    pub(crate) program: Vec<OsString>,
+}
+
+impl PluginArgs {
+    pub(crate) fn program(&self) -> PathBuf {
+        self.program.first().map(PathBuf::from).unwrap_or_default()
+    }
+
+    pub(crate) fn arguments(&self) -> &[OsString] {
+        self.program.get(1..).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// The method to call, such as `grpc.health.v1.Health/Check`.
+    #[arg(long, value_name = "PACKAGE.SERVICE/METHOD")]
+    pub(crate) method: MethodName,
+
+    /// Request messages as JSON, one per line; `@FILE` reads a file, `-` reads stdin.
+    #[arg(long, value_name = "JSON | @FILE | -", allow_hyphen_values = true)]
+    pub(crate) data: Option<String>,
+
+    /// The same as `--data -`.
+    #[arg(value_name = "-", value_parser = ["-"], conflicts_with = "data")]
+    pub(crate) stdin: Option<String>,
+
+    /// Metadata to send; may be repeated. Values of keys that end in `-bin` are base64.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) metadata: Vec<(String, String)>,
+
+    /// How long the call may take, such as `500ms` or `2m`; `0` sets no limit.
+    /// Default: 60 s for unary calls, no limit for streams.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+}
+
+/// Where request messages come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Input {
+    /// None were given.
+    Absent,
+    /// JSON on the command line.
+    Text(String),
+    /// A file with JSON.
+    File(PathBuf),
+    /// Standard input, read while the call runs.
+    Stdin,
+}
+
+impl CallArgs {
+    pub(crate) fn input(&self) -> Input {
+        match (&self.data, &self.stdin) {
+            (None, None) => Input::Absent,
+            (Some(data), _) if data != "-" => match data.strip_prefix('@') {
+                Some(file) => Input::File(file.into()),
+                None => Input::Text(data.clone()),
+            },
+            _ => Input::Stdin,
+        }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+fn cookie(text: &str) -> Result<MagicCookie, String> {
+    let (key, value) = pair(text)?;
+    if text.contains('\0') || value.is_empty() {
+        return Err("expected KEY=VALUE, neither of them empty".to_owned());
+    }
+    Ok(MagicCookie::new(key, value))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a time such as 500ms, 10s or 2m".to_owned()),
+    };
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| "expected a time such as 500ms, 10s or 2m")?;
+    Duration::try_from_secs_f64(number * unit)
+        .ok()
+        .filter(|time| *time <= Duration::from_secs(365 * 24 * 3600))
+        .ok_or_else(|| "the time must be between 0 and a year".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn call(args: &[&str]) -> Result<CallArgs, clap::Error> {
+        let all = ["outrigger", "call"].iter().chain(args);
+        match Cli::try_parse_from(all)?.command {
+            Command::Call(call) => Ok(call),
+            Command::Inspect(_) => panic!("not a call"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn request_messages_come_from_text_a_file_or_stdin() {
+        let input = |args: &[&str]| {
+            let all: Vec<&str> = ["--method", "a.B/C"]
+                .iter()
+                .chain(args)
+                .chain(&["--", "plugin", "-x"])
+                .copied()
+                .collect();
+            call(&all).expect("good arguments").input()
+        };
+        assert_eq!(input(&[]), Input::Absent);
+        assert_eq!(input(&["--data", "{}"]), Input::Text("{}".into()));
+        assert_eq!(input(&["--data", "-1"]), Input::Text("-1".into()));
+        assert_eq!(input(&["--data", "@a b"]), Input::File("a b".into()));
+        assert_eq!(input(&["--data", "-"]), Input::Stdin);
+        assert_eq!(input(&["-"]), Input::Stdin);
+    }
+
+    #[test]
+    fn what_follows_the_dashes_belongs_to_the_plugin() {
+        let args = call(&["--method", "a.B/C", "--", "./p", "--json", "-"]).expect("good");
+        assert_eq!(args.plugin.program(), PathBuf::from("./p"));
+        assert_eq!(args.plugin.arguments(), ["--json", "-"]);
+        assert!(!args.plugin.json);
+    }
+
+    #[test]
+    fn a_program_is_required() {
+        assert!(call(&["--method", "a.B/C"]).is_err());
+        assert!(call(&["--method", "a.B/C", "--"]).is_err());
+    }
+
+    #[test]
+    fn times_are_read_with_and_without_units() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("1.5s", 1500),
+            ("2", 2000),
+            ("2m", 120_000),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1d", "nans", "1e300", "inf"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

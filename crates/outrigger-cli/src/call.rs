@@ -1,0 +1,579 @@
+//! `outrigger call`: any method of any plugin that describes itself.
+
+use std::io::{BufReader, Read};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use http::uri::PathAndQuery;
+use outrigger_host::{Channel, MAX_MESSAGE, PluginExited, RunningPlugin};
+use prost_reflect::ReflectMessage as _;
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::client::Grpc;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::metadata::{BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
+use tonic::{Code, Request, Status};
+
+use crate::args::{CallArgs, Input};
+use crate::codec::DynamicCodec;
+use crate::descriptors::{self, MethodName, guarded};
+use crate::failure::{Exit, Failure, printable};
+use crate::launch;
+use crate::status::StatusReport;
+use crate::{json, output};
+
+/// How long a unary call may take unless told otherwise.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many requests are read ahead of the plugin.
+const READ_AHEAD: usize = 16;
+
+/// Starts the plugin, calls the method, prints the replies, ends the plugin.
+///
+/// # Errors
+/// What kept the plugin from starting, what is wrong with the arguments, or
+/// how the call failed.
+///
+/// # Cancel safety
+/// Dropping the future ends the plugin; replies already printed stay printed.
+pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
+    let mut printer = Printer::new(args);
+    let result = with_plugin(args, &mut printer).await;
+    printer.finish(&result)?;
+    result
+}
+
+async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let metadata = metadata(&args.metadata)?;
+    let input = Source::open(args.input())?;
+    let session = launch::start_grpc(&args.plugin).await?;
+    let result = call(&session.plugin, args, metadata, input, printer).await;
+    session.plugin.stop().await;
+    result
+}
+
+async fn call(
+    plugin: &RunningPlugin,
+    args: &CallArgs,
+    metadata: MetadataMap,
+    input: Source,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let channel = plugin.channel();
+    let description = launch::describe_or_standard(&channel).await?;
+    let method = descriptors::method(&description, &args.method)?;
+    let client = method.is_client_streaming();
+    let server = method.is_server_streaming();
+    printer.begin(descriptors::kind(client, server))?;
+    let timeout = match args.timeout {
+        Some(limit) => (!limit.is_zero()).then_some(limit),
+        None => (!client && !server).then_some(UNARY_TIMEOUT),
+    };
+    let (requests, mistakes) = requests(input, &method)?;
+    let mut request = Request::new(ReceiverStream::new(requests));
+    *request.metadata_mut() = metadata;
+    if let Some(limit) = timeout {
+        request.set_timeout(limit);
+    }
+    let exchange = exchange(channel, request, &method, printer);
+    let ended = tokio::select! {
+        // A mistake in the input ends the call before its stream seems complete.
+        biased;
+        (failure, _queue) = mistake(mistakes) => {
+            plugin.stop().await;
+            return Err(failure);
+        }
+        ended = within(timeout, exchange) => ended,
+    };
+    match ended {
+        Ok(()) => Ok(()),
+        Err(Ended::Output(failure)) => Err(failure),
+        Err(Ended::Status(status)) => {
+            let report = StatusReport::new(&status, method.parent_pool());
+            let failure = explained(&status, report.failure(&args.method));
+            printer.status = Some(report);
+            Err(failure)
+        }
+    }
+}
+
+/// Why a call ended early.
+enum Ended {
+    Status(Box<Status>),
+    Output(Failure),
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+async fn exchange(
+    channel: Channel,
+    request: Request<ReceiverStream<DynamicMessage>>,
+    method: &MethodDescriptor,
+    printer: &mut Printer,
+) -> Result<(), Ended> {
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let path = PathAndQuery::from_str(&path)
+        .map_err(|_| Status::internal("the method's name does not fit into a path"))?;
+    let mut grpc = Grpc::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    grpc.ready().await?;
+    let codec = DynamicCodec::new(method);
+    let mut replies = grpc.streaming(request, path, codec).await?.into_inner();
+    let mut count = 0_u64;
+    while let Some(reply) = replies.message().await? {
+        count += 1;
+        printer.reply(&reply).map_err(Ended::Output)?;
+    }
+    if count == 0 && !method.is_server_streaming() {
+        return Err(Status::internal("the plugin ended the call without a reply").into());
+    }
+    printer.status = Some(StatusReport::ok());
+    Ok(())
+}
+
+async fn within(
+    limit: Option<Duration>,
+    exchange: impl Future<Output = Result<(), Ended>>,
+) -> Result<(), Ended> {
+    let Some(limit) = limit else {
+        return exchange.await;
+    };
+    match tokio::time::timeout(limit, exchange).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let text = format!(
+                "not finished within {} s (`--timeout`)",
+                limit.as_secs_f64()
+            );
+            Err(Status::deadline_exceeded(text).into())
+        }
+    }
+}
+
+/// Adds what is known beyond the status.
+fn explained(status: &Status, failure: Failure) -> Failure {
+    if let Some(exited) = PluginExited::behind(status) {
+        let failure = failure.note(format!("the plugin {}", exited.report.status));
+        return exited
+            .report
+            .stderr
+            .iter()
+            .rev()
+            .take(3)
+            .rev()
+            .fold(failure, |failure, line| {
+                failure.note(format!("stderr: {line}"))
+            });
+    }
+    match status.code() {
+        Code::ResourceExhausted => failure.note(
+            "a plugin on go-plugin takes requests of up to 4 MiB unless its author raised that",
+        ),
+        Code::Unimplemented => failure.note(
+            "the plugin describes the method but does not serve it, or asks for metadata first",
+        ),
+        _ => failure,
+    }
+}
+
+/// Prints replies as they come: a line each, or parts of the one object.
+struct Printer {
+    json: bool,
+    method: MethodName,
+    kind: Option<&'static str>,
+    replies: u64,
+    started: Instant,
+    status: Option<StatusReport>,
+}
+
+impl Printer {
+    fn new(args: &CallArgs) -> Self {
+        Self {
+            json: args.plugin.json,
+            method: args.method.clone(),
+            kind: None,
+            replies: 0,
+            started: Instant::now(),
+            status: None,
+        }
+    }
+
+    fn begin(&mut self, kind: &'static str) -> Result<(), Failure> {
+        self.kind = Some(kind);
+        self.started = Instant::now();
+        if !self.json {
+            return Ok(());
+        }
+        let method = line(&self.method.to_string());
+        output::plain(&format!(
+            "{{\"method\":{method},\"kind\":\"{kind}\",\"replies\":["
+        ))
+    }
+
+    fn reply(&mut self, reply: &DynamicMessage) -> Result<(), Failure> {
+        let text = reply_text(reply);
+        let text = match (self.json, self.replies) {
+            (false, _) => format!("{text}\n"),
+            (true, 0) => format!("\n  {text}"),
+            (true, _) => format!(",\n  {text}"),
+        };
+        self.replies += 1;
+        output::plain(&text)
+    }
+
+    /// Completes the one object, also when nothing came of the call.
+    fn finish(&mut self, result: &Result<(), Failure>) -> Result<(), Failure> {
+        if !self.json {
+            return Ok(());
+        }
+        if self.kind.is_none() {
+            let method = self.method.to_string();
+            let error = result.as_ref().err();
+            return output::plain(&format!(
+                "{}\n",
+                line(&json!({"method": method, "error": error}))
+            ));
+        }
+        let millis = (self.started.elapsed().as_secs_f64() * 1e4).round() / 10.0;
+        let mut rest = format!(
+            "],\"status\":{},\"duration_ms\":{millis}",
+            line(&self.status)
+        );
+        if let Err(failure) = result {
+            rest.push_str(&format!(",\"error\":{}", line(failure)));
+        }
+        output::plain(&format!("{rest}}}\n"))
+    }
+}
+
+fn line<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    json::line(value).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// A reply as JSON; base64 when it holds what JSON cannot say, such as an unknown type.
+fn reply_text(reply: &DynamicMessage) -> String {
+    if let Some(Ok(text)) = guarded(|| json::line(reply)) {
+        return text;
+    }
+    let raw = STANDARD.encode(reply.encode_to_vec());
+    line(&json!({"@type": reply.descriptor().full_name(), "@base64": raw}))
+}
+
+/// Where JSON comes from, opened before the plugin is started.
+enum Source {
+    Absent,
+    Read(Box<dyn Read + Send>),
+    Stdin,
+}
+
+impl Source {
+    fn open(input: Input) -> Result<Self, Failure> {
+        Ok(match input {
+            Input::Absent => Self::Absent,
+            Input::Stdin => Self::Stdin,
+            Input::Text(text) => Self::Read(Box::new(std::io::Cursor::new(text))),
+            Input::File(path) => {
+                let file = std::fs::File::open(&path).map_err(|error| {
+                    let path = printable(&path.display().to_string());
+                    Failure::usage("data-unreadable", format!("`{path}` could not be opened"))
+                        .note(error.to_string())
+                })?;
+                Self::Read(Box::new(BufReader::new(file)))
+            }
+        })
+    }
+}
+
+/// A mistake in the input, together with the queue: while that exists, the
+/// plugin cannot take what it got for everything.
+type Mistake = (Failure, mpsc::Sender<DynamicMessage>);
+
+/// The request messages, and the mistake that ends them early.
+fn requests(
+    input: Source,
+    method: &MethodDescriptor,
+) -> Result<(mpsc::Receiver<DynamicMessage>, oneshot::Receiver<Mistake>), Failure> {
+    let (queue, requests) = mpsc::channel(READ_AHEAD);
+    let (report, mistakes) = oneshot::channel();
+    let message = method.input();
+    let many = method.is_client_streaming();
+    let reader: Box<dyn Read + Send> = match input {
+        Source::Read(reader) => reader,
+        Source::Stdin => Box::new(std::io::stdin()),
+        Source::Absent => {
+            if !many {
+                // The queue is new and has room.
+                let _ = queue.try_send(DynamicMessage::new(message));
+            }
+            return Ok((requests, mistakes));
+        }
+    };
+    // A thread of its own: a read from a terminal cannot be cancelled, and
+    // must not hold up the end of the command.
+    let read = move || {
+        let fed = if many {
+            feed(reader, &message, &queue)
+        } else {
+            one(reader, &message, &queue)
+        };
+        if let Err(failure) = fed {
+            let _ = report.send((failure, queue));
+        }
+    };
+    std::thread::Builder::new()
+        .name("input".into())
+        .spawn(read)
+        .map_err(|error| {
+            Failure::new(
+                Exit::Internal,
+                "input-failed",
+                "no thread could be started to read the input",
+            )
+            .note(error.to_string())
+        })?;
+    Ok((requests, mistakes))
+}
+
+/// Waits for a mistake; for ever when there is none.
+async fn mistake(mistakes: oneshot::Receiver<Mistake>) -> Mistake {
+    match mistakes.await {
+        Ok(mistake) => mistake,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Queues every message until the input or the call ends.
+fn feed(
+    input: Box<dyn Read + Send>,
+    message: &MessageDescriptor,
+    queue: &mpsc::Sender<DynamicMessage>,
+) -> Result<(), Failure> {
+    for request in messages(input, message) {
+        if queue.blocking_send(request?).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Queues the only message of the input.
+fn one(
+    input: Box<dyn Read + Send>,
+    message: &MessageDescriptor,
+    queue: &mpsc::Sender<DynamicMessage>,
+) -> Result<(), Failure> {
+    let mut messages = messages(input, message);
+    let request = messages
+        .next()
+        .unwrap_or_else(|| Ok(DynamicMessage::new(message.clone())))?;
+    if let Some(second) = messages.next() {
+        second?;
+        return Err(Failure::usage(
+            "data-too-much",
+            "the method takes exactly one request message, and the data holds more",
+        ));
+    }
+    // Only a call that is over has no room for it.
+    let _ = queue.try_send(request);
+    Ok(())
+}
+
+/// Reads JSON values that follow each other, one per line or not.
+fn messages<'a>(
+    input: Box<dyn Read + Send>,
+    message: &'a MessageDescriptor,
+) -> impl Iterator<Item = Result<DynamicMessage, Failure>> + 'a {
+    let values = serde_json::Deserializer::from_reader(input).into_iter::<Value>();
+    values.enumerate().map(|(at, value)| {
+        let value = value.map_err(|error| {
+            let what = if error.is_io() {
+                "could not be read"
+            } else {
+                "is not JSON"
+            };
+            Failure::usage("data-invalid", format!("request message {} {what}", at + 1))
+                .note(printable(&error.to_string()))
+        })?;
+        guarded(|| DynamicMessage::deserialize(message.clone(), value))
+            .ok_or_else(|| "its type is not sound".to_owned())
+            .and_then(|read| read.map_err(|error| printable(&error.to_string())))
+            .map_err(|reason| misfit(at + 1, message, &reason))
+    })
+}
+
+fn misfit(number: usize, message: &MessageDescriptor, reason: &str) -> Failure {
+    let fields: Vec<String> = message
+        .fields()
+        .map(|field| printable(&format!("{}: {}", field.json_name(), field_type(&field))))
+        .collect();
+    Failure::usage(
+        "data-invalid",
+        format!(
+            "request message {number} is no `{}`",
+            printable(message.full_name())
+        ),
+    )
+    .note(reason.to_owned())
+    .help(format!(
+        "its fields are {}",
+        descriptors::shortened(&fields, 24)
+    ))
+}
+
+/// The type of a field in the words of a proto file.
+fn field_type(field: &FieldDescriptor) -> String {
+    let name = match field.kind() {
+        Kind::Message(message) => message.full_name().to_owned(),
+        Kind::Enum(values) => values.full_name().to_owned(),
+        scalar => format!("{scalar:?}").to_lowercase(),
+    };
+    if field.is_map() {
+        "map".to_owned()
+    } else if field.is_list() {
+        format!("repeated {name}")
+    } else {
+        name
+    }
+}
+
+/// Metadata as given on the command line.
+fn metadata(pairs: &[(String, String)]) -> Result<MetadataMap, Failure> {
+    let mut map = MetadataMap::new();
+    for (key, value) in pairs {
+        let added = if key.ends_with("-bin") {
+            binary(key, value).map(|(key, value)| {
+                map.append_bin(key, value);
+            })
+        } else {
+            ascii(key, value).map(|(key, value)| {
+                map.append(key, value);
+            })
+        };
+        added.ok_or_else(|| {
+            Failure::usage(
+                "metadata-invalid",
+                format!("`{}` cannot be sent as metadata", printable(&format!("{key}={value}"))),
+            )
+            .help("keys are lower-case ASCII, values printable ASCII, or base64 after a key in `-bin`")
+        })?;
+    }
+    Ok(map)
+}
+
+fn ascii(key: &str, value: &str) -> Option<(AsciiMetadataKey, AsciiMetadataValue)> {
+    let key = AsciiMetadataKey::from_str(key).ok()?;
+    Some((key, AsciiMetadataValue::try_from(value).ok()?))
+}
+
+fn binary(key: &str, value: &str) -> Option<(BinaryMetadataKey, BinaryMetadataValue)> {
+    let value = STANDARD_NO_PAD.decode(value.trim_end_matches('=')).ok()?;
+    Some((
+        BinaryMetadataKey::from_str(key).ok()?,
+        BinaryMetadataValue::from_bytes(&value),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::DescriptorPool;
+
+    use super::*;
+
+    fn method(service: &str, method: &str) -> MethodDescriptor {
+        let mut pool = DescriptorPool::global();
+        pool.decode_file_descriptor_set(outrigger_transport::GO_PLUGIN_DESCRIPTORS)
+            .expect("sound descriptors");
+        let service = pool.get_service_by_name(service).expect("the service");
+        service
+            .methods()
+            .find(|m| m.name() == method)
+            .expect("the method")
+    }
+
+    fn read(text: &str, method: &MethodDescriptor) -> (Vec<DynamicMessage>, Option<Failure>) {
+        let source = Source::Read(Box::new(std::io::Cursor::new(text.to_owned())));
+        let (mut requests, mistakes) = requests(source, method).expect("a reader");
+        let mistake = mistakes.blocking_recv().ok();
+        let mut all = Vec::new();
+        while let Ok(request) = requests.try_recv() {
+            all.push(request);
+        }
+        (all, mistake.map(|(failure, _)| failure))
+    }
+
+    #[test]
+    fn a_unary_method_takes_one_message_and_none_means_an_empty_one() {
+        let check = method("grpc.health.v1.Health", "Check");
+        for text in [
+            "{\"service\": \"plugin\"}\n",
+            "{\n  \"service\":\n \"plugin\"}",
+            "",
+            " \n",
+        ] {
+            let (requests, failure) = read(text, &check);
+            assert_eq!((requests.len(), failure), (1, None), "{text:?}");
+        }
+        let (requests, failure) = read("{}{}", &check);
+        assert_eq!(
+            (requests.len(), failure.expect("a failure").code.as_str()),
+            (0, "data-too-much")
+        );
+    }
+
+    #[test]
+    fn a_stream_of_requests_takes_a_message_per_line_or_none() {
+        let start = method("plugin.GRPCBroker", "StartStream");
+        for (text, count) in [
+            ("", 0),
+            ("{}\n{}\n", 2),
+            ("{\"serviceId\":1}\n\n{\"service_id\":2}", 2),
+        ] {
+            assert_eq!(read(text, &start).0.len(), count, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_explained_with_the_fields_there_are() {
+        let check = method("grpc.health.v1.Health", "Check");
+        let failure = read("{\"srevice\": 1}", &check).1.expect("a failure");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_eq!(
+            failure.message,
+            "request message 1 is no `grpc.health.v1.HealthCheckRequest`"
+        );
+        assert_eq!(failure.help, ["its fields are `service: string`"]);
+        let failure = read("{\"service\": ", &check).1.expect("a failure");
+        assert_eq!(failure.message, "request message 1 is not JSON");
+    }
+
+    #[test]
+    fn metadata_takes_text_and_base64() {
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        let map = metadata(&[pair("client", "x"), pair("trace-bin", "AQI=")]).expect("good");
+        assert_eq!(map.get("client").expect("text"), "x");
+        assert_eq!(
+            map.get_bin("trace-bin")
+                .expect("bytes")
+                .to_bytes()
+                .expect("decoded")[..],
+            [1, 2]
+        );
+        for bad in [
+            pair("Key with space", "x"),
+            pair("k", "\n"),
+            pair("k-bin", "?"),
+        ] {
+            assert_eq!(metadata(&[bad]).expect_err("bad").code, "metadata-invalid");
+        }
+    }
+}

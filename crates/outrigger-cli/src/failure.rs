@@ -1,0 +1,178 @@
+//! What went wrong, for people and for programs.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+/// What the exit code of the command says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// The plugin started, and then it or the call failed.
+    Failed = 1,
+    /// The command line, the method name or the JSON was wrong.
+    Usage = 2,
+    /// The plugin could not be started or reached.
+    NotStarted = 3,
+    /// This side could not do its part, such as writing its output.
+    Internal = 4,
+}
+
+/// One failure, complete with what may help.
+///
+/// Every text in it is safe to print: what a plugin chose is already escaped.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Failure {
+    #[serde(skip)]
+    pub(crate) exit: Exit,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) causes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) help: Vec<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            code: code.to_owned(),
+            message: message.into(),
+            causes: Vec::new(),
+            notes: Vec::new(),
+            help: Vec::new(),
+        }
+    }
+
+    pub(crate) fn usage(code: &str, message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, code, message)
+    }
+
+    /// Adds the chain of sources beneath `error`, leaving out repetitions.
+    pub(crate) fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
+        let mut source = error.source();
+        while let Some(error) = source {
+            let text = printable(&error.to_string());
+            if !self.message.contains(&text) && !self.causes.iter().any(|c| c.contains(&text)) {
+                self.causes.push(text);
+            }
+            source = error.source();
+        }
+        self
+    }
+
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// The failure as text, with terminal codes that the printing stream removes where they do not belong.
+    pub(crate) fn render(&self) -> String {
+        let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+        let bold = Style::new().bold();
+        let mut text = format!(
+            "{red}error[{}]{red:#}{bold}: {}{bold:#}\n",
+            self.code, self.message
+        );
+        let lists = [
+            ("caused by", &self.causes),
+            ("note", &self.notes),
+            ("help", &self.help),
+        ];
+        for (label, entries) in lists {
+            for entry in entries {
+                let entry = entry.replace('\n', "\n    ");
+                let _ = writeln!(text, "  {bold}{label}{bold:#}: {entry}");
+            }
+        }
+        text
+    }
+}
+
+/// Makes text of uncertain origin safe to print on one line, without quoting it.
+pub(crate) fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' | '\\' => safe.push(c),
+            _ => safe.extend(c.escape_debug()),
+        }
+    }
+    safe
+}
+
+/// The names nearest to `wanted`, best first, at most five.
+pub(crate) fn near<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let lower = wanted.to_lowercase();
+    let mut scored: Vec<(usize, &str)> = names
+        .into_iter()
+        .filter(|name| name.len() <= 512)
+        .map(|name| (distance(&lower, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= wanted.len().max(name.len()) / 2)
+        .collect();
+    scored.sort();
+    scored.truncate(5);
+    scored.into_iter().map(|(_, name)| name).collect()
+}
+
+/// How many single-character edits turn `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(512).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().take(512).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_prints_its_code_causes_notes_and_help() {
+        let failure = Failure::new(Exit::NotStarted, "exited-early", "plugin `a` exited")
+            .note("last stderr line: \"x\"\nsecond")
+            .help("look at it");
+        let text = anstream::adapter::strip_str(&failure.render()).to_string();
+        assert_eq!(
+            text,
+            "error[exited-early]: plugin `a` exited\n  note: last stderr line: \"x\"\n    second\n  help: look at it\n"
+        );
+    }
+
+    #[test]
+    fn near_names_are_found_despite_case_and_typing_errors() {
+        let names = [
+            "proto.KV/Get",
+            "proto.KV/Put",
+            "grpc.health.v1.Health/Check",
+        ];
+        assert_eq!(
+            near("proto.kv/Gte", names),
+            ["proto.KV/Get", "proto.KV/Put"]
+        );
+        assert!(near("unrelated", names).is_empty());
+    }
+
+    #[test]
+    fn printable_text_holds_no_terminal_codes() {
+        assert_eq!(
+            printable("a\u{1b}[2J\u{9b}b\n\"c\""),
+            "a\\u{1b}[2J\\u{9b}b\\n\"c\""
+        );
+    }
+}

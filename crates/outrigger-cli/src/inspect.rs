@@ -1,0 +1,502 @@
+//! `outrigger inspect`: what a plugin says about itself.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anstyle::Style;
+use outrigger_host::{Channel, ExitReport, ExitStatus, HandshakeLine, RunningPlugin, Transport};
+use outrigger_transport::proto::health::health_client::HealthClient;
+use outrigger_wire::CORE_PROTOCOL_VERSION;
+use outrigger_wire::proto::health::HealthCheckRequest;
+use outrigger_wire::proto::health::health_check_response::ServingStatus;
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::args::PluginArgs;
+use crate::descriptors::{self, ListedMethod, ListedService};
+use crate::failure::{Failure, printable};
+use crate::launch::{self, NetRpc, Seen, Session, Start};
+use crate::memory::Memory;
+use crate::{json, output, status};
+
+/// How long the plugin may take to say whether it is well.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Starts the plugin, asks it, ends it, prints what was found.
+///
+/// # Errors
+/// What kept the plugin from starting.
+///
+/// # Cancel safety
+/// Dropping the future ends the plugin; nothing is printed then.
+pub(crate) async fn run(args: &PluginArgs) -> Result<(), Failure> {
+    let began = Instant::now();
+    match launch::start(args).await {
+        Ok(Start::Grpc(session)) => print(&look(*session, args, began).await, args),
+        Ok(Start::NetRpc(found)) => print(&net_rpc(&found, args), args),
+        Err(failure) => {
+            if args.json {
+                let program = printable(&args.program().display().to_string());
+                output::plain(&pretty(&json!({"program": program, "error": failure})))?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Everything that is told about one plugin: with `--json` this is the object.
+#[derive(Debug, Serialize)]
+struct Inspection {
+    program: String,
+    pid: Option<u32>,
+    core_version: u32,
+    app_version: u32,
+    /// What the host offered, as ranges.
+    offered: String,
+    protocol: &'static str,
+    network: &'static str,
+    address: String,
+    tls: Tls,
+    broker: &'static str,
+    health: Option<Health>,
+    reflection: Option<Reflection>,
+    services: Vec<ListedService>,
+    start: StartTimes,
+    memory: Option<Memory>,
+    end: End,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tls {
+    /// `none` or `auto-mtls`.
+    mode: &'static str,
+    /// SHA-256 of the plugin's certificate, in hexadecimal.
+    certificate_sha256: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    /// The answer for the service `plugin`, or the name of the status.
+    plugin: String,
+    /// From the question to the answer.
+    answered_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Reflection {
+    version: Option<&'static str>,
+    error: Option<String>,
+    /// Names that the plugin could not describe, with its reasons.
+    undescribed: Vec<String>,
+}
+
+/// Milliseconds, one after the other.
+#[derive(Debug, Serialize)]
+struct StartTimes {
+    spawn_ms: Option<f64>,
+    handshake_ms: Option<f64>,
+    connect_ms: Option<f64>,
+    /// From the first step to the answer of the health check.
+    ready_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct End {
+    /// `by-itself`, `asked`, or `killed`.
+    how: &'static str,
+    status: Option<i32>,
+    signal: Option<i32>,
+    /// From asking it to its end.
+    after_ms: Option<f64>,
+    text: String,
+}
+
+async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection {
+    let Session {
+        plugin,
+        seen,
+        offered,
+    } = session;
+    let channel = plugin.channel();
+    let health = health(&channel).await;
+    let ready = began.elapsed();
+    let memory = plugin.pid().and_then(Memory::of).or(seen.memory);
+    let (reflection, services) = reflect(&channel).await;
+    let timings = plugin.timings();
+    let mut inspection = Inspection {
+        pid: plugin.pid(),
+        health: Some(health),
+        reflection: Some(reflection),
+        services,
+        memory,
+        start: StartTimes {
+            spawn_ms: Some(millis(timings.spawn)),
+            handshake_ms: Some(millis(timings.handshake)),
+            connect_ms: Some(millis(timings.connect)),
+            ready_ms: millis(ready),
+        },
+        ..announced(plugin.handshake(), &seen, &offered, args)
+    };
+    inspection.end = end(&plugin).await;
+    inspection
+}
+
+/// What the handshake alone tells.
+fn announced(
+    line: &HandshakeLine,
+    seen: &Seen,
+    offered: &BTreeSet<u32>,
+    args: &PluginArgs,
+) -> Inspection {
+    let certificate = line.certificate.as_ref();
+    Inspection {
+        program: args.program().display().to_string(),
+        pid: seen.pid,
+        core_version: CORE_PROTOCOL_VERSION,
+        app_version: line.app_version.0,
+        offered: ranges(offered),
+        protocol: line.transport.as_str(),
+        network: line.address.network.as_str(),
+        address: line.address.text.clone(),
+        tls: Tls {
+            mode: if certificate.is_some() {
+                "auto-mtls"
+            } else {
+                "none"
+            },
+            certificate_sha256: certificate.map(|der| hex(&Sha256::digest(der))),
+        },
+        broker: match (line.transport, line.mux) {
+            (Transport::Grpc, Some(true)) => "multiplexed",
+            (Transport::Grpc, _) => "plain",
+            (Transport::NetRpc, _) => "net/rpc",
+        },
+        health: None,
+        reflection: None,
+        services: Vec::new(),
+        start: StartTimes {
+            spawn_ms: None,
+            handshake_ms: seen.handshake_after.map(millis),
+            connect_ms: None,
+            ready_ms: 0.0,
+        },
+        memory: seen.memory,
+        end: End {
+            how: "killed",
+            status: None,
+            signal: None,
+            after_ms: None,
+            text: String::new(),
+        },
+        notes: Vec::new(),
+    }
+}
+
+fn net_rpc(found: &NetRpc, args: &PluginArgs) -> Inspection {
+    let mut inspection = announced(&found.handshake, &found.seen, &found.offered, args);
+    inspection.start.ready_ms = inspection.start.handshake_ms.unwrap_or_default();
+    inspection.end.text = "killed by this command after its handshake".to_owned();
+    inspection.notes.push(
+        "the plugin speaks net/rpc: this release reads its handshake but cannot call it, \
+         so there is no health, no list of services and no graceful end"
+            .to_owned(),
+    );
+    inspection
+}
+
+async fn health(channel: &Channel) -> Health {
+    let asked = Instant::now();
+    let mut client = HealthClient::new(channel.clone());
+    let request = HealthCheckRequest {
+        service: "plugin".to_owned(),
+    };
+    let answer = tokio::time::timeout(HEALTH_TIMEOUT, client.check(request)).await;
+    let plugin = match answer {
+        Ok(Ok(answer)) => {
+            let number = answer.into_inner().status;
+            match ServingStatus::try_from(number) {
+                Ok(status) => status.as_str_name().to_owned(),
+                Err(_) => format!("status {number}"),
+            }
+        }
+        Ok(Err(error)) => {
+            let text = outrigger_wire::Excerpt::new(error.message().as_bytes());
+            format!("failed with {}: {text}", status::name(error.code()))
+        }
+        Err(_) => format!("no answer within {} s", HEALTH_TIMEOUT.as_secs()),
+    };
+    Health {
+        plugin,
+        answered_ms: millis(asked.elapsed()),
+    }
+}
+
+async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {
+    match launch::describe(channel).await {
+        Ok(catalogue) => {
+            let services = descriptors::list(&catalogue);
+            let undescribed = catalogue
+                .undescribed
+                .iter()
+                .map(|u| format!("{}: {}", u.name, u.reason))
+                .collect();
+            let version = catalogue.version.map(|version| version.as_str());
+            (
+                Reflection {
+                    version,
+                    error: None,
+                    undescribed,
+                },
+                services,
+            )
+        }
+        Err(failure) => {
+            let error = Some(failure.message);
+            (
+                Reflection {
+                    version: None,
+                    error,
+                    undescribed: Vec::new(),
+                },
+                Vec::new(),
+            )
+        }
+    }
+}
+
+async fn end(plugin: &RunningPlugin) -> End {
+    if let Some(report) = plugin.exited() {
+        return ended(&report, "by-itself", None, "by itself, before it was asked");
+    }
+    let asked = Instant::now();
+    let report = plugin.stop().await;
+    let after = asked.elapsed();
+    if report.forced {
+        ended(
+            &report,
+            "killed",
+            Some(after),
+            "only after it was killed: it did not end when asked",
+        )
+    } else {
+        ended(&report, "asked", Some(after), "when asked")
+    }
+}
+
+fn ended(report: &ExitReport, how: &'static str, after: Option<Duration>, words: &str) -> End {
+    let (status, signal) = match report.status {
+        ExitStatus::Code(code) => (Some(code), None),
+        ExitStatus::Signal(signal) => (None, Some(signal)),
+        ExitStatus::Unknown => (None, None),
+    };
+    let mut text = format!("{words}; it {}", report.status);
+    if let Some(after) = after {
+        let _ = write!(text, " after {}", shown(millis(after)));
+    }
+    End {
+        how,
+        status,
+        signal,
+        after_ms: after.map(millis),
+        text,
+    }
+}
+
+fn print(inspection: &Inspection, args: &PluginArgs) -> Result<(), Failure> {
+    if args.json {
+        output::plain(&pretty(inspection))
+    } else {
+        output::text(&render(inspection))
+    }
+}
+
+fn pretty<T: Serialize>(value: &T) -> String {
+    json::pretty(value).unwrap_or_else(|_| "null".to_owned()) + "\n"
+}
+
+/// The inspection for people. Everything the plugin chose is made printable.
+fn render(found: &Inspection) -> String {
+    let mut text = String::new();
+    let bold = Style::new().bold();
+    let mut fact = |label: &str, value: &str| {
+        let _ = writeln!(text, "{bold}{label:<13}{bold:#} {value}");
+    };
+    fact("program", &printable(&found.program));
+    fact(
+        "pid",
+        &found
+            .pid
+            .map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
+    );
+    fact("core version", &found.core_version.to_string());
+    fact(
+        "app version",
+        &format!("{} (offered {})", found.app_version, found.offered),
+    );
+    fact("protocol", found.protocol);
+    fact("network", found.network);
+    fact("address", &printable(&found.address));
+    fact(
+        "tls",
+        &match &found.tls.certificate_sha256 {
+            Some(digest) => format!("AutoMTLS, plugin certificate sha256 {digest}"),
+            None => "none".to_owned(),
+        },
+    );
+    fact("broker", found.broker);
+    if let Some(health) = &found.health {
+        fact(
+            "health",
+            &format!(
+                "{} after {}",
+                printable(&health.plugin),
+                shown(health.answered_ms)
+            ),
+        );
+    }
+    if let Some(reflection) = &found.reflection {
+        let value = match (&reflection.version, &reflection.error) {
+            (Some(version), _) => format!("grpc.reflection.{version}"),
+            (None, error) => error
+                .as_deref()
+                .map_or_else(|| "none".to_owned(), printable),
+        };
+        fact("reflection", &value);
+    }
+    fact("started in", &start_text(&found.start));
+    fact("memory", &memory_text(found.memory));
+    fact("ended", &found.end.text);
+    for note in &found.notes {
+        fact("note", note);
+    }
+    services(&mut text, found);
+    text
+}
+
+fn start_text(start: &StartTimes) -> String {
+    let steps = [
+        ("process", start.spawn_ms),
+        ("handshake", start.handshake_ms),
+        ("connection", start.connect_ms),
+    ];
+    let steps: Vec<String> = steps
+        .iter()
+        .filter_map(|(step, time)| time.map(|time| format!("{step} {}", shown(time))))
+        .collect();
+    format!("{} ({})", shown(start.ready_ms), steps.join(", "))
+}
+
+fn memory_text(memory: Option<Memory>) -> String {
+    let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
+    match memory {
+        Some(memory) => {
+            format!(
+                "{} resident, {} at most",
+                mib(memory.resident_kib),
+                mib(memory.peak_kib)
+            )
+        }
+        None => "unknown".to_owned(),
+    }
+}
+
+fn services(text: &mut String, found: &Inspection) {
+    let bold = Style::new().bold();
+    if !found.services.is_empty() {
+        let _ = writeln!(text, "\n{bold}services{bold:#}");
+    }
+    for service in &found.services {
+        let _ = writeln!(text, "  {bold}{}{bold:#}", printable(&service.name));
+        match &service.file {
+            Some(_) => {
+                for method in &service.methods {
+                    let _ = writeln!(text, "    {}", printable(&signature(method)));
+                }
+            }
+            None => text.push_str("    (listed, not described)\n"),
+        }
+    }
+    let undescribed = found
+        .reflection
+        .iter()
+        .flat_map(|reflection| &reflection.undescribed);
+    for name in undescribed {
+        let _ = writeln!(text, "  not described: {}", printable(name));
+    }
+}
+
+fn signature(method: &ListedMethod) -> String {
+    let (request, reply) = match method.kind {
+        "client-stream" => ("stream ", ""),
+        "server-stream" => ("", "stream "),
+        "bidi-stream" => ("stream ", "stream "),
+        _ => ("", ""),
+    };
+    format!(
+        "{}({request}{}) -> {reply}{}",
+        method.name, method.request, method.reply
+    )
+}
+
+/// Versions as ranges: `0-99`, `1,3`.
+fn ranges(versions: &BTreeSet<u32>) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for version in versions {
+        match runs.last_mut() {
+            Some((_, end)) if end.checked_add(1) == Some(*version) => *end = *version,
+            _ => runs.push((*version, *version)),
+        }
+    }
+    let shown = |(from, to): &(u32, u32)| match from == to {
+        true => from.to_string(),
+        false => format!("{from}-{to}"),
+    };
+    runs.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Milliseconds with one decimal.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e4).round() / 10.0
+}
+
+fn shown(millis: f64) -> String {
+    format!("{millis:.1} ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_shown_as_ranges() {
+        let show = |versions: &[u32]| ranges(&versions.iter().copied().collect());
+        assert_eq!(show(&[5]), "5");
+        assert_eq!(show(&[1, 2, 3, 7, 9, 10]), "1-3,7,9-10");
+        assert_eq!(show(&[0, u32::MAX]), "0,4294967295");
+    }
+
+    #[test]
+    fn signatures_show_what_streams() {
+        let method = |kind| ListedMethod {
+            name: "Do".into(),
+            kind,
+            request: "p.In".into(),
+            reply: "p.Out".into(),
+        };
+        assert_eq!(signature(&method("unary")), "Do(p.In) -> p.Out");
+        assert_eq!(
+            signature(&method("bidi-stream")),
+            "Do(stream p.In) -> stream p.Out"
+        );
+    }
+}

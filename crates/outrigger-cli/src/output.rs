@@ -1,0 +1,47 @@
+//! The only place that prints.
+#![allow(clippy::print_stderr)]
+
+use std::io::{ErrorKind, Write as _};
+
+use crate::failure::{Exit, Failure};
+
+/// Writes text with terminal codes to stdout; the codes are left out where they do not belong.
+///
+/// # Errors
+/// `output-failed` when stdout does not take it. A reader that went away is
+/// not told apart: nobody is left to read the rest.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| failed(&error))
+}
+
+/// Writes exactly `text` to stdout.
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn plain(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| failed(&error))
+}
+
+fn failed(error: &std::io::Error) -> Failure {
+    let code = if error.kind() == ErrorKind::BrokenPipe {
+        OUTPUT_CLOSED
+    } else {
+        "output-failed"
+    };
+    Failure::new(Exit::Internal, code, "the output could not be written").note(error.to_string())
+}
+
+const OUTPUT_CLOSED: &str = "output-closed";
+
+/// Tells people on stderr what went wrong.
+pub(crate) fn failure(failure: &Failure) {
+    if failure.code != OUTPUT_CLOSED {
+        anstream::eprint!("{}", failure.render());
+    }
+}

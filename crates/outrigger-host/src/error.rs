@@ -1,0 +1,213 @@
+//! Why a plugin did not start.
+
+use std::fmt;
+use std::time::Duration;
+
+use outrigger_transport::{BrokerError, ConnectError, TlsError};
+use outrigger_wire::{AddressError, Excerpt, HandshakeError};
+
+use crate::diagnose::Diagnosis;
+use crate::digest::DigestError;
+use crate::exit::ExitStatus;
+use crate::runner::RunnerError;
+
+/// A plugin did not start: which one, why, and what is known about it.
+#[derive(Debug)]
+pub struct LaunchError {
+    pub(crate) plugin: String,
+    pub(crate) kind: LaunchErrorKind,
+    pub(crate) facts: Box<Facts>,
+}
+
+/// What is known about a plugin that did not start.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) diagnosis: Option<Diagnosis>,
+    pub(crate) stderr: Vec<String>,
+    pub(crate) exit: Option<(ExitStatus, Duration)>,
+}
+
+/// Why a plugin did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchErrorKind {
+    /// The launch itself is contradictory.
+    #[error("{0}")]
+    Configuration(&'static str),
+    /// The program's content is not what was expected; it was not started.
+    #[error(transparent)]
+    Digest(DigestError),
+    /// The program could not be started.
+    #[error("could not be started")]
+    Start(#[source] RunnerError),
+    /// The directory for the sockets could not be made.
+    #[error("has no directory for its sockets")]
+    Workspace(#[source] std::io::Error),
+    /// No one-time certificate could be made.
+    #[error("has no certificate to present")]
+    Certificate(#[source] TlsError),
+    /// Nothing came on stdout in time.
+    #[error("printed no handshake line within {} s (`start`)", .0.as_secs_f64())]
+    HandshakeTimeout(Duration),
+    /// The process ended first.
+    #[error("exited before its handshake")]
+    ExitedEarly,
+    /// Stdout was closed and the process went on.
+    #[error("closed its stdout without a handshake line")]
+    StdoutClosed,
+    /// More came than a handshake line has.
+    #[error("printed more than 65536 bytes without a line end; it begins with {0}")]
+    HandshakeEndless(Excerpt),
+    /// The line is no handshake, or not one for this host.
+    #[error(transparent)]
+    Handshake(HandshakeError),
+    /// The plugin speaks net/rpc, which this release does not dispense.
+    #[error("speaks net/rpc")]
+    TransportUnsupported,
+    /// One-time certificates were asked for and the plugin sent none.
+    #[error("sent no certificate although AutoMTLS was asked for")]
+    CertificateMissing,
+    /// The plugin wants TLS that the host did not ask for.
+    #[error("sent a certificate although this host uses no TLS")]
+    CertificateUnexpected,
+    /// The plugin's certificate is unusable.
+    #[error("sent an unusable certificate")]
+    CertificateUnusable(#[source] TlsError),
+    /// The announced address is unusable.
+    #[error("announced an unusable address")]
+    Address(#[source] AddressError),
+    /// The runner could not translate the address.
+    #[error("announced an address that cannot be translated: {0}")]
+    Untranslatable(String),
+    /// The plugin announced an address and cannot be reached there.
+    #[error("could not be reached")]
+    Connect(#[source] ConnectError),
+    /// The broker could not be set up.
+    #[error("has no broker")]
+    Broker(#[source] BrokerError),
+    /// There is nothing to attach to.
+    #[error("is not running any more; there is no such process or nothing listens at its address")]
+    ProcessNotFound,
+}
+
+impl LaunchError {
+    pub(crate) fn new(plugin: &str, kind: LaunchErrorKind) -> Self {
+        Self { plugin: plugin.to_owned(), kind, facts: Box::default() }
+    }
+
+    /// The name that the host gave the plugin.
+    pub fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// Why it did not start.
+    pub fn kind(&self) -> &LaunchErrorKind {
+        &self.kind
+    }
+
+    /// The last lines of its stderr, escaped and cut.
+    pub fn stderr(&self) -> &[String] {
+        &self.facts.stderr
+    }
+
+    /// How the process ended by itself and after what time, if it did.
+    pub fn exit(&self) -> Option<(ExitStatus, Duration)> {
+        self.facts.exit
+    }
+
+    /// What a look at the program shows, where that may matter.
+    pub fn diagnosis(&self) -> Option<&Diagnosis> {
+        self.facts.diagnosis.as_ref()
+    }
+
+    /// The stable code of this kind of error.
+    pub fn code(&self) -> &'static str {
+        match &self.kind {
+            LaunchErrorKind::Configuration(_) => "launch-contradictory",
+            LaunchErrorKind::Digest(error) => error.code(),
+            LaunchErrorKind::Start(_) => self.verdict().map_or("start-failed", |(code, _)| code),
+            LaunchErrorKind::Workspace(_) => "socket-directory-failed",
+            LaunchErrorKind::Certificate(_) => "certificate-not-made",
+            LaunchErrorKind::HandshakeTimeout(_) => "handshake-timeout",
+            LaunchErrorKind::ExitedEarly => "exited-early",
+            LaunchErrorKind::StdoutClosed => "stdout-closed",
+            LaunchErrorKind::HandshakeEndless(_) => "handshake-endless",
+            LaunchErrorKind::Handshake(error) => error.code(),
+            LaunchErrorKind::TransportUnsupported => "transport-unsupported",
+            LaunchErrorKind::CertificateMissing => "certificate-missing",
+            LaunchErrorKind::CertificateUnexpected => "certificate-unexpected",
+            LaunchErrorKind::CertificateUnusable(_) => "certificate-unusable",
+            LaunchErrorKind::Address(error) => error.code(),
+            LaunchErrorKind::Untranslatable(_) => "address-untranslatable",
+            LaunchErrorKind::Connect(error) => error.code(),
+            LaunchErrorKind::Broker(error) => error.code(),
+            LaunchErrorKind::ProcessNotFound => "process-not-found",
+        }
+    }
+
+    /// One true thing that the reader can do now.
+    pub fn hint(&self) -> Option<String> {
+        match &self.kind {
+            LaunchErrorKind::Start(_) => self.verdict().map(|(_, remedy)| remedy),
+            LaunchErrorKind::ExitedEarly => self.verdict().map(|(_, remedy)| remedy).or_else(|| {
+                let silent = self.facts.stderr.is_empty();
+                (self.facts.exit.is_some_and(|(status, _)| status == ExitStatus::Code(1)) && !silent)
+                    .then(|| "read its stderr above; a plugin that complains about being run by hand did not get its magic cookie".to_owned())
+            }),
+            LaunchErrorKind::Handshake(error) => error.hint(),
+            LaunchErrorKind::HandshakeTimeout(_) => {
+                Some("do slow work after serving began, or raise `start`".into())
+            }
+            LaunchErrorKind::CertificateMissing => {
+                Some("launch it without AutoMTLS, or update its plugin library".into())
+            }
+            LaunchErrorKind::CertificateUnexpected => {
+                Some("launch it with `auto_mtls()`".into())
+            }
+            LaunchErrorKind::Connect(ConnectError::Tls(_)) => Some(
+                "check that host and plugin agree on TLS: none, AutoMTLS, or the same certificates"
+                    .into(),
+            ),
+            LaunchErrorKind::HandshakeEndless(_) | LaunchErrorKind::StdoutClosed => {
+                Some("keep stdout for the handshake; print everything else to stderr".into())
+            }
+            _ => None,
+        }
+    }
+
+    fn verdict(&self) -> Option<(&'static str, String)> {
+        self.facts.diagnosis.as_ref()?.verdict()
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plugin `{}` ", self.plugin)?;
+        match &self.kind {
+            // These speak of the line or the launch, not of the plugin.
+            LaunchErrorKind::Handshake(_) => f.write_str("printed no usable handshake line")?,
+            LaunchErrorKind::Digest(_) => f.write_str("is not the program that was meant")?,
+            LaunchErrorKind::Configuration(_) => f.write_str("cannot be launched like this")?,
+            kind => write!(f, "{kind}")?,
+        }
+        if let Some((status, after)) = self.facts.exit {
+            write!(f, "; it {status} after {} ms", after.as_millis())?;
+        }
+        if let Some(last) = self.facts.stderr.last() {
+            write!(f, "; its last line on stderr: {last}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            // The phrase of these is not part of ours, so they are the source themselves.
+            LaunchErrorKind::Handshake(error) => Some(error),
+            LaunchErrorKind::Digest(error) => Some(error),
+            kind @ LaunchErrorKind::Configuration(_) => Some(kind),
+            kind => std::error::Error::source(kind),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Launch a plugin, reach it, call it, stop it.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use outrigger_host::{Broker, Channel, Interface, Launch, MagicCookie, PluginSet};
+//!
+//! /// Says how the typed client of this interface is made.
+//! struct Greeter;
+//! impl Interface for Greeter {
+//!     type Client = Channel; // usually a client that tonic generated
+//!     fn grpc(connection: Channel, _broker: Arc<dyn Broker>) -> Self::Client {
+//!         connection
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let plugin = Launch::new("plugins/greeter/greeter", MagicCookie::new("GREETER", "hello"))
+//!     .offer(1, PluginSet::new().with::<Greeter>("greeter"))
+//!     .start()
+//!     .await?;
+//! let greeter = plugin.dispense::<Greeter>("greeter")?;
+//! // … call it …
+//! # drop(greeter);
+//! plugin.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! Dropping a [`RunningPlugin`] kills the process; a host that is itself killed
+//! takes its plugins with it. This crate deliberately does not know which
+//! plugins are installed, what they may do, or when to start them again.
+
+mod diagnose;
+mod digest;
+mod error;
+mod exit;
+mod launch;
+mod lifeline;
+mod logs;
+mod managed;
+mod output;
+mod plugin;
+mod process;
+mod reattach;
+mod runner;
+mod set;
+mod workspace;
+
+pub use diagnose::{Diagnosis, diagnose};
+pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
+pub use error::{LaunchError, LaunchErrorKind};
+pub use exit::{ExitReport, ExitStatus, PluginExited};
+pub use launch::{Deadlines, Launch};
+pub use managed::stop_managed;
+pub use plugin::{DispenseError, RunningPlugin, Timings};
+pub use process::ProcessRunner;
+pub use reattach::Reattach;
+pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
+pub use set::{Interface, PluginSet};
+
+pub use outrigger_transport::{
+    AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, MAX_MESSAGE,
+    PluginIdentity, SameAddress, Security, ServiceSet, Serving, Tls,
+};
+pub use outrigger_wire::{
+    Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,
+    Network, PortRange, Transport,
+};

@@ -1,0 +1,103 @@
+//! How a plugin is started, held and reached.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use outrigger_transport::AddressTranslator;
+use tokio::io::AsyncRead;
+
+use crate::digest::ExpectedDigest;
+use crate::exit::ExitStatus;
+
+/// What a runner is asked to start. The environment is complete.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments, without the program.
+    pub arguments: Vec<OsString>,
+    /// All variables that it shall see.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Its working directory; the host's own if absent.
+    pub directory: Option<PathBuf>,
+    /// A directory of this plugin alone for its sockets; also in the environment.
+    pub socket_dir: PathBuf,
+    /// What the program's content must be.
+    pub digest: Option<ExpectedDigest>,
+}
+
+/// A process that a runner started.
+pub struct Started {
+    /// Its stdout: the handshake line, then nothing.
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// Its stderr: logs and panics.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// The hold on it.
+    pub process: Arc<dyn AttachedRunner>,
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").field("process", &self.process.id()).finish_non_exhaustive()
+    }
+}
+
+/// A program could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunnerError {
+    /// The content of the program is not what was expected.
+    #[error(transparent)]
+    Digest(#[from] crate::digest::DigestError),
+    /// The system refused to start it.
+    #[error("could not start the program")]
+    Spawn(#[source] io::Error),
+    /// A runner's own reason.
+    #[error("the runner failed")]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts plugins: as bare processes ([`ProcessRunner`](crate::ProcessRunner)),
+/// in a container, under a supervisor of your own.
+#[async_trait]
+pub trait Runner: Send + Sync + fmt::Debug {
+    /// Starts what `command` asks for.
+    ///
+    /// # Errors
+    /// See [`RunnerError`]. Nothing may be left running then.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, nothing may be left running.
+    async fn start(&self, command: &Command) -> Result<Started, RunnerError>;
+
+    /// Rewrites addresses between the plugin's and the host's world.
+    fn translator(&self) -> Arc<dyn AddressTranslator> {
+        Arc::new(outrigger_transport::SameAddress)
+    }
+}
+
+/// A running process: the part of a runner that a reattached plugin has too.
+///
+/// When the last reference goes, the process must go too, unless the host only
+/// visits it.
+#[async_trait]
+pub trait AttachedRunner: Send + Sync {
+    /// Waits until the process is gone. May be called several times.
+    async fn wait(&self) -> ExitStatus;
+
+    /// Ends the process now. Ending it again is no error.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn kill(&self) -> io::Result<()>;
+
+    /// Text that identifies the process, such as its pid.
+    fn id(&self) -> String;
+
+    /// The process id in the host's pid namespace, where there is one.
+    fn pid(&self) -> Option<u32>;
+}

@@ -1,0 +1,41 @@
+//! Write a plugin: serve interfaces to a host, and use the host's services.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use outrigger_plugin::{MagicCookie, PluginSet, Serve, ServiceSet};
+//!
+//! fn main() -> ExitCode {
+//!     let set = PluginSet::new().grpc("greeter", |_context| {
+//!         // Add the servers that tonic generated: `.with(GreeterServer::new(Greeter))`.
+//!         ServiceSet::new()
+//!     });
+//!     outrigger_plugin::serve(Serve::new(MagicCookie::new("GREETER", "hello")).offer(1, set))
+//! }
+//! ```
+//!
+//! What the plugin prints goes to its host; what it logs with `tracing` goes to
+//! the host's log; a panic is logged with its backtrace. This crate
+//! deliberately does not know how a plugin is found, started or confined.
+
+mod context;
+mod host;
+mod logs;
+pub mod proto;
+mod serve;
+mod services;
+mod set;
+mod stdio;
+mod test_mode;
+
+pub use context::PluginContext;
+pub use host::{HostError, HostServices, Labels};
+pub use logs::HclogLayer;
+pub use serve::{Serve, ServeError, serve, serve_by_argument};
+pub use set::PluginSet;
+pub use test_mode::{TestPlugin, serve_for_test};
+
+pub use outrigger_transport::{
+    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServiceSet, Serving,
+    Tls,
+};
+pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};

@@ -1,0 +1,132 @@
+//! A plugin's `tracing` events, as its host reads them.
+
+use std::fmt::Write as _;
+
+use outrigger_wire::logs::{Level, Record, write_hclog};
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::stdio::write_stderr;
+
+/// The longest text of one field that is sent, in bytes: a host splits lines
+/// of more than 64 KiB and then no longer understands them.
+const MAX_TEXT: usize = 16 << 10;
+
+/// Writes events to the plugin's real stderr as hclog JSON, one line each, so
+/// that any go-plugin host logs them with their level and fields.
+///
+/// [`serve`](crate::serve) installs it where no other subscriber is set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HclogLayer;
+
+impl<S: Subscriber> Layer<S> for HclogLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let caller = metadata.file().zip(metadata.line());
+        let line = write_hclog(&Record {
+            level: level_of(*metadata.level()),
+            message: fields.message,
+            time: jiff::Timestamp::now(),
+            module: Some(metadata.target().to_owned()),
+            caller: caller.map(|(file, line)| format!("{file}:{line}")),
+            fields: fields.others,
+        });
+        write_stderr(format!("{line}\n").as_bytes());
+    }
+}
+
+fn level_of(level: tracing::Level) -> Level {
+    match level {
+        tracing::Level::TRACE => Level::Trace,
+        tracing::Level::DEBUG => Level::Debug,
+        tracing::Level::INFO => Level::Info,
+        tracing::Level::WARN => Level::Warn,
+        tracing::Level::ERROR => Level::Error,
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(String, Value)>,
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            (name, value) => self.others.push((name.to_owned(), value)),
+        }
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let mut text = String::new();
+        // Formatting into a string fails only when the value's own code fails.
+        let _ = write!(text, "{value:?}");
+        self.put(field, Value::String(cut(text)));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, Value::String(cut(value.to_owned())));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+}
+
+/// Libraries below this are too talkative for a host's log.
+const QUIET: [&str; 5] = ["h2", "hyper", "tonic", "rustls", "outrigger_transport"];
+
+/// Installs the layer where nothing is installed yet.
+pub(crate) fn install() {
+    let quiet = tracing_subscriber::filter::filter_fn(|metadata| {
+        *metadata.level() <= tracing::Level::INFO
+            || !QUIET.iter().any(|target| metadata.target().starts_with(target))
+    });
+    let subscriber = tracing_subscriber::registry().with(HclogLayer.with_filter(quiet));
+    // The plugin's author may have installed one of their own.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Logs panics so that a go-plugin host sees them as errors, line by line.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a value that is no text");
+        let place = panic.location().map(|place| format!("\n\tat {place}")).unwrap_or_default();
+        write_stderr(format!("panic: {message}{place}\n\n{backtrace}\n").as_bytes());
+    }));
+}

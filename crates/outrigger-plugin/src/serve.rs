@@ -1,0 +1,484 @@
+//! From the start of a plugin to its end.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_transport::{
+    AutoMtls, BoundListener, Broker, BrokerOptions, GO_PLUGIN_DESCRIPTORS, GrpcBroker, OwnedTask,
+    Security, ServeLimits, ServiceSet, Side, SocketError, Sockets, Stream, Tls, TlsError, health,
+    serve_connection, yamux,
+};
+use outrigger_wire::{
+    Address, AppProtocolVersion, CookieError, HandshakeLine, MagicCookie, Network,
+    PluginEnvironment, PortRangeError, Transport, negotiate,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::PluginContext;
+use crate::set::PluginSet;
+use crate::stdio::{Capture, Output};
+use crate::{logs, services};
+
+/// Connections to the plugin at the same time.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a plugin with a multiplexed broker waits for its host's one
+/// connection. go-plugin gives up after 5 s, which a slow host misses.
+const FIRST_CONNECTION: Duration = Duration::from_secs(60);
+/// Pause after the system refused to accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a plugin serves, and how.
+///
+/// # Examples
+/// ```
+/// use outrigger_plugin::{MagicCookie, PluginSet, Serve};
+///
+/// let plugin = Serve::new(MagicCookie::new("GREETER", "hello"))
+///     .offer(1, PluginSet::new())
+///     .offer(2, PluginSet::new());
+/// # drop(plugin);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is served before `serve`"]
+pub struct Serve {
+    pub(crate) cookie: MagicCookie,
+    pub(crate) versions: BTreeMap<AppProtocolVersion, PluginSet>,
+    network: Network,
+    tls: Option<Tls>,
+    limits: ServeLimits,
+    threads: Option<usize>,
+    own_logs: bool,
+    own_stdio: bool,
+}
+
+impl Serve {
+    /// A plugin that serves nothing yet, to hosts that know `cookie`.
+    pub fn new(cookie: MagicCookie) -> Self {
+        Self {
+            cookie,
+            versions: BTreeMap::new(),
+            network: Network::Unix,
+            tls: None,
+            limits: ServeLimits::default(),
+            threads: None,
+            own_logs: false,
+            own_stdio: false,
+        }
+    }
+
+    /// Serves a version of the app protocol. The highest version that the host
+    /// knows too is used; without one, the lowest.
+    pub fn offer(mut self, version: u32, set: PluginSet) -> Self {
+        self.versions.insert(AppProtocolVersion(version), set);
+        self
+    }
+
+    /// Listens on TCP instead of a unix socket.
+    pub fn tcp(mut self) -> Self {
+        self.network = Network::Tcp;
+        self
+    }
+
+    /// Protects all connections with certificates of your own. They take
+    /// precedence over the one-time certificates that a host asks for.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Bounds what one connection may ask for.
+    pub fn limits(mut self, limits: ServeLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Serves on a runtime with this many threads. Without it one thread does
+    /// everything, which answers single calls in half the time; blocking work
+    /// belongs on `spawn_blocking` then.
+    pub fn worker_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Leaves `tracing` and the panic hook as the program has set them.
+    pub fn own_logs(mut self) -> Self {
+        self.own_logs = true;
+        self
+    }
+
+    /// Leaves descriptors 1 and 2 alone: what the plugin prints is not sent to
+    /// the host, and must not go to stdout.
+    pub fn own_stdio(mut self) -> Self {
+        self.own_stdio = true;
+        self
+    }
+
+    /// Serves until the host asks the plugin to end, on the current runtime.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all connections and removes the socket.
+    pub async fn run(self) -> Result<(), ServeError> {
+        let environment = |name: &str| std::env::var(name).ok();
+        self.cookie.check(environment).map_err(ServeError::Cookie)?;
+        let environment = PluginEnvironment::read(environment);
+        let prepared = self.prepare(environment, CancellationToken::new()).await?;
+        print_handshake(&prepared.line).map_err(ServeError::Handshake)?;
+        swallow_interrupts(prepared.stopping.clone());
+        let capture = match self.own_stdio {
+            true => None,
+            false => Some(Capture::start(&prepared.output).map_err(ServeError::Stdio)?),
+        };
+        prepared.serve().await;
+        drop(capture);
+        Ok(())
+    }
+
+    /// Binds the listener and builds the services; nothing is printed yet.
+    pub(crate) async fn prepare(
+        &self,
+        environment: PluginEnvironment,
+        stopping: CancellationToken,
+    ) -> Result<Prepared, ServeError> {
+        for ignored in &environment.ignored_versions {
+            tracing::warn!(version = ignored, "the host offers a version that is no number");
+        }
+        let own = self.versions.keys().map(|version| (*version, Transport::Grpc)).collect();
+        let (version, transport) =
+            negotiate(&own, &environment.versions).ok_or(ServeError::NoVersions)?;
+        let sockets = Sockets {
+            network: self.network,
+            dir: environment.socket_dir,
+            group: environment.socket_group,
+            ports: environment.ports.map_err(ServeError::Ports)?,
+        };
+        let listener = sockets.bind().await.map_err(ServeError::Listen)?;
+        let (security, certificate) =
+            self.security(environment.client_certificate_pem.as_deref())?;
+        let set = self.versions.get(&version).cloned().unwrap_or_default();
+        let line = HandshakeLine {
+            app_version: version,
+            address: listener.address().clone(),
+            transport,
+            certificate,
+            mux: environment.mux_field.then_some(true),
+        };
+        Ok(Prepared {
+            line,
+            listener,
+            security,
+            // Brokered sockets are in the same directory, but take any port.
+            sockets: Sockets { ports: None, ..sockets },
+            set,
+            mux: environment.mux,
+            limits: self.limits,
+            output: Output::default(),
+            stopping,
+        })
+    }
+
+    fn security(&self, host: Option<&str>) -> Result<(Security, Option<Vec<u8>>), ServeError> {
+        if let Some(tls) = &self.tls {
+            return Ok((Security::Tls(tls.clone()), None));
+        }
+        let Some(host) = host else { return Ok((Security::None, None)) };
+        let own = AutoMtls::generate().map_err(ServeError::Tls)?;
+        let tls = own.pin_pem(host).map_err(ServeError::Tls)?;
+        Ok((Security::Tls(tls), Some(own.der().to_vec())))
+    }
+}
+
+/// A plugin could not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The program was not started by its host, or has no cookie configured.
+    #[error(transparent)]
+    Cookie(CookieError),
+    /// The program offers no version.
+    #[error("the plugin offers no app protocol version")]
+    NoVersions,
+    /// The host's port range is unusable.
+    #[error("could not use the host's port range")]
+    Ports(#[source] PortRangeError),
+    /// No socket could be bound.
+    #[error("could not listen for the host")]
+    Listen(#[source] SocketError),
+    /// The host's certificate is unusable, or none could be made.
+    #[error("could not prepare TLS")]
+    Tls(#[source] TlsError),
+    /// Descriptors 1 and 2 could not be redirected.
+    #[error("could not redirect stdout and stderr")]
+    Stdio(#[source] io::Error),
+    /// The handshake line could not be printed.
+    #[error("could not print the handshake line")]
+    Handshake(#[source] io::Error),
+}
+
+impl ServeError {
+    /// The stable code of this kind of error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Cookie(error) => error.code(),
+            Self::NoVersions => "no-versions",
+            Self::Ports(error) => error.code(),
+            Self::Listen(error) => error.code(),
+            Self::Tls(error) => error.code(),
+            Self::Stdio(_) => "stdio-not-redirected",
+            Self::Handshake(_) => "handshake-not-printed",
+        }
+    }
+
+    /// The exit code that go-plugin ends with: 0 where it only logs the reason.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Cookie(_) | Self::Stdio(_) | Self::Handshake(_) => ExitCode::FAILURE,
+            Self::NoVersions | Self::Ports(_) | Self::Listen(_) | Self::Tls(_) => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Serves `plugin` until its host asks it to end. Call it in `main` and return
+/// what it returns; code after it runs when serving is over.
+///
+/// # Panics
+/// Inside a tokio runtime; use [`Serve::run`] there.
+pub fn serve(plugin: Serve) -> ExitCode {
+    if !plugin.own_logs {
+        logs::install();
+        logs::log_panics();
+    }
+    let runtime = match plugin.threads {
+        None => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        Some(threads) => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+        }
+    };
+    let served = match runtime {
+        Ok(runtime) => {
+            let served = runtime.block_on(plugin.run());
+            // Blocking work that is still running must not hold up the end.
+            runtime.shutdown_background();
+            served
+        }
+        Err(error) => Err(ServeError::Stdio(error)),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ ServeError::Cookie(_)) => {
+            crate::stdio::write_stderr(format!("{error}\n").as_bytes());
+            error.exit_code()
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(code = error.code(), error = cause, "plugin init error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// [`serve`] for a program that holds several plugins: its only argument names one.
+pub fn serve_by_argument(
+    plugins: impl IntoIterator<Item = (&'static str, Serve)>,
+) -> ExitCode {
+    let mut plugins: BTreeMap<_, _> = plugins.into_iter().collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let plugin = match arguments.as_slice() {
+        [name] => plugins.remove(name.as_str()),
+        _ => None,
+    };
+    if let Some(plugin) = plugin {
+        return serve(plugin);
+    }
+    let known: Vec<_> = plugins.into_keys().collect();
+    let text = format!("name one plugin as the only argument: {}\n", known.join(", "));
+    crate::stdio::write_stderr(text.as_bytes());
+    ExitCode::FAILURE
+}
+
+fn print_handshake(line: &HandshakeLine) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", line.to_line())?;
+    stdout.flush()
+}
+
+/// An interrupt at the terminal reaches plugins too, and the host decides what
+/// it means: the plugin only counts it.
+fn swallow_interrupts(stopping: CancellationToken) {
+    let Ok(mut interrupts) = signal(SignalKind::interrupt()) else {
+        tracing::warn!("an interrupt at the terminal will end this plugin");
+        return;
+    };
+    // Ends with serving.
+    tokio::spawn(async move {
+        let mut count = 0_u64;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                _ = interrupts.recv() => {
+                    count += 1;
+                    tracing::trace!(count, "received interrupt signal, ignoring");
+                }
+            }
+        }
+    });
+}
+
+/// A plugin that is bound and has not announced itself yet.
+pub(crate) struct Prepared {
+    pub(crate) line: HandshakeLine,
+    listener: BoundListener,
+    security: Security,
+    sockets: Sockets,
+    set: PluginSet,
+    mux: bool,
+    limits: ServeLimits,
+    output: Output,
+    stopping: CancellationToken,
+}
+
+impl Prepared {
+    pub(crate) fn address(&self) -> &Address {
+        &self.line.address
+    }
+
+    /// Captures descriptors 1 and 2 for the host.
+    pub(crate) fn capture(&self) -> io::Result<Capture> {
+        Capture::start(&self.output)
+    }
+
+    /// Serves until `stopping` fires or, multiplexed, the host is gone.
+    pub(crate) async fn serve(mut self) {
+        let mut connections = JoinSet::new();
+        if self.mux {
+            let Some(session) = self.first_session().await else { return };
+            let broker = Arc::new(GrpcBroker::multiplexed(self.broker_options(), session.clone()));
+            let services = self.services(&broker);
+            let stopping = self.stopping.clone();
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => break,
+                    stream = broker.next_unclaimed(), if connections.len() < MAX_CONNECTIONS => {
+                        match stream {
+                            Ok(stream) => self.answer(&mut connections, stream, &services),
+                            Err(error) => {
+                                tracing::debug!(%error, "the host is gone");
+                                break;
+                            }
+                        }
+                    }
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+            broker.close();
+            self.drain(connections).await;
+            session.close();
+        } else {
+            let broker = Arc::new(GrpcBroker::plain(self.broker_options()));
+            let services = self.services(&broker);
+            let stopping = self.stopping.clone();
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => break,
+                    stream = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                        match stream {
+                            Ok(stream) => self.answer(&mut connections, stream, &services),
+                            Err(error) => {
+                                tracing::warn!(%error, "could not accept a connection");
+                                tokio::time::sleep(ACCEPT_PAUSE).await;
+                            }
+                        }
+                    }
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+            broker.close();
+            self.listener.unlink();
+            self.drain(connections).await;
+        }
+    }
+
+    /// The one connection that carries everything. Its socket is not needed afterwards.
+    async fn first_session(&mut self) -> Option<yamux::Session> {
+        let accepted = tokio::select! {
+            () = self.stopping.cancelled() => return None,
+            accepted = tokio::time::timeout(FIRST_CONNECTION, self.listener.accept()) => accepted,
+        };
+        self.listener.unlink();
+        match accepted {
+            Ok(Ok(socket)) => Some(yamux::Session::new(
+                socket,
+                yamux::Role::Server,
+                yamux::Config::default(),
+            )),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "could not accept the host's connection");
+                None
+            }
+            Err(_) => {
+                tracing::error!("the host did not connect within {} s", FIRST_CONNECTION.as_secs());
+                None
+            }
+        }
+    }
+
+    fn broker_options(&self) -> BrokerOptions {
+        BrokerOptions {
+            security: self.security.clone(),
+            sockets: self.sockets.clone(),
+            ..BrokerOptions::new(Side::Plugin)
+        }
+    }
+
+    fn services(&self, broker: &Arc<GrpcBroker>) -> ServiceSet {
+        let context = PluginContext {
+            broker: broker.clone() as Arc<dyn Broker>,
+            stopping: self.stopping.clone(),
+        };
+        let mut services = self
+            .set
+            .services(&context)
+            .with(health::service())
+            .with(broker.service())
+            .with(services::controller(self.stopping.clone()))
+            .with(services::stdio(self.output.clone(), self.stopping.clone()));
+        services = services.describe(GO_PLUGIN_DESCRIPTORS).with_reflection();
+        services
+    }
+
+    fn answer(&self, connections: &mut JoinSet<()>, stream: Stream, services: &ServiceSet) {
+        let (security, services) = (self.security.clone(), services.clone());
+        let (limits, stopping) = (self.limits, self.stopping.clone());
+        connections.spawn(async move {
+            match security.accept(stream).await {
+                Ok(stream) => serve_connection(stream, services, limits, stopping).await,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "refused a connection");
+                }
+            }
+        });
+    }
+
+    /// Running calls end by themselves or after the drain time of their connection.
+    async fn drain(&self, mut connections: JoinSet<()>) {
+        self.stopping.cancel();
+        let all = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(self.limits.drain * 2, all).await;
+    }
+}
+
+/// A task that serves a prepared plugin.
+pub(crate) fn spawn(prepared: Prepared, capture: Option<Capture>) -> OwnedTask {
+    OwnedTask::spawn(async move {
+        prepared.serve().await;
+        drop(capture);
+    })
+}

@@ -1,0 +1,159 @@
+//! What a plugin prints, on its way to the host.
+//!
+//! Descriptors 1 and 2 become pipes, so that everything the plugin prints
+//! reaches the host over the stdio service. The original stderr is kept for
+//! logs and panics, which must reach the host even when no connection does.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use outrigger_wire::proto::plugin::stdio_data::Channel;
+use outrigger_wire::proto::plugin::StdioData;
+use tokio::sync::Notify;
+
+/// The largest piece that is sent, in bytes, as in go-plugin.
+const CHUNK: usize = 1024;
+/// What waits for a host that does not read, in bytes; older output is dropped.
+const BUFFER: usize = 1 << 20;
+
+static ORIGINAL_STDERR: OnceLock<File> = OnceLock::new();
+
+/// Writes to the plugin's real stderr, where logs and panics go. Errors are
+/// ignored: there is nobody left to tell.
+pub(crate) fn write_stderr(text: &[u8]) {
+    let _ = match ORIGINAL_STDERR.get() {
+        Some(mut file) => file.write_all(text),
+        None => io::stderr().write_all(text),
+    };
+}
+
+/// Printed output that waits for the host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Output {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    chunks: VecDeque<StdioData>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl Output {
+    /// The next piece of output.
+    pub(crate) async fn next(&self) -> StdioData {
+        loop {
+            let changed = self.shared.changed.notified();
+            if let Some(chunk) = self.take() {
+                return chunk;
+            }
+            changed.await;
+        }
+    }
+
+    fn take(&self) -> Option<StdioData> {
+        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let chunk = waiting.chunks.pop_front()?;
+        waiting.bytes -= chunk.data.len();
+        if waiting.dropped > 0 {
+            let dropped = std::mem::take(&mut waiting.dropped);
+            tracing::warn!(bytes = dropped, "printed output was dropped; the host did not read it");
+        }
+        Some(chunk)
+    }
+
+    fn push(&self, channel: Channel, data: &[u8]) {
+        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while waiting.bytes + data.len() > BUFFER {
+            let Some(oldest) = waiting.chunks.pop_front() else { break };
+            waiting.bytes -= oldest.data.len();
+            waiting.dropped += oldest.data.len() as u64;
+        }
+        waiting.bytes += data.len();
+        let data = Bytes::copy_from_slice(data);
+        waiting.chunks.push_back(StdioData { channel: channel.into(), data });
+        drop(waiting);
+        self.shared.changed.notify_one();
+    }
+}
+
+/// Descriptors 1 and 2 while they are pipes; dropping it puts them back.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Capture {
+    /// Makes pipes of descriptors 1 and 2. Each is read by a thread of its own,
+    /// so that printing from a current-thread runtime never waits for itself.
+    pub(crate) fn start(output: &Output) -> io::Result<Self> {
+        io::stdout().flush()?;
+        let keep = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+        let capture = Self { stdout: keep(rustix::stdio::stdout())?, stderr: keep(rustix::stdio::stderr())? };
+        let logs = File::from(keep(rustix::stdio::stderr())?);
+        // A second capture of this process keeps the stderr of the first one.
+        let _ = ORIGINAL_STDERR.set(logs);
+        for (channel, name) in [(Channel::Stdout, "plugin-stdout"), (Channel::Stderr, "plugin-stderr")] {
+            let (reader, writer) = io::pipe()?;
+            match channel {
+                Channel::Stderr => rustix::stdio::dup2_stderr(&writer)?,
+                Channel::Stdout | Channel::Invalid => rustix::stdio::dup2_stdout(&writer)?,
+            }
+            let output = output.clone();
+            // Ends with the last writer: when the descriptor is put back, or with the process.
+            std::thread::Builder::new()
+                .name(name.into())
+                .stack_size(64 << 10)
+                .spawn(move || copy(reader, channel, &output))?;
+        }
+        Ok(capture)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = io::stdout().flush();
+        // Printing goes on to the pipes if the system refuses; nothing else can be done.
+        let _ = rustix::stdio::dup2_stdout(&self.stdout);
+        let _ = rustix::stdio::dup2_stderr(&self.stderr);
+    }
+}
+
+fn copy(mut reader: io::PipeReader, channel: Channel, output: &Output) {
+    let mut chunk = [0; CHUNK];
+    while let Ok(read @ 1..) = reader.read(&mut chunk) {
+        output.push(channel, &chunk[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn output_that_nobody_reads_is_bounded_and_keeps_the_newest() {
+        let output = Output::default();
+        for n in 0..3000_u32 {
+            output.push(Channel::Stdout, &[n.to_le_bytes()[0]; CHUNK]);
+        }
+        let waiting = output.shared.waiting.lock().expect("lock").bytes;
+        assert!(waiting <= BUFFER, "{waiting}");
+        let mut last = output.next().await;
+        while let Some(chunk) = output.take() {
+            last = chunk;
+        }
+        assert_eq!(last.data[0], 2999_u32.to_le_bytes()[0]);
+    }
+}

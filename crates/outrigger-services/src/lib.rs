@@ -1,0 +1,67 @@
+//! What a host does for its plugins: files, environment, ids and directories.
+//!
+//! ```
+//! use outrigger_services::{HostServe, Limits};
+//! use outrigger_transport::{HostServices, PluginIdentity};
+//!
+//! let services = HostServe::open(".")?
+//!     .read_only(true)
+//!     .allow_env(["LANG"])
+//!     .limits(Limits { handles: 16, ..Limits::default() });
+//! // One value serves many plugins; each connection gets services of its own.
+//! let greeter = services.bind(&PluginIdentity::new("greeter", "1", None));
+//! let lister = services.bind(&PluginIdentity::new("lister", "2", None));
+//! # drop((greeter, lister));
+//! # Ok::<(), outrigger_services::RootError>(())
+//! ```
+//!
+//! # How it is confined
+//! - A directory is taken once, by its handle. Every path is resolved beneath
+//!   that handle by the kernel (`openat2`, or step by step where it is missing),
+//!   so `..`, absolute links and links swapped in at the last moment lead
+//!   nowhere. What is opened must be a regular file or a directory; anything
+//!   else is refused without waiting for it.
+//! - `root_dir` is relative to that directory, or absolute and beneath it by its
+//!   text, or beneath the plugin's temporary directory; it is no authority of
+//!   its own. `path` is taken from there and may not lead above it; an absolute
+//!   one stands for itself, by the same rule.
+//! - Identity is the connection. Metadata that a plugin sends is logged, no more.
+//! - Each call writes one `tracing` event (target `outrigger_services::hostserve`):
+//!   at debug level when it worked, info when it failed, warn when it was
+//!   refused. The plugin learns that it was refused, the event says why.
+//! - What one plugin can make the host hold is in [`Limits`].
+//!
+//! # How it is fast
+//! Reads of at most 64 KiB, and opening for reading, happen on the connection's
+//! own thread as long as the file system is a local one and the kernel promises
+//! not to wait (`RESOLVE_CACHED`, `RWF_NOWAIT`). Everything else goes to threads
+//! that may wait, of which one plugin has at most [`Limits::blocking`].
+//!
+//! This crate deliberately does not know how plugins are started, or how a
+//! manifest becomes a grant.
+
+#![forbid(unsafe_code)]
+
+mod area;
+mod describe;
+mod environment;
+mod fault;
+mod files;
+mod handles;
+mod host;
+mod hostserve;
+mod limits;
+mod mode;
+mod proto;
+mod root;
+mod rpc;
+mod session;
+mod streams;
+mod temp;
+mod text;
+mod tree;
+
+pub use environment::EnvironmentGrant;
+pub use hostserve::{HOSTSERVE_DESCRIPTORS, HostServe};
+pub use limits::Limits;
+pub use root::{Root, RootError};

@@ -1,0 +1,81 @@
+//! What one plugin may make its host hold, and for how long.
+
+use std::time::Duration;
+
+/// Room in a message for everything that is not file contents, in bytes.
+const OVERHEAD: usize = 1024;
+
+/// What one plugin may make its host hold, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Files open at the same time (default 64).
+    pub handles: usize,
+    /// Largest message in either direction, in bytes (default 4 MiB, what peers
+    /// accept unless told otherwise).
+    pub message: usize,
+    /// Largest part of a file in one message of a stream, in bytes (default
+    /// 1 MiB); a plugin may ask for less.
+    pub chunk: usize,
+    /// Part of a file in one message of a stream when the plugin names no size,
+    /// in bytes (default 64 KiB).
+    pub default_chunk: usize,
+    /// Largest file that one `ReadFile` returns, in bytes (default 4 MiB less
+    /// 1 KiB); never more than fits into a message.
+    pub whole_file: usize,
+    /// Most entries of a directory that one `ReadDir` returns (default 65 536).
+    /// The contract has no pages: a larger directory is an error.
+    pub list_entries: usize,
+    /// Operations that may wait for storage at the same time (default 8), so
+    /// that one plugin cannot take the threads that others need.
+    pub blocking: usize,
+    /// Operations under way or waiting for their turn (default 1024); further
+    /// ones fail at once.
+    pub pending: usize,
+    /// How long one operation, or one step of a stream, may take (default 30 s).
+    pub call_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let message = 4 << 20;
+        Self {
+            handles: 64,
+            message,
+            chunk: 1 << 20,
+            default_chunk: 64 << 10,
+            whole_file: message - OVERHEAD,
+            list_entries: 65_536,
+            blocking: 8,
+            pending: 1024,
+            call_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// The most bytes of a file that fit into one message.
+    pub(crate) fn payload(&self) -> usize {
+        self.message.saturating_sub(OVERHEAD)
+    }
+
+    /// The size of a stream's parts when `asked` for, in bytes.
+    pub(crate) fn chunk_size(&self, asked: u32) -> usize {
+        let asked = if asked == 0 { self.default_chunk } else { asked as usize };
+        asked.min(self.chunk).min(self.payload()).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_what_was_asked_for_within_the_limits() {
+        let limits = Limits::default();
+        assert_eq!(limits.chunk_size(0), 64 << 10);
+        assert_eq!(limits.chunk_size(10), 10);
+        assert_eq!(limits.chunk_size(u32::MAX), 1 << 20);
+        let tiny = Limits { message: 10, ..Limits::default() };
+        assert_eq!(tiny.chunk_size(0), 1);
+    }
+}

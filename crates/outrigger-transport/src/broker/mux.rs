@@ -1,0 +1,236 @@
+//! The multiplexed mode: brokered connections are streams of one session.
+//!
+//! A stream carries no id. The dialling side knocks with the id over the
+//! control stream, the accepting side arms that id and acknowledges, and the
+//! next stream that the dialling side opens belongs to it. So dials of one side
+//! follow one after another.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use outrigger_wire::{BrokerId, BrokerMessage};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::inbox::{Arrival, MAX_PENDING};
+use super::listener::Listener;
+use super::shared::Shared;
+use super::{BrokerError, BrokerErrorKind};
+use crate::stream::Stream;
+use crate::yamux::{Session, YamuxError};
+
+/// Ids that one side accepts at the same time.
+const MAX_LISTENERS: usize = 1024;
+/// Streams that wait for their listener to take them.
+const LISTENER_BACKLOG: usize = 16;
+/// How long an armed id waits for its stream, and a knock for its listener.
+const ARMED: Duration = Duration::from_secs(5);
+/// A knock without a listener is answered before its dialler gives up.
+const KNOCK_HELD: Duration = Duration::from_millis(4500);
+
+#[derive(Debug)]
+pub(super) struct Mux {
+    session: Session,
+    dialling: tokio::sync::Mutex<()>,
+    doors: Mutex<Doors>,
+    armed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Doors {
+    listeners: HashMap<BrokerId, mpsc::Sender<Stream>>,
+    /// Knocks whose listener does not exist yet.
+    knocks: HashMap<BrokerId, Instant>,
+    armed: VecDeque<(BrokerId, Instant)>,
+}
+
+impl Mux {
+    pub(super) fn new(session: Session) -> Self {
+        Self {
+            session,
+            dialling: tokio::sync::Mutex::new(()),
+            doors: Mutex::default(),
+            armed: Notify::new(),
+        }
+    }
+
+    fn doors(&self) -> std::sync::MutexGuard<'_, Doors> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arm(&self, doors: &mut Doors, id: BrokerId) {
+        doors.armed.push_back((id, Instant::now()));
+        self.armed.notify_one();
+    }
+
+    /// The id that the next stream belongs to.
+    fn take_armed(&self) -> Option<BrokerId> {
+        let mut doors = self.doors();
+        while let Some((id, at)) = doors.armed.pop_front() {
+            if at.elapsed() <= ARMED {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn deliver(&self, id: BrokerId, stream: Stream) {
+        let listener = self.doors().listeners.get(&id).cloned();
+        let delivered = listener.is_some_and(|listener| listener.try_send(stream).is_ok());
+        if !delivered {
+            tracing::warn!(id = id.0, "a brokered stream came and nobody takes it; closed");
+        }
+    }
+
+    pub(super) fn forget(&self, id: BrokerId) {
+        self.doors().listeners.remove(&id);
+    }
+}
+
+pub(super) async fn accept(
+    shared: &Arc<Shared>,
+    mux: &Mux,
+    id: BrokerId,
+) -> Result<Listener, BrokerError> {
+    if shared.closed.is_cancelled() {
+        return Err(shared.error(id, BrokerErrorKind::Closed));
+    }
+    let (listener, ready) = {
+        let mut doors = mux.doors();
+        if doors.listeners.contains_key(&id) {
+            return Err(shared.error(id, BrokerErrorKind::AlreadyAccepted));
+        }
+        if doors.listeners.len() >= MAX_LISTENERS {
+            return Err(shared.error(id, BrokerErrorKind::TooManyListeners(MAX_LISTENERS)));
+        }
+        let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
+        doors.listeners.insert(id, sender);
+        let listener = Listener::streams(id, shared.clone(), receiver);
+        let knocked = doors.knocks.remove(&id).is_some_and(|at| at.elapsed() < KNOCK_HELD);
+        if knocked {
+            mux.arm(&mut doors, id);
+        }
+        (listener, knocked)
+    };
+    if ready {
+        shared
+            .send(BrokerMessage::KnockAck { id, error: None })
+            .await
+            .map_err(|kind| shared.error(id, kind))?;
+    }
+    Ok(listener)
+}
+
+/// The peer wants to open a stream for `id`.
+pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
+    let listening = {
+        let mut doors = mux.doors();
+        let listening = doors.listeners.contains_key(&id);
+        if listening {
+            mux.arm(&mut doors, id);
+        } else if doors.knocks.len() < MAX_PENDING {
+            doors.knocks.insert(id, Instant::now());
+        } else {
+            tracing::warn!(id = id.0, limit = MAX_PENDING, "too many knocks; dropped");
+            return;
+        }
+        listening
+    };
+    if listening {
+        acknowledge(shared, id, None).await;
+    } else {
+        let shared = shared.clone();
+        // Ends by itself after `KNOCK_HELD`, or with the broker.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shared.closed.cancelled() => {}
+                () = tokio::time::sleep(KNOCK_HELD) => answer_stale(&shared, id).await,
+            }
+        });
+    }
+}
+
+async fn answer_stale(shared: &Shared, id: BrokerId) {
+    let Some(mux) = &shared.mux else { return };
+    let stale = {
+        let mut doors = mux.doors();
+        let stale = doors.knocks.get(&id).is_some_and(|at| at.elapsed() >= KNOCK_HELD);
+        if stale {
+            doors.knocks.remove(&id);
+        }
+        stale
+    };
+    if stale {
+        acknowledge(shared, id, Some(format!("no listener for id {}", id.0))).await;
+    }
+}
+
+async fn acknowledge(shared: &Shared, id: BrokerId, error: Option<String>) {
+    if let Err(kind) = shared.send(BrokerMessage::KnockAck { id, error }).await {
+        tracing::debug!(id = id.0, %kind, "could not answer a knock");
+    }
+}
+
+pub(super) async fn dial(
+    shared: &Shared,
+    mux: &Mux,
+    id: BrokerId,
+) -> Result<Stream, BrokerError> {
+    let dialling = async {
+        let _one_at_a_time = mux.dialling.lock().await;
+        shared.inbox.clear(id);
+        shared.send(BrokerMessage::Knock { id }).await?;
+        match shared.inbox.take(id, shared.options.wait).await? {
+            Arrival::Ack(None) => {}
+            Arrival::Ack(Some(reason)) => return Err(BrokerErrorKind::Refused(reason)),
+            Arrival::Address(_) => {
+                let text = "it announced a socket, but this connection is multiplexed".to_owned();
+                return Err(BrokerErrorKind::Refused(text));
+            }
+        }
+        let stream = mux.session.open().await.map_err(BrokerErrorKind::Session)?;
+        Ok(Box::new(stream) as Stream)
+    };
+    let dialled = tokio::select! {
+        () = shared.closed.cancelled() => Err(BrokerErrorKind::Closed),
+        dialled = dialling => dialled,
+    };
+    dialled.map_err(|kind| shared.error(id, kind))
+}
+
+/// The host's side: takes a stream only when an id is armed for it, because a
+/// stream nobody knocked for must not be handed to the next listener.
+pub(super) async fn accept_armed(shared: Arc<Shared>) {
+    let Some(mux) = &shared.mux else { return };
+    loop {
+        let Some(id) = mux.take_armed() else {
+            tokio::select! {
+                () = shared.closed.cancelled() => return,
+                () = mux.armed.notified() => continue,
+            }
+        };
+        let accepted = tokio::select! {
+            () = shared.closed.cancelled() => return,
+            accepted = tokio::time::timeout(ARMED, mux.session.accept()) => accepted,
+        };
+        match accepted {
+            Ok(Ok(stream)) => mux.deliver(id, Box::new(stream)),
+            Ok(Err(_)) => return shared.close(),
+            Err(_) => tracing::warn!(id = id.0, "the plugin knocked and opened no stream"),
+        }
+    }
+}
+
+/// The plugin's side: every stream belongs to the armed id, or else to the
+/// plugin's own services.
+pub(super) async fn next_unclaimed(shared: &Shared) -> Result<Stream, YamuxError> {
+    let Some(mux) = &shared.mux else { return std::future::pending().await };
+    loop {
+        let stream = mux.session.accept().await?;
+        match mux.take_armed() {
+            Some(id) => mux.deliver(id, Box::new(stream)),
+            None => return Ok(Box::new(stream)),
+        }
+    }
+}

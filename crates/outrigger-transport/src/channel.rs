@@ -1,0 +1,397 @@
+//! The calling end of one HTTP/2 connection.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::fate::Fate;
+use crate::stream::Stream;
+use crate::task::OwnedTask;
+
+/// The message limit of a go-plugin host in both directions, in bytes.
+///
+/// Generated clients decode up to 4 MiB unless told otherwise; a client for a
+/// trusted plugin may raise that with `max_decoding_message_size(MAX_MESSAGE)`.
+pub const MAX_MESSAGE: usize = 2_147_483_647;
+
+/// Flow-control window of one stream, in bytes.
+pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
+/// Flow-control window of a connection, in bytes: what a peer can make us hold.
+pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Largest HTTP/2 frame that we accept, in bytes.
+pub(crate) const MAX_FRAME: u32 = 256 << 10;
+/// How much of one stream waits in memory to be sent, in bytes.
+pub(crate) const SEND_BUFFER: usize = 1 << 20;
+/// Largest header list that we accept, in bytes.
+pub(crate) const MAX_HEADER_LIST: u32 = 64 << 10;
+
+/// How a [`Channel`] presents itself and explains its end.
+#[derive(Clone, Debug)]
+pub struct ChannelOptions {
+    /// The `:authority` of each request; go-plugin peers ignore it.
+    pub authority: Authority,
+    /// Where to learn why the peer is gone.
+    pub fate: Fate,
+    /// How long connecting may take, from the preface to the peer's settings.
+    pub connect_timeout: Duration,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            authority: Authority::from_static("localhost"),
+            fate: Fate::new(),
+            connect_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// A connection could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No socket, or the peer closed it.
+    #[error("could not connect to {address}")]
+    Socket {
+        /// The address that was dialled.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS failed.
+    #[error("could not agree on TLS")]
+    Tls(#[from] crate::tls::TlsError),
+    /// The peer does not speak HTTP/2.
+    #[error("could not start HTTP/2")]
+    Http2(#[source] Box<dyn StdError + Send + Sync>),
+    /// The peer accepted but did not answer in time.
+    #[error("the peer did not answer within {} s (`connect_timeout`)", .0.as_secs_f64())]
+    TimedOut(Duration),
+}
+
+impl ConnectError {
+    /// The stable code of this kind of error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Socket { .. } => "connect-failed",
+            Self::Tls(error) => error.code(),
+            Self::Http2(_) => "http2-failed",
+            Self::TimedOut(_) => "connect-timeout",
+        }
+    }
+}
+
+/// The calling end of one HTTP/2 connection. Clones share it.
+///
+/// It never dials again: when the connection is gone, every pending and later
+/// call fails at once, with the reason as source where it is known. Any client
+/// that tonic generates takes it.
+///
+/// # Examples
+/// ```
+/// use outrigger_transport::{Channel, ChannelOptions, Stream};
+/// # async fn example(stream: Stream) -> Result<(), Box<dyn std::error::Error>> {
+/// let channel = Channel::connect(stream, ChannelOptions::default()).await?;
+/// assert!(!channel.is_closed());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Channel {
+    send: http2::SendRequest<tonic::body::Body>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    authority: Authority,
+    fate: Fate,
+    gone: CancellationToken,
+    _connection: OwnedTask,
+}
+
+impl Channel {
+    /// Starts HTTP/2 on `stream`.
+    ///
+    /// # Errors
+    /// [`ConnectError::Http2`] when the peer closes at once or speaks something
+    /// else; what it says later is the error of the first call.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the stream.
+    pub async fn connect(stream: Stream, options: ChannelOptions) -> Result<Self, ConnectError> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_send_buf_size(SEND_BUFFER);
+        let handshake = builder.handshake(TokioIo::new(stream));
+        let (send, connection) = tokio::time::timeout(options.connect_timeout, handshake)
+            .await
+            .map_err(|_| ConnectError::TimedOut(options.connect_timeout))?
+            .map_err(|error| ConnectError::Http2(error.into()))?;
+        let gone = CancellationToken::new();
+        let over = gone.clone();
+        let connection = OwnedTask::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = &error as &dyn StdError, "connection ended");
+            }
+            over.cancel();
+        });
+        let shared =
+            Shared { authority: options.authority, fate: options.fate, gone, _connection: connection };
+        Ok(Self { send, shared: Arc::new(shared) })
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.shared.gone.is_cancelled() || self.send.is_closed()
+    }
+
+    /// Waits until the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn closed(&self) {
+        self.shared.gone.cancelled().await;
+    }
+
+    /// Where this connection's end is explained.
+    pub fn fate(&self) -> &Fate {
+        &self.shared.fate
+    }
+}
+
+impl Shared {
+    fn address(&self, uri: &Uri) -> Result<Uri, Status> {
+        let path =
+            uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// What a caller is told when the connection fails under its call.
+    async fn explain(self: Arc<Self>, error: hyper::Error) -> Status {
+        if let Some(status) = status_of_reset(&error) {
+            return status;
+        }
+        let mut status = Status::unavailable("the connection to the peer is gone");
+        match self.fate.known(Fate::PATIENCE).await {
+            Some(reason) => {
+                status = Status::unavailable(reason.to_string());
+                status.set_source(reason);
+            }
+            None => {
+                status.set_source(Arc::new(error));
+            }
+        }
+        status
+    }
+}
+
+/// A reset of one stream says something about the call, not the connection.
+fn status_of_reset(error: &hyper::Error) -> Option<Status> {
+    let reason = error.source()?.downcast_ref::<h2::Error>()?;
+    if !reason.is_reset() {
+        return None;
+    }
+    let mut copy = Status::unavailable("the peer reset the call");
+    let code = reason.reason()?;
+    copy = match code {
+        h2::Reason::CANCEL => Status::cancelled("the peer cancelled the call"),
+        h2::Reason::ENHANCE_YOUR_CALM => {
+            Status::resource_exhausted("the peer asks for fewer calls")
+        }
+        h2::Reason::INADEQUATE_SECURITY => {
+            Status::permission_denied("the peer asks for more security")
+        }
+        h2::Reason::REFUSED_STREAM => copy,
+        other => Status::internal(format!("the peer reset the call: {other}")),
+    };
+    Some(copy)
+}
+
+impl tower_service::Service<Request<tonic::body::Body>> for Channel {
+    type Response = Response<ResponseBody>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        // A closed connection is explained by the call, which can wait for the reason.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
+        let shared = self.shared.clone();
+        let uri = match shared.address(request.uri()) {
+            Ok(uri) => uri,
+            Err(status) => return std::future::ready(Err(status)).boxed(),
+        };
+        *request.uri_mut() = uri;
+        let deadline = timeout_of(request.headers());
+        let reply = self.send.send_request(request);
+        Box::pin(async move {
+            let mut sleep = deadline.map(|after| Box::pin(tokio::time::sleep(after)));
+            let reply = match &mut sleep {
+                None => reply.await,
+                Some(sleep) => tokio::select! {
+                    biased;
+                    reply = reply => reply,
+                    () = sleep => return Err(expired()),
+                },
+            };
+            match reply {
+                Ok(reply) => Ok(reply.map(|inner| {
+                    ResponseBody(Some(Live { inner, shared, deadline: sleep, failing: None }))
+                })),
+                Err(error) => Err(shared.explain(error).await),
+            }
+        })
+    }
+}
+
+fn expired() -> Status {
+    Status::deadline_exceeded("the call's deadline passed")
+}
+
+/// Reads `grpc-timeout`: at most eight digits and a unit.
+pub(crate) fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// The body of a reply. It keeps its connection open. The default one is empty.
+#[derive(Default)]
+pub struct ResponseBody(Option<Live>);
+
+struct Live {
+    inner: Incoming,
+    shared: Arc<Shared>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    failing: Option<BoxFuture<'static, Status>>,
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.failing.is_none() {
+            match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Ready(Some(Err(error))) => {
+                    self.failing = Some(Box::pin(self.shared.clone().explain(error)));
+                }
+                Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    if let Some(deadline) = &mut self.deadline
+                        && deadline.as_mut().poll(context).is_ready()
+                    {
+                        return Poll::Ready(Some(Err(expired())));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        match &mut self.failing {
+            Some(failing) => failing.as_mut().poll(context).map(|status| Some(Err(status))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut self.0 {
+            Some(live) => live.poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Some(live) => live.failing.is_none() && live.inner.is_end_stream(),
+            None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Some(live) => live.inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_read_with_its_unit_and_anything_else_is_ignored() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().expect("a header"));
+            timeout_of(&headers)
+        };
+        assert_eq!(read("15S"), Some(Duration::from_secs(15)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
+        assert_eq!(read("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(read("7n"), Some(Duration::from_nanos(7)));
+        for bad in ["", "S", "999999999S", "1x", "-1S", "1.5S", "\u{e9}"] {
+            assert_eq!(HeaderMap::new().get("x"), None);
+            if let Ok(value) = http::HeaderValue::from_str(bad) {
+                let mut headers = HeaderMap::new();
+                headers.insert("grpc-timeout", value);
+                assert_eq!(timeout_of(&headers), None, "{bad}");
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Connections that carry calls between a host and its plugins, for both roles.
+//!
+//! A [`Channel`] is the calling end of one HTTP/2 connection, a [`ServiceSet`]
+//! the answering end, and a [`Broker`] opens further connections beside the
+//! first one, in both directions, as go-plugin's broker does. The same
+//! [`Broker`] trait covers the plain broker (a socket per connection) and the
+//! multiplexed one (streams of one socket).
+//!
+//! This crate deliberately does not know how a plugin is started, what a plugin
+//! may do, or what an application's services mean.
+
+mod broker;
+mod channel;
+mod fate;
+pub mod health;
+mod identity;
+pub mod proto;
+pub mod reflection;
+mod server;
+mod sockets;
+mod stream;
+mod task;
+mod tls;
+pub mod yamux;
+
+pub use broker::{
+    AddressTranslator, Broker, BrokerError, BrokerErrorKind, BrokerOptions, GrpcBroker, Listener,
+    SameAddress, Serving, Side,
+};
+pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
+pub use fate::Fate;
+pub use identity::{HostServices, PluginIdentity};
+pub use outrigger_wire::BrokerId;
+pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
+pub use sockets::{Bound, BoundListener, SocketError, Sockets};
+pub use stream::{Io, Stream, connect};
+pub use task::OwnedTask;
+pub use tls::{AutoMtls, Security, Tls, TlsError};

@@ -1,0 +1,219 @@
+//! The answering end: gRPC services on HTTP/2 connections.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+
+use crate::channel::{
+    CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, timeout_of,
+};
+use crate::stream::Stream;
+
+/// Descriptors of go-plugin's own services and the standard ones beside them,
+/// for [`ServiceSet::describe`].
+pub const GO_PLUGIN_DESCRIPTORS: &[u8] = include_bytes!("generated/go_plugin.bin");
+
+/// The gRPC services of one server, found by name. Clones share them.
+///
+/// # Examples
+/// ```
+/// use outrigger_transport::{ServiceSet, health};
+///
+/// let services = ServiceSet::new().with(health::service());
+/// assert_eq!(services.names().collect::<Vec<_>>(), ["grpc.health.v1.Health"]);
+/// ```
+#[derive(Clone, Default)]
+pub struct ServiceSet {
+    services: Arc<BTreeMap<&'static str, Arc<dyn Answer>>>,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl ServiceSet {
+    /// No service: every call is answered with `UNIMPLEMENTED`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a service; one of the same name is replaced.
+    pub fn add<S>(&mut self, service: S)
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let mut services = BTreeMap::clone(&self.services);
+        services.insert(S::NAME, Arc::new(Answering(service)));
+        self.services = Arc::new(services);
+    }
+
+    /// [`add`](Self::add), for building in one expression.
+    #[must_use]
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.add(service);
+        self
+    }
+
+    /// Adds an encoded `FileDescriptorSet` for reflection to serve.
+    #[must_use]
+    pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors.push(descriptors);
+        self
+    }
+
+    /// Takes over the services and descriptors of `other`.
+    pub fn merge(&mut self, other: ServiceSet) {
+        let mut services = BTreeMap::clone(&self.services);
+        services.extend(other.services.iter().map(|(name, service)| (*name, service.clone())));
+        self.services = Arc::new(services);
+        self.descriptors.extend(other.descriptors);
+    }
+
+    /// The full names of the services, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.services.keys().copied()
+    }
+
+    /// The same services and a reflection service (v1 and v1alpha) over them.
+    #[must_use]
+    pub fn with_reflection(mut self) -> Self {
+        let mut names: Vec<String> = self.names().map(String::from).collect();
+        names.extend(
+            ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
+                .map(String::from),
+        );
+        names.sort();
+        let (v1, v1alpha) = crate::reflection::services(names, &self.descriptors);
+        self.add(v1);
+        self.add(v1alpha);
+        self
+    }
+
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        let service = request.uri().path().split('/').nth(1).and_then(|n| self.services.get(n));
+        let Some(service) = service else {
+            let status = Status::unimplemented("this server does not have that service");
+            return std::future::ready(status.into_http()).boxed();
+        };
+        let Some(after) = timeout_of(request.headers()) else {
+            return service.answer(request);
+        };
+        let reply = service.answer(request);
+        Box::pin(async move {
+            match tokio::time::timeout(after, reply).await {
+                Ok(reply) => reply,
+                Err(_) => Status::deadline_exceeded("the call's deadline passed").into_http(),
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for ServiceSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+trait Answer: Send + Sync {
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+}
+
+struct Answering<S>(S);
+
+impl<S> Answer for Answering<S>
+where
+    S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync,
+    S::Future: Send + 'static,
+{
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        let reply = self.0.clone().call(request);
+        Box::pin(async move {
+            match reply.await {
+                Ok(reply) => reply,
+                Err(never) => match never {},
+            }
+        })
+    }
+}
+
+/// What one connection may make a server hold.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// Calls at the same time on one connection.
+    pub concurrent_calls: u32,
+    /// How long running calls may go on once the server stops.
+    pub drain: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self { concurrent_calls: 1024, drain: Duration::from_millis(200) }
+    }
+}
+
+/// Answers calls on one connection until the peer closes it or `stop` fires;
+/// then running calls have [`ServeLimits::drain`] to finish.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection and drops its running calls.
+pub async fn serve_connection(
+    stream: Stream,
+    services: ServiceSet,
+    limits: ServeLimits,
+    stop: CancellationToken,
+) {
+    let service = hyper::service::service_fn(move |request| {
+        services.answer(request).map(Ok::<_, Infallible>)
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(limits.concurrent_calls)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(limits.drain, connection.as_mut()).await {
+                Ok(result) => result,
+                Err(_) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error = &error as &dyn StdError, "connection ended");
+    }
+}

@@ -1,0 +1,295 @@
+//! Where a process listens for its peer: unix sockets in a directory, or TCP
+//! ports of the loopback interface.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use outrigger_wire::{Address, Network, PortRange};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::stream::Stream;
+
+/// The longest path a unix socket address holds, in bytes, without the NUL.
+const MAX_SOCKET_PATH: usize = 107;
+/// How often a taken name is replaced by another one.
+const NAME_ATTEMPTS: u32 = 16;
+
+/// A listener could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// The path does not fit in a socket address.
+    #[error("socket path `{path}` is longer than {MAX_SOCKET_PATH} bytes")]
+    PathTooLong {
+        /// The path that was meant.
+        path: String,
+    },
+    /// The directory, the socket or its rights were refused.
+    #[error("could not listen on `{path}`")]
+    Unix {
+        /// The path of the socket.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The group that should own the socket does not exist.
+    #[error("no group is named `{group}`")]
+    UnknownGroup {
+        /// The name as configured.
+        group: String,
+    },
+    /// No port of the range could be bound.
+    #[error("could not listen on any port from {min} to {max} of 127.0.0.1")]
+    NoPort {
+        /// First port of the range.
+        min: u16,
+        /// Last port of the range.
+        max: u16,
+        /// Why the last port was refused.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SocketError {
+    /// The stable code of this kind of error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::PathTooLong { .. } => "socket-path-too-long",
+            Self::Unix { .. } => "socket-refused",
+            Self::UnknownGroup { .. } => "socket-group-unknown",
+            Self::NoPort { .. } => "no-free-port",
+        }
+    }
+
+    /// What the reader can do now.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::PathTooLong { .. } => Some("set TMPDIR to a shorter directory"),
+            Self::UnknownGroup { .. } => Some("name an existing group or give its number"),
+            Self::Unix { .. } | Self::NoPort { .. } => None,
+        }
+    }
+}
+
+/// Where and how to listen.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    /// Unix sockets or TCP.
+    pub network: Network,
+    /// The directory of unix sockets; the system's temporary one if absent.
+    pub dir: Option<PathBuf>,
+    /// Group name or number that owns the sockets, which then have mode 0660.
+    pub group: Option<String>,
+    /// The ports to try, in order; any free one if absent.
+    pub ports: Option<PortRange>,
+}
+
+impl Sockets {
+    /// Unix sockets in `dir`.
+    pub fn unix(dir: Option<PathBuf>) -> Self {
+        Self { network: Network::Unix, dir, group: None, ports: None }
+    }
+
+    /// TCP on the loopback interface.
+    pub fn tcp(ports: Option<PortRange>) -> Self {
+        Self { network: Network::Tcp, dir: None, group: None, ports }
+    }
+
+    /// Binds a fresh listener. It accepts connections from now on.
+    ///
+    /// # Errors
+    /// See [`SocketError`].
+    pub async fn bind(&self) -> Result<BoundListener, SocketError> {
+        match self.network {
+            Network::Unix => self.bind_unix(),
+            Network::Tcp => self.bind_tcp().await,
+        }
+    }
+
+    fn bind_unix(&self) -> Result<BoundListener, SocketError> {
+        let dir = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        let mut path = dir.clone();
+        for _ in 0..NAME_ATTEMPTS {
+            path = dir.join(format!("plugin{}", random() % 10_000_000_000));
+            if path.as_os_str().len() > MAX_SOCKET_PATH {
+                return Err(SocketError::PathTooLong { path: path.display().to_string() });
+            }
+            match UnixListener::bind(&path) {
+                Ok(listener) => {
+                    let bound = SocketFile(path);
+                    self.give_to_group(&bound.0)?;
+                    let text = bound.0.display().to_string();
+                    return Ok(BoundListener {
+                        address: Address { network: Network::Unix, text },
+                        listener: Bound::Unix(listener),
+                        file: Some(bound),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+                Err(error) => {
+                    last = error;
+                    break;
+                }
+            }
+        }
+        Err(SocketError::Unix { path: path.display().to_string(), source: last })
+    }
+
+    fn give_to_group(&self, path: &Path) -> Result<(), SocketError> {
+        let Some(group) = self.group.as_deref().filter(|group| !group.is_empty()) else {
+            return Ok(());
+        };
+        let gid = group_id(group)?;
+        let refused = |source| SocketError::Unix { path: path.display().to_string(), source };
+        std::os::unix::fs::chown(path, None, Some(gid)).map_err(refused)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(refused)
+    }
+
+    async fn bind_tcp(&self) -> Result<BoundListener, SocketError> {
+        let (min, max) = self.ports.map_or((0, 0), |ports| (ports.min, ports.max));
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for port in min..=max {
+            match TcpListener::bind(("127.0.0.1", port)).await {
+                Ok(listener) => {
+                    let text = match listener.local_addr() {
+                        Ok(address) => address.to_string(),
+                        Err(source) => return Err(SocketError::NoPort { min, max, source }),
+                    };
+                    return Ok(BoundListener {
+                        address: Address { network: Network::Tcp, text },
+                        listener: Bound::Tcp(listener),
+                        file: None,
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(SocketError::NoPort { min, max, source: last })
+    }
+}
+
+/// The number of a group given by name or by number.
+fn group_id(group: &str) -> Result<u32, SocketError> {
+    if let Ok(gid) = group.parse() {
+        return Ok(gid);
+    }
+    let unknown = || SocketError::UnknownGroup { group: group.to_owned() };
+    let table = std::fs::read_to_string("/etc/group").map_err(|_| unknown())?;
+    table
+        .lines()
+        .map(|line| line.split(':'))
+        .find_map(|mut fields| (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?)
+        .ok_or_else(unknown)
+}
+
+/// A number that no other process will pick at the same time.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// A listener and the address that reaches it. Dropping it removes its file.
+#[derive(Debug)]
+pub struct BoundListener {
+    address: Address,
+    listener: Bound,
+    file: Option<SocketFile>,
+}
+
+/// The listening socket itself.
+#[derive(Debug)]
+pub enum Bound {
+    /// A unix socket.
+    Unix(UnixListener),
+    /// A TCP socket.
+    Tcp(TcpListener),
+}
+
+impl BoundListener {
+    /// The address to tell the peer.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// What the system said; the listener stays usable.
+    ///
+    /// # Cancel safety
+    /// No connection is lost when the future is dropped.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match &self.listener {
+            Bound::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Bound::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    /// Removes the socket file now; connections can no longer be made.
+    pub fn unlink(&mut self) {
+        self.file = None;
+    }
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The directory may already be gone, and the file with it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_listener_leaves_no_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let bound = Sockets::unix(Some(dir.path().to_owned())).bind().await.expect("a socket");
+        assert!(Path::new(&bound.address().text).exists());
+        drop(bound);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a listing").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_group_by_number_or_name_gets_mode_0660() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let own = rustix::process::getgid().as_raw();
+        let mut sockets = Sockets::unix(Some(dir.path().to_owned()));
+        sockets.group = Some(own.to_string());
+        let bound = sockets.bind().await.expect("a socket");
+        let meta = std::fs::metadata(&bound.address().text).expect("metadata");
+        assert_eq!((meta.mode() & 0o777, meta.gid()), (0o660, own));
+        sockets.group = Some("no such group".into());
+        let error = sockets.bind().await.expect_err("refused");
+        assert_eq!(error.code(), "socket-group-unknown");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a listing").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_path_that_does_not_fit_is_named() {
+        let long = PathBuf::from("/tmp").join("x".repeat(120));
+        let error = Sockets::unix(Some(long)).bind().await.expect_err("refused");
+        assert_eq!(error.code(), "socket-path-too-long");
+    }
+
+    #[tokio::test]
+    async fn a_port_range_is_searched_in_order() {
+        let free = Sockets::tcp(None).bind().await.expect("a port");
+        let port: u16 = free.address().text.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
+        let error = Sockets::tcp(Some(PortRange { min: port, max: port })).bind().await;
+        assert_eq!(error.expect_err("taken").code(), "no-free-port");
+    }
+}

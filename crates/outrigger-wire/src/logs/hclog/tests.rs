@@ -1,0 +1,208 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn with_time(time: &str) -> Result<Record, Rejected> {
+    let line = json!({"@level": "info", "@message": "m", "@timestamp": time});
+    Record::parse(&line.to_string())
+}
+
+fn record() -> Record {
+    Record {
+        level: Level::Warn,
+        message: "m".to_owned(),
+        time: Record::NO_TIME,
+        module: None,
+        caller: None,
+        fields: Vec::new(),
+    }
+}
+
+#[test]
+fn h21_every_part_of_a_record_is_read() {
+    let parsed = Record::parse(
+        r#"{"@caller":"main.go:7","@level":"WARN","@message":"m","@module":"a.b","@timestamp":"2026-11-21T10:30:00.123456+02:00","k":"v"}"#,
+    );
+    assert_eq!(
+        parsed,
+        Ok(Record {
+            module: Some("a.b".to_owned()),
+            caller: Some("main.go:7".to_owned()),
+            time: "2026-11-21T08:30:00.123456Z".parse().unwrap(),
+            fields: vec![("k".to_owned(), json!("v"))],
+            ..record()
+        })
+    );
+}
+
+#[test]
+fn what_a_record_leaves_out_is_empty() {
+    let parsed = Record::parse(r#"{"@level":" warn\t"}"#).unwrap();
+    assert_eq!(
+        parsed,
+        Record {
+            message: String::new(),
+            ..record()
+        }
+    );
+    assert_eq!(parsed.time.to_string(), "0001-01-01T00:00:00Z");
+}
+
+#[test]
+fn of_a_key_that_occurs_twice_the_last_one_counts() {
+    let parsed = Record::parse(r#"{"@level":"x","@level":"warn","a":1,"@message":"m","a":2}"#);
+    assert_eq!(parsed.unwrap().fields, [("a".to_owned(), json!(2))]);
+}
+
+#[test]
+fn a_module_or_caller_that_is_no_string_stays_a_field() {
+    let parsed = Record::parse(r#"{"@level":"warn","@message":"m","@module":1,"@caller":null}"#);
+    assert_eq!(
+        parsed,
+        Ok(Record {
+            fields: vec![
+                ("@caller".to_owned(), Value::Null),
+                ("@module".to_owned(), json!(1))
+            ],
+            ..record()
+        })
+    );
+}
+
+#[test]
+fn t15_only_one_form_of_time_is_read() {
+    for (time, expected) in [
+        ("2026-11-21T10:30:00.000001Z", "2026-11-21T10:30:00.000001Z"),
+        ("2026-11-21T10:30:00.100000+00:00", "2026-11-21T10:30:00.1Z"),
+        ("2026-11-21T10:30:00.100000-05:30", "2026-11-21T16:00:00.1Z"),
+        ("2024-02-29T00:00:00.000000Z", "2024-02-29T00:00:00Z"),
+        ("0001-01-01T00:00:00.000000Z", "0001-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(
+            with_time(time).unwrap().time,
+            expected.parse().unwrap(),
+            "{time}"
+        );
+    }
+    for time in [
+        "",
+        "2026-11-21T10:30:00Z",
+        "2026-11-21T10:30:00.123Z",
+        "2026-11-21T10:30:00.123456789Z",
+        "2026-11-21T10:30:00.123456",
+        "2026-11-21T10:30:00.123456z",
+        "2026-11-21T10:30:00.123456 Z",
+        "2026-11-21T10:30:00.123456+0200",
+        "2026-11-21T10:30:00.123456+02",
+        "2026-11-21T10:30:00.123456+99:00",
+        "2026-11-21T10:30:00.123456Z ",
+        "2026-11-21 10:30:00.123456Z",
+        "2026-13-21T10:30:00.123456Z",
+        "2026-02-30T10:30:00.123456Z",
+        "2026-11-21T24:00:00.123456Z",
+        "2026-11-21T10:30:60.123456Z",
+        "2026-11-21T10:30:00.12345éZ",
+        "2026-11-21T10:30:00.123456Z[Europe/Vienna]",
+    ] {
+        assert_eq!(with_time(time), Err(Rejected::NotARecord), "{time}");
+    }
+}
+
+#[test]
+fn p16_times_have_six_digits_and_strings_stay_strings() {
+    let record = Record {
+        time: "2026-11-21T10:30:00.1234569Z".parse().unwrap(),
+        caller: Some("src/main.rs:7".to_owned()),
+        module: Some("a".to_owned()),
+        fields: vec![("n".to_owned(), json!(12)), ("s".to_owned(), json!("12"))],
+        ..record()
+    };
+    insta::assert_snapshot!(
+        write_hclog(&record),
+        @r#"{"@caller":"src/main.rs:7","@level":"warn","@message":"m","@module":"a","@timestamp":"2026-11-21T10:30:00.123456Z","n":12,"s":"12"}"#
+    );
+}
+
+#[test]
+fn a_line_never_contains_a_newline() {
+    let record = Record {
+        message: "a\nb\r\nc\"\\\u{1b}".to_owned(),
+        fields: vec![("k\n".to_owned(), json!("v\n"))],
+        ..record()
+    };
+    insta::assert_snapshot!(
+        write_hclog(&record),
+        @r#"{"@level":"warn","@message":"a\nb\r\nc\"\\\u001b","k\n":"v\n"}"#
+    );
+}
+
+#[test]
+fn t40_a_field_cannot_take_the_place_of_a_part() {
+    let names = ["@level", "@message", "@timestamp", "@module", "@caller"];
+    let record = Record {
+        fields: names.map(|name| (name.to_owned(), json!(1))).into(),
+        ..record()
+    };
+    insta::assert_snapshot!(
+        write_hclog(&record),
+        @r#"{"@level":"warn","@message":"m","_@level":1,"_@message":1,"_@timestamp":1,"_@module":1,"_@caller":1}"#
+    );
+}
+
+#[test]
+fn a_time_without_four_digits_in_its_year_is_left_out() {
+    for time in [Timestamp::MIN, Record::NO_TIME] {
+        let line = write_hclog(&Record { time, ..record() });
+        assert_eq!(line, r#"{"@level":"warn","@message":"m"}"#);
+    }
+    let line = write_hclog(&Record {
+        time: Timestamp::MAX,
+        ..record()
+    });
+    assert!(
+        line.contains(r#""@timestamp":"9999-12-30T22:00:00.999999Z""#),
+        "{line}"
+    );
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        proptest::num::f64::NORMAL.prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(".{0,6}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_written_record_reads_back_as_itself(
+        level in prop_oneof![Just(Level::Trace), Just(Level::Info), Just(Level::Error)],
+        message in ".{0,40}",
+        micros in -62_000_000_000_000_000_i64..253_000_000_000_000_000,
+        module in proptest::option::of(".{0,10}"),
+        caller in proptest::option::of(".{0,10}"),
+        fields in proptest::collection::btree_map("[^@].{0,10}", any_value(), 0..5),
+    ) {
+        let record = Record {
+            level,
+            message,
+            time: Timestamp::from_microsecond(micros).unwrap(),
+            module,
+            caller,
+            fields: fields.into_iter().collect(),
+        };
+        let line = write_hclog(&record);
+        prop_assert!(!line.contains('\n'));
+        prop_assert_eq!(Record::parse(&line), Ok(record));
+    }
+}

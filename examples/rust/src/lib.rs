@@ -1,0 +1,95 @@
+//! What the example plugins and their hosts share: the generated services, and
+//! how a host makes clients of them.
+
+pub mod proto;
+
+use std::sync::Arc;
+
+use outrigger_host::{Broker, Channel, Interface, MAX_MESSAGE, MagicCookie};
+
+use proto::bench::bench_client::BenchClient;
+use proto::counter::counter_client::CounterClient;
+use proto::filelister::file_lister_client::FileListerClient;
+use proto::grpctest::test_client::TestClient;
+use proto::hostdemo::host_demo_client::HostDemoClient;
+use proto::kv::kv_client::KvClient;
+use proto::streaming::streamer_service_client::StreamerServiceClient;
+
+/// The cookie of go-plugin's own examples.
+pub fn basic_cookie() -> MagicCookie {
+    MagicCookie::new("BASIC_PLUGIN", "hello")
+}
+
+/// The cookie of the host-services examples.
+pub fn host_services_cookie() -> MagicCookie {
+    MagicCookie::new("TEST_KEY", "TEST_VALUE")
+}
+
+/// The cookie of the benchmark plugin.
+pub fn bench_cookie() -> MagicCookie {
+    MagicCookie::new("OUTRIGGER_BENCH", "bench")
+}
+
+/// The cookie of the interop peer.
+pub fn peer_cookie() -> MagicCookie {
+    MagicCookie::new("TEST_MAGIC_COOKIE", "test")
+}
+
+macro_rules! interface {
+    ($(#[$doc:meta])* $name:ident => $client:ident) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl Interface for $name {
+            type Client = $client<Channel>;
+
+            fn grpc(connection: Channel, _broker: Arc<dyn Broker>) -> Self::Client {
+                $client::new(connection).max_decoding_message_size(MAX_MESSAGE)
+            }
+        }
+    };
+}
+
+interface! {
+    /// The key/value store.
+    Kv => KvClient
+}
+interface! {
+    /// The streaming example.
+    Streamer => StreamerServiceClient
+}
+interface! {
+    /// A plugin that lists directories.
+    FileLister => FileListerClient
+}
+interface! {
+    /// A plugin that shows the host services at work.
+    HostDemo => HostDemoClient
+}
+interface! {
+    /// The interop peer.
+    Test => TestClient
+}
+interface! {
+    /// The benchmark plugin.
+    Bench => BenchClient
+}
+
+/// The counter, which calls its host back to add.
+pub struct Counter;
+
+/// A client of the counter with the broker that its calls need.
+pub struct CounterWithBroker {
+    /// The generated client.
+    pub client: CounterClient<Channel>,
+    /// Where the host offers its adder.
+    pub broker: Arc<dyn Broker>,
+}
+
+impl Interface for Counter {
+    type Client = CounterWithBroker;
+
+    fn grpc(connection: Channel, broker: Arc<dyn Broker>) -> Self::Client {
+        CounterWithBroker { client: CounterClient::new(connection), broker }
+    }
+}

@@ -1,0 +1,217 @@
+//! `cargo xtask codegen`: Rust from `proto/`, without protoc. The result is committed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use prost::Message;
+
+/// One generated module: the protos it comes from and what of them it holds.
+struct Output {
+    /// Folder beneath the workspace root.
+    dir: &'static str,
+    protos: &'static [&'static str],
+    parts: Parts,
+    /// Packages whose messages live in another crate: `(".package", "::path")`.
+    external: &'static [(&'static str, &'static str)],
+    /// Where the descriptors that reflection serves are written.
+    descriptors: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Parts {
+    Messages,
+    Services { client: bool, server: bool },
+    Everything,
+}
+
+const OUTPUTS: &[Output] = &[
+    Output {
+        dir: "crates/outrigger-wire/src/generated",
+        protos: &[
+            "grpc_broker.proto",
+            "grpc_controller.proto",
+            "grpc_stdio.proto",
+            "grpc/health/v1/health.proto",
+            "grpc/reflection/v1/reflection.proto",
+            "hostserve.proto",
+        ],
+        parts: Parts::Messages,
+        external: &[],
+        descriptors: None,
+    },
+    Output {
+        dir: "crates/outrigger-transport/src/generated",
+        protos: &[
+            "grpc_broker.proto",
+            "grpc_controller.proto",
+            "grpc_stdio.proto",
+            "grpc/health/v1/health.proto",
+            "grpc/reflection/v1/reflection.proto",
+            "grpc/reflection/v1alpha/reflection.proto",
+        ],
+        parts: Parts::Services { client: true, server: true },
+        external: &[
+            (".plugin", "::outrigger_wire::proto::plugin"),
+            (".grpc.health.v1", "::outrigger_wire::proto::health"),
+            (".grpc.reflection.v1", "::outrigger_wire::proto::reflection"),
+            (".grpc.reflection.v1alpha", "::outrigger_wire::proto::reflection"),
+        ],
+        descriptors: Some("go_plugin.bin"),
+    },
+    Output {
+        dir: "crates/outrigger-plugin/src/generated",
+        protos: &["hostserve.proto"],
+        parts: Parts::Services { client: true, server: false },
+        external: &[(".hostserve.v1", "::outrigger_wire::proto::hostserve")],
+        descriptors: None,
+    },
+    Output {
+        dir: "crates/outrigger-services/src/generated",
+        protos: &["hostserve.proto"],
+        parts: Parts::Services { client: false, server: true },
+        external: &[(".hostserve.v1", "::outrigger_wire::proto::hostserve")],
+        descriptors: Some("hostserve.bin"),
+    },
+    Output {
+        dir: "examples/rust/src/generated/kv",
+        protos: &["kv.proto"],
+        parts: Parts::Everything,
+        external: &[],
+        descriptors: Some("descriptors.bin"),
+    },
+    Output {
+        dir: "examples/rust/src/generated/counter",
+        protos: &["counter.proto"],
+        parts: Parts::Everything,
+        external: &[],
+        descriptors: Some("descriptors.bin"),
+    },
+    Output {
+        dir: "examples/rust/src/generated/streaming",
+        protos: &["streaming.proto"],
+        parts: Parts::Everything,
+        external: &[],
+        descriptors: Some("descriptors.bin"),
+    },
+    Output {
+        dir: "examples/rust/src/generated/services",
+        protos: &["filelister.proto", "hostdemo.proto", "grpctest.proto", "bench.proto"],
+        parts: Parts::Everything,
+        external: &[],
+        descriptors: Some("descriptors.bin"),
+    },
+];
+
+/// Writes all generated code, or with `check` fails when what is committed differs.
+pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
+    let scratch = root.join("target/codegen");
+    for output in OUTPUTS {
+        let fresh = scratch.join(output.dir);
+        if fresh.exists() {
+            std::fs::remove_dir_all(&fresh)?;
+        }
+        std::fs::create_dir_all(&fresh)?;
+        generate(root, output, &fresh).with_context(|| format!("generating {}", output.dir))?;
+        let committed = root.join(output.dir);
+        if check {
+            compare(&fresh, &committed)?;
+        } else {
+            replace(&fresh, &committed)?;
+        }
+    }
+    Ok(())
+}
+
+fn generate(root: &Path, output: &Output, into: &Path) -> Result<()> {
+    let mut compiler = protox::Compiler::new([root.join("proto")])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(output.protos)?;
+    let descriptors = compiler.file_descriptor_set();
+    if let Some(name) = output.descriptors {
+        let mut bare = descriptors.clone();
+        for file in &mut bare.file {
+            file.source_code_info = None;
+        }
+        std::fs::write(into.join(name), bare.encode_to_vec())?;
+    }
+    let (client, server) = match output.parts {
+        Parts::Messages => (false, false),
+        Parts::Services { client, server } => (client, server),
+        Parts::Everything => (true, true),
+    };
+    let mut builder = tonic_prost_build::configure()
+        .build_client(client)
+        .build_server(server)
+        .build_transport(false)
+        .bytes(".")
+        .emit_rerun_if_changed(false)
+        .out_dir(into);
+    for (package, path) in output.external {
+        builder = builder.extern_path(*package, *path);
+    }
+    builder.compile_fds(descriptors)?;
+    for file in files(into)? {
+        if file.extension().is_some_and(|e| e == "rs") {
+            if std::fs::read(&file)?.is_empty() {
+                std::fs::remove_file(&file)?;
+            } else {
+                format(&file)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn format(file: &Path) -> Result<()> {
+    let status = std::process::Command::new("rustfmt")
+        .args(["--edition", "2024"])
+        .arg(file)
+        .status()
+        .context("running rustfmt")?;
+    if !status.success() {
+        bail!("rustfmt failed on {}", file.display());
+    }
+    Ok(())
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_file() {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn compare(fresh: &Path, committed: &Path) -> Result<()> {
+    let names = |dir: &Path| -> Result<Vec<_>> {
+        Ok(files(dir)?.iter().map(|f| f.file_name().unwrap_or_default().to_owned()).collect())
+    };
+    let expected: Vec<_> = names(fresh)?;
+    let found: Vec<_> = names(committed)?.into_iter().filter(|n| n != "mod.rs").collect();
+    if expected != found {
+        bail!("{} holds {found:?}, `cargo xtask codegen` makes {expected:?}", committed.display());
+    }
+    for name in expected {
+        if std::fs::read(fresh.join(&name))? != std::fs::read(committed.join(&name))? {
+            bail!("{} is out of date; run `cargo xtask codegen`", committed.join(&name).display());
+        }
+    }
+    Ok(())
+}
+
+fn replace(fresh: &Path, committed: &Path) -> Result<()> {
+    std::fs::create_dir_all(committed)?;
+    for old in files(committed)? {
+        if old.file_name().is_some_and(|n| n != "mod.rs") {
+            std::fs::remove_file(old)?;
+        }
+    }
+    for new in files(fresh)? {
+        std::fs::copy(&new, committed.join(new.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
