@@ -1,6 +1,15 @@
 //! Everything the project does to itself: demo, test, interop, bench, codegen, tidy.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // Tasks talk to a person.
+#![allow(clippy::disallowed_methods)] // None of the programs they run is a plugin.
+
+mod bench;
 mod codegen;
+mod demo;
+mod interop;
+mod test;
+mod tidy;
+mod tools;
 
 use std::path::PathBuf;
 
@@ -16,6 +25,26 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// See the host start plugins in Rust, Go and Python that list a directory through it
+    Demo(demo::Options),
+    /// Prove everything: what CI runs
+    Test,
+    /// Pair our hosts and plugins with those of Go and Python
+    Interop(interop::Options),
+    /// Check crate edges, and what may stand in the tree
+    Tidy,
+    /// Measure our speed beside Go's and the kernel's
+    Bench {
+        /// Write the run to a file
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Only measures whose name begins so
+        #[arg(long)]
+        only: Option<String>,
+        /// One short round
+        #[arg(long)]
+        quick: bool,
+    },
     /// Write the code that comes from `proto/`
     Codegen {
         /// Only compare with what is committed
@@ -30,6 +59,11 @@ fn main() -> Result<()> {
         .map(PathBuf::from)
         .unwrap_or_default();
     match Args::parse().task {
+        Task::Demo(options) => demo::run(&root, &options),
+        Task::Test => test::run(&root),
+        Task::Interop(options) => interop::run(&root, &options),
+        Task::Tidy => tidy::run(&root),
+        Task::Bench { json, only, quick } => bench::run(&root, &bench::Options { json, only, quick }),
         Task::Codegen { check } => codegen::run(&root, check),
     }
 }

@@ -1,13 +1,14 @@
 //! `outrigger call`: any method of any plugin that describes itself.
 
 use std::io::{BufReader, Read};
+use std::os::fd::AsFd as _;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::uri::PathAndQuery;
-use outrigger_host::{Channel, MAX_MESSAGE, PluginExited, RunningPlugin};
+use outrigger_host::{Channel, MAX_MESSAGE, PluginExited};
 use prost_reflect::ReflectMessage as _;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
@@ -23,7 +24,7 @@ use crate::args::{CallArgs, Input};
 use crate::codec::DynamicCodec;
 use crate::descriptors::{self, MethodName, guarded};
 use crate::failure::{Exit, Failure, printable};
-use crate::launch;
+use crate::launch::{self, Session};
 use crate::status::StatusReport;
 use crate::{json, output};
 
@@ -52,19 +53,19 @@ async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failu
     let metadata = metadata(&args.metadata)?;
     let input = Source::open(args.input())?;
     let session = launch::start_grpc(&args.plugin).await?;
-    let result = call(&session.plugin, args, metadata, input, printer).await;
+    let result = call(&session, args, metadata, input, printer).await;
     session.plugin.stop().await;
     result
 }
 
 async fn call(
-    plugin: &RunningPlugin,
+    session: &Session,
     args: &CallArgs,
     metadata: MetadataMap,
     input: Source,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let channel = plugin.channel();
+    let channel = session.plugin.channel();
     let description = launch::describe_or_standard(&channel).await?;
     let method = descriptors::method(&description, &args.method)?;
     let client = method.is_client_streaming();
@@ -85,7 +86,7 @@ async fn call(
         // A mistake in the input ends the call before its stream seems complete.
         biased;
         (failure, _queue) = mistake(mistakes) => {
-            plugin.stop().await;
+            session.plugin.stop().await;
             return Err(failure);
         }
         ended = within(timeout, exchange) => ended,
@@ -95,7 +96,7 @@ async fn call(
         Err(Ended::Output(failure)) => Err(failure),
         Err(Ended::Status(status)) => {
             let report = StatusReport::new(&status, method.parent_pool());
-            let failure = explained(&status, report.failure(&args.method));
+            let failure = explained(&status, report.failure(&args.method), session, timeout);
             printer.status = Some(report);
             Err(failure)
         }
@@ -134,8 +135,18 @@ async fn exchange(
         count += 1;
         printer.reply(&reply).map_err(Ended::Output)?;
     }
-    if count == 0 && !method.is_server_streaming() {
-        return Err(Status::internal("the plugin ended the call without a reply").into());
+    match (
+        count,
+        descriptors::kind(method.is_client_streaming(), method.is_server_streaming()),
+    ) {
+        (0, "unary") => {
+            return Err(Status::internal("the plugin ended the call without a reply").into());
+        }
+        // Published plugins do this; what they were sent has arrived.
+        (0, "client-stream") => printer
+            .notes
+            .push("the plugin ended the call without a reply"),
+        _ => {}
     }
     printer.status = Some(StatusReport::ok());
     Ok(())
@@ -161,26 +172,26 @@ async fn within(
 }
 
 /// Adds what is known beyond the status.
-fn explained(status: &Status, failure: Failure) -> Failure {
+fn explained(
+    status: &Status,
+    failure: Failure,
+    session: &Session,
+    timeout: Option<Duration>,
+) -> Failure {
     if let Some(exited) = PluginExited::behind(status) {
         let failure = failure.note(format!("the plugin {}", exited.report.status));
-        return exited
-            .report
-            .stderr
-            .iter()
-            .rev()
-            .take(3)
-            .rev()
-            .fold(failure, |failure, line| {
-                failure.note(format!("stderr: {line}"))
-            });
+        let lines = session.seen.stderr.lines();
+        return lines.iter().fold(failure, |failure, line| {
+            failure.note(format!("stderr: {line}"))
+        });
     }
-    match status.code() {
-        Code::ResourceExhausted => failure.note(
+    match (status.code(), timeout) {
+        (Code::DeadlineExceeded, Some(limit)) => failure.note(format!(
+            "the call had {} s (`--timeout`)",
+            limit.as_secs_f64()
+        )),
+        (Code::ResourceExhausted, _) => failure.note(
             "a plugin on go-plugin takes requests of up to 4 MiB unless its author raised that",
-        ),
-        Code::Unimplemented => failure.note(
-            "the plugin describes the method but does not serve it, or asks for metadata first",
         ),
         _ => failure,
     }
@@ -194,6 +205,7 @@ struct Printer {
     replies: u64,
     started: Instant,
     status: Option<StatusReport>,
+    notes: Vec<&'static str>,
 }
 
 impl Printer {
@@ -205,6 +217,7 @@ impl Printer {
             replies: 0,
             started: Instant::now(),
             status: None,
+            notes: Vec::new(),
         }
     }
 
@@ -234,6 +247,7 @@ impl Printer {
     /// Completes the one object, also when nothing came of the call.
     fn finish(&mut self, result: &Result<(), Failure>) -> Result<(), Failure> {
         if !self.json {
+            self.notes.iter().for_each(|note| output::note(note));
             return Ok(());
         }
         if self.kind.is_none() {
@@ -249,6 +263,9 @@ impl Printer {
             "],\"status\":{},\"duration_ms\":{millis}",
             line(&self.status)
         );
+        if !self.notes.is_empty() {
+            rest.push_str(&format!(",\"notes\":{}", line(&self.notes)));
+        }
         if let Err(failure) = result {
             rest.push_str(&format!(",\"error\":{}", line(failure)));
         }
@@ -273,14 +290,13 @@ fn reply_text(reply: &DynamicMessage) -> String {
 enum Source {
     Absent,
     Read(Box<dyn Read + Send>),
-    Stdin,
 }
 
 impl Source {
     fn open(input: Input) -> Result<Self, Failure> {
         Ok(match input {
             Input::Absent => Self::Absent,
-            Input::Stdin => Self::Stdin,
+            Input::Stdin => Self::Read(Box::new(BufReader::new(own_stdin()?))),
             Input::Text(text) => Self::Read(Box::new(std::io::Cursor::new(text))),
             Input::File(path) => {
                 let file = std::fs::File::open(&path).map_err(|error| {
@@ -292,6 +308,24 @@ impl Source {
             }
         })
     }
+}
+
+/// Takes stdin away from the plugin, which would inherit it and could read the requests.
+fn own_stdin() -> Result<std::fs::File, Failure> {
+    let take = || -> std::io::Result<std::fs::File> {
+        let own = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let nothing = std::fs::File::open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        Ok(own.into())
+    };
+    take().map_err(|error| {
+        Failure::new(
+            Exit::Internal,
+            "input-failed",
+            "stdin could not be kept from the plugin",
+        )
+        .note(error.to_string())
+    })
 }
 
 /// A mistake in the input, together with the queue: while that exists, the
@@ -309,7 +343,6 @@ fn requests(
     let many = method.is_client_streaming();
     let reader: Box<dyn Read + Send> = match input {
         Source::Read(reader) => reader,
-        Source::Stdin => Box::new(std::io::stdin()),
         Source::Absent => {
             if !many {
                 // The queue is new and has room.
@@ -525,7 +558,7 @@ mod tests {
         }
         let (requests, failure) = read("{}{}", &check);
         assert_eq!(
-            (requests.len(), failure.expect("a failure").code.as_str()),
+            (requests.len(), failure.expect("a failure").code),
             (0, "data-too-much")
         );
     }

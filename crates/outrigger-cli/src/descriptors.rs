@@ -241,6 +241,17 @@ fn unknown_method(
 }
 
 fn suggest(failure: Failure, services: &[ListedService], wanted: &MethodName) -> Failure {
+    // The method by the same name in another service, such as another version of it, comes first.
+    let same: Vec<String> = services
+        .iter()
+        .filter(|s| s.methods.iter().any(|m| m.name == wanted.method))
+        .map(|s| printable(&format!("{}/{}", s.name, wanted.method)))
+        .take(3)
+        .collect();
+    if !same.is_empty() {
+        let same: Vec<&str> = same.iter().map(String::as_str).collect();
+        return failure.help(format!("did you mean {}?", alternatives(&same)));
+    }
     let all: Vec<String> = services
         .iter()
         .flat_map(|s| {

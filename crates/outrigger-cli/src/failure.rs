@@ -25,7 +25,7 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     #[serde(skip)]
     pub(crate) exit: Exit,
-    pub(crate) code: String,
+    pub(crate) code: &'static str,
     pub(crate) message: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) causes: Vec<String>,
@@ -36,10 +36,10 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             exit,
-            code: code.to_owned(),
+            code,
             message: message.into(),
             causes: Vec::new(),
             notes: Vec::new(),
@@ -47,7 +47,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn usage(code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn usage(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, code, message)
     }
 
@@ -109,17 +109,19 @@ pub(crate) fn printable(text: &str) -> String {
     safe
 }
 
-/// The names nearest to `wanted`, best first, at most five.
+/// The names nearest to `wanted`, best first, at most three.
 pub(crate) fn near<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let lower = wanted.to_lowercase();
     let mut scored: Vec<(usize, &str)> = names
         .into_iter()
         .filter(|name| name.len() <= 512)
         .map(|name| (distance(&lower, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= wanted.len().max(name.len()) / 2)
+        .filter(|(distance, name)| *distance <= wanted.len().max(name.len()) / 3)
         .collect();
     scored.sort();
-    scored.truncate(5);
+    let furthest = scored.first().map_or(0, |(best, _)| best + 2);
+    scored.retain(|(distance, _)| *distance <= furthest);
+    scored.truncate(3);
     scored.into_iter().map(|(_, name)| name).collect()
 }
 

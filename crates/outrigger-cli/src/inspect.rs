@@ -13,10 +13,11 @@ use outrigger_wire::proto::health::health_check_response::ServingStatus;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tonic::Code;
 
 use crate::args::PluginArgs;
 use crate::descriptors::{self, ListedMethod, ListedService};
-use crate::failure::{Failure, printable};
+use crate::failure::{Exit, Failure, printable};
 use crate::launch::{self, NetRpc, Seen, Session, Start};
 use crate::memory::Memory;
 use crate::{json, output, status};
@@ -34,7 +35,11 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(args: &PluginArgs) -> Result<(), Failure> {
     let began = Instant::now();
     match launch::start(args).await {
-        Ok(Start::Grpc(session)) => print(&look(*session, args, began).await, args),
+        Ok(Start::Grpc(session)) => {
+            let found = look(*session, args, began).await;
+            print(&found, args)?;
+            found.error.map_or(Ok(()), Err)
+        }
         Ok(Start::NetRpc(found)) => print(&net_rpc(&found, args), args),
         Err(failure) => {
             if args.json {
@@ -67,6 +72,9 @@ struct Inspection {
     memory: Option<Memory>,
     end: End,
     notes: Vec<String>,
+    /// Why nothing more is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +91,8 @@ struct Health {
     plugin: String,
     /// From the question to the answer.
     answered_ms: f64,
+    #[serde(skip)]
+    failed: Option<Code>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,20 +125,22 @@ struct End {
 }
 
 async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection {
+    let channel = session.plugin.channel();
+    let health = health(&channel).await;
+    let ready = began.elapsed();
+    let error = unreachable(&health, &session, args);
     let Session {
         plugin,
         seen,
         offered,
     } = session;
-    let channel = plugin.channel();
-    let health = health(&channel).await;
-    let ready = began.elapsed();
     let memory = plugin.pid().and_then(Memory::of).or(seen.memory);
     let (reflection, services) = reflect(&channel).await;
     let timings = plugin.timings();
     let mut inspection = Inspection {
         pid: plugin.pid(),
         health: Some(health),
+        error,
         reflection: Some(reflection),
         services,
         memory,
@@ -192,6 +204,7 @@ fn announced(
             text: String::new(),
         },
         notes: Vec::new(),
+        error: None,
     }
 }
 
@@ -214,24 +227,58 @@ async fn health(channel: &Channel) -> Health {
         service: "plugin".to_owned(),
     };
     let answer = tokio::time::timeout(HEALTH_TIMEOUT, client.check(request)).await;
-    let plugin = match answer {
+    let (plugin, failed) = match answer {
         Ok(Ok(answer)) => {
             let number = answer.into_inner().status;
-            match ServingStatus::try_from(number) {
+            let text = match ServingStatus::try_from(number) {
                 Ok(status) => status.as_str_name().to_owned(),
                 Err(_) => format!("status {number}"),
-            }
+            };
+            (text, None)
         }
         Ok(Err(error)) => {
             let text = outrigger_wire::Excerpt::new(error.message().as_bytes());
-            format!("failed with {}: {text}", status::name(error.code()))
+            (
+                format!("failed with {}: {text}", status::name(error.code())),
+                Some(error.code()),
+            )
         }
-        Err(_) => format!("no answer within {} s", HEALTH_TIMEOUT.as_secs()),
+        Err(_) => {
+            let text = format!("no answer within {} s", HEALTH_TIMEOUT.as_secs());
+            (text, Some(Code::DeadlineExceeded))
+        }
     };
     Health {
         plugin,
         answered_ms: millis(asked.elapsed()),
+        failed,
     }
+}
+
+/// A plugin that cannot even be asked for its health is not well; one without
+/// that service may be.
+fn unreachable(health: &Health, session: &Session, args: &PluginArgs) -> Option<Failure> {
+    let code = health.failed?;
+    if matches!(code, Code::Unimplemented | Code::NotFound) {
+        return None;
+    }
+    let name = printable(session.plugin.identity().name());
+    let message = format!("plugin `{name}` started but did not answer a health check");
+    let mut failure = Failure::new(Exit::Failed, "health-failed", message).note(&health.plugin);
+    failure.notes.extend(
+        session
+            .seen
+            .stderr
+            .lines()
+            .iter()
+            .map(|line| format!("stderr: {line}")),
+    );
+    if code == Code::Unavailable && !args.auto_mtls {
+        failure = failure.help(
+            "if it expects TLS, try `--auto-mtls`; with certificates of its own only its host reaches it",
+        );
+    }
+    Some(failure)
 }
 
 async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {

@@ -24,13 +24,14 @@ use crate::cookies;
 use crate::descriptors::Catalogue;
 use crate::failure::{Exit, Failure, near, printable};
 use crate::memory::Memory;
+use crate::stderr::{LastWords, LoggedLines};
 
 /// Offered when the command line names no app protocol version: a plugin takes
 /// the highest it has, and one beyond this is started again with its own.
 const DEFAULT_OFFER: std::ops::RangeInclusive<u32> = 0..=99;
 
-/// How many of the plugin's last lines on stderr a failure shows.
-const STDERR_LINES: usize = 8;
+/// How many arguments are searched for cookies, if they are files.
+const MOST_SEARCHED_ARGUMENTS: usize = 4;
 
 /// A plugin that runs, and what was seen of its start.
 pub(crate) struct Session {
@@ -63,6 +64,8 @@ pub(crate) struct Seen {
     pub(crate) handshake_after: Option<Duration>,
     /// The process's memory at that moment.
     pub(crate) memory: Option<Memory>,
+    /// The end of its stderr, up to now.
+    pub(crate) stderr: LastWords,
 }
 
 /// Starts the plugin that the command line names, whatever it speaks.
@@ -136,6 +139,12 @@ type Outcome = Result<(RunningPlugin, Seen), (LaunchError, Seen)>;
 async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
     let runner = Watching::default();
     let seen = runner.seen.clone();
+    let stderr = LastWords::default();
+    runner
+        .seen
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .stderr = stderr.clone();
     // A cookie without a name is not put into the environment.
     let cookie = args
         .cookie
@@ -149,7 +158,10 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
             start: args.start_timeout,
             ..Deadlines::default()
         })
-        .runner(runner);
+        .runner(runner)
+        .stderr(stderr)
+        .mirror_stdout(LoggedLines::new("stdout"))
+        .mirror_stderr(LoggedLines::new("stderr"));
     for version in offered {
         launch = launch.offer(*version, PluginSet::new());
     }
@@ -186,8 +198,8 @@ fn foreign_version(error: &LaunchError) -> Option<u32> {
 
 fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
     let mut failure =
-        Failure::new(Exit::NotStarted, error.code(), error.to_string()).caused_by(error);
-    if let Some(verdict) = cookie_verdict(error, seen) {
+        Failure::new(Exit::NotStarted, error.code(), message_of(error)).caused_by(error);
+    if let Some(verdict) = cookie_verdict(error, seen, args) {
         failure = blame_cookie(verdict, error, args);
     } else if let Some(help) = flag_help(error.code())
         .map(str::to_owned)
@@ -195,15 +207,18 @@ fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
     {
         failure = failure.help(help);
     }
-    if let Some(diagnosis) = error.diagnosis() {
-        failure = failure.note(printable(&diagnosis.to_string()));
+    seen.stderr.lines().iter().fold(failure, |failure, line| {
+        failure.note(format!("stderr: {line}"))
+    })
+}
+
+/// The error without the line that the notes repeat.
+fn message_of(error: &LaunchError) -> String {
+    let text = error.to_string();
+    match text.split_once("; its last line on stderr: ") {
+        Some((message, _)) => message.to_owned(),
+        None => text,
     }
-    let lines = error.stderr();
-    lines[lines.len().saturating_sub(STDERR_LINES)..]
-        .iter()
-        .fold(failure, |failure, line| {
-            failure.note(format!("stderr: {}", printable(line)))
-        })
 }
 
 /// What to change on the command line for one kind of error.
@@ -212,6 +227,9 @@ fn flag_help(code: &str) -> Option<&'static str> {
         "certificate-unexpected" => "run it with `--auto-mtls`",
         "certificate-missing" => "run it without `--auto-mtls`: it does not take part in that",
         "mux-unsupported" => "run it without `--mux`: it does not take part in that",
+        "app-version-mismatch" => {
+            "offer what it speaks with `--app-version`, or leave that out to accept any version"
+        }
         "handshake-timeout" => "raise `--start-timeout` if it needs longer",
         _ => return None,
     })
@@ -226,7 +244,7 @@ enum Verdict {
     Likely,
 }
 
-fn cookie_verdict(error: &LaunchError, seen: &Seen) -> Option<Verdict> {
+fn cookie_verdict(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Option<Verdict> {
     let early = matches!(
         error.kind(),
         LaunchErrorKind::ExitedEarly | LaunchErrorKind::StdoutClosed
@@ -237,7 +255,10 @@ fn cookie_verdict(error: &LaunchError, seen: &Seen) -> Option<Verdict> {
     if error.stderr().iter().any(|line| speaks_of_cookie(line)) {
         return Some(Verdict::Said);
     }
-    matches!(error.exit(), Some((ExitStatus::Code(1), _))).then_some(Verdict::Likely)
+    // A plugin that was given a cookie and complains of something else means that.
+    let complains = args.cookie.is_some() && !error.stderr().is_empty();
+    let like_it = matches!(error.exit(), Some((ExitStatus::Code(1), _))) && !complains;
+    like_it.then_some(Verdict::Likely)
 }
 
 /// Whether a line is what plugins print when they are started by hand.
@@ -254,7 +275,7 @@ fn speaks_of_cookie(line: &str) -> bool {
 
 fn blame_cookie(verdict: Verdict, error: &LaunchError, args: &PluginArgs) -> Failure {
     let likely = if verdict == Verdict::Likely {
-        "most likely "
+        ", most likely"
     } else {
         ""
     };
@@ -272,7 +293,7 @@ fn blame_cookie(verdict: Verdict, error: &LaunchError, args: &PluginArgs) -> Fai
         }
     };
     let message = format!(
-        "plugin `{}` did not start, {likely}because {reason}",
+        "plugin `{}` did not start{likely} because {reason}",
         name(args)
     );
     let mut failure = Failure::new(Exit::NotStarted, code, message);
@@ -309,7 +330,15 @@ fn published_cookies(args: &PluginArgs) -> Vec<String> {
         }
         return Vec::new();
     }
-    let found = cookies::in_program(&resolved(&args.program()));
+    let mut found = cookies::in_program(&resolved(&args.program()));
+    // The plugin of an interpreter stands among its arguments.
+    for argument in args.arguments().iter().take(MOST_SEARCHED_ARGUMENTS) {
+        for cookie in cookies::in_program(Path::new(argument)) {
+            if !found.contains(&cookie) {
+                found.push(cookie);
+            }
+        }
+    }
     let mut help: Vec<String> = found
         .iter()
         .map(|cookie| {

@@ -12,13 +12,16 @@ mod launch;
 mod memory;
 mod output;
 mod status;
+mod stderr;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
@@ -72,10 +75,17 @@ fn run(command: &Command) -> Result<u8, Failure> {
     })
 }
 
+/// Logs the plugin's lines at any level, ours down to debug, those of libraries from warnings on.
 fn log_to_stderr() {
-    tracing_subscriber::fmt()
+    let targets = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("outrigger", LevelFilter::DEBUG)
+        .with_target("outrigger::plugin", LevelFilter::TRACE);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_max_level(LevelFilter::DEBUG)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    tracing_subscriber::registry()
+        .with(targets)
+        .with(lines)
         .init();
 }

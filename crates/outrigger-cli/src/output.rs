@@ -45,3 +45,9 @@ pub(crate) fn failure(failure: &Failure) {
         anstream::eprint!("{}", failure.render());
     }
 }
+
+/// Tells people on stderr something that is no failure.
+pub(crate) fn note(text: &str) {
+    let bold = anstyle::Style::new().bold();
+    anstream::eprintln!("{bold}note{bold:#}: {text}");
+}

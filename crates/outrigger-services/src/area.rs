@@ -112,7 +112,12 @@ impl Area {
     pub(crate) fn new(dir: Dir, names: Vec<PathBuf>) -> Result<Self, Errno> {
         let device = rustix::fs::fstat(&dir)?.st_dev;
         let inline = Inline::of(&rustix::fs::fstatfs(&dir)?);
-        Ok(Self { dir, names, device, inline })
+        Ok(Self {
+            dir,
+            names,
+            device,
+            inline,
+        })
     }
 
     /// Its first name, for people.
@@ -122,11 +127,17 @@ impl Area {
 
     /// What remains of the absolute, cleaned `path` beneath this directory.
     pub(crate) fn relative<'a>(&self, path: &'a Path) -> Option<&'a Path> {
-        self.names.iter().find_map(|name| path.strip_prefix(name).ok())
+        self.names
+            .iter()
+            .find_map(|name| path.strip_prefix(name).ok())
     }
 
     pub(crate) fn inline_for(&self, stat: &Stat) -> Inline {
-        if stat.st_dev == self.device { self.inline } else { Inline::Never }
+        if stat.st_dev == self.device {
+            self.inline
+        } else {
+            Inline::Never
+        }
     }
 }
 
@@ -162,7 +173,11 @@ impl Place<'_> {
             .truncate(how.truncate)
             .mode(how.mode)
             .custom_flags(custom(OFlags::NONBLOCK | OFlags::NOCTTY));
-        let file = self.area.dir.open_with(path_or_dot(&self.path), &options)?.into_std();
+        let file = self
+            .area
+            .dir
+            .open_with(path_or_dot(&self.path), &options)?
+            .into_std();
         let stat = rustix::fs::fstat(&file)?;
         regular(&stat)?;
         Ok((file, stat))
@@ -171,7 +186,8 @@ impl Place<'_> {
     /// [`open`](Self::open) for reading, but only if no one has to be waited
     /// for: every step is in the kernel's cache and the file system is local.
     pub(crate) fn open_cached(&self) -> Option<(OwnedFd, Stat)> {
-        let (file, stat) = self.resolve_cached(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let (file, stat) =
+            self.resolve_cached(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         regular(&stat).ok().map(|()| (file, stat))
     }
 
@@ -200,16 +216,26 @@ impl Place<'_> {
     pub(crate) fn inode(&self) -> Result<OwnedFd, Fault> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(custom(OFlags::PATH));
-        Ok(self.area.dir.open_with(path_or_dot(&self.path), &options)?.into_std().into())
+        Ok(self
+            .area
+            .dir
+            .open_with(path_or_dot(&self.path), &options)?
+            .into_std()
+            .into())
     }
 
     /// A directory, opened for listing.
     pub(crate) fn directory(&self) -> Result<OwnedFd, Fault> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .custom_flags(custom(OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::NOCTTY));
-        Ok(self.area.dir.open_with(path_or_dot(&self.path), &options)?.into_std().into())
+        options.read(true).custom_flags(custom(
+            OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::NOCTTY,
+        ));
+        Ok(self
+            .area
+            .dir
+            .open_with(path_or_dot(&self.path), &options)?
+            .into_std()
+            .into())
     }
 
     /// The directory that holds the path's last step, and that step's name;
@@ -227,14 +253,19 @@ impl Place<'_> {
             }
         };
         let parent = self.area.dir.open_dir(path_or_dot(steps.as_path()))?;
-        Ok(Some(Entry { parent: parent.into_std_file().into(), name }))
+        Ok(Some(Entry {
+            parent: parent.into_std_file().into(),
+            name,
+        }))
     }
 
     /// [`entry`](Self::entry) for a change that cannot be made to the granted
     /// directory itself.
     pub(crate) fn entry_to_change(&self) -> Result<Entry, Fault> {
         self.writable()?;
-        self.entry()?.ok_or(Fault::Refused("the granted directory itself cannot be replaced"))
+        self.entry()?.ok_or(Fault::Refused(
+            "the granted directory itself cannot be replaced",
+        ))
     }
 }
 
@@ -359,7 +390,11 @@ pub(crate) fn leaves_start(path: &Path) -> bool {
 }
 
 fn path_or_dot(path: &Path) -> &Path {
-    if path.as_os_str().is_empty() { Path::new(OsStr::new(".")) } else { path }
+    if path.as_os_str().is_empty() {
+        Path::new(OsStr::new("."))
+    } else {
+        path
+    }
 }
 
 fn custom(flags: OFlags) -> i32 {
@@ -388,8 +423,14 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_path_are_refused_before_the_kernel_sees_them() {
-        assert!(matches!(check_path("a\0b"), Err(Fault::System(Errno::INVAL))));
+        assert!(matches!(
+            check_path("a\0b"),
+            Err(Fault::System(Errno::INVAL))
+        ));
         let deep = "a/".repeat(10_000);
-        assert!(matches!(check_path(&deep), Err(Fault::System(Errno::NAMETOOLONG))));
+        assert!(matches!(
+            check_path(&deep),
+            Err(Fault::System(Errno::NAMETOOLONG))
+        ));
     }
 }

@@ -256,7 +256,11 @@ mod tests {
         };
         assert_eq!(write.arguments(), r#"data=6_bytes perm=420 path="a\nb""#);
         let handle = "0123456789abcdef0123456789abcdef".to_owned();
-        let seek = FileSeekRequest { handle, offset: 0, whence: 2 };
+        let seek = FileSeekRequest {
+            handle,
+            offset: 0,
+            whence: 2,
+        };
         assert_eq!(seek.arguments(), r#"handle="01234567" whence=2"#);
         assert_eq!(seek.subject(), "");
     }

@@ -77,7 +77,9 @@ impl EnvironmentGrant {
         }
         let value = text(std::env::var_os(name).unwrap_or_default())?;
         if value.len() > longest {
-            return Err(Fault::Exhausted(format!("the value is longer than {longest} bytes")));
+            return Err(Fault::Exhausted(format!(
+                "the value is longer than {longest} bytes"
+            )));
         }
         Ok(value)
     }
@@ -101,7 +103,9 @@ impl UserDir {
         };
         match get(variable).filter(|dir| !dir.is_empty()) {
             Some(dir) if Path::new(&dir).is_absolute() => text(dir),
-            Some(_) => Err(Fault::Failed(format!("path in ${variable} is relative").into())),
+            Some(_) => Err(Fault::Failed(
+                format!("path in ${variable} is relative").into(),
+            )),
             None => {
                 let missing = format!("neither ${variable} nor $HOME are defined");
                 home(get, missing).map(|home| format!("{}/{below}", home.trim_end_matches('/')))
@@ -118,7 +122,9 @@ fn home(get: impl Fn(&str) -> Option<OsString>, missing: String) -> Result<Strin
 }
 
 fn text(value: OsString) -> Result<String, Fault> {
-    value.into_string().map_err(|_| Fault::Failed("the value is not UTF-8".into()))
+    value
+        .into_string()
+        .map_err(|_| Fault::Failed("the value is not UTF-8".into()))
 }
 
 #[cfg(test)]
@@ -127,7 +133,10 @@ mod tests {
 
     fn find(dir: UserDir, variables: &[(&str, &str)]) -> Result<String, String> {
         let get = |name: &str| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.into())
         };
         dir.find(get).map_err(|fault| fault.reason().into_owned())
     }
@@ -136,8 +145,14 @@ mod tests {
     fn user_directories_follow_gos_rules() {
         let home = [("HOME", "/home/ada")];
         assert_eq!(find(UserDir::Home, &home).as_deref(), Ok("/home/ada"));
-        assert_eq!(find(UserDir::Cache, &home).as_deref(), Ok("/home/ada/.cache"));
-        assert_eq!(find(UserDir::Config, &home).as_deref(), Ok("/home/ada/.config"));
+        assert_eq!(
+            find(UserDir::Cache, &home).as_deref(),
+            Ok("/home/ada/.cache")
+        );
+        assert_eq!(
+            find(UserDir::Config, &home).as_deref(),
+            Ok("/home/ada/.config")
+        );
         let both = [("HOME", "/home/ada"), ("XDG_CACHE_HOME", "/var/c")];
         assert_eq!(find(UserDir::Cache, &both).as_deref(), Ok("/var/c"));
         assert_eq!(
@@ -154,7 +169,10 @@ mod tests {
     #[test]
     fn names_that_are_not_names_are_no_lookup() {
         for name in ["", "A=B", "A\0"] {
-            assert!(matches!(EnvironmentGrant::all().get(name, 10), Err(Fault::Failed(_))));
+            assert!(matches!(
+                EnvironmentGrant::all().get(name, 10),
+                Err(Fault::Failed(_))
+            ));
         }
     }
 }

@@ -138,7 +138,10 @@ mod tests {
 
     #[test]
     fn system_errors_read_as_go_prints_them() {
-        assert_eq!(in_band(Fault::from(Errno::NOENT)), "no such file or directory");
+        assert_eq!(
+            in_band(Fault::from(Errno::NOENT)),
+            "no such file or directory"
+        );
         assert_eq!(in_band(Fault::from(Errno::EXIST)), "file exists");
     }
 
@@ -147,6 +150,9 @@ mod tests {
         let fault = Fault::Refused("the grant is read-only");
         assert_eq!(fault.reason(), "the grant is read-only");
         assert_eq!(in_band(fault), "not permitted by the host");
-        assert_eq!(in_band(Fault::from(Errno::XDEV)), "outside the granted directory");
+        assert_eq!(
+            in_band(Fault::from(Errno::XDEV)),
+            "outside the granted directory"
+        );
     }
 }

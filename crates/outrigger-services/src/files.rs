@@ -1,7 +1,7 @@
 //! The operations on paths.
 
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Component, Path, PathBuf};
 
 use outrigger_wire::proto::hostserve::*;
@@ -24,7 +24,9 @@ pub(crate) fn read_dir(
     session: &Session,
     request: &ReadDirRequest,
 ) -> Result<ReadDirResponse, Fault> {
-    let dir = session.place(&request.root_dir, &request.path)?.directory()?;
+    let dir = session
+        .place(&request.root_dir, &request.path)?
+        .directory()?;
     let (most, mut room) = (session.limits().list_entries, session.limits().payload());
     let mut entries = Vec::new();
     for entry in rustix::fs::Dir::new(dir)? {
@@ -38,13 +40,21 @@ pub(crate) fn read_dir(
             Some(room) if entries.len() < most => room,
             _ => {
                 let text = format!("the directory has more than {} entries", entries.len());
-                return Err(Fault::Exhausted(format!("{text} (`list_entries`, `message`)")));
+                return Err(Fault::Exhausted(format!(
+                    "{text} (`list_entries`, `message`)"
+                )));
             }
         };
-        entries.push(DirEntry { name, is_dir: entry.file_type() == FileType::Directory });
+        entries.push(DirEntry {
+            name,
+            is_dir: entry.file_type() == FileType::Directory,
+        });
     }
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(ReadDirResponse { entries, error: None })
+    Ok(ReadDirResponse {
+        entries,
+        error: None,
+    })
 }
 
 /// Reads a small file whose path and contents the kernel has at hand.
@@ -64,7 +74,10 @@ pub(crate) fn read_file_now(
     let mut contents = vec![0; size];
     let read = area::read_inline(&file, &mut contents, 0, place.area.inline_for(&stat))?;
     contents.truncate(read);
-    Some(Ok(ReadFileResponse { contents: contents.into(), error: None }))
+    Some(Ok(ReadFileResponse {
+        contents: contents.into(),
+        error: None,
+    }))
 }
 
 pub(crate) fn read_file(
@@ -88,7 +101,10 @@ pub(crate) fn read_file(
     if contents.len() > limit {
         return too_large();
     }
-    Ok(ReadFileResponse { contents: contents.into(), error: None })
+    Ok(ReadFileResponse {
+        contents: contents.into(),
+        error: None,
+    })
 }
 
 pub(crate) fn write_file(
@@ -114,7 +130,10 @@ pub(crate) fn stat_now(
     match session.place(&request.root_dir, &request.path) {
         Ok(place) => {
             let info = info(place.file_name(), &place.stat_cached()?);
-            Some(Ok(StatResponse { info: Some(info), error: None }))
+            Some(Ok(StatResponse {
+                info: Some(info),
+                error: None,
+            }))
         }
         Err(fault) => Some(Err(fault)),
     }
@@ -123,31 +142,41 @@ pub(crate) fn stat_now(
 pub(crate) fn stat(session: &Session, request: &StatRequest) -> Result<StatResponse, Fault> {
     let place = session.place(&request.root_dir, &request.path)?;
     let stat = rustix::fs::fstat(place.inode()?)?;
-    Ok(StatResponse { info: Some(info(place.file_name(), &stat)), error: None })
+    Ok(StatResponse {
+        info: Some(info(place.file_name(), &stat)),
+        error: None,
+    })
 }
 
 pub(crate) fn lstat(session: &Session, request: &LstatRequest) -> Result<LstatResponse, Fault> {
     let place = session.place(&request.root_dir, &request.path)?;
     let stat = match place.entry()? {
         None => rustix::fs::fstat(place.inode()?)?,
-        Some(entry) => {
-            rustix::fs::statat(&entry.parent, &entry.name, AtFlags::SYMLINK_NOFOLLOW)?
-        }
+        Some(entry) => rustix::fs::statat(&entry.parent, &entry.name, AtFlags::SYMLINK_NOFOLLOW)?,
     };
-    Ok(LstatResponse { info: Some(info(place.file_name(), &stat)), error: None })
+    Ok(LstatResponse {
+        info: Some(info(place.file_name(), &stat)),
+        error: None,
+    })
 }
 
 /// Both ends must be where changes are granted: a rename out of a read-only
 /// directory into the temporary one would gain a right.
 pub(crate) fn rename(session: &Session, request: &RenameRequest) -> Result<RenameResponse, Fault> {
-    let from = session.place(&request.root_dir, &request.old_name)?.entry_to_change()?;
-    let to = session.place(&request.root_dir, &request.new_name)?.entry_to_change()?;
+    let from = session
+        .place(&request.root_dir, &request.old_name)?
+        .entry_to_change()?;
+    let to = session
+        .place(&request.root_dir, &request.new_name)?
+        .entry_to_change()?;
     rustix::fs::renameat(&from.parent, &from.name, &to.parent, &to.name).map_err(Fault::System)?;
     Ok(RenameResponse { error: None })
 }
 
 pub(crate) fn remove(session: &Session, request: &RemoveRequest) -> Result<RemoveResponse, Fault> {
-    let entry = session.place(&request.root_dir, &request.path)?.entry_to_change()?;
+    let entry = session
+        .place(&request.root_dir, &request.path)?
+        .entry_to_change()?;
     match rustix::fs::unlinkat(&entry.parent, &entry.name, AtFlags::empty()) {
         Err(Errno::ISDIR) => {
             rustix::fs::unlinkat(&entry.parent, &entry.name, AtFlags::REMOVEDIR)?;
@@ -162,9 +191,11 @@ pub(crate) fn remove_all(
     request: &RemoveAllRequest,
 ) -> Result<RemoveAllResponse, Fault> {
     let until = std::time::Instant::now() + session.limits().call_timeout;
-    match session.place(&request.root_dir, &request.path)?.entry_to_change() {
+    match session
+        .place(&request.root_dir, &request.path)?
+        .entry_to_change()
+    {
         Ok(entry) => {
-            use std::os::fd::AsFd;
             tree::remove(entry.parent.as_fd(), &entry.name, until)?;
         }
         Err(Fault::System(Errno::NOENT)) => {}
@@ -174,7 +205,9 @@ pub(crate) fn remove_all(
 }
 
 pub(crate) fn mkdir(session: &Session, request: &MkdirRequest) -> Result<MkdirResponse, Fault> {
-    let entry = session.place(&request.root_dir, &request.name)?.entry_to_change()?;
+    let entry = session
+        .place(&request.root_dir, &request.name)?
+        .entry_to_change()?;
     rustix::fs::mkdirat(&entry.parent, &entry.name, mode::permissions(request.perm))?;
     Ok(MkdirResponse { error: None })
 }
@@ -186,7 +219,10 @@ pub(crate) fn mkdir_all(
     let place = session.place(&request.root_dir, &request.path)?;
     place.writable()?;
     let perm = mode::permissions(request.perm);
-    let mut prefix = Place { path: PathBuf::new(), ..place };
+    let mut prefix = Place {
+        path: PathBuf::new(),
+        ..place
+    };
     for step in place.path.components() {
         prefix.path.push(step);
         if !matches!(step, Component::Normal(_)) {
@@ -250,7 +286,13 @@ pub(crate) fn lchown(session: &Session, request: &LchownRequest) -> Result<Lchow
     let place = session.place(&request.root_dir, &request.path)?;
     let entry = place.entry_to_change()?;
     let (uid, gid) = session.owners(request.uid, request.gid)?;
-    rustix::fs::chownat(&entry.parent, &entry.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chownat(
+        &entry.parent,
+        &entry.name,
+        uid,
+        gid,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?;
     Ok(LchownResponse { error: None })
 }
 
@@ -270,11 +312,17 @@ pub(crate) fn chtimes(
 
 /// A time that is not given stays, as with Go's zero time.
 fn timespec(time: Option<&Timestamp>) -> Result<Timespec, Fault> {
-    let Some(time) = time else { return Ok(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }) };
+    let Some(time) = time else {
+        return Ok(Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        });
+    };
     match time.nanos {
-        nanos @ 0..1_000_000_000 => {
-            Ok(Timespec { tv_sec: time.seconds, tv_nsec: nanos.into() })
-        }
+        nanos @ 0..1_000_000_000 => Ok(Timespec {
+            tv_sec: time.seconds,
+            tv_nsec: nanos.into(),
+        }),
         _ => Err(Fault::Abuse("`nanos` is not within a second")),
     }
 }
@@ -289,14 +337,21 @@ pub(crate) fn readlink(
     let destination = target.into_string();
     let destination =
         destination.map_err(|_| Fault::Failed("the link's text is not UTF-8".into()))?;
-    Ok(ReadlinkResponse { destination, error: None })
+    Ok(ReadlinkResponse {
+        destination,
+        error: None,
+    })
 }
 
 /// Both ends must be where changes are granted: a second name gives the rights
 /// of the directory that it is in.
 pub(crate) fn link(session: &Session, request: &LinkRequest) -> Result<LinkResponse, Fault> {
-    let old = session.place(&request.root_dir, &request.old_path)?.entry_to_change()?;
-    let new = session.place(&request.root_dir, &request.new_path)?.entry_to_change()?;
+    let old = session
+        .place(&request.root_dir, &request.old_path)?
+        .entry_to_change()?;
+    let new = session
+        .place(&request.root_dir, &request.new_path)?
+        .entry_to_change()?;
     let flags = AtFlags::empty();
     rustix::fs::linkat(&old.parent, &old.name, &new.parent, &new.name, flags)
         .map_err(Fault::System)?;
@@ -328,10 +383,145 @@ fn link_text(link: &Place<'_>, target: &str) -> Result<PathBuf, Fault> {
         target = inside.strip_prefix(parent).map_err(|_| outside)?.to_owned();
     }
     if target.components().any(|step| step == Component::ParentDir) {
-        return Err(Fault::Refused("a link with `..` may lead out of the granted directory"));
+        return Err(Fault::Refused(
+            "a link with `..` may lead out of the granted directory",
+        ));
     }
     if target.as_os_str().is_empty() {
         return Err(Fault::System(Errno::NOENT));
     }
     Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use outrigger_transport::PluginIdentity;
+    use rustix::fs::{CWD, RenameFlags};
+
+    use super::*;
+    use crate::HostServe;
+    use crate::handles;
+
+    /// A thread that exchanges pairs of names as fast as it can until dropped.
+    struct Swapping {
+        stop: Arc<AtomicBool>,
+        thread: Option<std::thread::JoinHandle<()>>,
+    }
+
+    impl Swapping {
+        fn start(pairs: Vec<[PathBuf; 2]>) -> Self {
+            let stop = Arc::new(AtomicBool::new(false));
+            let stopped = stop.clone();
+            let swap = move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    for [a, b] in &pairs {
+                        rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+                            .expect("exchanged");
+                    }
+                }
+            };
+            Self {
+                stop,
+                thread: Some(std::thread::spawn(swap)),
+            }
+        }
+    }
+
+    impl Drop for Swapping {
+        fn drop(&mut self) {
+            self.stop.store(true, Ordering::Relaxed);
+            if let Some(thread) = self.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Opens and reads in each of the ways that a plugin can.
+    fn read(session: &Session, path: &str, way: usize) -> Option<Result<Vec<u8>, Fault>> {
+        let (root_dir, path) = (String::new(), path.to_owned());
+        let whole = |reply: ReadFileResponse| reply.contents.to_vec();
+        match way {
+            0 => read_file_now(session, &ReadFileRequest { root_dir, path })
+                .map(|reply| reply.map(whole)),
+            1 => Some(read_file(session, &ReadFileRequest { root_dir, path }).map(whole)),
+            _ => {
+                let flags = if way == 2 {
+                    OpenFileFlags::ReadOnly
+                } else {
+                    OpenFileFlags::ReadWrite
+                };
+                let request = FileOpenRequest {
+                    root_dir,
+                    path,
+                    flags: flags.into(),
+                    perm: 0,
+                };
+                let opened = match handles::open_now(session, &request) {
+                    Some(opened) => opened,
+                    None => handles::open(session, &request),
+                };
+                Some(opened.and_then(|reply| {
+                    let handle = reply.handle;
+                    let request = FileReadSectionRequest {
+                        handle: handle.clone(),
+                        offset: 0,
+                        length: 100,
+                    };
+                    let text = handles::read_section(session, &request)?.contents.to_vec();
+                    handles::close(session, &FileCloseRequest { handle })?;
+                    Ok(text)
+                }))
+            }
+        }
+    }
+
+    #[test]
+    fn links_swapped_in_during_40_000_opens_leak_nothing() {
+        let base = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| base.path().join(path);
+        for (dir, text) in [("granted", "inside"), ("outside", "SECRET")] {
+            std::fs::create_dir_all(at(dir).join("dir")).expect("a directory");
+            std::fs::create_dir_all(at(dir).join("last")).expect("a directory");
+            std::fs::write(at(dir).join("dir/file"), text).expect("a file");
+            std::fs::write(at(dir).join("last/file"), text).expect("a file");
+        }
+        std::os::unix::fs::symlink(at("outside/dir"), at("granted/link")).expect("a link");
+        std::os::unix::fs::symlink("../../outside/last/file", at("granted/last/link"))
+            .expect("a link");
+        let services = HostServe::open(at("granted")).expect("a root");
+        let session = Session::new(
+            services.granted(),
+            PluginIdentity::new("racer", "racer-1", None),
+        );
+        let pairs = [["dir", "link"], ["last/file", "last/link"]];
+        let _swapping = Swapping::start(
+            pairs
+                .map(|pair| pair.map(|name| at("granted").join(name)))
+                .to_vec(),
+        );
+        let (mut inside, mut refused, mut turn) = (0, 0, 0);
+        let until = Instant::now() + Duration::from_secs(60);
+        // A busy machine may need more turns before the race has happened.
+        while turn < 40_000 || inside.min(refused) < 1000 {
+            assert!(
+                Instant::now() < until,
+                "no race: {inside} inside, {refused} refused"
+            );
+            let path = ["dir/file", "last/file", "dir/../dir/file"][turn % 3];
+            match read(&session, path, turn / 3 % 4) {
+                Some(Ok(text)) => {
+                    assert_eq!(text, b"inside", "leaked on turn {turn}");
+                    inside += 1;
+                }
+                Some(Err(_)) => refused += 1,
+                // The quick way left it to the other one.
+                None => {}
+            }
+            turn += 1;
+        }
+    }
 }

@@ -103,22 +103,67 @@ fn opening(request: &FileOpenRequest) -> Result<(Opening, Append), Fault> {
     let flags = OpenFileFlags::try_from(request.flags)
         .map_err(|_| Fault::Abuse("`flags` is not one of the contract's values"))?;
     let mode = mode::permissions(request.perm).as_raw_mode();
-    let none = Opening { mode, ..Opening::default() };
-    let write = Opening { write: true, create: true, ..none };
-    let both = Opening { read: true, write: true, ..none };
+    let none = Opening {
+        mode,
+        ..Opening::default()
+    };
+    let write = Opening {
+        write: true,
+        create: true,
+        ..none
+    };
+    let both = Opening {
+        read: true,
+        write: true,
+        ..none
+    };
     Ok(match flags {
         OpenFileFlags::Unspecified | OpenFileFlags::ReadOnly => (Opening::READ, Append::No),
-        OpenFileFlags::WriteCreateTruncate => (Opening { truncate: true, ..write }, Append::No),
-        OpenFileFlags::WriteCreateAppend => (Opening { append: true, ..write }, Append::Yes),
-        OpenFileFlags::WriteCreateExclusive => (Opening { exclusive: true, ..write }, Append::No),
+        OpenFileFlags::WriteCreateTruncate => (
+            Opening {
+                truncate: true,
+                ..write
+            },
+            Append::No,
+        ),
+        OpenFileFlags::WriteCreateAppend => (
+            Opening {
+                append: true,
+                ..write
+            },
+            Append::Yes,
+        ),
+        OpenFileFlags::WriteCreateExclusive => (
+            Opening {
+                exclusive: true,
+                ..write
+            },
+            Append::No,
+        ),
         OpenFileFlags::ReadWrite => (both, Append::No),
-        OpenFileFlags::ReadWriteCreate => (Opening { create: true, ..both }, Append::No),
-        OpenFileFlags::ReadWriteCreateTruncate => {
-            (Opening { create: true, truncate: true, ..both }, Append::No)
-        }
-        OpenFileFlags::ReadWriteCreateAppend => {
-            (Opening { create: true, append: true, ..both }, Append::Yes)
-        }
+        OpenFileFlags::ReadWriteCreate => (
+            Opening {
+                create: true,
+                ..both
+            },
+            Append::No,
+        ),
+        OpenFileFlags::ReadWriteCreateTruncate => (
+            Opening {
+                create: true,
+                truncate: true,
+                ..both
+            },
+            Append::No,
+        ),
+        OpenFileFlags::ReadWriteCreateAppend => (
+            Opening {
+                create: true,
+                append: true,
+                ..both
+            },
+            Append::Yes,
+        ),
     })
 }
 
@@ -148,7 +193,10 @@ pub(crate) fn create(
         ..Opening::default()
     };
     let (handle, _) = lend(session, &place, how, Append::No)?;
-    Ok(FileCreateResponse { handle, error: None })
+    Ok(FileCreateResponse {
+        handle,
+        error: None,
+    })
 }
 
 pub(crate) fn create_temp(
@@ -166,7 +214,10 @@ pub(crate) fn create_temp(
     };
     let mut lent = None;
     temp::free_name(before, after, |name| {
-        match session.in_temp(name).and_then(|place| lend(session, &place, how, Append::No)) {
+        match session
+            .in_temp(name)
+            .and_then(|place| lend(session, &place, how, Append::No))
+        {
             Err(Fault::System(errno)) => Err(errno),
             outcome => {
                 lent = Some(outcome);
@@ -175,7 +226,10 @@ pub(crate) fn create_temp(
         }
     })?;
     let (handle, _) = lent.unwrap_or(Err(Fault::Broken))?;
-    Ok(FileCreateTempResponse { handle, error: None })
+    Ok(FileCreateTempResponse {
+        handle,
+        error: None,
+    })
 }
 
 pub(crate) fn open_now(
@@ -199,7 +253,11 @@ pub(crate) fn open_now(
     };
     let (file, stat) = place.open_cached()?;
     let handle = session.lend(Lease::new(&place, file, &stat, append, slot));
-    Some(Ok(FileOpenResponse { handle, size: size(&stat), error: None }))
+    Some(Ok(FileOpenResponse {
+        handle,
+        size: size(&stat),
+        error: None,
+    }))
 }
 
 pub(crate) fn open(
@@ -209,7 +267,11 @@ pub(crate) fn open(
     let (how, append) = opening(request)?;
     let place = session.place(&request.root_dir, &request.path)?;
     let (handle, size) = lend(session, &place, how, append)?;
-    Ok(FileOpenResponse { handle, size, error: None })
+    Ok(FileOpenResponse {
+        handle,
+        size,
+        error: None,
+    })
 }
 
 pub(crate) fn stat(
@@ -218,7 +280,10 @@ pub(crate) fn stat(
 ) -> Result<FileStatResponse, Fault> {
     let lease = session.lease(&request.handle)?;
     let stat = rustix::fs::fstat(&lease.file)?;
-    Ok(FileStatResponse { info: Some(info(lease.name.clone(), &stat)), error: None })
+    Ok(FileStatResponse {
+        info: Some(info(lease.name.clone(), &stat)),
+        error: None,
+    })
 }
 
 pub(crate) fn seek(
@@ -234,10 +299,14 @@ pub(crate) fn seek(
         2 => size(&rustix::fs::fstat(&lease.file)?).checked_add_signed(distance),
         _ => return Err(Fault::Abuse("`whence` is none of 0, 1 and 2")),
     };
-    let new_offset =
-        target.filter(|at| i64::try_from(*at).is_ok()).ok_or(Fault::System(Errno::INVAL))?;
+    let new_offset = target
+        .filter(|at| i64::try_from(*at).is_ok())
+        .ok_or(Fault::System(Errno::INVAL))?;
     lease.move_to(new_offset);
-    Ok(FileSeekResponse { new_offset, error: None })
+    Ok(FileSeekResponse {
+        new_offset,
+        error: None,
+    })
 }
 
 pub(crate) fn sync(
@@ -309,7 +378,9 @@ pub(crate) fn chown(
 fn section(session: &Session, request: &FileReadSectionRequest) -> Result<usize, Fault> {
     let (length, limit) = (request.length as usize, session.limits().payload());
     if length > limit {
-        return Err(Fault::Exhausted(format!("a section has at most {limit} bytes (`message`)")));
+        return Err(Fault::Exhausted(format!(
+            "a section has at most {limit} bytes (`message`)"
+        )));
     }
     Ok(length)
 }
@@ -318,8 +389,8 @@ pub(crate) fn read_section_now(
     session: &Session,
     request: &FileReadSectionRequest,
 ) -> Option<Result<FileReadSectionResponse, Fault>> {
-    let checked = section(session, request)
-        .and_then(|length| Ok((length, session.lease(&request.handle)?)));
+    let checked =
+        section(session, request).and_then(|length| Ok((length, session.lease(&request.handle)?)));
     let (length, lease) = match checked {
         Ok(checked) => checked,
         Err(fault) => return Some(Err(fault)),
@@ -330,7 +401,10 @@ pub(crate) fn read_section_now(
     let mut contents = vec![0; length];
     let read = area::read_inline(&lease.file, &mut contents, request.offset, lease.inline)?;
     contents.truncate(read);
-    Some(Ok(FileReadSectionResponse { contents: contents.into(), error: None }))
+    Some(Ok(FileReadSectionResponse {
+        contents: contents.into(),
+        error: None,
+    }))
 }
 
 pub(crate) fn read_section(
@@ -342,7 +416,10 @@ pub(crate) fn read_section(
     let mut contents = vec![0; length];
     let read = area::read_full(&lease.file, &mut contents, request.offset)?;
     contents.truncate(read);
-    Ok(FileReadSectionResponse { contents: contents.into(), error: None })
+    Ok(FileReadSectionResponse {
+        contents: contents.into(),
+        error: None,
+    })
 }
 
 /// Writes at most `max_length` bytes of `data` (all when it is 0). `perm` has
@@ -359,7 +436,10 @@ pub(crate) fn write_section(
     };
     lease.write_at(&data[..length], request.offset)?;
     let bytes_written = u32::try_from(length).map_err(|_| Fault::Broken)?;
-    Ok(FileWriteSectionResponse { bytes_written, error: None })
+    Ok(FileWriteSectionResponse {
+        bytes_written,
+        error: None,
+    })
 }
 
 /// What a reply says about a file.
@@ -380,7 +460,9 @@ pub(crate) fn info(name: String, stat: &Stat) -> FileInfo {
 /// A mode that a plugin may set: permission bits only. Others lend authority.
 pub(crate) fn mode_to_set(go: u32) -> Result<rustix::fs::Mode, Fault> {
     if go & mode::SPECIAL != 0 {
-        return Err(Fault::Refused("set-user-id, set-group-id and sticky bits are not granted"));
+        return Err(Fault::Refused(
+            "set-user-id, set-group-id and sticky bits are not granted",
+        ));
     }
     Ok(mode::permissions(go))
 }

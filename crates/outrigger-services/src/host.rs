@@ -13,23 +13,38 @@ fn id(raw: u32) -> i32 {
 }
 
 pub(crate) fn getuid(_: &Session, _: &GetuidRequest) -> Result<GetuidResponse, Fault> {
-    Ok(GetuidResponse { uid: id(process::getuid().as_raw()), error: None })
+    Ok(GetuidResponse {
+        uid: id(process::getuid().as_raw()),
+        error: None,
+    })
 }
 
 pub(crate) fn getgid(_: &Session, _: &GetgidRequest) -> Result<GetgidResponse, Fault> {
-    Ok(GetgidResponse { gid: id(process::getgid().as_raw()), error: None })
+    Ok(GetgidResponse {
+        gid: id(process::getgid().as_raw()),
+        error: None,
+    })
 }
 
 pub(crate) fn geteuid(_: &Session, _: &GeteuidRequest) -> Result<GeteuidResponse, Fault> {
-    Ok(GeteuidResponse { euid: id(process::geteuid().as_raw()), error: None })
+    Ok(GeteuidResponse {
+        euid: id(process::geteuid().as_raw()),
+        error: None,
+    })
 }
 
 pub(crate) fn getegid(_: &Session, _: &GetegidRequest) -> Result<GetegidResponse, Fault> {
-    Ok(GetegidResponse { egid: id(process::getegid().as_raw()), error: None })
+    Ok(GetegidResponse {
+        egid: id(process::getegid().as_raw()),
+        error: None,
+    })
 }
 
 pub(crate) fn getpid(_: &Session, _: &GetpidRequest) -> Result<GetpidResponse, Fault> {
-    Ok(GetpidResponse { pid: process::getpid().as_raw_nonzero().get(), error: None })
+    Ok(GetpidResponse {
+        pid: process::getpid().as_raw_nonzero().get(),
+        error: None,
+    })
 }
 
 /// 0 when the parent is outside the host's process namespace, as the system
@@ -40,15 +55,21 @@ pub(crate) fn getppid(_: &Session, _: &GetppidRequest) -> Result<GetppidResponse
 }
 
 pub(crate) fn get_groups(_: &Session, _: &GetGroupsRequest) -> Result<GetGroupsResponse, Fault> {
-    let groups = process::getgroups()?.into_iter().map(|gid| id(gid.as_raw())).collect();
-    Ok(GetGroupsResponse { groups, error: None })
+    let groups = process::getgroups()?
+        .into_iter()
+        .map(|gid| id(gid.as_raw()))
+        .collect();
+    Ok(GetGroupsResponse {
+        groups,
+        error: None,
+    })
 }
 
-pub(crate) fn get_env(
-    session: &Session,
-    request: &GetEnvRequest,
-) -> Result<GetEnvResponse, Fault> {
-    let val = session.granted.environment.get(&request.key, session.limits().payload())?;
+pub(crate) fn get_env(session: &Session, request: &GetEnvRequest) -> Result<GetEnvResponse, Fault> {
+    let val = session
+        .granted
+        .environment
+        .get(&request.key, session.limits().payload())?;
     Ok(GetEnvResponse { val, error: None })
 }
 
@@ -56,7 +77,10 @@ pub(crate) fn get_env(
 /// it can use.
 pub(crate) fn temp_dir(session: &Session, _: &TempDirRequest) -> Result<TempDirResponse, Fault> {
     match session.temp()?.area().name().to_str() {
-        Some(dir) => Ok(TempDirResponse { dir: dir.into(), error: None }),
+        Some(dir) => Ok(TempDirResponse {
+            dir: dir.into(),
+            error: None,
+        }),
         None => Err(Fault::Failed("the temporary directory is not UTF-8".into())),
     }
 }
@@ -77,19 +101,28 @@ pub(crate) fn user_cache_dir(
     _: &Session,
     _: &UserCacheDirRequest,
 ) -> Result<UserCacheDirResponse, Fault> {
-    Ok(UserCacheDirResponse { dir: user_dir(UserDir::Cache)?, error: None })
+    Ok(UserCacheDirResponse {
+        dir: user_dir(UserDir::Cache)?,
+        error: None,
+    })
 }
 
 pub(crate) fn user_config_dir(
     _: &Session,
     _: &UserConfigDirRequest,
 ) -> Result<UserConfigDirResponse, Fault> {
-    Ok(UserConfigDirResponse { dir: user_dir(UserDir::Config)?, error: None })
+    Ok(UserConfigDirResponse {
+        dir: user_dir(UserDir::Config)?,
+        error: None,
+    })
 }
 
 pub(crate) fn user_home_dir(
     _: &Session,
     _: &UserHomeDirRequest,
 ) -> Result<UserHomeDirResponse, Fault> {
-    Ok(UserHomeDirResponse { dir: user_dir(UserDir::Home)?, error: None })
+    Ok(UserHomeDirResponse {
+        dir: user_dir(UserDir::Home)?,
+        error: None,
+    })
 }

@@ -7,6 +7,7 @@ use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
 use crate::area::Access;
 use crate::environment::EnvironmentGrant;
+use crate::gate::Gated;
 use crate::limits::Limits;
 use crate::proto::host_service_server::HostServiceServer;
 use crate::root::{Root, RootError};
@@ -54,7 +55,9 @@ impl HostServe {
             temp_root: std::env::temp_dir(),
             limits: Limits::default(),
         };
-        Self { granted: Arc::new(granted) }
+        Self {
+            granted: Arc::new(granted),
+        }
     }
 
     /// Services over the directory at `path`, which is opened now.
@@ -63,6 +66,11 @@ impl HostServe {
     /// [`RootError`] when it is not a directory that this process can open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RootError> {
         Root::open(path).map(Self::new)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn granted(&self) -> Arc<Granted> {
+        self.granted.clone()
     }
 
     /// The directory that plugins reach.
@@ -74,7 +82,11 @@ impl HostServe {
     /// directories stay writable.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
-        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let access = if read_only {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        };
         Arc::make_mut(&mut self.granted).access = access;
         self
     }
@@ -127,10 +139,13 @@ impl HostServe {
 impl HostServices for HostServe {
     fn bind(&self, identity: &PluginIdentity) -> ServiceSet {
         let session = Session::new(self.granted.clone(), identity.clone());
-        let message = self.granted.limits.message;
+        let limits = &self.granted.limits;
         let server = HostServiceServer::new(Bound(Arc::new(session)))
-            .max_decoding_message_size(message)
-            .max_encoding_message_size(message);
-        ServiceSet::new().with(server).describe(HOSTSERVE_DESCRIPTORS)
+            .max_decoding_message_size(limits.message)
+            .max_encoding_message_size(limits.message);
+        let server = Gated::new(server, limits.calls, limits.call_timeout);
+        ServiceSet::new()
+            .with(server)
+            .describe(HOSTSERVE_DESCRIPTORS)
     }
 }

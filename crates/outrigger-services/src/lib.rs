@@ -31,6 +31,18 @@
 //!   refused. The plugin learns that it was refused, the event says why.
 //! - What one plugin can make the host hold is in [`Limits`].
 //!
+//! # Where a plugin may be surprised
+//! - `TempDir` is the plugin's own directory, not the system's; `MkdirTemp` and
+//!   `FileCreateTemp` work in it whatever `root_dir` says. It is writable even
+//!   when the granted directory is read-only, and gone with the connection.
+//! - A symbolic link's text may only lead down from the link's own directory;
+//!   an absolute one into that directory is stored as a relative one.
+//! - Set-user-id, set-group-id and sticky bits cannot be set, and files cannot be
+//!   given to other owners unless [`HostServe::allow_ownership_changes`] says so.
+//! - `ReadFile` returns what fits into a message; larger files are streamed.
+//! - `FileReader` and `FileWriter` use and move the handle's position; the calls
+//!   with an offset do not. A file opened for appending takes no offset.
+//!
 //! # How it is fast
 //! Reads of at most 64 KiB, and opening for reading, happen on the connection's
 //! own thread as long as the file system is a local one and the kernel promises
@@ -47,6 +59,7 @@ mod describe;
 mod environment;
 mod fault;
 mod files;
+mod gate;
 mod handles;
 mod host;
 mod hostserve;

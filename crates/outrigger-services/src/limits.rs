@@ -28,9 +28,11 @@ pub struct Limits {
     /// Operations that may wait for storage at the same time (default 8), so
     /// that one plugin cannot take the threads that others need.
     pub blocking: usize,
-    /// Operations under way or waiting for their turn (default 1024); further
-    /// ones fail at once.
-    pub pending: usize,
+    /// Calls in hand at the same time (default 64), from the first byte of a
+    /// request to the last byte of its reply; further ones wait up to
+    /// `call_timeout` for a place. One plugin makes its host hold about
+    /// `calls` × `message` bytes at most.
+    pub calls: usize,
     /// How long one operation, or one step of a stream, may take (default 30 s).
     pub call_timeout: Duration,
 }
@@ -46,7 +48,7 @@ impl Default for Limits {
             whole_file: message - OVERHEAD,
             list_entries: 65_536,
             blocking: 8,
-            pending: 1024,
+            calls: 64,
             call_timeout: Duration::from_secs(30),
         }
     }
@@ -60,7 +62,11 @@ impl Limits {
 
     /// The size of a stream's parts when `asked` for, in bytes.
     pub(crate) fn chunk_size(&self, asked: u32) -> usize {
-        let asked = if asked == 0 { self.default_chunk } else { asked as usize };
+        let asked = if asked == 0 {
+            self.default_chunk
+        } else {
+            asked as usize
+        };
         asked.min(self.chunk).min(self.payload()).max(1)
     }
 }
@@ -75,7 +81,10 @@ mod tests {
         assert_eq!(limits.chunk_size(0), 64 << 10);
         assert_eq!(limits.chunk_size(10), 10);
         assert_eq!(limits.chunk_size(u32::MAX), 1 << 20);
-        let tiny = Limits { message: 10, ..Limits::default() };
+        let tiny = Limits {
+            message: 10,
+            ..Limits::default()
+        };
         assert_eq!(tiny.chunk_size(0), 1);
     }
 }

@@ -51,7 +51,10 @@ impl Root {
             let dir = Dir::open_ambient_dir(&canonical, ambient_authority())?;
             Self::with_names(dir, [canonical, std::path::absolute(path)?])
         };
-        open().map_err(|source| RootError { path: path.to_owned(), source })
+        open().map_err(|source| RootError {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Takes a directory that is open already; `path` is the absolute name by
@@ -71,12 +74,14 @@ impl Root {
             }
             Self::with_names(Dir::from_std_file(file), [path.to_owned(), path.to_owned()])
         };
-        take().map_err(|source| RootError { path: path.to_owned(), source })
+        take().map_err(|source| RootError {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn with_names(dir: Dir, names: [PathBuf; 2]) -> io::Result<Self> {
-        let mut names: Vec<PathBuf> =
-            names.iter().map(|name| crate::area::clean(name)).collect();
+        let mut names: Vec<PathBuf> = names.iter().map(|name| crate::area::clean(name)).collect();
         names.dedup();
         Ok(Self(Arc::new(Area::new(dir, names)?)))
     }
@@ -97,7 +102,10 @@ mod tests {
         let file = base.path().join("file");
         std::fs::write(&file, b"x").expect("a file");
         let error = Root::open("missing\n").expect_err("no such directory");
-        assert_eq!(error.to_string(), r#"could not take "missing\n" as the directory for plugins"#);
+        assert_eq!(
+            error.to_string(),
+            r#"could not take "missing\n" as the directory for plugins"#
+        );
         assert_eq!(error.code(), "root-unusable");
         assert!(Root::open(&file).is_err());
         let open = std::fs::File::open(&file).expect("the file");

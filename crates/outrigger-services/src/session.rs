@@ -53,7 +53,6 @@ pub(crate) struct Session {
     handles: Mutex<HashMap<u128, Arc<Lease>>>,
     slots: Arc<Semaphore>,
     blocking: Arc<Semaphore>,
-    pending: Arc<Semaphore>,
 }
 
 /// How an operation is run.
@@ -64,7 +63,10 @@ pub(crate) enum Work<Q, R> {
     Blocking(fn(&Session, &Q) -> Result<R, Fault>),
     /// The first on the spot; the second on a thread if the first finds that it
     /// would have to wait.
-    Try(fn(&Session, &Q) -> Option<Result<R, Fault>>, fn(&Session, &Q) -> Result<R, Fault>),
+    Try(
+        fn(&Session, &Q) -> Option<Result<R, Fault>>,
+        fn(&Session, &Q) -> Result<R, Fault>,
+    ),
 }
 
 impl Session {
@@ -77,7 +79,6 @@ impl Session {
             handles: Mutex::new(HashMap::new()),
             slots: permits(limits.handles),
             blocking: permits(limits.blocking),
-            pending: permits(limits.pending),
             identity,
             granted,
         }
@@ -116,7 +117,11 @@ impl Session {
                 Some("" | "." | "./") => path.to_owned(),
                 _ => root_dir.join(path),
             };
-            Place { area: &self.granted.root.0, path, access: self.granted.access }
+            Place {
+                area: &self.granted.root.0,
+                path,
+                access: self.granted.access,
+            }
         };
         match place.path.as_os_str().len() {
             area::MAX_PATH.. => Err(Fault::System(rustix::io::Errno::NAMETOOLONG)),
@@ -132,14 +137,22 @@ impl Session {
         }
         let area = &*self.granted.root.0;
         match area.relative(path) {
-            Some(rest) => Ok(Place { area, path: rest.to_owned(), access: self.granted.access }),
+            Some(rest) => Ok(Place {
+                area,
+                path: rest.to_owned(),
+                access: self.granted.access,
+            }),
             None => Err(Fault::Outside),
         }
     }
 
     fn temp_place<'a>(&self, temp: &'a TempArea, path: PathBuf) -> Place<'a> {
         temp.note_changes(path.components().count());
-        Place { area: temp.area(), path, access: Access::ReadWrite }
+        Place {
+            area: temp.area(),
+            path,
+            access: Access::ReadWrite,
+        }
     }
 
     /// A place in this plugin's temporary directory, which is made if needed.
@@ -154,7 +167,10 @@ impl Session {
 
     /// The temporary directory, which is made if needed.
     pub(crate) fn temp(&self) -> Result<&TempArea, Fault> {
-        let _making = self.making_temp.lock().unwrap_or_else(PoisonError::into_inner);
+        let _making = self
+            .making_temp
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if self.temp.get().is_none() {
             // The lock makes this the only writer.
             let _ = self.temp.set(TempArea::create(&self.granted.temp_root)?);
@@ -166,7 +182,9 @@ impl Session {
     pub(crate) fn owners(&self, uid: i32, gid: i32) -> Result<(Option<Uid>, Option<Gid>), Fault> {
         let id = |id: i32| match id {
             -1 => Ok(None),
-            id => u32::try_from(id).map(Some).map_err(|_| Fault::System(rustix::io::Errno::INVAL)),
+            id => u32::try_from(id)
+                .map(Some)
+                .map_err(|_| Fault::System(rustix::io::Errno::INVAL)),
         };
         let (uid, gid) = (id(uid)?.map(Uid::from_raw), id(gid)?.map(Gid::from_raw));
         let own = uid.is_none_or(|uid| uid == rustix::process::geteuid())
@@ -210,14 +228,6 @@ impl Session {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits one more operation.
-    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        self.pending.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.limits().pending;
-            Fault::Exhausted(format!("{limit} operations are under way already (`pending`)"))
-        })
-    }
-
     /// Runs `work` on a thread that may wait, within `call_timeout`.
     ///
     /// A plugin never has more than `blocking` such threads: work that is given
@@ -227,8 +237,12 @@ impl Session {
         work: impl FnOnce(&Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let run = async {
-            let permit =
-                self.blocking.clone().acquire_owned().await.map_err(|_| Fault::Broken)?;
+            let permit = self
+                .blocking
+                .clone()
+                .acquire_owned()
+                .await
+                .map_err(|_| Fault::Broken)?;
             let session = self.clone();
             let work = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
@@ -254,17 +268,18 @@ impl Session {
         R: Reply + Send + 'static,
     {
         let (metadata, _, message) = request.into_parts();
-        let call = Call { session: self, operation, metadata: &metadata, started: Instant::now() };
-        let admitted = match self.admit() {
-            Ok(permit) => permit,
-            Err(fault) => return call.finish(&message, Err(fault)),
+        let call = Call {
+            session: self,
+            operation,
+            metadata: &metadata,
+            started: Instant::now(),
         };
         let (now, later) = match work {
             Work::Now(now) => (Some(now(self, &message)), None),
             Work::Try(now, later) => (now(self, &message), Some(later)),
             Work::Blocking(later) => (None, Some(later)),
         };
-        let reply = match (now, later) {
+        match (now, later) {
             (Some(outcome), _) => call.finish(&message, outcome),
             (None, Some(later)) => {
                 let message = Arc::new(message);
@@ -273,9 +288,7 @@ impl Session {
                 call.finish(&*message, outcome)
             }
             (None, None) => call.finish(&message, Err(Fault::Broken)),
-        };
-        drop(admitted);
-        reply
+        }
     }
 }
 
@@ -369,24 +382,21 @@ impl Call<'_> {
     fn said(&self, key: &'static str) -> Cow<'static, str> {
         match self.metadata.get(key) {
             None => "".into(),
-            Some(value) => {
-                Quoted(&String::from_utf8_lossy(value.as_bytes())).to_string().into()
-            }
+            Some(value) => Quoted(&String::from_utf8_lossy(value.as_bytes()))
+                .to_string()
+                .into(),
         }
     }
 }
 
 /// How `fault` reaches the plugin: in the reply, or as the call's status.
-pub(crate) fn failed<R: Reply>(
-    operation: &str,
-    subject: &str,
-    fault: &Fault,
-) -> Result<R, Status> {
+pub(crate) fn failed<R: Reply>(operation: &str, subject: &str, fault: &Fault) -> Result<R, Status> {
     match fault.told() {
         Told::Status(status) => Err(status),
         Told::InBand(text) if subject.is_empty() => Ok(R::failed(format!("{operation}: {text}"))),
-        Told::InBand(text) => {
-            Ok(R::failed(format!("{operation} {}: {text}", Quoted(subject))))
-        }
+        Told::InBand(text) => Ok(R::failed(format!(
+            "{operation} {}: {text}",
+            Quoted(subject)
+        ))),
     }
 }

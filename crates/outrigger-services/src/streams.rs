@@ -9,7 +9,6 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use outrigger_wire::proto::hostserve::*;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -51,7 +50,10 @@ impl ReadRequest for FileReadRequest {
     }
 
     fn reply(chunk: FileChunk) -> FileReadResponse {
-        FileReadResponse { chunk: Some(chunk), error: None }
+        FileReadResponse {
+            chunk: Some(chunk),
+            error: None,
+        }
     }
 }
 
@@ -72,7 +74,10 @@ impl ReadRequest for FileReadAtRequest {
     }
 
     fn reply(chunk: FileChunk) -> FileReadAtResponse {
-        FileReadAtResponse { chunk: Some(chunk), error: None }
+        FileReadAtResponse {
+            chunk: Some(chunk),
+            error: None,
+        }
     }
 }
 
@@ -118,7 +123,6 @@ struct Reading {
     offset: Option<u64>,
     chunk: usize,
     buffer: BytesMut,
-    _admitted: OwnedSemaphorePermit,
 }
 
 impl Reading {
@@ -129,7 +133,6 @@ impl Reading {
             offset: request.offset(),
             chunk: session.limits().chunk_size(request.chunk_size()),
             buffer: BytesMut::new(),
-            _admitted: session.admit()?,
         })
     }
 
@@ -162,7 +165,11 @@ impl Reading {
             Some(offset) => *offset += read as u64,
             None => lease.move_to(offset + read as u64),
         }
-        Ok(FileChunk { data, offset, is_final: read < self.chunk })
+        Ok(FileChunk {
+            data,
+            offset,
+            is_final: read < self.chunk,
+        })
     }
 }
 
@@ -195,7 +202,10 @@ impl WriteRequest for FileWriteRequest {
     }
 
     fn reply(bytes_written: u32) -> FileWriteResponse {
-        FileWriteResponse { bytes_written, error: None }
+        FileWriteResponse {
+            bytes_written,
+            error: None,
+        }
     }
 }
 
@@ -216,7 +226,10 @@ impl WriteRequest for FileWriteAtRequest {
     }
 
     fn reply(bytes_written: u32) -> FileWriteAtResponse {
-        FileWriteAtResponse { bytes_written, error: None }
+        FileWriteAtResponse {
+            bytes_written,
+            error: None,
+        }
     }
 }
 
@@ -228,8 +241,16 @@ pub(crate) async fn write<Q: WriteRequest>(
 ) -> Result<Response<Q::Reply>, Status> {
     let (metadata, _, mut messages) = request.into_parts();
     let mut record = Record::new(session, Q::OPERATION, metadata, None);
-    let mut writing = Writing { lease: None, handle: String::new(), start: None, written: 0 };
-    match writing.run(session, &mut messages, &mut record.request).await {
+    let mut writing = Writing {
+        lease: None,
+        handle: String::new(),
+        start: None,
+        written: 0,
+    };
+    match writing
+        .run(session, &mut messages, &mut record.request)
+        .await
+    {
         Ok(()) => {
             record.ended = Some(None);
             let written = u32::try_from(writing.written).unwrap_or(u32::MAX);
@@ -266,10 +287,12 @@ impl Writing {
         messages: &mut Streaming<Q>,
         first: &mut Option<Q>,
     ) -> Result<(), Stop> {
-        let _admitted = session.admit()?;
         loop {
             let next = tokio::time::timeout(session.limits().call_timeout, messages.message());
-            let message = next.await.map_err(|_| Fault::Deadline)?.map_err(Stop::Status)?;
+            let message = next
+                .await
+                .map_err(|_| Fault::Deadline)?
+                .map_err(Stop::Status)?;
             let Some(mut message) = message else { break };
             let chunk = message.take_chunk();
             let lease = self.lease_for(session, &message)?;
@@ -360,7 +383,14 @@ impl<Q: Describe> Record<Q> {
         request: Option<Q>,
     ) -> Self {
         let (session, started) = (session.clone(), Instant::now());
-        Self { session, operation, metadata, started, request, ended: None }
+        Self {
+            session,
+            operation,
+            metadata,
+            started,
+            request,
+            ended: None,
+        }
     }
 
     /// The answer to a stream that failed.
@@ -376,7 +406,12 @@ impl<Q: Describe> Drop for Record<Q> {
         let left = || Some(Fault::Failed("the plugin left before the end".into()));
         let fault = self.ended.take().unwrap_or_else(left);
         let (session, operation, metadata) = (&*self.session, self.operation, &self.metadata);
-        let call = Call { session, operation, metadata, started: self.started };
+        let call = Call {
+            session,
+            operation,
+            metadata,
+            started: self.started,
+        };
         match &self.request {
             Some(request) => call.record(request, fault.as_ref()),
             None => call.record(&GetuidRequest {}, fault.as_ref()),

@@ -52,7 +52,12 @@ impl TempArea {
         };
         let area = Area::new(dir, names)?;
         let parent = Some(Arc::new(parent.into_std_file().into()));
-        Ok(Self { area, parent, name: name.into(), changes: AtomicU64::new(0) })
+        Ok(Self {
+            area,
+            parent,
+            name: name.into(),
+            changes: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn area(&self) -> &Area {
@@ -67,7 +72,9 @@ impl TempArea {
 
 impl Drop for TempArea {
     fn drop(&mut self) {
-        let Some(parent) = self.parent.take() else { return };
+        let Some(parent) = self.parent.take() else {
+            return;
+        };
         let name = std::mem::take(&mut self.name);
         let remove = move || {
             if let Err(errno) = tree::remove(parent.as_fd(), &name, Instant::now() + REMOVAL) {
@@ -143,7 +150,10 @@ mod tests {
         for changes in [0, SMALL + 1] {
             let temp = TempArea::create(root.path()).expect("a temporary directory");
             let path = temp.area().name().to_owned();
-            assert_eq!(std::fs::metadata(&path).expect("it exists").mode() & 0o777, 0o700);
+            assert_eq!(
+                std::fs::metadata(&path).expect("it exists").mode() & 0o777,
+                0o700
+            );
             std::fs::write(path.join("file"), b"x").expect("a file");
             temp.changes.store(changes, Ordering::Relaxed);
             drop(temp);

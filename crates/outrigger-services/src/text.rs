@@ -29,6 +29,9 @@ mod tests {
     fn a_long_or_hostile_text_is_escaped_and_its_cut_is_marked() {
         assert_eq!(Quoted("a\n\u{1b}[1m\"").to_string(), r#""a\n\u{1b}[1m\"""#);
         let long = "é".repeat(100);
-        assert_eq!(Quoted(&long).to_string(), format!("\"{}…\"", "é".repeat(60)));
+        assert_eq!(
+            Quoted(&long).to_string(),
+            format!("\"{}…\"", "é".repeat(60))
+        );
     }
 }

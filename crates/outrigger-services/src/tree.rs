@@ -36,8 +36,15 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: impl Arg, until: Instant) -> 
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        let Some(top) = open(parent, &name)? else { return Ok(()) };
-        Removal { top: top.as_fd(), until, moved: 0 }.empty(top.as_fd(), 0)?;
+        let Some(top) = open(parent, &name)? else {
+            return Ok(());
+        };
+        Removal {
+            top: top.as_fd(),
+            until,
+            moved: 0,
+        }
+        .empty(top.as_fd(), 0)?;
     }
 }
 
@@ -132,7 +139,9 @@ mod tests {
         std::fs::write(kept.join("file"), b"x").expect("a file");
         let dir = std::fs::File::open(base.path()).expect("the directory");
         rustix::fs::mkdirat(&dir, "tree", Mode::RWXU).expect("the tree");
-        let mut at = open(dir.as_fd(), c"tree").expect("open").expect("a directory");
+        let mut at = open(dir.as_fd(), c"tree")
+            .expect("open")
+            .expect("a directory");
         for _ in 0..3000 {
             rustix::fs::symlinkat("../kept", &at, "link").expect("a link");
             rustix::fs::symlinkat(&kept, &at, "absolute").expect("a link");

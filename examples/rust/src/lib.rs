@@ -1,19 +1,24 @@
 //! What the example plugins and their hosts share: the generated services, and
 //! how a host makes clients of them.
 
+pub mod hosted;
 pub mod proto;
+pub mod tls;
 
 use std::sync::Arc;
 
-use outrigger_host::{Broker, Channel, Interface, MAX_MESSAGE, MagicCookie};
+use outrigger_host::{Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, ServiceSet};
 
 use proto::bench::bench_client::BenchClient;
 use proto::counter::counter_client::CounterClient;
 use proto::filelister::file_lister_client::FileListerClient;
+use proto::grpctest::ping_pong_server::{PingPong, PingPongServer};
 use proto::grpctest::test_client::TestClient;
+use proto::grpctest::{PingRequest, PongResponse};
 use proto::hostdemo::host_demo_client::HostDemoClient;
 use proto::kv::kv_client::KvClient;
 use proto::streaming::streamer_service_client::StreamerServiceClient;
+use tonic::{Request, Response, Status};
 
 /// The cookie of go-plugin's own examples.
 pub fn basic_cookie() -> MagicCookie {
@@ -93,3 +98,22 @@ impl Interface for Counter {
         CounterWithBroker { client: CounterClient::new(connection), broker }
     }
 }
+
+struct Pong;
+
+#[tonic::async_trait]
+impl PingPong for Pong {
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
+        Ok(Response::new(PongResponse { msg: "pong".into() }))
+    }
+}
+
+/// `grpctest.PingPong`, which both sides of the interop peer serve to each other.
+pub fn ping_pong() -> ServiceSet {
+    ServiceSet::new().with(PingPongServer::new(Pong))
+}
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -39,6 +39,7 @@ var parts = map[string]func(*yamux.Session, settings) error{
 	"go-away":     goAway,
 	"ping":        ping,
 	"half-close":  halfClose,
+	"abandon":     abandon,
 }
 
 func main() {
@@ -335,6 +336,20 @@ func halfClose(session *yamux.Session, _ settings) error {
 	}
 	if string(text) != "after the close" {
 		return fmt.Errorf("read %q", text)
+	}
+	<-session.CloseChan()
+	return nil
+}
+
+// abandon opens a stream and closes it at once, and lets the other side never
+// close its own.
+func abandon(session *yamux.Session, _ settings) error {
+	stream, err := session.OpenStream()
+	if err != nil {
+		return err
+	}
+	if err := stream.Close(); err != nil {
+		return err
 	}
 	<-session.CloseChan()
 	return nil

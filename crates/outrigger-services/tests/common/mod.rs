@@ -20,7 +20,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 /// One plugin, connected.
-pub struct Peer {
+pub(crate) struct Peer {
     channel: Channel,
     stop: CancellationToken,
     serving: JoinHandle<()>,
@@ -28,7 +28,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub async fn new(services: &HostServe, name: &str) -> Self {
+    pub(crate) async fn new(services: &HostServe, name: &str) -> Self {
         let bound = services.bind(&PluginIdentity::new(name, format!("{name}-1"), None));
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let stop = CancellationToken::new();
@@ -41,27 +41,37 @@ impl Peer {
         let channel = Channel::connect(Box::new(theirs), ChannelOptions::default())
             .await
             .expect("a connection");
-        Self { channel, stop, serving, called: Arc::default() }
+        Self {
+            channel,
+            stop,
+            serving,
+            called: Arc::default(),
+        }
     }
 
     /// Ends the connection and waits until the host has let go of it.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.stop.cancel();
         drop(self.channel);
         self.serving.await.expect("the host's end finished");
     }
 
     fn path(&self, method: &str) -> PathAndQuery {
-        self.called.lock().expect("not poisoned").insert(method.to_owned());
-        format!("/hostserve.v1.HostService/{method}").parse().expect("a path")
+        self.called
+            .lock()
+            .expect("not poisoned")
+            .insert(method.to_owned());
+        format!("/hostserve.v1.HostService/{method}")
+            .parse()
+            .expect("a path")
     }
 
     /// The methods called so far.
-    pub fn called(&self) -> BTreeSet<String> {
+    pub(crate) fn called(&self) -> BTreeSet<String> {
         self.called.lock().expect("not poisoned").clone()
     }
 
-    pub async fn call<Q, R>(&self, method: &str, request: Q) -> Result<R, Status>
+    pub(crate) async fn call<Q, R>(&self, method: &str, request: Q) -> Result<R, Status>
     where
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
@@ -69,7 +79,11 @@ impl Peer {
         self.call_with(method, Request::new(request)).await
     }
 
-    pub async fn call_with<Q, R>(&self, method: &str, request: Request<Q>) -> Result<R, Status>
+    pub(crate) async fn call_with<Q, R>(
+        &self,
+        method: &str,
+        request: Request<Q>,
+    ) -> Result<R, Status>
     where
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
@@ -79,10 +93,14 @@ impl Peer {
             .max_encoding_message_size(16 << 20);
         grpc.ready().await.expect("always ready");
         let codec = ProstCodec::<Q, R>::default();
-        Ok(grpc.unary(request, self.path(method), codec).await?.into_inner())
+        Ok(grpc
+            .unary(request, self.path(method), codec)
+            .await?
+            .into_inner())
     }
 
-    pub async fn download<Q, R>(&self, method: &str, request: Q) -> Vec<Result<R, Status>>
+    /// Starts a stream and takes nothing of it.
+    pub(crate) async fn start<Q, R>(&self, method: &str, request: Q) -> tonic::Streaming<R>
     where
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
@@ -90,14 +108,30 @@ impl Peer {
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await.expect("always ready");
         let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc.server_streaming(Request::new(request), self.path(method), codec).await;
+        let reply = grpc
+            .server_streaming(Request::new(request), self.path(method), codec)
+            .await;
+        reply.expect("a stream").into_inner()
+    }
+
+    pub(crate) async fn download<Q, R>(&self, method: &str, request: Q) -> Vec<Result<R, Status>>
+    where
+        Q: prost::Message + 'static,
+        R: prost::Message + Default + 'static,
+    {
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready().await.expect("always ready");
+        let codec = ProstCodec::<Q, R>::default();
+        let reply = grpc
+            .server_streaming(Request::new(request), self.path(method), codec)
+            .await;
         match reply {
             Ok(reply) => reply.into_inner().collect().await,
             Err(status) => vec![Err(status)],
         }
     }
 
-    pub async fn upload<Q, R>(
+    pub(crate) async fn upload<Q, R>(
         &self,
         method: &str,
         parts: impl Stream<Item = Q> + Send + 'static,
@@ -109,17 +143,27 @@ impl Peer {
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await.expect("always ready");
         let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc.client_streaming(Request::new(parts), self.path(method), codec).await?;
+        let reply = grpc
+            .client_streaming(Request::new(parts), self.path(method), codec)
+            .await?;
         Ok(reply.into_inner())
     }
 
-    pub async fn read(&self, root_dir: &str, path: &str) -> Result<Vec<u8>, String> {
-        let request = ReadFileRequest { root_dir: root_dir.into(), path: path.into() };
+    pub(crate) async fn read(&self, root_dir: &str, path: &str) -> Result<Vec<u8>, String> {
+        let request = ReadFileRequest {
+            root_dir: root_dir.into(),
+            path: path.into(),
+        };
         let reply: ReadFileResponse = self.call("ReadFile", request).await.expect("a reply");
         in_band(reply.error, reply.contents.to_vec())
     }
 
-    pub async fn write(&self, root_dir: &str, path: &str, data: &'static [u8]) -> Result<(), String> {
+    pub(crate) async fn write(
+        &self,
+        root_dir: &str,
+        path: &str,
+        data: &'static [u8],
+    ) -> Result<(), String> {
         let request = WriteFileRequest {
             root_dir: root_dir.into(),
             path: path.into(),
@@ -130,7 +174,7 @@ impl Peer {
         in_band(reply.error, ())
     }
 
-    pub async fn open(&self, path: &str, flags: OpenFileFlags) -> Result<String, String> {
+    pub(crate) async fn open(&self, path: &str, flags: OpenFileFlags) -> Result<String, String> {
         let request = FileOpenRequest {
             root_dir: String::new(),
             path: path.into(),
@@ -141,22 +185,35 @@ impl Peer {
         in_band(reply.error, reply.handle)
     }
 
-    pub async fn section(&self, handle: &str, offset: u64, length: u32) -> Result<Vec<u8>, String> {
-        let request = FileReadSectionRequest { handle: handle.into(), offset, length };
-        let reply: FileReadSectionResponse =
-            self.call("FileReadSection", request).await.expect("a reply");
+    pub(crate) async fn section(
+        &self,
+        handle: &str,
+        offset: u64,
+        length: u32,
+    ) -> Result<Vec<u8>, String> {
+        let request = FileReadSectionRequest {
+            handle: handle.into(),
+            offset,
+            length,
+        };
+        let reply: FileReadSectionResponse = self
+            .call("FileReadSection", request)
+            .await
+            .expect("a reply");
         in_band(reply.error, reply.contents.to_vec())
     }
 
-    pub async fn temp_dir(&self) -> String {
-        let reply: TempDirResponse =
-            self.call("TempDir", TempDirRequest {}).await.expect("a reply");
+    pub(crate) async fn temp_dir(&self) -> String {
+        let reply: TempDirResponse = self
+            .call("TempDir", TempDirRequest {})
+            .await
+            .expect("a reply");
         in_band(reply.error, reply.dir).expect("a temporary directory")
     }
 }
 
 /// The value, or the error that travelled in the reply.
-pub fn in_band<T>(error: Option<String>, value: T) -> Result<T, String> {
+pub(crate) fn in_band<T>(error: Option<String>, value: T) -> Result<T, String> {
     match error {
         None => Ok(value),
         Some(error) => Err(error),
@@ -164,7 +221,7 @@ pub fn in_band<T>(error: Option<String>, value: T) -> Result<T, String> {
 }
 
 /// Waits until `path` is gone.
-pub async fn gone(path: &Path) {
+pub(crate) async fn gone(path: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while path.exists() {
         assert!(Instant::now() < deadline, "{} remains", path.display());

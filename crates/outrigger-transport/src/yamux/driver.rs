@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frame::{HEADER_LEN, Header, HeaderError};
 use super::session::{CLOSE_LINGER, Shared};
-use super::state::{KEEP_CHUNK, Payload, State};
+use super::state::{KEEP_CHUNK, Next, Payload, State};
 use super::wire::Wire;
 use super::{CloseReason, Violation};
 
@@ -63,29 +63,15 @@ impl Driver {
                 return Step::Wait;
             };
             shared.drive(wire);
-            let (ended, paused, abandoned) = shared.with(|state| {
-                (
-                    state.reason().is_some(),
-                    state.is_reading_paused(),
-                    state.is_abandoned(),
-                )
-            });
-            if ended {
-                return Step::Again;
-            }
-            if abandoned && wire.is_empty() {
-                shared.with(|state| state.end(CloseReason::Local));
-                return Step::Again;
-            }
-            if paused {
+            let drained = wire.is_empty();
+            match shared.with(|state| state.next_step(drained, Instant::now())) {
+                Next::Close => return Step::Again,
                 // The connection is full and holds a waker.
-                Poll::Pending
-            } else if std::mem::take(&mut reader.held) {
-                Poll::Ready(Ok(None))
-            } else {
-                reader
+                Next::Write => Poll::Pending,
+                Next::Read if std::mem::take(&mut reader.held) => Poll::Ready(Ok(None)),
+                Next::Read => reader
                     .poll_read(wire, &mut Context::from_waker(&shared.io_waker))
-                    .map_ok(Some)
+                    .map_ok(Some),
             }
         };
         let reason = match read {

@@ -176,6 +176,16 @@ pub(super) enum Received {
     Wait,
 }
 
+/// What the session's task does next.
+pub(super) enum Next {
+    /// Reads, once the connection has something.
+    Read,
+    /// Writes only: the peer wants more answers than it takes.
+    Write,
+    /// Closes the connection: the session has ended.
+    Close,
+}
+
 /// The state of one session.
 pub(super) struct State {
     role: Role,
@@ -203,6 +213,8 @@ pub(super) struct State {
     write_broken_until: Option<Instant>,
     stalled_since: Option<Instant>,
     stalled: bool,
+    /// Nobody can use the session any more; what is queued is still written.
+    abandoned_until: Option<Instant>,
 
     pings: HashMap<u32, oneshot::Sender<()>>,
     next_ping: u32,
@@ -239,6 +251,7 @@ impl State {
             write_broken_until: None,
             stalled_since: None,
             stalled: false,
+            abandoned_until: None,
             pings: HashMap::new(),
             next_ping: 0,
             ping_at: config.keep_alive.map(|interval| now + interval),
@@ -270,10 +283,25 @@ impl State {
         self.effects.wake_task |= self.handles == 0;
     }
 
-    /// Whether nobody can use the session any more and nothing waits to be
-    /// committed.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.handles == 0 && !self.has_frames()
+    /// Decides what the session's task does next; `drained` says that nothing
+    /// is committed and unwritten.
+    pub(super) fn next_step(&mut self, drained: bool, now: Instant) -> Next {
+        if self.handles == 0 {
+            if drained && !self.has_frames() {
+                self.end(CloseReason::Local);
+            } else {
+                self.abandoned_until
+                    .get_or_insert(now + self.config.write_timeout);
+            }
+        }
+        if self.is_reading_paused() && self.stalled {
+            self.end(CloseReason::WriteTimeout(self.config.write_timeout));
+        }
+        match &self.reason {
+            Some(_) => Next::Close,
+            None if self.is_reading_paused() => Next::Write,
+            None => Next::Read,
+        }
     }
 
     fn has_frames(&self) -> bool {
@@ -867,7 +895,13 @@ impl State {
         let Some(entry) = self.entries.get(&key) else {
             return Poll::Ready(Ok(()));
         };
-        if !entry.has_unwritten(self.written) {
+        // A session closed by this side still writes what is committed, and
+        // may have done so without having said it here yet.
+        let written = match self.reason {
+            Some(CloseReason::Local) => u64::MAX,
+            _ => self.written,
+        };
+        if !entry.has_unwritten(written) {
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = self.stream_write_failure(entry) {
@@ -1021,8 +1055,10 @@ impl State {
                 .map(|since| since + self.config.write_timeout),
         };
         let stream = self.deadlines.first().map(|&(deadline, _)| deadline);
-        self.armed = [keep_alive, stall, stream, self.write_broken_until]
+        let limits = [self.write_broken_until, self.abandoned_until];
+        self.armed = [keep_alive, stall, stream]
             .into_iter()
+            .chain(limits)
             .flatten()
             .min();
         self.armed
@@ -1045,6 +1081,9 @@ impl State {
         if self.write_broken_until.is_some_and(|until| until <= now) {
             self.end(CloseReason::Peer);
         }
+        if self.abandoned_until.is_some_and(|until| until <= now) {
+            self.end(CloseReason::Local);
+        }
         self.expire_stall(now);
         while let Some(&(deadline, key)) = self.deadlines.first()
             && deadline <= now
@@ -1064,11 +1103,6 @@ impl State {
         self.stalled = true;
         for entry in self.entries.values_mut() {
             self.effects.wake(entry.writer.take());
-        }
-        if self.handles == 0 {
-            self.end(CloseReason::Local);
-        } else if self.is_reading_paused() {
-            self.end(CloseReason::WriteTimeout(self.config.write_timeout));
         }
     }
 

@@ -1,0 +1,411 @@
+//! Every way for a plugin to misbehave: the host says what happened within the
+//! deadline, in bounded memory, and leaves nothing behind.
+//!
+//! Each fault is shown to a host process of its own, which is this test program
+//! again, so that memory and leftovers are that fault's alone.
+
+use std::io::{self, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use outrigger_host::{
+    BrokerId, Deadlines, ExitStatus, Launch, LaunchError, MagicCookie, PluginExited, PluginSet,
+    RunningPlugin,
+};
+use outrigger_testing::{
+    Fault, TestDir, holds_within, memory_of, processes_with, program,
+};
+use tonic::Code;
+
+/// Names the fault in the environment of the process that shows it.
+const SHOWN: &str = "OUTRIGGER_TEST_FAULT";
+/// Host processes at the same time.
+const AT_ONCE: usize = 4;
+/// How much a host may grow, in bytes, whatever its plugin does.
+const MEMORY: u64 = 64 << 20;
+/// How late a busy machine may make what a deadline promises.
+const LATE: Duration = Duration::from_secs(2);
+
+const DEADLINES: Deadlines = Deadlines {
+    start: Duration::from_secs(3),
+    connect: Duration::from_secs(1),
+    broker: Duration::from_millis(500),
+    stop_grace: Duration::from_millis(400),
+};
+
+/// What a host must make of a fault.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// `start` fails with this code.
+    Refused(&'static str),
+    /// `start` fails with this code when this deadline passed, and not before.
+    Late(&'static str, Duration),
+    /// The plugin starts; calls fail with this code; it does not stop when asked.
+    CallsFail(Code),
+    /// The plugin starts; a call learns that it ended like this, and its last line.
+    Ends(ExitStatus, &'static str),
+    /// The plugin starts and answers; it does not stop when asked.
+    Stays,
+    /// The plugin starts and answers, and stops when asked.
+    Works(Doing),
+}
+
+/// What goes on while the plugin works.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Doing {
+    Nothing,
+    /// Its flood reaches an end.
+    Flood,
+    /// Much of its output arrives.
+    Output,
+    /// A broker id that it did not announce cannot be dialled: the code.
+    Dial(&'static str),
+}
+
+/// The options that a host must have for a fault to show.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum With {
+    Plain,
+    AutoMtls,
+    Mux,
+}
+
+fn expected(fault: Fault) -> Outcome {
+    use Outcome::{CallsFail, Ends, Late, Refused, Stays, Works};
+    let Deadlines { start, connect, .. } = DEADLINES;
+    match fault {
+        Fault::GarbageLine
+        | Fault::StdoutFlood
+        | Fault::EmptyFirstLine
+        | Fault::TooFewFields
+        | Fault::ExitsDuringHandshake => Refused("handshake-malformed"),
+        Fault::EndlessLine => Refused("handshake-endless"),
+        Fault::CrawlingLine | Fault::Silence | Fault::LineWithoutEnd => {
+            Late("handshake-timeout", start)
+        }
+        Fault::NulInLine => Refused("address-contains-nul"),
+        Fault::LineNotUtf8 => Refused("address-not-utf8"),
+        Fault::WrongCoreVersion => Refused("core-version-mismatch"),
+        Fault::WrongAppVersion => Refused("app-version-mismatch"),
+        Fault::CoreVersionNotANumber => Refused("core-version-invalid"),
+        Fault::AppVersionNotANumber => Refused("app-version-invalid"),
+        Fault::ForeignNetwork => Refused("address-unknown-network"),
+        Fault::AddressTooLong => Refused("address-too-long"),
+        Fault::AddressMissing | Fault::SocketMissing | Fault::PortClosed => {
+            Refused("connect-failed")
+        }
+        Fault::ForeignProtocol => Refused("transport-not-allowed"),
+        Fault::CertificateNotBase64 => Refused("certificate-invalid"),
+        Fault::CertificateHollow => Refused("certificate-unusable"),
+        Fault::CertificateMissing => Refused("certificate-missing"),
+        Fault::CertificateUnasked => Refused("certificate-unexpected"),
+        Fault::MuxMissing => Refused("mux-unsupported"),
+        Fault::MuxNotABoolean => Refused("mux-invalid"),
+        Fault::ExitsBeforeHandshake
+        | Fault::FailsBeforeHandshake
+        | Fault::DiesBeforeHandshake
+        | Fault::ExitsAfterHandshake
+        | Fault::ExitsAndPipesAreHeld => Refused("exited-early"),
+        Fault::StdoutClosed => Refused("stdout-closed"),
+        Fault::NeverAccepts
+        | Fault::AcceptsAndSaysNothing
+        | Fault::AcceptsAndTrickles
+        | Fault::TlsSilence
+        | Fault::MuxSilence => Late("connect-timeout", connect),
+        Fault::AcceptsAndCloses
+        | Fault::AnswersGarbage
+        | Fault::AnswersHttp1
+        | Fault::AnswersTlsAlert
+        | Fault::MuxGarbage => Refused("http2-failed"),
+        Fault::TlsGarbage | Fault::TlsMissing => Refused("tls-handshake-failed"),
+        Fault::HugeFrames
+        | Fault::EndlessHeaders
+        | Fault::GoAwayAtOnce
+        | Fault::WindowOverrun
+        | Fault::HangsUp => CallsFail(Code::Unavailable),
+        Fault::SettingsFlood
+        | Fault::PingFlood
+        | Fault::HugeMessageTrickled
+        | Fault::NeverAnswers => CallsFail(Code::DeadlineExceeded),
+        Fault::ResetsCalls => Works(Doing::Nothing),
+        Fault::HugeMessage => CallsFail(Code::OutOfRange),
+        Fault::StatusMissing => CallsFail(Code::Internal),
+        Fault::DiesDuringCall => Ends(ExitStatus::Signal(6), "about to die"),
+        Fault::ExitsDuringCall => Ends(ExitStatus::Code(3), "about to give up"),
+        Fault::IgnoresShutdown
+        | Fault::AgreesAndStays
+        | Fault::IgnoresSignals
+        | Fault::ChildStaysToo => Stays,
+        Fault::SlowLine
+        | Fault::StderrFloodFirst
+        | Fault::StderrLineEndless
+        | Fault::StdioForeign
+        | Fault::ChildHoldsPipes
+        | Fault::ChildKeepsRunning
+        | Fault::LeavesDaemon => Works(Doing::Nothing),
+        Fault::StdioFlood => Works(Doing::Output),
+        Fault::StdoutFloodWhileServing
+        | Fault::StderrFloodWhileServing
+        | Fault::StdoutClosedWhileServing => Works(Doing::Flood),
+        Fault::StderrClosedWhileServing => Works(Doing::Nothing),
+        Fault::BrokerAnnouncementStorm => Works(Doing::Dial("broker-id-never-accepted")),
+        Fault::BrokerKnockStorm | Fault::BrokerKnockRepeated => {
+            Works(Doing::Dial("broker-id-never-accepted"))
+        }
+        Fault::BrokerNonsense => Works(Doing::Dial("broker-closed")),
+    }
+}
+
+fn with(fault: Fault) -> With {
+    match fault {
+        Fault::CertificateHollow
+        | Fault::CertificateMissing
+        | Fault::TlsGarbage
+        | Fault::TlsSilence
+        | Fault::TlsMissing => With::AutoMtls,
+        Fault::MuxMissing
+        | Fault::MuxNotABoolean
+        | Fault::MuxGarbage
+        | Fault::MuxSilence
+        | Fault::BrokerKnockStorm
+        | Fault::BrokerKnockRepeated => With::Mux,
+        _ => With::Plain,
+    }
+}
+
+/// Counts what is written to it.
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicU64>);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn launch(fault: Fault, output: Counter) -> Launch {
+    let launch = Launch::new(program("misbehaving-plugin"), MagicCookie::new("COOKIE", "value"))
+        .arg(fault.as_str())
+        .offer(1, PluginSet::new())
+        .mirror_stdout(output)
+        .deadlines(match fault {
+            Fault::StderrFloodFirst | Fault::StderrLineEndless => {
+                Deadlines { start: Duration::from_secs(40), ..DEADLINES }
+            }
+            _ => DEADLINES,
+        });
+    match with(fault) {
+        With::Plain => launch,
+        With::AutoMtls => launch.auto_mtls(),
+        With::Mux => launch.mux_broker(),
+    }
+}
+
+/// A call with a deadline of its own.
+async fn call(plugin: &RunningPlugin) -> Result<(), tonic::Status> {
+    match tokio::time::timeout(DEADLINES.connect, plugin.ping()).await {
+        Ok(answer) => answer,
+        Err(_) => Err(tonic::Status::deadline_exceeded("the test's own deadline")),
+    }
+}
+
+fn refused(error: &LaunchError, code: &str, fault: Fault, took: Duration) {
+    assert_eq!(error.code(), code, "{error:?}");
+    let text = error.to_string();
+    assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
+    let exit = error.exit().map(|(status, _)| status);
+    match fault {
+        Fault::FailsBeforeHandshake => {
+            assert_eq!(exit, Some(ExitStatus::Code(3)));
+            assert_eq!(error.stderr(), ["\"cannot open the database\""]);
+        }
+        Fault::DiesBeforeHandshake => assert_eq!(exit, Some(ExitStatus::Signal(6))),
+        Fault::ExitsBeforeHandshake => assert_eq!(exit, Some(ExitStatus::Code(0))),
+        Fault::ExitsDuringHandshake
+        | Fault::ExitsAfterHandshake
+        | Fault::ExitsAndPipesAreHeld => assert_eq!(exit, Some(ExitStatus::Code(3))),
+        _ => {}
+    }
+    assert!(took < DEADLINES.start + DEADLINES.connect + LATE, "took {took:?}");
+}
+
+async fn show(fault: Fault) {
+    let output = Counter::default();
+    let began = Instant::now();
+    let started = launch(fault, output.clone()).start().await;
+    let took = began.elapsed();
+    let outcome = expected(fault);
+    let plugin = match (started, outcome) {
+        (Err(error), Outcome::Refused(code)) => return refused(&error, code, fault, took),
+        (Err(error), Outcome::Late(code, deadline)) => {
+            assert!(took >= deadline, "gave up after {took:?}");
+            return refused(&error, code, fault, took);
+        }
+        (Ok(plugin), Outcome::Refused(_) | Outcome::Late(..)) => {
+            panic!("started: {plugin:?}, and then {:?}", call(&plugin).await)
+        }
+        (Err(error), _) => panic!("did not start: {error:?}"),
+        (Ok(plugin), _) => plugin,
+    };
+    let began = Instant::now();
+    let answer = call(&plugin).await;
+    let took = began.elapsed();
+    assert!(took < DEADLINES.connect + LATE, "a call took {took:?}");
+    match outcome {
+        Outcome::CallsFail(code) => assert_eq!(answer.expect_err("no answer").code(), code),
+        Outcome::Ends(status, last) => {
+            let error = answer.expect_err("no answer");
+            assert_eq!(error.code(), Code::Unavailable);
+            let exited = PluginExited::behind(&error).expect("the exit is the source");
+            assert_eq!(exited.report.status, status);
+            assert!(!exited.report.forced);
+            assert!(exited.report.stderr.iter().any(|line| line.contains(last)), "{exited}");
+        }
+        Outcome::Stays | Outcome::Works(_) if fault == Fault::ResetsCalls => {
+            assert_eq!(answer.expect_err("reset").code(), Code::Internal);
+        }
+        _ => answer.expect("an answer"),
+    }
+    if let Outcome::Works(doing) = outcome {
+        go_on(&plugin, doing, &output).await;
+    }
+    let began = Instant::now();
+    let report = plugin.stop().await;
+    let took = began.elapsed();
+    assert!(took < DEADLINES.stop_grace + LATE, "stopping took {took:?}");
+    match outcome {
+        Outcome::Stays | Outcome::CallsFail(_) => {
+            assert!(report.forced, "{report:?}");
+            assert_eq!(report.status, ExitStatus::Signal(9));
+            assert!(took >= DEADLINES.stop_grace, "killed after {took:?}");
+        }
+        Outcome::Ends(status, _) => assert_eq!((report.status, report.forced), (status, false)),
+        _ => assert_eq!((report.status, report.forced), (ExitStatus::Code(0), false)),
+    }
+}
+
+async fn go_on(plugin: &RunningPlugin, doing: Doing, output: &Counter) {
+    let over = Instant::now() + Duration::from_secs(40);
+    match doing {
+        Doing::Nothing => {}
+        Doing::Flood => {
+            let is_over = || plugin.stderr_tail().iter().any(|line| line.contains("flood is over"));
+            while !is_over() {
+                assert!(Instant::now() < over, "the flood goes on");
+                call(plugin).await.expect("an answer during the flood");
+            }
+        }
+        Doing::Output => {
+            while output.0.load(Ordering::Relaxed) < 256 << 20 {
+                assert!(Instant::now() < over, "{:?}", output.0);
+                tokio::task::yield_now().await;
+            }
+        }
+        Doing::Dial(code) => {
+            let began = Instant::now();
+            let error = plugin.broker().dial(BrokerId(4_000_000)).await;
+            assert_eq!(error.map(drop).expect_err("nobody accepts it").code(), code);
+            assert!(began.elapsed() < DEADLINES.broker + LATE);
+            call(plugin).await.expect("calls go on");
+        }
+    }
+}
+
+/// Runs in a process of its own, started by the test below.
+#[test]
+#[ignore = "shows the fault that the environment names"]
+fn one_fault() {
+    let Some(fault) = std::env::var(SHOWN).ok().and_then(|name| name.parse().ok()) else { return };
+    let own = std::process::id();
+    let before = memory_of(own).expect("its own memory").resident;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(show(fault));
+    // While this process lives, so that it is not its end that cleans up.
+    let dir = std::env::temp_dir();
+    let marker = format!("TMPDIR={}", dir.display());
+    let clean = holds_within(Duration::from_secs(1), || processes_with(&marker).is_empty());
+    assert!(clean, "processes are left: {:?}", processes_with(&marker));
+    let left: Vec<_> = std::fs::read_dir(&dir).expect("a listing").flatten().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    let grown = memory_of(own).expect("its own memory").peak.saturating_sub(before);
+    assert!(grown < MEMORY, "the host grew by {} KiB", grown >> 10);
+}
+
+/// A host process that shows one fault.
+struct Showing {
+    fault: Fault,
+    began: Instant,
+    host: Child,
+    dir: TestDir,
+}
+
+impl Showing {
+    #[allow(clippy::disallowed_methods)] // The host is no plugin.
+    fn start(fault: Fault) -> Self {
+        let dir = TestDir::new();
+        let host = Command::new(std::env::current_exe().expect("its own path"))
+            .args(["--exact", "one_fault", "--ignored", "--nocapture"])
+            .env(SHOWN, fault.as_str())
+            .env("TMPDIR", dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        Self { fault, began: Instant::now(), host, dir }
+    }
+
+    /// What was wrong, if anything.
+    fn end(self) -> Result<Duration, String> {
+        let fault = self.fault;
+        let output = self.host.wait_with_output().map_err(|error| error.to_string())?;
+        let took = self.began.elapsed();
+        let marker = format!("TMPDIR={}", self.dir.path().display());
+        for pid in processes_with(&marker) {
+            outrigger_testing::kill(pid);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || !String::from_utf8_lossy(&output.stdout).contains("1 passed") {
+            return Err(format!("{fault}, after {took:?}: {said}"));
+        }
+        Ok(took)
+    }
+}
+
+#[test]
+fn every_fault_is_reported_in_time_in_bounded_memory_and_leaves_nothing() {
+    let only = std::env::var("OUTRIGGER_TEST_ONLY").ok();
+    let faults = Fault::ALL.iter().copied();
+    let mut left = faults.filter(|fault| only.as_deref().is_none_or(|only| fault.as_str() == only));
+    let next = std::sync::Mutex::new(&mut left);
+    let problems = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let fault = next.lock().expect("no panic").next();
+                    let Some(fault) = fault else { return };
+                    match Showing::start(fault).end() {
+                        Ok(took) => {
+                            let _ = writeln!(io::stderr(), "{fault}: {} ms", took.as_millis());
+                        }
+                        Err(problem) => problems.lock().expect("no panic").push(problem),
+                    }
+                }
+            });
+        }
+    });
+    let problems = problems.into_inner().expect("no panic");
+    assert!(problems.is_empty(), "{} faults:\n{}", problems.len(), problems.join("\n"));
+}

@@ -1,0 +1,470 @@
+//! Measures a bench plugin through our host, and what the kernel alone costs.
+//! It speaks as its Go twin does: one JSON object a line, in and out.
+//!
+//! ```text
+//! bench-host PLUGIN            commands on stdin: {"measure":"grpc.unary.p50","calls":5000,…}
+//! ```
+#![allow(clippy::print_stdout)]
+
+use std::fs::File;
+use std::io::{BufRead, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use outrigger_examples::proto::bench::bench_client::BenchClient;
+use outrigger_examples::proto::bench::bench_host_server::{BenchHost, BenchHostServer};
+use outrigger_examples::proto::bench::{CallbackRequest, Payload, ReadRequest, StreamRequest};
+use outrigger_examples::{Bench, bench_cookie};
+use outrigger_host::{Channel, Launch, PluginSet, RunningPlugin, ServiceSet};
+use serde::{Deserialize, Serialize};
+use tonic::{Request, Response, Status};
+
+/// How much work a measurement is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+struct Work {
+    measure: String,
+    calls: usize,
+    warmup: usize,
+    payload: usize,
+    callers: usize,
+    bytes: u64,
+    chunk: u32,
+    starts: usize,
+    reads: u32,
+    file_size: u64,
+    plugins: usize,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            measure: String::new(),
+            calls: 5000,
+            warmup: 1000,
+            payload: 128,
+            callers: 64,
+            bytes: 1 << 30,
+            chunk: 64 << 10,
+            starts: 20,
+            reads: 5000,
+            file_size: 64 << 20,
+            plugins: 10,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    measure: String,
+    value: f64,
+    unit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match arguments.as_slice() {
+        ["floor-echo", path] => floor::echo(Path::new(path)),
+        ["rss-child", plugin, count] => {
+            let value = runtime.block_on(rss_per_plugin(Path::new(plugin), count.parse()?))?;
+            println!("{value}");
+            Ok(())
+        }
+        [plugin] => serve(&runtime, Path::new(plugin)),
+        _ => bail!("usage: bench-host PLUGIN"),
+    }
+}
+
+fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
+    let mut session = Session { program: program.to_owned(), plain: None, mtls: None };
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let work: Work = serde_json::from_str(&line).context("a command is a JSON object")?;
+        let measured = runtime.block_on(session.measure(&work));
+        let measure = work.measure;
+        let answer = match measured {
+            Ok((value, unit)) => Answer { measure, value, unit, error: None },
+            Err(error) => Answer { measure, value: 0.0, unit: "", error: Some(format!("{error:#}")) },
+        };
+        println!("{}", serde_json::to_string(&answer)?);
+        std::io::stdout().flush()?;
+    }
+    runtime.block_on(session.end());
+    Ok(())
+}
+
+/// Plugins that stay up between measures that are not about starting.
+struct Session {
+    program: PathBuf,
+    plain: Option<RunningPlugin>,
+    mtls: Option<RunningPlugin>,
+}
+
+fn launch(program: &Path, mtls: bool) -> Launch {
+    let launch = Launch::new(program, bench_cookie()).offer(1, PluginSet::new().with::<Bench>("bench"));
+    if mtls { launch.auto_mtls() } else { launch }
+}
+
+impl Session {
+    async fn plugin(&mut self, mtls: bool) -> Result<&RunningPlugin> {
+        let slot = if mtls { &mut self.mtls } else { &mut self.plain };
+        if slot.is_none() {
+            *slot = Some(launch(&self.program, mtls).start().await?);
+        }
+        slot.as_ref().context("just started")
+    }
+
+    async fn client(&mut self, mtls: bool) -> Result<BenchClient<Channel>> {
+        Ok(self.plugin(mtls).await?.dispense::<Bench>("bench")?)
+    }
+
+    async fn end(self) {
+        for plugin in [self.plain, self.mtls].into_iter().flatten() {
+            plugin.stop().await;
+        }
+    }
+
+    async fn measure(&mut self, work: &Work) -> Result<(f64, &'static str)> {
+        Ok(match work.measure.as_str() {
+            "grpc.unary.p50" => (unary(self.client(false).await?, work, 0.5).await?, "us"),
+            "grpc.unary.p99" => (unary(self.client(false).await?, work, 0.99).await?, "us"),
+            "grpc.mtls.unary.p50" => (unary(self.client(true).await?, work, 0.5).await?, "us"),
+            "grpc.calls64" => (concurrent(self.client(false).await?, work).await?, "calls/s"),
+            "grpc.stream.down" => (down(self.client(false).await?, work).await?, "GB/s"),
+            "grpc.stream.up" => (up(self.client(false).await?, work).await?, "GB/s"),
+            "grpc.start" => (self.start(false, work).await?, "ms"),
+            "grpc.mtls.start" => (self.start(true, work).await?, "ms"),
+            "callback.read4k" => {
+                let nanos = self.call_back("read4k", work).await?.0;
+                (percentile(nanos.iter().map(|n| *n as f64 / 1e3).collect(), 0.5), "us")
+            }
+            "callback.stream" => {
+                let (nanos, bytes) = self.call_back("stream", work).await?;
+                (bytes as f64 / nanos.iter().sum::<u64>() as f64, "GB/s")
+            }
+            "rss.plugin" => (self.rss(work).await?, "MiB"),
+            "rss.host.per_plugin" => {
+                let count = work.plugins.to_string();
+                let program = self.program.to_str().context("a text path")?;
+                let text = floor::run_self(&["rss-child", program, &count])?;
+                (text.trim().parse()?, "KiB")
+            }
+            "floor.unary.p50" => (floor::ping_pong(work, 0.5)?, "us"),
+            "floor.unary.p99" => (floor::ping_pong(work, 0.99)?, "us"),
+            "floor.stream" => (floor::copy(work)?, "GB/s"),
+            "floor.start" => (floor::start(&self.program, work)?, "ms"),
+            "floor.read4k" => (floor::pread(work)?, "us"),
+            other => bail!("unknown measure `{other}`"),
+        })
+    }
+
+    async fn start(&self, mtls: bool, work: &Work) -> Result<f64> {
+        let mut times = Vec::new();
+        for _ in 0..work.starts {
+            let begun = Instant::now();
+            let plugin = launch(&self.program, mtls).start().await?;
+            let mut client = plugin.dispense::<Bench>("bench")?;
+            client.echo(Payload::default()).await?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            plugin.stop().await;
+        }
+        Ok(percentile(times, 0.5))
+    }
+
+    async fn call_back(&mut self, kind: &str, work: &Work) -> Result<(Vec<u64>, u64)> {
+        let file = scratch_file(work.file_size)?;
+        let broker = self.plugin(false).await?.broker();
+        let id = broker.next_id();
+        let services = ServiceSet::new().with(BenchHostServer::new(FileServer(Arc::new(file))));
+        let serving = broker.serve(id, services).await?;
+        let request = CallbackRequest {
+            broker_id: id.0,
+            kind: kind.to_owned(),
+            count: work.reads,
+            bytes: work.bytes,
+        };
+        let reply = self.client(false).await?.call_back(request).await?.into_inner();
+        drop(serving);
+        Ok((reply.nanos, reply.bytes))
+    }
+
+    async fn rss(&mut self, work: &Work) -> Result<f64> {
+        let mut client = self.client(false).await?;
+        for _ in 0..work.warmup {
+            client.echo(payload(work)).await?;
+        }
+        let pid = self.plugin(false).await?.pid().context("a pid")?;
+        Ok(resident(&pid.to_string())? / 1024.0)
+    }
+}
+
+fn payload(work: &Work) -> Payload {
+    Payload { data: Bytes::from(vec![7; work.payload]) }
+}
+
+fn percentile(mut values: Vec<f64>, rank: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values.get((last as f64 * rank).round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+async fn unary(mut client: BenchClient<Channel>, work: &Work, rank: f64) -> Result<f64> {
+    let payload = payload(work);
+    for _ in 0..work.warmup {
+        client.echo(payload.clone()).await?;
+    }
+    let mut times = Vec::with_capacity(work.calls);
+    for _ in 0..work.calls {
+        let begun = Instant::now();
+        client.echo(payload.clone()).await?;
+        times.push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(percentile(times, rank))
+}
+
+async fn concurrent(client: BenchClient<Channel>, work: &Work) -> Result<f64> {
+    let each = work.calls * 4 / work.callers;
+    let run = async |count: usize| -> Result<()> {
+        let callers = (0..work.callers).map(|_| {
+            let (mut client, payload) = (client.clone(), payload(work));
+            tokio::spawn(async move {
+                for _ in 0..count {
+                    client.echo(payload.clone()).await?;
+                }
+                Ok::<_, Status>(())
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await??;
+        }
+        Ok(())
+    };
+    run(work.warmup / work.callers).await?;
+    let begun = Instant::now();
+    run(each).await?;
+    Ok((each * work.callers) as f64 / begun.elapsed().as_secs_f64())
+}
+
+async fn down(mut client: BenchClient<Channel>, work: &Work) -> Result<f64> {
+    let begun = Instant::now();
+    let request = StreamRequest { bytes: work.bytes, chunk: work.chunk };
+    let mut parts = client.down(request).await?.into_inner();
+    let mut bytes = 0;
+    while let Some(part) = parts.message().await? {
+        bytes += part.data.len() as u64;
+    }
+    rate(bytes, work.bytes, begun.elapsed())
+}
+
+async fn up(mut client: BenchClient<Channel>, work: &Work) -> Result<f64> {
+    let data = Bytes::from(vec![0; work.chunk as usize]);
+    let parts = work.bytes / u64::from(work.chunk);
+    let begun = Instant::now();
+    let stream = futures_util::stream::iter((0..parts).map(move |_| Payload { data: data.clone() }));
+    let reply = client.up(stream).await?.into_inner();
+    rate(reply.bytes, parts * u64::from(work.chunk), begun.elapsed())
+}
+
+fn rate(bytes: u64, expected: u64, time: Duration) -> Result<f64> {
+    if bytes != expected {
+        bail!("{bytes} bytes arrived, expected {expected}");
+    }
+    Ok(bytes as f64 / 1e9 / time.as_secs_f64())
+}
+
+async fn rss_per_plugin(program: &Path, count: usize) -> Result<f64> {
+    let mut plugins = Vec::new();
+    let mut add = async || -> Result<()> {
+        let plugin = launch(program, false).start().await?;
+        plugin.dispense::<Bench>("bench")?.echo(Payload::default()).await?;
+        plugins.push(plugin);
+        Ok(())
+    };
+    // The first ones pay for what all share.
+    for _ in 0..3 {
+        add().await?;
+    }
+    let before = resident("self")?;
+    for _ in 0..count {
+        add().await?;
+    }
+    let after = resident("self")?;
+    for plugin in plugins {
+        plugin.stop().await;
+    }
+    Ok((after - before) / count as f64)
+}
+
+/// `VmRSS` of a process, in KiB.
+fn resident(pid: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
+
+fn scratch_file(size: u64) -> Result<File> {
+    let path = std::env::temp_dir().join(format!("bench-file-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    let chunk = vec![7; 1 << 20];
+    for _ in 0..size >> 20 {
+        file.write_all(&chunk)?;
+    }
+    Ok(file)
+}
+
+/// Serves a file; a read past its end starts over, so that a stream can be longer.
+struct FileServer(Arc<File>);
+
+#[tonic::async_trait]
+impl BenchHost for FileServer {
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Payload>, Status> {
+        let ReadRequest { offset, length, .. } = request.into_inner();
+        let mut data = vec![0; length.min(1 << 20) as usize];
+        let read = self.0.read_at(&mut data, offset)?;
+        data.truncate(read);
+        Ok(Response::new(Payload { data: data.into() }))
+    }
+
+    type ReadStreamStream = BoxStream<'static, Result<Payload, Status>>;
+
+    async fn read_stream(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<Response<Self::ReadStreamStream>, Status> {
+        let ReadRequest { offset, length, chunk } = request.into_inner();
+        let (file, chunk) = (self.0.clone(), u64::from(chunk.clamp(1, 1 << 20)));
+        let size = file.metadata()?.len();
+        let parts = futures_util::stream::unfold(0, move |done| {
+            let part = chunk.min(length - done);
+            let payload = (part > 0).then(|| {
+                let mut data = vec![0; part as usize];
+                file.read_exact_at(&mut data, (offset + done) % (size - chunk + 1))?;
+                Ok(Payload { data: data.into() })
+            });
+            async move { Some((payload?, done + part)) }
+        });
+        Ok(Response::new(parts.boxed()))
+    }
+}
+
+/// What the kernel alone costs.
+mod floor {
+    use super::*;
+
+    #[allow(clippy::disallowed_methods)] // These are no plugins.
+    fn command(program: &Path) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+
+    pub(super) fn run_self(arguments: &[&str]) -> Result<String> {
+        let output = command(&std::env::current_exe()?).args(arguments).output()?;
+        if !output.status.success() {
+            bail!("the measuring process failed: {}", output.status);
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Answers each message of 128 bytes with itself, until the peer goes.
+    pub(super) fn echo(path: &Path) -> Result<()> {
+        let mut socket = UnixStream::connect(path)?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match socket.read(&mut buffer)? {
+                0 => return Ok(()),
+                // Bulk data is only counted.
+                read if read > 1024 => {}
+                read => socket.write_all(&buffer[..read])?,
+            }
+        }
+    }
+
+    fn with_echo<T>(work: impl FnOnce(&mut UnixStream) -> Result<T>) -> Result<T> {
+        let path = std::env::temp_dir().join(format!("bench-floor-{}", std::process::id()));
+        let listener = UnixListener::bind(&path)?;
+        let mut child = command(&std::env::current_exe()?).arg("floor-echo").arg(&path).spawn()?;
+        let (mut socket, _) = listener.accept()?;
+        std::fs::remove_file(&path)?;
+        let result = work(&mut socket);
+        drop(socket);
+        child.wait()?;
+        result
+    }
+
+    pub(super) fn ping_pong(work: &Work, rank: f64) -> Result<f64> {
+        with_echo(|socket| {
+            let mut message = vec![7; 128];
+            let mut times = Vec::with_capacity(work.calls);
+            for call in 0..work.warmup + work.calls {
+                let begun = Instant::now();
+                socket.write_all(&message)?;
+                socket.read_exact(&mut message)?;
+                if call >= work.warmup {
+                    times.push(begun.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+            Ok(percentile(times, rank))
+        })
+    }
+
+    pub(super) fn copy(work: &Work) -> Result<f64> {
+        with_echo(|socket| {
+            let chunk = vec![7; work.chunk as usize];
+            let begun = Instant::now();
+            for _ in 0..work.bytes / u64::from(work.chunk) {
+                socket.write_all(&chunk)?;
+            }
+            Ok(work.bytes as f64 / 1e9 / begun.elapsed().as_secs_f64())
+        })
+    }
+
+    pub(super) fn start(plugin: &Path, work: &Work) -> Result<f64> {
+        let own = std::env::current_exe()?;
+        let empty = own.with_file_name("bench-empty");
+        if !empty.exists() {
+            bail!("{} is missing (the plugin is {})", empty.display(), plugin.display());
+        }
+        let mut times = Vec::new();
+        for _ in 0..work.starts {
+            let begun = Instant::now();
+            let mut child = command(&empty).spawn()?;
+            let mut path = String::new();
+            std::io::BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut path)?;
+            let mut socket = UnixStream::connect(path.trim())?;
+            socket.write_all(&[7])?;
+            socket.read_exact(&mut [0])?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            child.wait()?;
+        }
+        Ok(percentile(times, 0.5))
+    }
+
+    pub(super) fn pread(work: &Work) -> Result<f64> {
+        let file = scratch_file(work.file_size.min(16 << 20))?;
+        let mut data = vec![0; 4096];
+        let mut times = Vec::new();
+        for read in 0..u64::from(work.reads) {
+            let begun = Instant::now();
+            file.read_exact_at(&mut data, read * 4096 % (16 << 20))?;
+            times.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(percentile(times, 0.5))
+    }
+}

@@ -1,0 +1,119 @@
+//! The Rust plugin that the benchmarks call; its Go twin is under `interop/go`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use outrigger_examples::bench_cookie;
+use outrigger_examples::proto::DESCRIPTORS;
+use outrigger_examples::proto::bench::bench_host_client::BenchHostClient;
+use outrigger_examples::proto::bench::bench_server::{Bench, BenchServer};
+use outrigger_examples::proto::bench::{
+    CallbackReply, CallbackRequest, Payload, ReadRequest, StreamReply, StreamRequest,
+};
+use outrigger_plugin::{BrokerId, Channel, PluginContext, PluginSet, Serve, ServiceSet};
+use tonic::{Request, Response, Status, Streaming};
+
+const READ: u64 = 4096;
+/// The part of the host's file that single reads walk through.
+const SPAN: u64 = 16 << 20;
+const MAX_CHUNK: u32 = 1 << 20;
+const MAX_READS: u32 = 1 << 20;
+const STREAM_PART: u32 = 64 << 10;
+
+struct Work(PluginContext);
+
+#[tonic::async_trait]
+impl Bench for Work {
+    async fn echo(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        Ok(Response::new(request.into_inner()))
+    }
+
+    type DownStream = BoxStream<'static, Result<Payload, Status>>;
+
+    async fn down(
+        &self,
+        request: Request<StreamRequest>,
+    ) -> Result<Response<Self::DownStream>, Status> {
+        let StreamRequest { bytes, chunk } = request.into_inner();
+        if !(1..=MAX_CHUNK).contains(&chunk) {
+            return Err(Status::invalid_argument("the chunk is empty or too large"));
+        }
+        let data = Bytes::from(vec![0; chunk as usize]);
+        let parts = futures_util::stream::unfold(bytes, move |left| {
+            let part = left.min(u64::from(chunk));
+            let payload = (part > 0).then(|| Payload { data: data.slice(..part as usize) });
+            async move { Some((Ok(payload?), left - part)) }
+        });
+        Ok(Response::new(parts.boxed()))
+    }
+
+    async fn up(
+        &self,
+        request: Request<Streaming<Payload>>,
+    ) -> Result<Response<StreamReply>, Status> {
+        let mut parts = request.into_inner();
+        let mut bytes = 0;
+        while let Some(part) = parts.message().await? {
+            bytes += part.data.len() as u64;
+        }
+        Ok(Response::new(StreamReply { bytes }))
+    }
+
+    async fn call_back(
+        &self,
+        request: Request<CallbackRequest>,
+    ) -> Result<Response<CallbackReply>, Status> {
+        let request = request.into_inner();
+        let channel = self.0.broker().connect(BrokerId(request.broker_id)).await?;
+        let host = BenchHostClient::new(channel);
+        let reply = match request.kind.as_str() {
+            "read4k" => read_one_by_one(host, request.count).await,
+            "stream" => read_stream(host, request.bytes).await,
+            _ => Err(Status::invalid_argument("unknown kind")),
+        };
+        reply.map(Response::new)
+    }
+}
+
+async fn read_one_by_one(
+    mut host: BenchHostClient<Channel>,
+    count: u32,
+) -> Result<CallbackReply, Status> {
+    if count > MAX_READS {
+        return Err(Status::invalid_argument("too many reads"));
+    }
+    let mut reply = CallbackReply::default();
+    for read in 0..u64::from(count) {
+        let begun = Instant::now();
+        let request = ReadRequest { offset: read * READ % SPAN, length: READ, chunk: 0 };
+        let payload = host.read(request).await?.into_inner();
+        reply.nanos.push(begun.elapsed().as_nanos() as u64);
+        reply.bytes += payload.data.len() as u64;
+    }
+    Ok(reply)
+}
+
+async fn read_stream(
+    mut host: BenchHostClient<Channel>,
+    bytes: u64,
+) -> Result<CallbackReply, Status> {
+    let begun = Instant::now();
+    let request = ReadRequest { offset: 0, length: bytes, chunk: STREAM_PART };
+    let mut parts = host.read_stream(request).await?.into_inner();
+    let mut reply = CallbackReply::default();
+    while let Some(part) = parts.message().await? {
+        reply.bytes += part.data.len() as u64;
+    }
+    reply.nanos.push(begun.elapsed().as_nanos() as u64);
+    Ok(reply)
+}
+
+fn main() -> ExitCode {
+    let set = PluginSet::new().grpc("bench", |context| {
+        ServiceSet::new().with(BenchServer::new(Work(context.clone()))).describe(DESCRIPTORS)
+    });
+    outrigger_plugin::serve(Serve::new(bench_cookie()).offer(1, set))
+}

@@ -1,0 +1,127 @@
+//! A file lister that colours what it lists: folders, links, programs, files.
+
+use std::process::ExitCode;
+
+use futures_util::StreamExt;
+use outrigger_examples::hosted::{HostLink, chain};
+use outrigger_examples::host_services_cookie;
+use outrigger_examples::proto::DESCRIPTORS;
+use outrigger_examples::proto::filelister::file_lister_server::{FileLister, FileListerServer};
+use outrigger_examples::proto::filelister::{
+    FileListRequest, FileListResponse, HostServiceRequest, HostServiceResponse,
+};
+use outrigger_plugin::{HostError, HostServices, PluginSet, Serve, ServiceSet};
+use outrigger_wire::proto::hostserve::{FileInfo, LstatRequest, ReadlinkRequest};
+use tonic::{Request, Response, Status};
+
+/// How many entries are asked about at the same time.
+const AT_ONCE: usize = 16;
+/// Go's file mode bit of a symbolic link.
+const LINK: u32 = 1 << 27;
+
+struct Lister(HostLink);
+
+/// What there is to colour.
+enum Kind {
+    Folder,
+    Link { target: String },
+    Program { size: i64 },
+    File { size: i64 },
+    /// The host could not tell.
+    Unknown,
+}
+
+impl Kind {
+    async fn of(host: &HostServices, root: &str, path: &str) -> Self {
+        let request = LstatRequest { root_dir: root.into(), path: path.into() };
+        let info = match host.client().lstat(request).await {
+            Ok(reply) => reply.into_inner().info,
+            Err(_) => None,
+        };
+        match info {
+            None => Self::Unknown,
+            Some(info) if info.is_dir => Self::Folder,
+            Some(info) if info.mode & LINK != 0 => {
+                let request = ReadlinkRequest { root_dir: root.into(), path: path.into() };
+                let target = host.client().readlink(request).await;
+                let target = target.map(|reply| reply.into_inner().destination);
+                Self::Link { target: target.unwrap_or_default() }
+            }
+            Some(FileInfo { mode, size, .. }) if mode & 0o111 != 0 => Self::Program { size },
+            Some(FileInfo { size, .. }) => Self::File { size },
+        }
+    }
+
+    fn line(&self, name: &str) -> String {
+        let name = printable(name);
+        match self {
+            Self::Folder => format!("\x1b[1;34m{name}/\x1b[0m"),
+            Self::Link { target } => format!("\x1b[36m{name}\x1b[0m -> {}", printable(target)),
+            Self::Program { size } => format!("\x1b[32m{name}\x1b[0m  {}", size_text(*size)),
+            Self::File { size } => format!("{name}  {}", size_text(*size)),
+            Self::Unknown => format!("\x1b[31m{name}\x1b[0m"),
+        }
+    }
+}
+
+/// A name may hold terminal codes of its own.
+fn printable(name: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    name.chars().map(escaped).collect()
+}
+
+fn size_text(bytes: i64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+async fn entries(host: &HostServices, root: &str, path: &str) -> Result<Vec<String>, HostError> {
+    let entries = host.read_dir(root, path).await?;
+    let lines = futures_util::stream::iter(entries).map(|entry| async move {
+        let kind = Kind::of(host, root, &format!("{path}/{}", entry.name)).await;
+        kind.line(&entry.name)
+    });
+    Ok(lines.buffered(AT_ONCE).collect().await)
+}
+
+#[tonic::async_trait]
+impl FileLister for Lister {
+    async fn establish_host_services(
+        &self,
+        request: Request<HostServiceRequest>,
+    ) -> Result<Response<HostServiceResponse>, Status> {
+        let (client_id, error) = self.0.answer(request.get_ref().host_service).await;
+        Ok(Response::new(HostServiceResponse { client_id, error }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<FileListRequest>,
+    ) -> Result<Response<FileListResponse>, Status> {
+        let FileListRequest { root_dir, path, host_service } = request.into_inner();
+        let host = self.0.services(host_service).await?;
+        let path = if path.is_empty() { "." } else { path.as_str() };
+        let listed = match entries(&host, &root_dir, path).await {
+            Ok(entry) => FileListResponse { entry, error: None },
+            Err(error) => FileListResponse { entry: Vec::new(), error: Some(chain(&error)) },
+        };
+        Ok(Response::new(listed))
+    }
+}
+
+fn main() -> ExitCode {
+    let set = PluginSet::new().grpc("color-lister", |context| {
+        let lister = Lister(HostLink::new(context));
+        ServiceSet::new().with(FileListerServer::new(lister)).describe(DESCRIPTORS)
+    });
+    outrigger_plugin::serve(Serve::new(host_services_cookie()).offer(1, set))
+}

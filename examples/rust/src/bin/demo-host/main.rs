@@ -1,0 +1,176 @@
+//! The host of the demo: it starts the plugins of a folder, offers them its
+//! services, lets each do its work, and stops them all.
+//!
+//! `demo-host [--dir DIR] [--write] [--scratch DIR] [--label NAME=TEXT]… --plugins FOLDER`
+//!
+//! A plugin is `FOLDER/NAME/NAME`: any go-plugin program that serves
+//! `filelister.v1.FileLister` or `hostdemo.v1.HostDemo` with the cookie
+//! `TEST_KEY=TEST_VALUE`. Exit status 0: everything worked; 1: something did
+//! not and the report says what; 2: the command line was wrong.
+
+mod options;
+mod screen;
+mod visit;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use futures_util::future::join_all;
+use outrigger_examples::hosted::chain;
+use outrigger_host::RunningPlugin;
+use outrigger_services::HostServe;
+
+use options::Options;
+use screen::{Screen, count, took};
+use visit::{Found, Guests, Offered};
+
+/// What the host demo reads in pieces.
+const TEXT: &str = include_str!("../../../../frankenstein.txt");
+/// The variables of the host that plugins may read.
+const VARIABLES: [&str; 8] =
+    ["HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "USER"];
+
+fn main() -> ExitCode {
+    let screen = Screen::new();
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(options) => options,
+        Err(problem) => {
+            screen.problem("usage", &problem, [options::USAGE.to_owned()]);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.problem("runtime", &error.to_string(), []);
+            return ExitCode::FAILURE;
+        }
+    };
+    // Outlives the runtime, whose end drops the last of what plugins held.
+    let scratch = Scratch::make(options.scratch.as_deref());
+    let outcome = match &scratch {
+        Ok(scratch) => runtime.block_on(run(&screen, &options, scratch)),
+        Err(error) => Err(anyhow::anyhow!("could not make a place to write in: {error}")),
+    };
+    drop(runtime);
+    drop(scratch);
+    match outcome {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            screen.problem("demo-failed", &chain(error.as_ref()), []);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A directory that goes with its owner: what the host demo may change, and
+/// where the plugins' temporary files are.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(asked: Option<&Path>) -> io::Result<Self> {
+        let scratch = Self(match asked {
+            Some(path) => std::path::absolute(path)?,
+            None => std::env::temp_dir().join(format!("outrigger-demo-{}", std::process::id())),
+        });
+        if asked.is_some() {
+            // An earlier run was interrupted.
+            scratch.clear();
+        }
+        fs::create_dir(&scratch.0)?;
+        fs::create_dir(scratch.granted())?;
+        fs::create_dir(scratch.temporary())?;
+        fs::write(scratch.granted().join("frankenstein.txt"), TEXT)?;
+        Ok(scratch)
+    }
+
+    /// Removes what the demo makes, and nothing else that may be there.
+    fn clear(&self) {
+        // What is in the way is reported when it is made anew.
+        let _ = fs::remove_dir_all(self.granted());
+        let _ = fs::remove_dir_all(self.temporary());
+        let _ = fs::remove_dir(&self.0);
+    }
+
+    fn granted(&self) -> PathBuf {
+        self.0.join("granted")
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.0.join("temporary")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Runs the demo and says how many things went wrong.
+async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<usize> {
+    let began = Instant::now();
+    let listed = HostServe::open(&options.dir)
+        .map_err(anyhow::Error::from)?
+        .read_only(!options.write)
+        .allow_env(VARIABLES)
+        .temp_root(scratch.temporary());
+    let shown = HostServe::open(scratch.granted())?
+        .allow_env(VARIABLES)
+        .temp_root(scratch.temporary());
+    let root = listed.root().path().to_str().context("the directory's name is not UTF-8")?;
+    let offered = Offered { root: root.to_owned(), granted: scratch.granted(), listed, shown };
+    let found = visit::find(&options.plugins)?;
+
+    let rights = if options.write { "plugins may read and change it" } else { "plugins may only read it" };
+    screen.line(&format!("Directory  {} ({rights})", offered.root));
+    screen.line(&format!("Plugins    {}", options.plugins.display()));
+
+    let mut guests = Guests::new(screen, &offered, &options.labels);
+    for plugin in &found {
+        guests.visit(plugin).await;
+    }
+    let visited = guests.leave();
+    let problems = visited.problems + stop(screen, visited.running).await;
+    screen.blank();
+    let all = count(found.len(), "plugin");
+    let after = took(began.elapsed());
+    match problems {
+        0 => screen.line(&screen.good(&format!("{all}: all did their work and stopped, {after} altogether."))),
+        n => screen.line(&screen.bad(&format!("{all}, {}: see above.", count(n, "problem")))),
+    }
+    Ok(problems)
+}
+
+/// Stops all plugins at the same time and says how each ended.
+async fn stop(screen: &Screen, running: Vec<(Found, RunningPlugin)>) -> usize {
+    if running.is_empty() {
+        return 0;
+    }
+    let stops = running.iter().map(|(found, plugin)| async move {
+        let asked = Instant::now();
+        (found, plugin.stop().await, asked.elapsed())
+    });
+    let stops = join_all(stops).await;
+    let width = running.iter().map(|(found, _)| screen::width(&found.name)).max().unwrap_or(0);
+    screen.blank();
+    screen.line(&screen.heading("Stopping"));
+    let mut problems = 0;
+    for (found, report, after) in stops {
+        let clean = report.status.is_success() && !report.forced;
+        problems += usize::from(!clean);
+        let how = match report.forced {
+            true => "did not stop when asked and was killed".to_owned(),
+            false => report.status.to_string(),
+        };
+        let name = screen::printable(&found.name);
+        let line = format!("  {name:width$}  {how} after {}", took(after));
+        screen.line(&if clean { line } else { screen.bad(&line) });
+    }
+    problems
+}

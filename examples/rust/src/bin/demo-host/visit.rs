@@ -1,0 +1,371 @@
+//! What the demo does with one plugin after the other.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use outrigger_examples::hosted::chain;
+use outrigger_examples::proto::filelister::file_lister_client::FileListerClient;
+use outrigger_examples::proto::filelister::{FileListRequest, HostServiceRequest};
+use outrigger_examples::proto::hostdemo::host_demo_client::HostDemoClient;
+use outrigger_examples::proto::hostdemo::{
+    self, CreateDemoReq, EnvDemoReq, GetEnvDemoReq, ReadFrankensteinReq, TempDemoReq,
+};
+use outrigger_examples::{FileLister, HostDemo, host_services_cookie};
+use outrigger_host::{
+    Channel, Deadlines, HostServices, Launch, LaunchError, PluginExited, PluginSet, RunningPlugin,
+    Serving,
+};
+use outrigger_services::HostServe;
+use tonic::{Code, Response, Status};
+
+use crate::screen::{Screen, count, printable, took};
+
+/// How long a program may take to become a plugin.
+const START: Duration = Duration::from_secs(15);
+/// How long a plugin may take for one call.
+const CALL: Duration = Duration::from_secs(20);
+/// The largest answer of a plugin, in bytes.
+const ANSWER: usize = 16 << 20;
+/// How many lines of a listing are shown.
+const ENTRIES: usize = 6;
+/// How many lines of another answer are shown.
+const LINES: usize = 12;
+/// How many lines of the text are shown.
+const TEXT_LINES: usize = 3;
+/// How many plugins are started from one folder.
+const MOST: usize = 100;
+/// How many lines of a failed plugin's stderr are shown.
+const LAST_WORDS: usize = 5;
+
+/// The folder and file that the host demo makes.
+const MADE: (&str, &str) = ("made/on/request", "note.txt");
+
+/// What the host offers.
+pub(crate) struct Offered {
+    /// The directory that is listed.
+    pub(crate) root: String,
+    /// Services over that directory, for listers.
+    pub(crate) listed: HostServe,
+    /// The directory that the host demo works in.
+    pub(crate) granted: PathBuf,
+    /// Services over it.
+    pub(crate) shown: HostServe,
+}
+
+/// A plugin in the folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) program: PathBuf,
+}
+
+/// The plugins of a folder, by name: `NAME/NAME` is the program.
+pub(crate) fn find(folder: &Path) -> Result<Vec<Found>> {
+    let unreadable = || format!("could not look into {}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
+        let Some(file_name) = path.file_name() else { continue };
+        let name = file_name.to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') {
+            found.push(Found { name, program: path.join(file_name) });
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    match found.len() {
+        0 => bail!("{} has no plugins; they are FOLDER/NAME/NAME", folder.display()),
+        1..=MOST => Ok(found),
+        n => bail!("{} has {n} plugins, more than {MOST}", folder.display()),
+    }
+}
+
+/// The plugins that run, and what is said about them.
+pub(crate) struct Guests<'a> {
+    screen: &'a Screen,
+    offered: &'a Offered,
+    labels: &'a BTreeMap<String, String>,
+    running: Vec<(Found, RunningPlugin)>,
+    serving: Vec<Serving>,
+    problems: usize,
+}
+
+/// What is left of the visits.
+pub(crate) struct Visited {
+    pub(crate) running: Vec<(Found, RunningPlugin)>,
+    pub(crate) problems: usize,
+    _serving: Vec<Serving>,
+}
+
+/// Why the visit of a plugin went no further.
+struct Trouble {
+    code: &'static str,
+    text: String,
+    notes: Vec<String>,
+}
+
+impl<'a> Guests<'a> {
+    pub(crate) fn new(
+        screen: &'a Screen,
+        offered: &'a Offered,
+        labels: &'a BTreeMap<String, String>,
+    ) -> Self {
+        Self { screen, offered, labels, running: Vec::new(), serving: Vec::new(), problems: 0 }
+    }
+
+    pub(crate) fn leave(self) -> Visited {
+        Visited { running: self.running, problems: self.problems, _serving: self.serving }
+    }
+
+    /// Starts one plugin, lets it do its work and says what it did.
+    pub(crate) async fn visit(&mut self, found: &Found) {
+        let name = self.screen.heading(&printable(&found.name));
+        let label = match self.labels.get(&found.name) {
+            Some(label) => format!(" ({})", printable(label)),
+            None => String::new(),
+        };
+        self.screen.blank();
+        let set = PluginSet::new().with::<FileLister>("lister").with::<HostDemo>("demo");
+        let started = Launch::new(&found.program, host_services_cookie())
+            .named(&found.name)
+            .offer(1, set)
+            .deadlines(Deadlines { start: START, ..Deadlines::default() })
+            .start()
+            .await;
+        let plugin = match started {
+            Ok(plugin) => plugin,
+            Err(error) => {
+                self.screen.line(&format!("{name}{label} did not start"));
+                return self.report(Trouble::starting(&error));
+            }
+        };
+        let after = took(plugin.timings().total());
+        self.screen.line(&format!("{name}{label} answers after {after}"));
+        if let Err(trouble) = self.talk(&plugin).await {
+            self.report(trouble);
+        }
+        self.running.push((found.clone(), plugin));
+    }
+
+    fn report(&mut self, trouble: Trouble) {
+        self.problems += 1;
+        self.screen.problem(trouble.code, &trouble.text, trouble.notes);
+    }
+
+    /// Finds out what the plugin is by offering it services, as only its own
+    /// kind knows the call.
+    async fn talk(&mut self, plugin: &RunningPlugin) -> Result<(), Trouble> {
+        let mut lister = lister(plugin)?;
+        let id = self.serve(plugin, &self.offered.listed).await?;
+        let offer = HostServiceRequest { host_service: id };
+        match ask(lister.establish_host_services(offer)).await {
+            Ok(reply) => {
+                refused("EstablishHostServices", reply.error)?;
+                // One that has connected already would dial the id in vain.
+                let for_list = if reply.client_id.is_empty() { id } else { 0 };
+                self.list(lister, for_list).await
+            }
+            Err(status) if status.code() == Code::Unimplemented => {
+                let mut demo = demo(plugin)?;
+                let other = self.serve(plugin, &self.offered.shown).await?;
+                let offer = hostdemo::HostServiceRequest { host_service: other };
+                match ask(demo.establish_host_services(offer)).await {
+                    Ok(reply) => {
+                        refused("EstablishHostServices", reply.error)?;
+                        self.show(demo).await;
+                        Ok(())
+                    }
+                    Err(status) if status.code() == Code::Unimplemented => self.list(lister, id).await,
+                    Err(status) => Err(Trouble::calling("EstablishHostServices", &status)),
+                }
+            }
+            Err(status) => Err(Trouble::calling("EstablishHostServices", &status)),
+        }
+    }
+
+    /// Serves `services` to this plugin for as long as it runs.
+    async fn serve(&mut self, plugin: &RunningPlugin, services: &dyn HostServices) -> Result<u32, Trouble> {
+        let serving = plugin.attach(services).await.map_err(|error| Trouble {
+            code: error.code(),
+            text: printable(&chain(&error)),
+            notes: Vec::new(),
+        })?;
+        let id = serving.id().0;
+        self.serving.push(serving);
+        Ok(id)
+    }
+
+    async fn list(&self, mut lister: FileListerClient<Channel>, id: u32) -> Result<(), Trouble> {
+        let request = FileListRequest {
+            root_dir: self.offered.root.clone(),
+            path: ".".into(),
+            host_service: id,
+        };
+        let asked = Instant::now();
+        let listed = match ask(lister.list(request)).await {
+            Ok(listed) => listed,
+            Err(status) if status.code() == Code::Unimplemented => return Err(Trouble::stranger()),
+            Err(status) => return Err(Trouble::calling("List", &status)),
+        };
+        let after = took(asked.elapsed());
+        refused("List", listed.error)?;
+        let through = if id == 0 { " through the host" } else { " and needed no host services" };
+        let entries = count(listed.entry.len(), "entry");
+        self.screen.line(&format!("  listed {entries}{through} in {after}"));
+        for entry in listed.entry.iter().take(ENTRIES) {
+            self.screen.line(&format!("    {}", self.screen.foreign(entry)));
+        }
+        if let Some(more @ 1..) = listed.entry.len().checked_sub(ENTRIES) {
+            self.screen.line(&self.screen.dim(&format!("    … and {more} more")));
+        }
+        Ok(())
+    }
+
+    /// Lets the host demo show each thing it can do; one that fails does not
+    /// keep the others from it.
+    async fn show(&mut self, mut demo: HostDemoClient<Channel>) {
+        let request = GetEnvDemoReq { key: "HOME".into() };
+        let reply = ask(demo.get_env_demo(request)).await.map(|reply| (reply.resp, reply.error));
+        self.demo("GetEnvDemo", reply, LINES);
+
+        let reply = ask(demo.env_demo(EnvDemoReq {})).await.map(|reply| (reply.resp, reply.error));
+        self.demo("EnvDemo", reply, LINES);
+
+        let request = TempDemoReq {
+            pattern: "demo-*".into(),
+            text_to_write: "a note that nobody keeps".into(),
+        };
+        let reply = ask(demo.temp_demo(request)).await.map(|reply| (reply.resp, reply.error));
+        self.demo("TempDemo", reply, LINES);
+
+        let (dir_to_create, file_to_create) = (MADE.0.to_owned(), MADE.1.to_owned());
+        let request = CreateDemoReq { dir_to_create, file_to_create };
+        let reply = ask(demo.create_dir_file_demo(request)).await;
+        self.demo("CreateDirFileDemo", reply.map(|reply| (reply.demo_resp, reply.error)), LINES);
+        let made = self.offered.granted.join(MADE.0).join(MADE.1);
+        if let Ok(made) = std::fs::metadata(made) {
+            self.screen.line(&format!("    the host finds it too: {} bytes", made.len()));
+        }
+
+        let reply = ask(demo.read_frankenstein(ReadFrankensteinReq {})).await;
+        self.demo("ReadFrankenstein", reply.map(|reply| (reply.frank, reply.error)), TEXT_LINES);
+    }
+
+    fn demo(
+        &mut self,
+        name: &'static str,
+        reply: Result<(String, Option<String>), Status>,
+        most: usize,
+    ) {
+        let text = match reply {
+            Ok((_, Some(error))) => return self.report(Trouble::told(name, &error)),
+            Err(status) => return self.report(Trouble::calling(name, &status)),
+            Ok((text, None)) => text,
+        };
+        self.screen.line(&format!("  {name}"));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        for line in lines.iter().take(most) {
+            self.screen.line(&format!("    {}", self.screen.foreign(line)));
+        }
+        match (lines.len().checked_sub(most), lines.last()) {
+            // The last line often says how much there was.
+            (Some(2..), Some(last)) => {
+                let left_out = lines.len() - most - 1;
+                self.screen.line(&self.screen.dim(&format!("    … {left_out} more lines")));
+                self.screen.line(&format!("    {}", self.screen.foreign(last)));
+            }
+            (Some(1), Some(last)) => self.screen.line(&format!("    {}", self.screen.foreign(last))),
+            _ => {}
+        }
+    }
+}
+
+fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
+    let client = plugin.dispense::<FileLister>("lister").map_err(|error| Trouble::internal(&error))?;
+    Ok(client.max_decoding_message_size(ANSWER))
+}
+
+fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
+    let client = plugin.dispense::<HostDemo>("demo").map_err(|error| Trouble::internal(&error))?;
+    Ok(client.max_decoding_message_size(ANSWER))
+}
+
+/// Waits for the answer to one call, but not for ever.
+async fn ask<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(CALL, call).await {
+        Ok(reply) => reply.map(Response::into_inner),
+        Err(_) => {
+            let text = format!("no answer within {} s", CALL.as_secs());
+            Err(Status::deadline_exceeded(text))
+        }
+    }
+}
+
+/// An error inside an answer.
+fn refused(call: &'static str, error: Option<String>) -> Result<(), Trouble> {
+    error.map_or(Ok(()), |error| Err(Trouble::told(call, &error)))
+}
+
+impl Trouble {
+    fn starting(error: &LaunchError) -> Self {
+        let mut notes = Vec::new();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            notes.push(format!("because {}", printable(&cause.to_string())));
+            source = cause.source();
+        }
+        if error.stderr().len() > 1 {
+            notes.extend(last_words(error.stderr()));
+        }
+        notes.extend(error.hint().map(|hint| format!("help: {}", printable(&hint))));
+        Self { code: error.code(), text: printable(&error.to_string()), notes }
+    }
+
+    /// The plugin answered that it did not work.
+    fn told(call: &'static str, error: &str) -> Self {
+        let mut notes = Vec::new();
+        if error.contains("not permitted by the host") {
+            notes.push("help: it asked for more than was granted; to let plugins change what they list, name both `--plugins` and `--dir`".into());
+        }
+        Self {
+            code: "plugin-reported",
+            text: format!("{call} did not work: {}", printable(error)),
+            notes,
+        }
+    }
+
+    /// The call itself failed.
+    fn calling(call: &'static str, status: &Status) -> Self {
+        if let Some(exited) = PluginExited::behind(status) {
+            let text = format!("{call} got no answer: the plugin {}", exited.report.status);
+            let notes = last_words(&exited.report.stderr).collect();
+            return Self { code: exited.code(), text, notes };
+        }
+        let message = printable(status.message());
+        let text = format!("{call} failed with {:?}: {message}", status.code());
+        Self { code: "call-failed", text, notes: Vec::new() }
+    }
+
+    fn stranger() -> Self {
+        Self {
+            code: "unknown-service",
+            text: "it serves neither filelister.v1.FileLister nor hostdemo.v1.HostDemo".into(),
+            notes: vec![
+                "help: `outrigger inspect --cookie TEST_KEY=TEST_VALUE -- PROGRAM` shows what it serves"
+                    .into(),
+            ],
+        }
+    }
+
+    fn internal(error: &dyn std::error::Error) -> Self {
+        Self { code: "internal", text: chain(error), notes: Vec::new() }
+    }
+}
+
+/// The last lines of a stderr, which are escaped already.
+fn last_words(lines: &[String]) -> impl Iterator<Item = String> + '_ {
+    let from = lines.len().saturating_sub(LAST_WORDS);
+    lines[from..].iter().map(|line| format!("stderr: {line}"))
+}

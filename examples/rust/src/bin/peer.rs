@@ -1,0 +1,203 @@
+//! The test service of go-plugin's own tests, for the interop matrix.
+//!
+//! `--tcp` listens on TCP, `--tls` uses the certificates in `OUTRIGGER_TLS_DIR`,
+//! `--print BYTES` prints that much before the host connects, `--cleanup FILE`
+//! writes the file once serving is over, and `--test-mode` serves in go-plugin's
+//! test mode, says where as a line of JSON and ends with stdin. Under the name
+//! `several` the program holds two plugins and its only argument names one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use outrigger_examples::proto::DESCRIPTORS;
+use outrigger_examples::proto::grpctest::ping_pong_client::PingPongClient;
+use outrigger_examples::proto::grpctest::print_kv_request::Value;
+use outrigger_examples::proto::grpctest::test_server::{Test, TestServer};
+use outrigger_examples::proto::grpctest::{
+    BidirectionalRequest, BidirectionalResponse, PanicRequest, PingRequest, PrintKvRequest,
+    PrintKvResponse, PrintStdioRequest, TestRequest, TestResponse,
+};
+use outrigger_examples::tls::{TLS_DIR, static_tls};
+use outrigger_examples::{peer_cookie, ping_pong};
+use outrigger_plugin::{BrokerId, PluginContext, PluginSet, Serve, ServiceSet, serve_for_test};
+use tonic::{Request, Response, Status, Streaming};
+
+struct Peer(PluginContext);
+
+#[tonic::async_trait]
+impl Test for Peer {
+    async fn double(&self, request: Request<TestRequest>) -> Result<Response<TestResponse>, Status> {
+        let output = request.get_ref().input.wrapping_mul(2);
+        Ok(Response::new(TestResponse { output }))
+    }
+
+    async fn print_kv(
+        &self,
+        request: Request<PrintKvRequest>,
+    ) -> Result<Response<PrintKvResponse>, Status> {
+        let PrintKvRequest { key, value } = request.into_inner();
+        // The names of fields are fixed at compile time; this is the one that the hosts send.
+        match (key.as_str(), value) {
+            ("foo", Some(Value::ValueString(foo))) => tracing::info!(foo, "PrintKV called"),
+            ("foo", Some(Value::ValueInt(foo))) => tracing::info!(foo, "PrintKV called"),
+            (key, value) => tracing::info!(key, ?value, "PrintKV called"),
+        }
+        Ok(Response::new(PrintKvResponse {}))
+    }
+
+    async fn bidirectional(
+        &self,
+        request: Request<BidirectionalRequest>,
+    ) -> Result<Response<BidirectionalResponse>, Status> {
+        let broker = self.0.broker();
+        let host = broker.connect(BrokerId(request.get_ref().id)).await?;
+        let pong = PingPongClient::new(host).ping(PingRequest {}).await?.into_inner().msg;
+        if pong != "pong" {
+            return Err(Status::internal(format!("the host answered {pong:?}")));
+        }
+        let id = broker.next_id();
+        broker.serve(id, ping_pong()).await?.detach();
+        Ok(Response::new(BidirectionalResponse { id: id.0 }))
+    }
+
+    type StreamStream = BoxStream<'static, Result<TestResponse, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<TestRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let echo = |received: Result<TestRequest, Status>| {
+            received.map(|request| TestResponse { output: request.input })
+        };
+        Ok(Response::new(request.into_inner().map(echo).boxed()))
+    }
+
+    async fn print_stdio(
+        &self,
+        request: Request<PrintStdioRequest>,
+    ) -> Result<Response<()>, Status> {
+        let PrintStdioRequest { stdout, stderr } = request.into_inner();
+        let printed = print(&stdout).and_then(|()| std::io::stderr().write_all(&stderr));
+        printed.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(()))
+    }
+
+    async fn panic(&self, request: Request<PanicRequest>) -> Result<Response<()>, Status> {
+        panic!("{}", request.into_inner().message)
+    }
+}
+
+fn print(bytes: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+#[derive(Default)]
+struct Arguments {
+    tcp: bool,
+    tls: bool,
+    test_mode: bool,
+    print: usize,
+    cleanup: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let mut parsed = Self::default();
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--tcp" => parsed.tcp = true,
+                "--tls" => parsed.tls = true,
+                "--test-mode" => parsed.test_mode = true,
+                "--print" => parsed.print = value()?.parse()?,
+                "--cleanup" => parsed.cleanup = Some(value()?.into()),
+                unknown => bail!("unknown argument `{unknown}`"),
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn plugin(&self) -> Result<Serve> {
+        let early = self.print;
+        let set = PluginSet::new().grpc("test", move |context| {
+            if let Err(error) = print(&vec![b'.'; early]) {
+                tracing::error!(%error, "could not print");
+            }
+            ServiceSet::new().with(TestServer::new(Peer(context.clone()))).describe(DESCRIPTORS)
+        });
+        let mut plugin = Serve::new(peer_cookie()).offer(1, set.clone()).offer(2, set);
+        if self.tcp {
+            plugin = plugin.tcp();
+        }
+        if self.tls {
+            let dir = std::env::var_os(TLS_DIR).with_context(|| format!("{TLS_DIR} is not set"))?;
+            plugin = plugin.tls(static_tls(Path::new(&dir))?);
+        }
+        Ok(plugin)
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let plugin = arguments.plugin()?;
+    if arguments.test_mode {
+        return test_mode(plugin).map(|()| ExitCode::SUCCESS);
+    }
+    let code = outrigger_plugin::serve(plugin);
+    if let Some(file) = &arguments.cleanup {
+        std::fs::write(file, "cleaned up\n")?;
+    }
+    Ok(code)
+}
+
+fn test_mode(plugin: Serve) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let running = serve_for_test(plugin, false).await?;
+        let at = serde_json::json!({
+            "protocol": running.transport.to_string(),
+            "version": running.version.0,
+            "network": running.address.network.to_string(),
+            "address": running.address.text,
+            "pid": running.pid,
+            "test": true,
+        });
+        print(format!("{at}\n").as_bytes())?;
+        let stdin = tokio::task::spawn_blocking(|| {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
+        });
+        stdin.await??;
+        running.stop().await;
+        print(b"stopped\n")?;
+        Ok(())
+    })
+}
+
+/// The plugins that a program called `several` holds.
+fn several() -> Result<ExitCode> {
+    let plugin = || Arguments::default().plugin();
+    Ok(outrigger_plugin::serve_by_argument([("first", plugin()?), ("second", plugin()?)]))
+}
+
+fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let done = if name.is_some_and(|name| name.ends_with("several")) {
+        several()
+    } else {
+        Arguments::parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments))
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody listens to a plugin that could not even read its arguments, except here.
+            let _ = writeln!(std::io::stderr(), "peer: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The table of cases. A name says the behaviour.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::peers::Peers;
+
+/// One pairing of a host and a plugin.
+pub(super) struct Case {
+    pub(super) name: String,
+    /// Its row and column in the table of results.
+    pub(super) row: String,
+    pub(super) place: Place,
+    pub(super) work: Work,
+}
+
+/// A column of the table of results.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Place {
+    Mode(Mode),
+    Single,
+}
+
+impl Place {
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Mode(Mode { mux: false, auto_mtls: false }) => "plain",
+            Self::Mode(Mode { mux: false, auto_mtls: true }) => "AutoMTLS",
+            Self::Mode(Mode { mux: true, auto_mtls: false }) => "mux",
+            Self::Mode(Mode { mux: true, auto_mtls: true }) => "mux + AutoMTLS",
+            Self::Single => "one behaviour each",
+        }
+    }
+}
+
+pub(super) const COLUMNS: [Place; 5] = [
+    Place::Mode(MODES[0]),
+    Place::Mode(MODES[1]),
+    Place::Mode(MODES[2]),
+    Place::Mode(MODES[3]),
+    Place::Single,
+];
+
+pub(super) enum Work {
+    Run(Run),
+    /// The pairing does not exist.
+    NotApplicable(&'static str),
+    /// A language is missing on this machine.
+    Missing(String),
+}
+
+pub(super) struct Run {
+    pub(super) host: PathBuf,
+    pub(super) flags: Vec<OsString>,
+    pub(super) program: Vec<OsString>,
+    pub(super) expect: Vec<Expect>,
+}
+
+/// What the host's report must say besides that all went well.
+#[derive(Clone)]
+pub(super) enum Expect {
+    Field(&'static str, Value),
+    /// No warning and no error in the host's log.
+    Quiet,
+    PortBetween(u16, u16),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Language {
+    Rust,
+    Go,
+    Python,
+}
+
+impl Language {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::Go => "go",
+            Self::Python => "python",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::Go => "Go",
+            Self::Python => "Python",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Socket {
+    Unix,
+    Tcp,
+}
+
+/// How the two sides agree to connect.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Mode {
+    mux: bool,
+    auto_mtls: bool,
+}
+
+const PLAIN: Mode = Mode { mux: false, auto_mtls: false };
+const MUX: Mode = Mode { mux: true, auto_mtls: false };
+const MODES: [Mode; 4] = [
+    PLAIN,
+    Mode { mux: false, auto_mtls: true },
+    MUX,
+    Mode { mux: true, auto_mtls: true },
+];
+
+#[derive(Clone, Copy)]
+enum Service {
+    Kv,
+    Counter,
+    Streaming,
+    Negotiated,
+    Grpctest,
+}
+
+const SERVICES: [Service; 5] =
+    [Service::Kv, Service::Counter, Service::Streaming, Service::Negotiated, Service::Grpctest];
+
+impl Service {
+    /// What a host does with `plugin`.
+    fn deed(self, plugin: &str) -> String {
+        match self {
+            Self::Kv => format!("stores_and_reads_values_in_{plugin}"),
+            Self::Counter => format!("adds_for_{plugin}"),
+            Self::Streaming => format!("streams_both_ways_with_{plugin}"),
+            Self::Negotiated => format!("agrees_on_version_3_with_{plugin}"),
+            Self::Grpctest => format!("calls_back_and_forth_with_{plugin}"),
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Kv => &["--service", "kv"],
+            Self::Counter => &["--service", "counter"],
+            Self::Streaming => &["--service", "streamer"],
+            Self::Negotiated => &["--service", "kv", "--scenario", "negotiated", "--versions", "2,3"],
+            Self::Grpctest => &["--service", "grpctest"],
+        }
+    }
+
+    fn version(self) -> u32 {
+        match self {
+            Self::Negotiated => 3,
+            Self::Kv | Self::Counter | Self::Streaming | Self::Grpctest => 1,
+        }
+    }
+
+    /// The program and its arguments.
+    fn plugin(self, language: Language) -> &'static [&'static str] {
+        match (self, language) {
+            (Self::Kv, _) | (Self::Negotiated, Language::Rust | Language::Python) => &["kv"],
+            (Self::Negotiated, Language::Go) => &["kv", "negotiated"],
+            (Self::Counter, _) => &["counter"],
+            (Self::Streaming, _) => &["streamer"],
+            (Self::Grpctest, Language::Rust | Language::Python) => &["peer"],
+            (Self::Grpctest, Language::Go) => &["helper", "test-grpc"],
+        }
+    }
+}
+
+pub(super) fn all(peers: &Peers) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for host in [Language::Rust, Language::Go] {
+        for plugin in [Language::Rust, Language::Go] {
+            for socket in [Socket::Unix, Socket::Tcp] {
+                for mode in MODES {
+                    let pairing = Pairing { peers, host, plugin, socket, mode };
+                    cases.extend(SERVICES.map(|service| pairing.case(service)));
+                }
+            }
+        }
+    }
+    cases.extend(listers(peers));
+    cases.extend(singles(peers));
+    cases
+}
+
+struct Pairing<'a> {
+    peers: &'a Peers,
+    host: Language,
+    plugin: Language,
+    socket: Socket,
+    mode: Mode,
+}
+
+impl Pairing<'_> {
+    fn case(&self, service: Service) -> Case {
+        let plugin = format!("a_{}_plugin", self.plugin.word());
+        let way = match (self.socket, self.mode.mux) {
+            (Socket::Unix, false) => "",
+            (Socket::Unix, true) => "_over_mux",
+            (Socket::Tcp, false) => "_over_tcp",
+            (Socket::Tcp, true) => "_over_tcp_and_mux",
+        };
+        let tls = if self.mode.auto_mtls { "_with_auto_mtls" } else { "" };
+        let name = format!("a_{}_host_{}{way}{tls}", self.host.word(), service.deed(&plugin));
+        let place = Place::Mode(self.mode);
+        Case { name, row: row(self.host, self.plugin, self.socket), place, work: self.work(service) }
+    }
+
+    fn work(&self, service: Service) -> Work {
+        if (self.plugin, self.socket) == (Language::Go, Socket::Tcp) {
+            return Work::NotApplicable("not applicable: Go plugins listen on unix sockets only");
+        }
+        let mut flags: Vec<&str> = service.flags().to_vec();
+        flags.extend(self.mode.mux.then_some("--mux"));
+        flags.extend(self.mode.auto_mtls.then_some("--auto-mtls"));
+        let mut plugin = service.plugin(self.plugin).to_vec();
+        if self.socket == Socket::Tcp {
+            plugin.push("--tcp");
+        }
+        let network = match self.socket {
+            Socket::Unix => "unix",
+            Socket::Tcp => "tcp",
+        };
+        let expect = [
+            Expect::Quiet,
+            Expect::Field("protocol", json!("grpc")),
+            Expect::Field("address_network", json!(network)),
+            Expect::Field("negotiated_version", json!(service.version())),
+        ];
+        work(self.peers, self.host, self.plugin, &flags, &plugin, &expect)
+    }
+}
+
+fn row(host: Language, plugin: Language, socket: Socket) -> String {
+    let socket = match socket {
+        Socket::Unix => "unix",
+        Socket::Tcp => "TCP",
+    };
+    format!("{} host, {} plugin, {socket}", host.title(), plugin.title())
+}
+
+fn work(
+    peers: &Peers,
+    host: Language,
+    plugin: Language,
+    flags: &[&str],
+    program: &[&str],
+    expect: &[Expect],
+) -> Work {
+    let found = || -> Result<Run, String> {
+        let host_program = match host {
+            Language::Rust => peers.rust("interop-host"),
+            Language::Go | Language::Python => peers.go("host")?,
+        };
+        let mut command: Vec<OsString> = Vec::new();
+        let (name, arguments) = program.split_first().unwrap_or((&"", &[]));
+        match plugin {
+            Language::Rust => command.push(peers.rust(name).into()),
+            Language::Go => command.push(peers.go(name)?.into()),
+            Language::Python => {
+                command.push(peers.python()?.into());
+                command.push(peers.root.join("examples/python").join(name).into());
+            }
+        }
+        command.extend(arguments.iter().map(OsString::from));
+        let mut flags: Vec<OsString> = flags.iter().map(OsString::from).collect();
+        // Go plugins leave the socket of a multiplexed connection behind, in the Go host's own directory.
+        if plugin != Language::Go {
+            flags.push("--forbid-leftovers".into());
+        }
+        Ok(Run { host: host_program, flags, program: command, expect: expect.to_vec() })
+    };
+    match found() {
+        Ok(run) => Work::Run(run),
+        Err(missing) => Work::Missing(missing),
+    }
+}
+
+/// Plugins that list through the services of their host.
+fn listers(peers: &Peers) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for host in [Language::Rust, Language::Go] {
+        let listers: [(Language, Socket, &[&str]); 5] = [
+            (Language::Python, Socket::Unix, &["lister.py", "unix"]),
+            (Language::Python, Socket::Tcp, &["lister.py", "tcp"]),
+            (Language::Go, Socket::Unix, &["lister"]),
+            (Language::Rust, Socket::Unix, &["filelister"]),
+            (Language::Rust, Socket::Unix, &["colorlister"]),
+        ];
+        for (plugin, socket, program) in listers {
+            let which = if program[0] == "colorlister" { "colouring_" } else { "" };
+            let way = if socket == Socket::Tcp { "_over_tcp" } else { "" };
+            let (h, p) = (host.word(), plugin.word());
+            cases.push(Case {
+                name: format!("a_{h}_host_offers_a_directory_to_a_{which}{p}_lister{way}"),
+                row: row(host, plugin, socket),
+                place: if plugin == Language::Python { COLUMNS[0] } else { Place::Single },
+                work: work(peers, host, plugin, &["--service", "filelister"], program, &[Expect::Quiet]),
+            });
+        }
+    }
+    cases
+}
+
+/// Pairs in which one behaviour is looked at.
+fn singles(peers: &Peers) -> Vec<Case> {
+    let tls = peers.tls.display().to_string();
+    let mut cases = both_ways(peers, &tls);
+    cases.extend(go_host_singles(peers));
+    cases
+}
+
+/// A Rust host with a Go plugin, and a Go host with a Rust plugin.
+fn both_ways(peers: &Peers, tls: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (host, plugin) in [(Language::Rust, Language::Go), (Language::Go, Language::Rust)] {
+        let (h, p) = (host.word(), plugin.word());
+        let peer = Service::Grpctest.plugin(plugin);
+        let peer_tls: &[&str] = match plugin {
+            Language::Go => &["helper", "test-grpc-tls"],
+            Language::Rust | Language::Python => &["peer", "--tls"],
+        };
+        let mut add = |deed: String, flags: &[&str], program: &[&str]| {
+            cases.push(Case {
+                name: format!("a_{h}_host_{deed}"),
+                row: row(host, plugin, Socket::Unix),
+                place: Place::Single,
+                work: work(peers, host, plugin, flags, program, &[]),
+            });
+        };
+        let test = |scenario| ["--service", "grpctest", "--scenario", scenario];
+        for (suffix, mux) in [("", None), ("_over_mux", Some("--mux"))] {
+            let with = |flags: &[&'static str]| -> Vec<&'static str> {
+                flags.iter().copied().chain(mux).collect()
+            };
+            let flags = with(&["--service", "counter", "--scenario", "counter-callers"]);
+            add(format!("adds_for_16_callers_of_a_{p}_plugin{suffix}"), &flags, &["counter"]);
+            let flags = with(&test("bidirectional-many"));
+            add(format!("calls_back_and_forth_50_times_with_a_{p}_plugin{suffix}"), &flags, peer);
+        }
+        add(format!("shares_one_authority_with_a_{p}_plugin"),
+            &["--service", "grpctest", "--tls-dir", tls], peer_tls);
+        add(format!("logs_the_panic_of_a_{p}_plugin_as_errors"), &test("panic"), peer);
+        add(format!("reads_5_mib_from_a_{p}_plugin"),
+            &["--service", "kv", "--scenario", "kv-large"], &["kv"]);
+        add(format!("joins_and_ends_a_running_{p}_plugin"),
+            &["--service", "kv", "--scenario", "reattach"], &["kv"]);
+        add(format!("starts_a_{p}_plugin_with_the_right_checksum"),
+            &["--service", "kv", "--scenario", "checksum-right"], &["kv"]);
+        add(format!("does_not_start_a_{p}_plugin_with_another_checksum"),
+            &["--service", "kv", "--scenario", "checksum-wrong"], &["kv"]);
+    }
+    cases.push(Case {
+        name: "a_rust_host_tolerates_a_go_plugin_that_omits_its_response".into(),
+        row: row(Language::Rust, Language::Go, Socket::Unix),
+        place: Place::Single,
+        work: work(peers, Language::Rust, Language::Go, &["--service", "streamer"],
+            &["streamer", "omit-write-response"], &[]),
+    });
+    cases
+}
+
+/// What a Go host must find in a Rust plugin.
+fn go_host_singles(peers: &Peers) -> Vec<Case> {
+    const NO_COMMON: &str = "incompatible API version with plugin. Plugin version: 1, Client versions: [7]";
+    let version = |number: u32| Expect::Field("negotiated_version", json!(number));
+    let table: Vec<(&str, Vec<&str>, Vec<&str>, Vec<Expect>)> = vec![
+        ("a_rust_plugin_takes_the_highest_version_of_its_go_host",
+            vec!["--service", "grpctest", "--versions", "1,2"], vec!["peer"], vec![version(2)]),
+        ("a_rust_plugin_takes_the_only_version_of_its_go_host",
+            vec!["--service", "grpctest", "--versions", "1"], vec!["peer"], vec![version(1)]),
+        ("a_rust_plugin_without_a_common_version_names_its_lowest",
+            vec!["--service", "grpctest", "--versions", "7", "--expect-start-error", NO_COMMON],
+            vec!["peer"], vec![]),
+        ("a_rust_plugin_describes_its_services_to_a_go_host",
+            vec!["--service", "kv", "--scenario", "reflection"], vec!["kv"], vec![]),
+        ("a_rust_plugin_describes_its_services_to_a_go_host_over_mux",
+            vec!["--service", "kv", "--scenario", "reflection", "--mux"], vec!["kv"], vec![]),
+        ("a_rust_plugin_ends_when_its_go_host_asks_six_times",
+            vec!["--service", "kv", "--scenario", "kill"], vec!["kv"], vec![Expect::Quiet]),
+        ("a_rust_plugin_ends_when_its_go_host_asks_six_times_over_mux",
+            vec!["--service", "kv", "--scenario", "kill", "--mux"], vec!["kv"], vec![Expect::Quiet]),
+        ("a_rust_plugin_ends_when_its_go_host_never_called_it",
+            vec!["--service", "kv", "--scenario", "kill-before-client"], vec!["kv"], vec![Expect::Quiet]),
+        ("a_killed_rust_plugin_is_missed_by_its_go_host",
+            vec!["--service", "kv", "--scenario", "crash"], vec!["kv"], vec![]),
+        ("a_rust_plugin_ignores_interrupts",
+            vec!["--service", "kv", "--scenario", "sigint,kv"], vec!["kv"], vec![Expect::Quiet]),
+        ("a_rust_plugin_streams_to_a_go_host_with_small_messages",
+            vec!["--service", "streamer", "--max-message", "1000"], vec!["streamer"], vec![Expect::Quiet]),
+        ("a_rust_plugin_that_prints_a_mebibyte_early_is_not_held_up",
+            vec!["--service", "grpctest", "--scenario", "double"], vec!["peer", "--print", "1048576"],
+            vec![Expect::Quiet]),
+        ("a_rust_plugin_logs_structured_lines_for_a_go_host",
+            vec!["--service", "grpctest", "--scenario", "printkv,log-levels"], vec!["peer"],
+            vec![Expect::Quiet]),
+        ("a_rust_plugin_logs_its_panic_at_error_level",
+            vec!["--service", "grpctest", "--scenario", "panic", "--log-level", "error",
+                "--min-panic-lines", "11"],
+            vec!["peer"], vec![]),
+        ("a_rust_plugin_serves_a_go_host_with_a_runner",
+            vec!["--service", "grpctest", "--runner"], vec!["peer"], vec![Expect::Quiet]),
+        ("a_rust_plugin_listens_within_the_port_range_of_its_go_host",
+            vec!["--service", "grpctest", "--min-port", "21000", "--max-port", "21999"],
+            vec!["peer", "--tcp"], vec![Expect::PortBetween(21000, 21999), Expect::Quiet]),
+    ];
+    table
+        .into_iter()
+        .map(|(name, flags, program, expect)| Case {
+            name: name.to_owned(),
+            row: row(Language::Go, Language::Rust, Socket::Unix),
+            place: Place::Single,
+            work: work(peers, Language::Go, Language::Rust, &flags, &program, &expect),
+        })
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask test`: everything that must hold, on a machine with Rust, Go and Python.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{codegen, tidy, tools};
+
+/// What later steps learn from earlier ones.
+struct Run<'a> {
+    root: &'a Path,
+    skipped: Vec<String>,
+}
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let mut run = Run { root, skipped: Vec::new() };
+    let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let peers = run.peers(strict)?;
+    step("tidy", || tidy::run(root))?;
+    step("formatting", || tools::cargo(root, &["fmt", "--all", "--check"]))?;
+    step("generated code", || codegen::run(root, true))?;
+    step("clippy", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        tools::cargo(root, &arguments)
+    })?;
+    step("tests", || run.tests(peers.as_deref()))?;
+    step("cargo-deny", || run.deny(strict))?;
+    for skipped in &run.skipped {
+        println!("skipped: {skipped}");
+    }
+    println!("all steps passed");
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("── {name}");
+    let begun = Instant::now();
+    work()?;
+    println!("── {name}: {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+impl Run<'_> {
+    /// Builds the Go peers. A missing language is said, and fails where it must not be missing.
+    fn peers(&mut self, strict: bool) -> Result<Option<PathBuf>> {
+        let go = tools::go_version();
+        for (missing, language) in [
+            (go.is_none(), "Go 1.25 or newer"),
+            (tools::python_version().is_none(), "Python 3.10 or newer"),
+        ] {
+            if missing && strict {
+                bail!("{language} is missing, and CI=true asks for every peer");
+            }
+            if missing {
+                self.skipped.push(format!("every test with a peer that needs {language}"));
+            }
+        }
+        go.map(|_| tools::build_go_peers(self.root)).transpose()
+    }
+
+    fn tests(&self, peers: Option<&Path>) -> Result<()> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = tools::command(cargo);
+        command
+            .args(["test", "--workspace", "--quiet", "--no-fail-fast"])
+            .env("INSTA_UPDATE", "no")
+            .current_dir(self.root);
+        if let Some(peers) = peers {
+            command.env("OUTRIGGER_GO_PEERS", peers);
+        }
+        tools::run(&mut command)
+    }
+
+    fn deny(&mut self, strict: bool) -> Result<()> {
+        if tools::output("cargo", &["deny", "--version"]).is_none() {
+            println!("installing cargo-deny");
+            if let Err(error) = tools::cargo(self.root, &["install", "--locked", "--quiet", "cargo-deny"]) {
+                if strict {
+                    return Err(error);
+                }
+                self.skipped.push(format!("cargo-deny, which could not be installed: {error}"));
+                return Ok(());
+            }
+        }
+        // The list of advisories is on a server of its own that not every machine reaches.
+        let offline = ["deny", "--all-features", "check", "bans", "licenses", "sources"];
+        tools::cargo(self.root, &offline)?;
+        let fetch = tools::command("cargo")
+            .args(["deny", "fetch", "db"])
+            .current_dir(self.root)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !fetch {
+            self.skipped.push("advisories: their list could not be fetched".into());
+            return Ok(());
+        }
+        tools::cargo(self.root, &["deny", "--all-features", "check", "advisories"])
+    }
+}
