@@ -46,7 +46,29 @@ struct Places {
     plugins: PathBuf,
 }
 
+/// Shows the demo; ends the process with status 1 when something in it failed.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    let shown = match show(root, options) {
+        Ok(shown) => shown,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Shown::Failed
+        }
+    };
+    match shown {
+        Shown::Well => Ok(()),
+        // What went wrong has been said already.
+        Shown::Failed => std::process::exit(1),
+    }
+}
+
+/// How a demo went.
+enum Shown {
+    Well,
+    Failed,
+}
+
+fn show(root: &Path, options: &Options) -> Result<Shown> {
     let dir = folder(options.dir.as_deref().unwrap_or(root))?;
     let plugins = options.plugins.as_deref().map(folder).transpose()?;
     let demo = std::path::absolute(tools::target(root))?.join("demo");
@@ -70,11 +92,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         host.args(["--label", &format!("{GO}=Go"), "--label", &format!("{PYTHON}=Python")]);
     }
     let status = host.status().with_context(|| format!("running {HOST}"))?;
-    if !status.success() {
-        // Its report has said why.
-        std::process::exit(status.code().unwrap_or(1));
-    }
-    Ok(())
+    Ok(if status.success() { Shown::Well } else { Shown::Failed })
 }
 
 fn folder(path: &Path) -> Result<PathBuf> {
@@ -221,12 +239,9 @@ impl Places {
         if let Err(left_out) = self.environment(&source.join("requirements.txt"), &version)? {
             return Ok(Err(left_out));
         }
-        // The shell becomes Python: nothing stands between host and plugin. What
-        // Python compiles stays out of the sources.
+        // The shell becomes Python: nothing stands between host and plugin.
         let script = [
-            &b"#!/bin/sh\nPYTHONPYCACHEPREFIX="[..],
-            &quoted(&self.demo.join("pycache")),
-            b"\nexport PYTHONPYCACHEPREFIX\nexec ",
+            &b"#!/bin/sh\nexec "[..],
             &quoted(&self.venv().join("bin/python")),
             b" ",
             &quoted(&source.join("lister.py")),

@@ -686,5 +686,7 @@ async fn connect_to(
     };
     let stream = security.connect(stream).await?;
     let options = ChannelOptions { fate, connect_timeout: limit, ..ChannelOptions::default() };
-    Ok((Channel::connect(stream, options).await?, session))
+    let channel = Channel::connect(stream, options).await?;
+    channel.answered().await?;
+    Ok((channel, session))
 }

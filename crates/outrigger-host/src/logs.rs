@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_wire::Excerpt;
+use outrigger_wire::{EXCERPT_LIMIT, Excerpt};
 use outrigger_wire::logs::{Entry, Level, LineSplitter, Piece, Record, StderrClassifier};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -13,21 +13,34 @@ const TAIL_LINES: usize = 20;
 /// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
 
-/// The last lines of a plugin's stderr, escaped and cut.
+/// How much of such a line is kept, in bytes: more than an excerpt shows.
+const TAIL_LINE: usize = EXCERPT_LIMIT + 8;
+
+/// The last lines of a plugin's stderr. They are escaped and cut when somebody
+/// asks for them, because most are never asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tail(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Tail(Arc<Mutex<VecDeque<Kept>>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    head: Vec<u8>,
+    length: usize,
+}
 
 impl Tail {
     fn push(&self, line: &[u8]) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == TAIL_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(Excerpt::new(line).to_string());
+        let oldest = if lines.len() == TAIL_LINES { lines.pop_front() } else { None };
+        let mut kept = oldest.unwrap_or_default();
+        kept.head.clear();
+        kept.head.extend_from_slice(&line[..line.len().min(TAIL_LINE)]);
+        kept.length = line.len();
+        lines.push_back(kept);
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|kept| Excerpt::beginning(&kept.head, kept.length).to_string()).collect()
     }
 }
 

@@ -358,6 +358,7 @@ impl Showing {
             .args(["--exact", "one_fault", "--ignored", "--nocapture"])
             .env(SHOWN, fault.as_str())
             .env("TMPDIR", dir.path())
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -15,11 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::fate::Fate;
+use crate::greeting::{Greeting, Greeted, Listening};
 use crate::stream::Stream;
 use crate::task::OwnedTask;
 
@@ -122,6 +124,8 @@ struct Shared {
     authority: Authority,
     fate: Fate,
     gone: CancellationToken,
+    greeting: watch::Receiver<Greeting>,
+    connect_timeout: Duration,
     _connection: OwnedTask,
 }
 
@@ -142,6 +146,7 @@ impl Channel {
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER);
+        let (stream, greeting) = Listening::to(stream);
         let handshake = builder.handshake(TokioIo::new(stream));
         let (send, connection) = tokio::time::timeout(options.connect_timeout, handshake)
             .await
@@ -155,9 +160,39 @@ impl Channel {
             }
             over.cancel();
         });
-        let shared =
-            Shared { authority: options.authority, fate: options.fate, gone, _connection: connection };
+        let shared = Shared {
+            authority: options.authority,
+            fate: options.fate,
+            gone,
+            greeting,
+            connect_timeout: options.connect_timeout,
+            _connection: connection,
+        };
         Ok(Self { send, shared: Arc::new(shared) })
+    }
+
+    /// Waits until the peer has shown that it speaks HTTP/2. Calls need not
+    /// wait for that; one to a peer that says nothing never ends by itself.
+    ///
+    /// # Errors
+    /// [`ConnectError::Http2`] when the peer speaks something else or closes
+    /// the connection, [`ConnectError::TimedOut`] when it says nothing.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn answered(&self) -> Result<(), ConnectError> {
+        let mut greeting = self.shared.greeting.clone();
+        let limit = self.shared.connect_timeout;
+        let told = greeting.wait_for(|greeting| !matches!(greeting, Greeting::Awaited));
+        match tokio::time::timeout(limit, told).await {
+            Err(_) => Err(ConnectError::TimedOut(limit)),
+            // The listening end goes with the connection.
+            Ok(Err(_)) => Err(ConnectError::Http2(Greeted::Closed.into())),
+            Ok(Ok(greeting)) => match &*greeting {
+                Greeting::Awaited | Greeting::Settings => Ok(()),
+                Greeting::Other(other) => Err(ConnectError::Http2(other.clone().into())),
+            },
+        }
     }
 
     /// Whether the connection is gone.

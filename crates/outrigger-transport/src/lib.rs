@@ -12,6 +12,7 @@
 mod broker;
 mod channel;
 mod fate;
+mod greeting;
 pub mod health;
 mod identity;
 pub mod proto;

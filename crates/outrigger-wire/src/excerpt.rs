@@ -34,6 +34,21 @@ impl Excerpt {
         }
     }
 
+    /// Renders the beginning of `length` bytes of which only `head` was kept.
+    /// A head of more than [`EXCERPT_LIMIT`] bytes gives the same as all bytes.
+    ///
+    /// ```
+    /// use outrigger_wire::Excerpt;
+    ///
+    /// let whole = [b'a'; 200];
+    /// assert_eq!(Excerpt::beginning(&whole[..121], 200), Excerpt::new(&whole));
+    /// ```
+    pub fn beginning(head: &[u8], length: usize) -> Excerpt {
+        let mut excerpt = Excerpt::new(head);
+        excerpt.omitted += length.saturating_sub(head.len());
+        excerpt
+    }
+
     /// How many bytes of the observed text are not shown.
     pub fn omitted(&self) -> usize {
         self.omitted

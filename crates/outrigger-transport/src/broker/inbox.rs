@@ -14,6 +14,8 @@ use super::BrokerErrorKind;
 pub(super) const KEEP: Duration = Duration::from_secs(5);
 /// Ids that a peer may announce without anyone dialling them.
 pub(super) const MAX_PENDING: usize = 1024;
+/// How often a full inbox is looked through at most.
+const SWEEP: Duration = Duration::from_millis(100);
 /// Ids whose end is remembered, to explain a late dial.
 const MAX_REMEMBERED: usize = 256;
 
@@ -43,6 +45,8 @@ struct Slot {
 struct State {
     slots: HashMap<BrokerId, Slot>,
     ended: VecDeque<(BrokerId, End)>,
+    /// When a full inbox was last looked through, which is not free.
+    swept: Option<Instant>,
 }
 
 #[derive(Default, Debug)]
@@ -79,7 +83,9 @@ impl Inbox {
     pub(super) fn put(&self, id: BrokerId, arrival: Arrival) {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.slots.len() >= MAX_PENDING {
+        let due = state.swept.is_none_or(|at| now - at > SWEEP);
+        if state.slots.len() >= MAX_PENDING && due {
+            state.swept = Some(now);
             state.sweep(now);
         }
         if state.slots.len() >= MAX_PENDING && !state.slots.contains_key(&id) {

@@ -127,8 +127,14 @@ pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
     let listening = {
         let mut doors = mux.doors();
         let listening = doors.listeners.contains_key(&id);
-        if listening {
+        if listening && doors.armed.len() < MAX_PENDING {
             mux.arm(&mut doors, id);
+        } else if listening {
+            tracing::warn!(id = id.0, limit = MAX_PENDING, "too many knocks without a stream; dropped");
+            return;
+        } else if doors.knocks.contains_key(&id) {
+            // One answer is on its way, and one is enough.
+            return;
         } else if doors.knocks.len() < MAX_PENDING {
             doors.knocks.insert(id, Instant::now());
         } else {

@@ -1,5 +1,7 @@
 //! Bytes to lines, without ever holding more than one buffer.
 
+use std::io::BufRead;
+
 /// How many bytes of a line a host keeps together unless told otherwise.
 pub const DEFAULT_LINE_BUFFER: usize = 65536;
 
@@ -67,7 +69,7 @@ impl LineSplitter {
         while !bytes.is_empty() {
             let room = self.capacity - self.held.len();
             let window = &bytes[..room.min(bytes.len())];
-            match window.iter().position(|byte| *byte == b'\n') {
+            match line_end(window) {
                 Some(newline) => {
                     self.end_line(&window[..newline], sink);
                     bytes = &bytes[newline + 1..];
@@ -129,6 +131,16 @@ impl LineSplitter {
         self.held.extend(kept_back);
         self.continued = true;
     }
+}
+
+/// Where the first line end is. The standard library searches many bytes at a
+/// time, which matters when a plugin floods its stderr.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    // Reading from memory does not fail.
+    let passed = rest.skip_until(b'\n').unwrap_or_default();
+    let end = passed.checked_sub(1)?;
+    (bytes[end] == b'\n').then_some(end)
 }
 
 impl Default for LineSplitter {

@@ -98,7 +98,8 @@ impl Connection {
         }
     }
 
-    fn take_frame(&mut self) -> io::Result<Option<(u32, Call)>> {
+    /// Takes one frame; gives the call that it completes, if it does.
+    pub(crate) fn take_frame(&mut self) -> io::Result<Option<(u32, Call)>> {
         let mut header = [0; 9];
         self.stream.read_exact(&mut header)?;
         let [l0, l1, l2, kind, flags, i0, i1, i2, i3] = header;

@@ -223,7 +223,7 @@ fn storm(connection: &mut Connection, messages: impl Iterator<Item = Vec<u8>>) -
     let bytes: Vec<u8> = messages.flat_map(|message| framed(&message)).collect();
     for part in bytes.chunks(16 << 10) {
         while !connection.has_room(stream, part.len()) {
-            connection.next()?;
+            connection.take_frame()?;
         }
         connection.data(stream, part)?;
     }
@@ -235,9 +235,9 @@ fn flood_stdio(connection: &mut Connection, id: u32) -> io::Result<()> {
     let message = framed(&stdio(1, &[b'.'; 16_000]));
     for _ in 0..STDIO_FLOOD / message.len() {
         while !connection.has_room(id, message.len()) {
-            match connection.next()? {
-                (call, Call::Health) => connection.reply(call, &[0x08, 0x01])?,
-                (call, Call::Shutdown) => {
+            match connection.take_frame()? {
+                Some((call, Call::Health)) => connection.reply(call, &[0x08, 0x01])?,
+                Some((call, Call::Shutdown)) => {
                     connection.reply(call, b"")?;
                     std::process::exit(0);
                 }
