@@ -39,8 +39,13 @@ const MEASURES: &[Measure] = &[
 ];
 
 /// What the pairs of unlike peers are measured for.
-const MIXED: &[&str] =
-    &["grpc.unary.p50", "grpc.calls64", "grpc.stream.down", "grpc.stream.up", "grpc.start"];
+const MIXED: &[&str] = &[
+    "grpc.unary.p50",
+    "grpc.calls64",
+    "grpc.stream.down",
+    "grpc.stream.up",
+    "grpc.start",
+];
 
 #[derive(Serialize)]
 struct Row {
@@ -62,13 +67,26 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    tools::cargo(root, &[
-        "build", "--release", "-p", "outrigger-examples", "--bin", "bench-host", "--bin",
-        "bench-plugin", "--bin", "bench-empty",
-    ])?;
+    tools::cargo(
+        root,
+        &[
+            "build",
+            "--release",
+            "-p",
+            "outrigger-examples",
+            "--bin",
+            "bench-host",
+            "--bin",
+            "bench-plugin",
+            "--bin",
+            "bench-empty",
+        ],
+    )?;
     let release = tools::target(root).join("release");
     let (our_host, our_plugin) = (release.join("bench-host"), release.join("bench-plugin"));
-    let go = tools::go_version().map(|_| tools::build_go_peers(root)).transpose()?;
+    let go = tools::go_version()
+        .map(|_| tools::build_go_peers(root))
+        .transpose()?;
     if go.is_none() {
         eprintln!("no Go: its numbers and the mixed pairs are left out");
     }
@@ -82,12 +100,19 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
 
     let rounds = if options.quick { 1 } else { 5 };
-    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.starts_with(only));
+    let wanted = |name: &str| {
+        options
+            .only
+            .as_ref()
+            .is_none_or(|only| name.starts_with(only))
+    };
     let mut values: BTreeMap<(String, &str), (Vec<f64>, String)> = BTreeMap::new();
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
         let mut take = |row: String, peer: &'static str, measure: &str| -> Result<()> {
-            let Some(asked) = peers.get_mut(peer) else { return Ok(()) };
+            let Some(asked) = peers.get_mut(peer) else {
+                return Ok(());
+            };
             let (value, unit) = asked.ask(measure, options.quick)?;
             let column = match peer {
                 "rust_go" | "go_rust" => "ours",
@@ -138,7 +163,9 @@ fn report(
     };
     let mut rows = Vec::new();
     let mut add = |name: &str, floor: Option<&str>, aim: Option<f64>, base: &str| {
-        let Some(ours) = median(name, "ours") else { return };
+        let Some(ours) = median(name, "ours") else {
+            return;
+        };
         let go = median(base, "go");
         rows.push(Row {
             measure: name.to_owned(),
@@ -155,10 +182,18 @@ fn report(
     }
     for pair in ["rust_go", "go_rust"] {
         for name in MIXED {
-            add(&format!("{pair}.{}", name.trim_start_matches("grpc.")), None, None, name);
+            add(
+                &format!("{pair}.{}", name.trim_start_matches("grpc.")),
+                None,
+                None,
+                name,
+            );
         }
     }
-    println!("{:<26} {:>12} {:>12} {:>12} {:>7} {:>6}  unit", "measure", "ours", "go", "floor", "ratio", "aim");
+    println!(
+        "{:<26} {:>12} {:>12} {:>12} {:>7} {:>6}  unit",
+        "measure", "ours", "go", "floor", "ratio", "aim"
+    );
     for row in &rows {
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
         println!(
@@ -196,7 +231,10 @@ fn report(
 fn machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
     json!({
         "cpu": model.trim_start_matches(['\t', ' ', ':']),
         "cores": std::thread::available_parallelism().map_or(0, |cores| cores.get()),
@@ -206,8 +244,12 @@ fn machine() -> Value {
 
 fn go_plugin_version(root: &Path) -> Option<String> {
     let module = std::fs::read_to_string(root.join("interop/go/go.mod")).ok()?;
-    let line = module.lines().find(|line| line.contains("hashicorp/go-plugin "))?;
-    line.split_whitespace().find(|word| word.starts_with('v')).map(String::from)
+    let line = module
+        .lines()
+        .find(|line| line.contains("hashicorp/go-plugin "))?;
+    line.split_whitespace()
+        .find(|word| word.starts_with('v'))
+        .map(String::from)
 }
 
 /// A host that measures, one command at a time.
@@ -224,17 +266,33 @@ impl Peer {
         if is_go {
             command.arg("-plugin");
         }
-        command.arg(plugin).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().with_context(|| format!("starting {}", host.display()))?;
+        command
+            .arg(plugin)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {}", host.display()))?;
         let commands = child.stdin.take().context("stdin")?;
         let answers = BufReader::new(child.stdout.take().context("stdout")?);
-        Ok(Self { name: host.display().to_string(), child, commands, answers })
+        Ok(Self {
+            name: host.display().to_string(),
+            child,
+            commands,
+            answers,
+        })
     }
 
     fn ask(&mut self, measure: &str, quick: bool) -> Result<(f64, String)> {
         let mut command = json!({ "measure": measure });
         if quick {
-            for (size, value) in [("calls", 1000), ("bytes", 64 << 20), ("starts", 5), ("reads", 1000)] {
+            for (size, value) in [
+                ("calls", 1000),
+                ("bytes", 64 << 20),
+                ("starts", 5),
+                ("reads", 1000),
+            ] {
                 command[size] = value.into();
             }
         }
@@ -247,11 +305,18 @@ impl Peer {
             bail!("{}: {measure}: {error}", self.name);
         }
         let value = answer["value"].as_f64().context("a value")?;
-        Ok((value, answer["unit"].as_str().unwrap_or_default().to_owned()))
+        Ok((
+            value,
+            answer["unit"].as_str().unwrap_or_default().to_owned(),
+        ))
     }
 
     fn end(self) -> Result<()> {
-        let Self { commands, mut child, .. } = self;
+        let Self {
+            commands,
+            mut child,
+            ..
+        } = self;
         drop(commands);
         child.wait()?;
         Ok(())

@@ -49,26 +49,38 @@ const OUTPUTS: &[Output] = &[
             "grpc/reflection/v1/reflection.proto",
             "grpc/reflection/v1alpha/reflection.proto",
         ],
-        parts: Parts::Services { client: true, server: true },
+        parts: Parts::Services {
+            client: true,
+            server: true,
+        },
         external: &[
             (".plugin", "::outrigger_wire::proto::plugin"),
             (".grpc.health.v1", "::outrigger_wire::proto::health"),
             (".grpc.reflection.v1", "::outrigger_wire::proto::reflection"),
-            (".grpc.reflection.v1alpha", "::outrigger_wire::proto::reflection"),
+            (
+                ".grpc.reflection.v1alpha",
+                "::outrigger_wire::proto::reflection",
+            ),
         ],
         descriptors: Some("go_plugin.bin"),
     },
     Output {
         dir: "crates/outrigger-plugin/src/generated",
         protos: &["hostserve.proto"],
-        parts: Parts::Services { client: true, server: false },
+        parts: Parts::Services {
+            client: true,
+            server: false,
+        },
         external: &[(".hostserve.v1", "::outrigger_wire::proto::hostserve")],
         descriptors: None,
     },
     Output {
         dir: "crates/outrigger-services/src/generated",
         protos: &["hostserve.proto"],
-        parts: Parts::Services { client: false, server: true },
+        parts: Parts::Services {
+            client: false,
+            server: true,
+        },
         external: &[(".hostserve.v1", "::outrigger_wire::proto::hostserve")],
         descriptors: Some("hostserve.bin"),
     },
@@ -95,7 +107,12 @@ const OUTPUTS: &[Output] = &[
     },
     Output {
         dir: "examples/rust/src/generated/services",
-        protos: &["filelister.proto", "hostdemo.proto", "grpctest.proto", "bench.proto"],
+        protos: &[
+            "filelister.proto",
+            "hostdemo.proto",
+            "grpctest.proto",
+            "bench.proto",
+        ],
         parts: Parts::Everything,
         external: &[],
         descriptors: Some("descriptors.bin"),
@@ -188,16 +205,28 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn compare(fresh: &Path, committed: &Path) -> Result<()> {
     let names = |dir: &Path| -> Result<Vec<_>> {
-        Ok(files(dir)?.iter().map(|f| f.file_name().unwrap_or_default().to_owned()).collect())
+        Ok(files(dir)?
+            .iter()
+            .map(|f| f.file_name().unwrap_or_default().to_owned())
+            .collect())
     };
     let expected: Vec<_> = names(fresh)?;
-    let found: Vec<_> = names(committed)?.into_iter().filter(|n| n != "mod.rs").collect();
+    let found: Vec<_> = names(committed)?
+        .into_iter()
+        .filter(|n| n != "mod.rs")
+        .collect();
     if expected != found {
-        bail!("{} holds {found:?}, `cargo xtask codegen` makes {expected:?}", committed.display());
+        bail!(
+            "{} holds {found:?}, `cargo xtask codegen` makes {expected:?}",
+            committed.display()
+        );
     }
     for name in expected {
         if std::fs::read(fresh.join(&name))? != std::fs::read(committed.join(&name))? {
-            bail!("{} is out of date; run `cargo xtask codegen`", committed.join(&name).display());
+            bail!(
+                "{} is out of date; run `cargo xtask codegen`",
+                committed.join(&name).display()
+            );
         }
     }
     Ok(())

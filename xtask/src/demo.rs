@@ -28,8 +28,11 @@ pub(crate) struct Options {
 }
 
 /// The plugins in Rust: the program, and the name it is staged under.
-const RUST: [(&str, &str); 3] =
-    [("colorlister", "color-lister"), ("filelister", "file-lister"), ("hostdemo", "host-demo")];
+const RUST: [(&str, &str); 3] = [
+    ("colorlister", "color-lister"),
+    ("filelister", "file-lister"),
+    ("hostdemo", "host-demo"),
+];
 const GO: &str = "go-lister";
 const PYTHON: &str = "py-lister";
 const HOST: &str = "demo-host";
@@ -72,15 +75,23 @@ fn show(root: &Path, options: &Options) -> Result<Shown> {
     let dir = folder(options.dir.as_deref().unwrap_or(root))?;
     let plugins = options.plugins.as_deref().map(folder).transpose()?;
     let demo = std::path::absolute(tools::target(root))?.join("demo");
-    let places = Places { root: root.to_owned(), plugins: demo.join("plugins"), demo };
+    let places = Places {
+        root: root.to_owned(),
+        plugins: demo.join("plugins"),
+        demo,
+    };
 
     let programs = match &plugins {
         None => places.stage_all()?,
         Some(_) => places.build()?,
     };
     let mut host = tools::command(program(&programs, HOST)?);
-    host.arg("--dir").arg(&dir).arg("--scratch").arg(places.demo.join("scratch"));
-    host.arg("--plugins").arg(plugins.as_deref().unwrap_or(&places.plugins));
+    host.arg("--dir")
+        .arg(&dir)
+        .arg("--scratch")
+        .arg(places.demo.join("scratch"));
+    host.arg("--plugins")
+        .arg(plugins.as_deref().unwrap_or(&places.plugins));
     // Nobody expects this repository to change because a plugin was tried.
     if plugins.is_some() && options.dir.is_some() && !options.read_only {
         host.arg("--write");
@@ -89,10 +100,19 @@ fn show(root: &Path, options: &Options) -> Result<Shown> {
         for (_, name) in RUST {
             host.arg("--label").arg(format!("{name}=Rust"));
         }
-        host.args(["--label", &format!("{GO}=Go"), "--label", &format!("{PYTHON}=Python")]);
+        host.args([
+            "--label",
+            &format!("{GO}=Go"),
+            "--label",
+            &format!("{PYTHON}=Python"),
+        ]);
     }
     let status = host.status().with_context(|| format!("running {HOST}"))?;
-    Ok(if status.success() { Shown::Well } else { Shown::Failed })
+    Ok(if status.success() {
+        Shown::Well
+    } else {
+        Shown::Failed
+    })
 }
 
 fn folder(path: &Path) -> Result<PathBuf> {
@@ -108,7 +128,9 @@ type Program = (String, PathBuf);
 
 fn program<'a>(programs: &'a [Program], name: &str) -> Result<&'a Path> {
     let found = programs.iter().find(|(known, _)| known == name);
-    found.map(|(_, path)| path.as_path()).with_context(|| format!("cargo built no {name}"))
+    found
+        .map(|(_, path)| path.as_path())
+        .with_context(|| format!("cargo built no {name}"))
 }
 
 impl Places {
@@ -133,7 +155,9 @@ impl Places {
         }
         let mut left_out = Vec::new();
         for (name, outcome) in [(GO, go), (PYTHON, python)] {
-            let Ok(outcome) = outcome else { bail!("staging {name} panicked") };
+            let Ok(outcome) = outcome else {
+                bail!("staging {name} panicked")
+            };
             match outcome? {
                 Ok(()) => staged.push(name),
                 Err(LeftOut(why)) => {
@@ -155,7 +179,12 @@ impl Places {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = tools::command(cargo);
         command
-            .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+            .args([
+                "build",
+                "--workspace",
+                "--bins",
+                "--message-format=json-render-diagnostics",
+            ])
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
@@ -223,7 +252,12 @@ impl Places {
         let folder = self.plugins.join(GO);
         fs::create_dir_all(&folder)?;
         let mut build = tools::command("go");
-        build.arg("build").arg("-o").arg(folder.join(GO)).arg(".").current_dir(source);
+        build
+            .arg("build")
+            .arg("-o")
+            .arg(folder.join(GO))
+            .arg(".")
+            .current_dir(source);
         Ok(worked(&build.output()?, "`go build` failed"))
     }
 
@@ -264,7 +298,11 @@ impl Places {
     fn environment(&self, requirements: &Path, version: &str) -> Result<Result<(), LeftOut>> {
         let venv = self.venv();
         let made_for = venv.join("made-for");
-        let wanted = format!("{version} at {}\n{}", venv.display(), fs::read_to_string(requirements)?);
+        let wanted = format!(
+            "{version} at {}\n{}",
+            venv.display(),
+            fs::read_to_string(requirements)?
+        );
         let python = venv.join("bin/python");
         if python.exists() && fs::read_to_string(&made_for).is_ok_and(|made| made == wanted) {
             return Ok(Ok(()));
@@ -272,12 +310,22 @@ impl Places {
         if venv.exists() {
             fs::remove_dir_all(&venv)?;
         }
-        let made = tools::command("python3").args(["-m", "venv"]).arg(&venv).output()?;
+        let made = tools::command("python3")
+            .args(["-m", "venv"])
+            .arg(&venv)
+            .output()?;
         if let Err(left_out) = worked(&made, "`python3 -m venv` failed") {
             return Ok(Err(left_out));
         }
         let installed = tools::command(python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "-r",
+            ])
             .arg(requirements)
             .output()?;
         if let Err(left_out) = worked(&installed, "pip could not install what it needs") {
@@ -303,7 +351,10 @@ fn worked(output: &Output, failed: &str) -> Result<(), LeftOut> {
     let said = [&output.stdout[..], &output.stderr[..]].concat();
     let said = String::from_utf8_lossy(&said);
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    Err(LeftOut(format!("{failed}: {}", last.unwrap_or("it said nothing").trim())))
+    Err(LeftOut(format!(
+        "{failed}: {}",
+        last.unwrap_or("it said nothing").trim()
+    )))
 }
 
 /// A path as one word of a shell.
@@ -327,16 +378,23 @@ mod tests {
     fn any_path_is_one_word_to_the_shell() {
         for path in ["/a b/$HOME`x`\"", "/it's/here", "/\u{e9}\n"] {
             let script = [b"printf %s ", &quoted(Path::new(path))[..]].concat();
-            let output = tools::command("sh").arg("-c").arg(OsStr::from_bytes(&script)).output();
+            let output = tools::command("sh")
+                .arg("-c")
+                .arg(OsStr::from_bytes(&script))
+                .output();
             assert_eq!(output.expect("a shell").stdout, path.as_bytes());
         }
     }
 
     #[test]
     fn cargos_messages_name_the_programs_that_were_built() {
-        let message = br#"{"reason":"compiler-artifact","target":{"name":"kv"},"executable":"/t/kv"}"#;
+        let message =
+            br#"{"reason":"compiler-artifact","target":{"name":"kv"},"executable":"/t/kv"}"#;
         assert_eq!(built(message), Some(("kv".to_owned(), "/t/kv".into())));
-        assert_eq!(built(br#"{"target":{"name":"kv"},"executable":null}"#), None);
+        assert_eq!(
+            built(br#"{"target":{"name":"kv"},"executable":null}"#),
+            None
+        );
         assert_eq!(built(b""), None);
     }
 }

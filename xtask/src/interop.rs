@@ -67,7 +67,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if counts.failed > 0 {
         bail!("{} interop cases failed", counts.failed);
     }
-    if only.is_empty() { coverage::check(root) } else { Ok(()) }
+    if only.is_empty() {
+        coverage::check(root)
+    } else {
+        Ok(())
+    }
 }
 
 fn run_all(cases: &[Case]) -> Vec<Outcome> {
@@ -92,19 +96,27 @@ fn run_all(cases: &[Case]) -> Vec<Outcome> {
         }
     });
     let lost = || Outcome::Failed("its thread ended early".into());
-    let taken = outcomes.into_iter().map(|slot| slot.into_inner().ok().flatten());
+    let taken = outcomes
+        .into_iter()
+        .map(|slot| slot.into_inner().ok().flatten());
     taken.map(|outcome| outcome.unwrap_or_else(lost)).collect()
 }
 
 fn report(cases: &[Case], outcomes: &[Outcome], peers: &Peers, begun: Instant) {
     for (case, outcome) in cases.iter().zip(outcomes) {
         if let Outcome::Failed(reason) = outcome {
-            println!("FAILED {}\n    {}", case.name, reason.replace('\n', "\n    "));
+            println!(
+                "FAILED {}\n    {}",
+                case.name,
+                reason.replace('\n', "\n    ")
+            );
         }
     }
     let mut reasons: Vec<(&str, usize)> = Vec::new();
     for outcome in outcomes {
-        let Outcome::Skipped(reason) = outcome else { continue };
+        let Outcome::Skipped(reason) = outcome else {
+            continue;
+        };
         match reasons.iter_mut().find(|(known, _)| known == reason) {
             Some((_, count)) => *count += 1,
             None => reasons.push((reason, 1)),
@@ -113,5 +125,9 @@ fn report(cases: &[Case], outcomes: &[Outcome], peers: &Peers, begun: Instant) {
     for (reason, count) in reasons {
         println!("skipped {count}: {reason}");
     }
-    println!("{} in {:.1} s", peers.versions(), begun.elapsed().as_secs_f64());
+    println!(
+        "{} in {:.1} s",
+        peers.versions(),
+        begun.elapsed().as_secs_f64()
+    );
 }

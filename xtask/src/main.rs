@@ -63,7 +63,9 @@ fn main() -> Result<()> {
         Task::Test => test::run(&root),
         Task::Interop(options) => interop::run(&root, &options),
         Task::Tidy => tidy::run(&root),
-        Task::Bench { json, only, quick } => bench::run(&root, &bench::Options { json, only, quick }),
+        Task::Bench { json, only, quick } => {
+            bench::run(&root, &bench::Options { json, only, quick })
+        }
         Task::Codegen { check } => codegen::run(&root, check),
     }
 }

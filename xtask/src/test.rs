@@ -14,14 +14,27 @@ struct Run<'a> {
 }
 
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let mut run = Run { root, skipped: Vec::new() };
+    let mut run = Run {
+        root,
+        skipped: Vec::new(),
+    };
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     let peers = run.peers(strict)?;
     step("tidy", || tidy::run(root))?;
-    step("formatting", || tools::cargo(root, &["fmt", "--all", "--check"]))?;
+    step("formatting", || {
+        tools::cargo(root, &["fmt", "--all", "--check"])
+    })?;
     step("generated code", || codegen::run(root, true))?;
     step("clippy", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        let arguments = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ];
         tools::cargo(root, &arguments)
     })?;
     step("tests", || run.tests(peers.as_deref()))?;
@@ -53,7 +66,8 @@ impl Run<'_> {
                 bail!("{language} is missing, and CI=true asks for every peer");
             }
             if missing {
-                self.skipped.push(format!("every test with a peer that needs {language}"));
+                self.skipped
+                    .push(format!("every test with a peer that needs {language}"));
             }
         }
         go.map(|_| tools::build_go_peers(self.root)).transpose()
@@ -75,16 +89,26 @@ impl Run<'_> {
     fn deny(&mut self, strict: bool) -> Result<()> {
         if tools::output("cargo", &["deny", "--version"]).is_none() {
             println!("installing cargo-deny");
-            if let Err(error) = tools::cargo(self.root, &["install", "--locked", "--quiet", "cargo-deny"]) {
+            if let Err(error) =
+                tools::cargo(self.root, &["install", "--locked", "--quiet", "cargo-deny"])
+            {
                 if strict {
                     return Err(error);
                 }
-                self.skipped.push(format!("cargo-deny, which could not be installed: {error}"));
+                self.skipped
+                    .push(format!("cargo-deny, which could not be installed: {error}"));
                 return Ok(());
             }
         }
         // The list of advisories is on a server of its own that not every machine reaches.
-        let offline = ["deny", "--all-features", "check", "bans", "licenses", "sources"];
+        let offline = [
+            "deny",
+            "--all-features",
+            "check",
+            "bans",
+            "licenses",
+            "sources",
+        ];
         tools::cargo(self.root, &offline)?;
         let fetch = tools::command("cargo")
             .args(["deny", "fetch", "db"])
@@ -92,9 +116,13 @@ impl Run<'_> {
             .output()
             .is_ok_and(|output| output.status.success());
         if !fetch {
-            self.skipped.push("advisories: their list could not be fetched".into());
+            self.skipped
+                .push("advisories: their list could not be fetched".into());
             return Ok(());
         }
-        tools::cargo(self.root, &["deny", "--all-features", "check", "advisories"])
+        tools::cargo(
+            self.root,
+            &["deny", "--all-features", "check", "advisories"],
+        )
     }
 }

@@ -14,14 +14,29 @@ use crate::tools;
 const EDGES: &[(&str, &[&str])] = &[
     ("outrigger-wire", &[]),
     ("outrigger-transport", &["outrigger-wire"]),
-    ("outrigger-services", &["outrigger-transport", "outrigger-wire"]),
-    ("outrigger-plugin", &["outrigger-transport", "outrigger-wire"]),
+    (
+        "outrigger-services",
+        &["outrigger-transport", "outrigger-wire"],
+    ),
+    (
+        "outrigger-plugin",
+        &["outrigger-transport", "outrigger-wire"],
+    ),
     ("outrigger-host", &["outrigger-transport", "outrigger-wire"]),
     ("outrigger-testing", &[]),
-    ("outrigger-cli", &["outrigger-host", "outrigger-transport", "outrigger-wire"]),
+    (
+        "outrigger-cli",
+        &["outrigger-host", "outrigger-transport", "outrigger-wire"],
+    ),
     (
         "outrigger-examples",
-        &["outrigger-host", "outrigger-plugin", "outrigger-services", "outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-host",
+            "outrigger-plugin",
+            "outrigger-services",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     ("xtask", &[]),
 ];
@@ -53,7 +68,9 @@ fn edges(root: &Path) -> Result<Vec<String>> {
     for package in metadata["packages"].as_array().context("packages")? {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(allowed) = allowed.get(name) else {
-            problems.push(format!("{name} is not in the table of crate edges (xtask/src/tidy.rs)"));
+            problems.push(format!(
+                "{name} is not in the table of crate edges (xtask/src/tidy.rs)"
+            ));
             continue;
         };
         for dependency in package["dependencies"].as_array().context("dependencies")? {
@@ -63,7 +80,9 @@ fn edges(root: &Path) -> Result<Vec<String>> {
                 problems.push(format!("{name} must not depend on {other}"));
             }
             if PURE.contains(&name) && !for_tests && IO_CRATES.contains(&other) {
-                problems.push(format!("{name} is pure data and must not depend on {other}"));
+                problems.push(format!(
+                    "{name} is pure data and must not depend on {other}"
+                ));
             }
         }
     }
@@ -71,17 +90,28 @@ fn edges(root: &Path) -> Result<Vec<String>> {
 }
 
 fn texts(root: &Path) -> Result<Vec<String>> {
-    let files = tools::command("git").args(["ls-files", "-z"]).current_dir(root).output()?;
+    let files = tools::command("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root)
+        .output()?;
     let mut problems = Vec::new();
-    for name in String::from_utf8_lossy(&files.stdout).split('\0').filter(|name| !name.is_empty()) {
+    for name in String::from_utf8_lossy(&files.stdout)
+        .split('\0')
+        .filter(|name| !name.is_empty())
+    {
         if name == "xtask/src/tidy.rs" {
             continue;
         }
         // Deleted and binary files have no lines.
-        let Ok(text) = std::fs::read_to_string(root.join(name)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root.join(name)) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             if let Some(unwanted) = UNWANTED.iter().find(|unwanted| line.contains(**unwanted)) {
-                problems.push(format!("{name}:{}: names a place on one machine: {unwanted}", number + 1));
+                problems.push(format!(
+                    "{name}:{}: names a place on one machine: {unwanted}",
+                    number + 1
+                ));
             }
         }
     }

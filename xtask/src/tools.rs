@@ -1,6 +1,5 @@
 //! The programs that tasks call, and where their results go.
 
-
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +18,9 @@ pub(crate) fn target(root: &Path) -> PathBuf {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("running {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("running {command:?}"))?;
     if !status.success() {
         bail!("{command:?} failed: {status}");
     }
@@ -35,20 +36,33 @@ pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
 /// What a program prints, if it runs.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = command(program).args(arguments).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The version of Go, if there is one that builds the peers.
 pub(crate) fn go_version() -> Option<String> {
     let version = output("go", &["env", "GOVERSION"])?;
-    let minor: u32 = version.strip_prefix("go1.")?.split('.').next()?.parse().ok()?;
+    let minor: u32 = version
+        .strip_prefix("go1.")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()?;
     (minor >= 25).then_some(version)
 }
 
 /// The version of Python, if there is one that runs the peers.
 pub(crate) fn python_version() -> Option<String> {
     let version = output("python3", &["--version"])?;
-    let minor: u32 = version.strip_prefix("Python 3.")?.split('.').next()?.parse().ok()?;
+    let minor: u32 = version
+        .strip_prefix("Python 3.")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()?;
     (minor >= 10).then_some(version)
 }
 
@@ -57,6 +71,11 @@ pub(crate) fn build_go_peers(root: &Path) -> Result<PathBuf> {
     let into = target(root).join("interop/go");
     std::fs::create_dir_all(&into)?;
     let source = root.join("interop/go");
-    run(command("go").arg("build").arg("-o").arg(&into).arg("./...").current_dir(source))?;
+    run(command("go")
+        .arg("build")
+        .arg("-o")
+        .arg(&into)
+        .arg("./...")
+        .current_dir(source))?;
     Ok(into)
 }

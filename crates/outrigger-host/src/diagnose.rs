@@ -80,9 +80,16 @@ pub fn diagnose(path: &Path) -> Diagnosis {
             rustix::process::getgid().as_raw(),
         ),
         executable: meta.permissions().mode() & 0o111 != 0,
-        kind: if meta.is_dir() { ProgramKind::Directory } else { kind_of(path) },
+        kind: if meta.is_dir() {
+            ProgramKind::Directory
+        } else {
+            kind_of(path)
+        },
     });
-    Diagnosis { path: path.to_owned(), file }
+    Diagnosis {
+        path: path.to_owned(),
+        file,
+    }
 }
 
 impl Diagnosis {
@@ -92,22 +99,33 @@ impl Diagnosis {
             return Some(("program-not-found", "build it or correct its path".into()));
         };
         match &file.kind {
-            ProgramKind::Directory => {
-                Some(("program-is-a-directory", "name the program inside it".into()))
-            }
-            _ if !file.executable => {
-                Some(("program-not-executable", "make it executable (`chmod +x`)".into()))
-            }
-            ProgramKind::Elf { architecture, runs_here: false, .. } => Some((
+            ProgramKind::Directory => Some((
+                "program-is-a-directory",
+                "name the program inside it".into(),
+            )),
+            _ if !file.executable => Some((
+                "program-not-executable",
+                "make it executable (`chmod +x`)".into(),
+            )),
+            ProgramKind::Elf {
+                architecture,
+                runs_here: false,
+                ..
+            } => Some((
                 "wrong-architecture",
                 format!(
                     "it is ELF {architecture} and this host is {}; rebuild it for this host",
                     std::env::consts::ARCH
                 ),
             )),
-            ProgramKind::Elf { missing_loader: Some(loader), .. } => Some((
+            ProgramKind::Elf {
+                missing_loader: Some(loader),
+                ..
+            } => Some((
                 "interpreter-not-found",
-                format!("its dynamic loader `{loader}` does not exist; install it or link statically"),
+                format!(
+                    "its dynamic loader `{loader}` does not exist; install it or link statically"
+                ),
             )),
             ProgramKind::MachO => Some((
                 "wrong-architecture",
@@ -117,9 +135,14 @@ impl Diagnosis {
                 "wrong-architecture",
                 "it is a Windows program; install its Linux release".into(),
             )),
-            ProgramKind::Script { interpreter, exists: false } => Some((
+            ProgramKind::Script {
+                interpreter,
+                exists: false,
+            } => Some((
                 "interpreter-not-found",
-                format!("its first line names {interpreter}, which does not exist; install it or change the line"),
+                format!(
+                    "its first line names {interpreter}, which does not exist; install it or change the line"
+                ),
             )),
             ProgramKind::Elf { .. }
             | ProgramKind::Script { .. }
@@ -132,10 +155,16 @@ impl Diagnosis {
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path.display())?;
-        let Some(file) = &self.file else { return f.write_str("nothing is there") };
+        let Some(file) = &self.file else {
+            return f.write_str("nothing is there");
+        };
         let (uid, gid) = file.owner;
         let (own_uid, own_gid) = file.current;
-        write!(f, "mode {}, owner {uid}:{gid} (current {own_uid}:{own_gid}), ", file.mode)?;
+        write!(
+            f,
+            "mode {}, owner {uid}:{gid} (current {own_uid}:{own_gid}), ",
+            file.mode
+        )?;
         match &file.kind {
             ProgramKind::Directory => f.write_str("a directory"),
             ProgramKind::Elf { architecture, .. } => {
@@ -155,7 +184,11 @@ fn mode_text(meta: &std::fs::Metadata) -> String {
     let mut text = String::from(if meta.is_dir() { "d" } else { "-" });
     for shift in [6, 3, 0] {
         for (bit, letter) in [(4, 'r'), (2, 'w'), (1, 'x')] {
-            text.push(if mode >> shift & bit != 0 { letter } else { '-' });
+            text.push(if mode >> shift & bit != 0 {
+                letter
+            } else {
+                '-'
+            });
         }
     }
     text
@@ -196,7 +229,11 @@ fn elf(head: &[u8]) -> ProgramKind {
     let number = |at: usize, length: usize| -> Option<u64> {
         let bytes = head.get(at..at.checked_add(length)?)?;
         let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
-        Some(if little { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) })
+        Some(if little {
+            bytes.iter().rev().fold(0, add)
+        } else {
+            bytes.iter().fold(0, add)
+        })
     };
     let (architecture, rust_name) = match number(18, 2) {
         Some(3) => ("i386", "x86"),
@@ -259,14 +296,32 @@ mod tests {
     #[test]
     fn each_wrong_program_has_its_verdict() {
         let missing = diagnose(Path::new("/nonexistent/program"));
-        assert_eq!(missing.verdict().map(|(code, _)| code), Some("program-not-found"));
-        assert_eq!(diagnose(Path::new("/tmp")).verdict().map(|v| v.0), Some("program-is-a-directory"));
-        assert_eq!(verdict_of(b"#!/bin/sh\n", 0o644), Some("program-not-executable"));
+        assert_eq!(
+            missing.verdict().map(|(code, _)| code),
+            Some("program-not-found")
+        );
+        assert_eq!(
+            diagnose(Path::new("/tmp")).verdict().map(|v| v.0),
+            Some("program-is-a-directory")
+        );
+        assert_eq!(
+            verdict_of(b"#!/bin/sh\n", 0o644),
+            Some("program-not-executable")
+        );
         assert_eq!(verdict_of(b"#!/bin/sh\n", 0o755), None);
-        assert_eq!(verdict_of(b"#!/no/such/interpreter -x\n", 0o755), Some("interpreter-not-found"));
-        assert_eq!(verdict_of(&elf_for(0x1234), 0o755), Some("wrong-architecture"));
+        assert_eq!(
+            verdict_of(b"#!/no/such/interpreter -x\n", 0o755),
+            Some("interpreter-not-found")
+        );
+        assert_eq!(
+            verdict_of(&elf_for(0x1234), 0o755),
+            Some("wrong-architecture")
+        );
         assert_eq!(verdict_of(b"MZ\x90\x00", 0o755), Some("wrong-architecture"));
-        assert_eq!(verdict_of(&[0xcf, 0xfa, 0xed, 0xfe], 0o755), Some("wrong-architecture"));
+        assert_eq!(
+            verdict_of(&[0xcf, 0xfa, 0xed, 0xfe], 0o755),
+            Some("wrong-architecture")
+        );
         assert_eq!(verdict_of(b"", 0o755), None);
     }
 

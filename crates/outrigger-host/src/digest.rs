@@ -144,7 +144,10 @@ impl ExpectedDigest {
         if bytes.len() != algorithm.length() {
             return Err(malformed(algorithm, &hex(bytes)));
         }
-        Ok(Self { algorithm, bytes: bytes.to_vec() })
+        Ok(Self {
+            algorithm,
+            bytes: bytes.to_vec(),
+        })
     }
 
     /// The digest of what is at `path` now.
@@ -165,7 +168,10 @@ impl ExpectedDigest {
     pub fn check(&self, file: &mut File) -> Result<(), DigestError> {
         let found = self.algorithm.of(file).map_err(DigestError::Unreadable)?;
         // Every byte is compared, so that the time tells nothing about where they differ.
-        let difference = found.iter().zip(&self.bytes).fold(0, |sum, (a, b)| sum | (a ^ b));
+        let difference = found
+            .iter()
+            .zip(&self.bytes)
+            .fold(0, |sum, (a, b)| sum | (a ^ b));
         if difference == 0 {
             return Ok(());
         }
@@ -200,7 +206,10 @@ impl FromStr for ExpectedDigest {
 
     /// Reads `sha256:<hex>`, or hex digits alone for SHA-256.
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let (name, digits) = text.trim().split_once(':').unwrap_or(("sha256", text.trim()));
+        let (name, digits) = text
+            .trim()
+            .split_once(':')
+            .unwrap_or(("sha256", text.trim()));
         let algorithm = match name.to_ascii_lowercase().as_str() {
             "sha256" => DigestAlgorithm::Sha256,
             "sha384" => DigestAlgorithm::Sha384,
@@ -219,10 +228,17 @@ impl FromStr for ExpectedDigest {
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        digits.chars().map(|c| Some(u8::try_from(c.to_digit(16)?).unwrap_or(0))).collect();
+    let digits: Option<Vec<u8>> = digits
+        .chars()
+        .map(|c| Some(u8::try_from(c.to_digit(16)?).unwrap_or(0)))
+        .collect();
     let digits = digits?;
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    (digits.len() % 2 == 0).then(|| {
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()
+    })
 }
 
 #[cfg(test)]
@@ -238,7 +254,10 @@ mod tests {
         assert_eq!(code("sha256:00"), "digest-malformed");
         assert_eq!(code("sha256:zz"), "digest-malformed");
         assert_eq!(code("sha256:é"), "digest-malformed");
-        assert_eq!(ExpectedDigest::sha256(&[]).expect_err("refused").code(), "digest-missing");
+        assert_eq!(
+            ExpectedDigest::sha256(&[]).expect_err("refused").code(),
+            "digest-missing"
+        );
     }
 
     #[test]
@@ -247,9 +266,13 @@ mod tests {
         let path = dir.path().join("program");
         std::fs::write(&path, vec![7; CHUNK * 2 + 3]).expect("written");
         let digest = ExpectedDigest::of_file(&path).expect("read");
-        digest.check(&mut File::open(&path).expect("opened")).expect("the same content");
+        digest
+            .check(&mut File::open(&path).expect("opened"))
+            .expect("the same content");
         std::fs::write(&path, vec![7; CHUNK * 2 + 4]).expect("written");
-        let error = digest.check(&mut File::open(&path).expect("opened")).expect_err("changed");
+        let error = digest
+            .check(&mut File::open(&path).expect("opened"))
+            .expect_err("changed");
         assert_eq!(error.code(), "digest-mismatch");
     }
 }

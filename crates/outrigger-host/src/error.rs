@@ -92,7 +92,11 @@ pub enum LaunchErrorKind {
 
 impl LaunchError {
     pub(crate) fn new(plugin: &str, kind: LaunchErrorKind) -> Self {
-        Self { plugin: plugin.to_owned(), kind, facts: Box::default() }
+        Self {
+            plugin: plugin.to_owned(),
+            kind,
+            facts: Box::default(),
+        }
     }
 
     /// The name that the host gave the plugin.

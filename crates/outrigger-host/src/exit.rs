@@ -63,7 +63,10 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         (25, "SIGXFSZ"),
         (31, "SIGSYS"),
     ];
-    names.iter().find(|(number, _)| *number == signal).map(|(_, name)| *name)
+    names
+        .iter()
+        .find(|(number, _)| *number == signal)
+        .map(|(_, name)| *name)
 }
 
 /// How a plugin ended, and what it said last.

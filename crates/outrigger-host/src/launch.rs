@@ -11,6 +11,7 @@ use outrigger_transport::{
     AddressTranslator, AutoMtls, Channel, ChannelOptions, ConnectError, Fate, OwnedTask, Security,
     Sockets, Stream, Tls, connect, yamux,
 };
+use outrigger_transport::yamux::YamuxError;
 use outrigger_wire::logs::DEFAULT_LINE_BUFFER;
 use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, DEFAULT_PORT_RANGE, Excerpt, HandshakeError,
@@ -133,7 +134,10 @@ impl Launch {
 
     /// Joins a plugin that a runner of your own holds.
     pub fn reattach_with(reattach: Reattach, process: Arc<dyn AttachedRunner>) -> Self {
-        Self::with_target(Target::Running(reattach, Some(process)), MagicCookie::new("", ""))
+        Self::with_target(
+            Target::Running(reattach, Some(process)),
+            MagicCookie::new("", ""),
+        )
     }
 
     fn with_target(target: Target, cookie: MagicCookie) -> Self {
@@ -176,14 +180,16 @@ impl Launch {
 
     /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
+        self.arguments
+            .extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
 
     /// Adds a variable. As in go-plugin, one of the same name in the host's own
     /// environment wins, unless that is [skipped](Self::skip_host_env).
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.environment.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.environment
+            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -302,9 +308,11 @@ impl Launch {
             return name.clone();
         }
         match &self.target {
-            Target::Program(path) => {
-                path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-            }
+            Target::Program(path) => path
+                .file_name()
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
             Target::Running(reattach, _) => reattach.address.to_string(),
         }
     }
@@ -324,13 +332,17 @@ impl Launch {
         }
     }
 
-    async fn launch(mut self, name: String, program: PathBuf) -> Result<RunningPlugin, LaunchError> {
+    async fn launch(
+        mut self,
+        name: String,
+        program: PathBuf,
+    ) -> Result<RunningPlugin, LaunchError> {
         let fail = |kind| LaunchError::new(&name, kind);
         let began = Instant::now();
         let certificate = match self.tls {
-            TlsChoice::Auto => Some(
-                AutoMtls::generate().map_err(|e| fail(LaunchErrorKind::Certificate(e)))?,
-            ),
+            TlsChoice::Auto => {
+                Some(AutoMtls::generate().map_err(|e| fail(LaunchErrorKind::Certificate(e)))?)
+            }
             TlsChoice::None | TlsChoice::Static(_) => None,
         };
         let group = self.group.as_deref().and_then(|group| group.parse().ok());
@@ -347,7 +359,11 @@ impl Launch {
                 error.facts.diagnosis = Some(diagnose(&command.program));
                 return Err(error);
             }
-            Err(_) => return Err(fail(LaunchErrorKind::HandshakeTimeout(self.deadlines.start))),
+            Err(_) => {
+                return Err(fail(LaunchErrorKind::HandshakeTimeout(
+                    self.deadlines.start,
+                )));
+            }
         };
         let spawned = Instant::now();
 
@@ -361,7 +377,14 @@ impl Launch {
         ));
         let (line, first) = oneshot::channel();
         let stdout = OwnedTask::spawn(output::drain(started.stdout, line));
-        let mut held = Held { process: started.process, dir, stderr, stdout, tail, began: spawned };
+        let mut held = Held {
+            process: started.process,
+            dir,
+            stderr,
+            stdout,
+            tail,
+            began: spawned,
+        };
 
         let failed = match self.handshake(first, &held).await {
             Ok(line) => {
@@ -373,7 +396,9 @@ impl Launch {
                             handshake: shaken - spawned,
                             connect: shaken.elapsed(),
                         };
-                        return Ok(self.assemble(name, line, channel, session, security, held, timings));
+                        return Ok(
+                            self.assemble(name, line, channel, session, security, held, timings)
+                        );
                     }
                     Err(kind) => kind,
                 }
@@ -386,7 +411,10 @@ impl Launch {
             LaunchErrorKind::Connect(_) if facts.exit.is_some() => LaunchErrorKind::ExitedEarly,
             kind => kind,
         };
-        Err(LaunchError { facts: Box::new(facts), ..fail(kind) })
+        Err(LaunchError {
+            facts: Box::new(facts),
+            ..fail(kind)
+        })
     }
 
     /// The environment in go-plugin's order: the last of equal names wins.
@@ -408,7 +436,10 @@ impl Launch {
             socket_group: self.group.as_deref(),
             socket_dir: Some(&dir_text),
         };
-        let variables = library.variables().into_iter().filter(|(key, _)| !key.is_empty());
+        let variables = library
+            .variables()
+            .into_iter()
+            .filter(|(key, _)| !key.is_empty());
         environment.extend(variables.map(|(key, value)| (key.into(), value.into())));
         Command {
             program,
@@ -450,7 +481,9 @@ impl Launch {
             }
             Some(FirstLine::Nothing) | None => {
                 let ended = tokio::time::timeout(LAST_WORDS, held.process.wait()).await;
-                Err(ended.map_or(LaunchErrorKind::StdoutClosed, |_| LaunchErrorKind::ExitedEarly))
+                Err(ended.map_or(LaunchErrorKind::StdoutClosed, |_| {
+                    LaunchErrorKind::ExitedEarly
+                }))
             }
         }
     }
@@ -467,9 +500,10 @@ impl Launch {
         }
         let security = match (&self.tls, own, &line.certificate) {
             (TlsChoice::Static(tls), _, _) => Security::Tls(tls.clone()),
-            (_, Some(own), Some(peer)) => {
-                Security::Tls(own.pin(peer).map_err(LaunchErrorKind::CertificateUnusable)?)
-            }
+            (_, Some(own), Some(peer)) => Security::Tls(
+                own.pin(peer)
+                    .map_err(LaunchErrorKind::CertificateUnusable)?,
+            ),
             (_, Some(_), None) => return Err(LaunchErrorKind::CertificateMissing),
             (_, None, Some(_)) => return Err(LaunchErrorKind::CertificateUnexpected),
             (_, None, None) => Security::None,
@@ -489,11 +523,15 @@ impl Launch {
     }
 
     fn translated(&self, address: Address) -> Result<Address, LaunchErrorKind> {
-        self.translator().plugin_to_host(address).map_err(LaunchErrorKind::Untranslatable)
+        self.translator()
+            .plugin_to_host(address)
+            .map_err(LaunchErrorKind::Untranslatable)
     }
 
     fn translator(&self) -> Arc<dyn AddressTranslator> {
-        self.translator.clone().unwrap_or_else(|| self.runner.translator())
+        self.translator
+            .clone()
+            .unwrap_or_else(|| self.runner.translator())
     }
 
     fn sockets(&self, network: Network, dir: Option<&Path>) -> Sockets {
@@ -517,7 +555,11 @@ impl Launch {
         held: Held,
         timings: Timings,
     ) -> RunningPlugin {
-        let set = self.versions.get(&line.app_version).cloned().unwrap_or_default();
+        let set = self
+            .versions
+            .get(&line.app_version)
+            .cloned()
+            .unwrap_or_default();
         let sockets = self.sockets(line.address.network, Some(held.dir.path()));
         let translator = self.translator();
         RunningPlugin::assemble(Parts {
@@ -620,7 +662,10 @@ impl Launch {
             tail: Tail::default(),
             mirror: self.mirror,
             deadlines: self.deadlines,
-            timings: Timings { connect: began.elapsed(), ..Timings::default() },
+            timings: Timings {
+                connect: began.elapsed(),
+                ..Timings::default()
+            },
             began,
             managed: self.managed,
             visiting: Some(reattach),
@@ -649,7 +694,9 @@ impl Held {
         );
         // A plugin that printed something wrong is often about to end by itself.
         let patience = if early { LAST_WORDS } else { Duration::ZERO };
-        let ended = tokio::time::timeout(patience, self.process.wait()).await.ok();
+        let ended = tokio::time::timeout(patience, self.process.wait())
+            .await
+            .ok();
         let ran = self.began.elapsed();
         if ended.is_none() {
             let _ = self.process.kill();
@@ -662,7 +709,9 @@ impl Held {
         Facts {
             diagnosis: Some(diagnose(program)),
             stderr: self.tail.lines(),
-            exit: ended.filter(|status| *status != ExitStatus::Unknown).map(|status| (status, ran)),
+            exit: ended
+                .filter(|status| *status != ExitStatus::Unknown)
+                .map(|status| (status, ran)),
         }
     }
 }
@@ -674,19 +723,42 @@ async fn connect_to(
     fate: Fate,
     limit: Duration,
 ) -> Result<(Channel, Option<yamux::Session>), ConnectError> {
-    let refused = |source| ConnectError::Socket { address: address.to_string(), source };
-    let socket = connect(address).await.map_err(refused)?;
-    let (stream, session): (Stream, _) = if mux {
-        let session = yamux::Session::new(socket, yamux::Role::Client, yamux::Config::default());
-        let stream =
-            session.open().await.map_err(|e| refused(std::io::Error::other(e)))?;
-        (Box::new(stream), Some(session))
-    } else {
-        (socket, None)
+    let refused = |source| ConnectError::Socket {
+        address: address.to_string(),
+        source,
     };
+    let socket = connect(address).await.map_err(refused)?;
+    if !mux {
+        return Ok((call_over(socket, security, fate, limit).await?, None));
+    }
+    let session = yamux::Session::new(socket, yamux::Role::Client, yamux::Config::default());
+    let connected = match session.open().await {
+        Ok(stream) => call_over(Box::new(stream), security, fate, limit).await,
+        Err(error) => Err(ConnectError::Mux(error)),
+    };
+    match connected {
+        Ok(channel) => Ok((channel, Some(session))),
+        // What ended the session is what everything above it suffers from.
+        Err(_) if session.is_closed() => {
+            let reason = session.closed().await;
+            Err(ConnectError::Mux(YamuxError::SessionClosed(reason)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn call_over(
+    stream: Stream,
+    security: &Security,
+    fate: Fate,
+    limit: Duration,
+) -> Result<Channel, ConnectError> {
     let stream = security.connect(stream).await?;
-    let options = ChannelOptions { fate, connect_timeout: limit, ..ChannelOptions::default() };
+    let options = ChannelOptions {
+        fate,
+        connect_timeout: limit,
+        ..ChannelOptions::default()
+    };
     let channel = Channel::connect(stream, options).await?;
-    channel.answered().await?;
-    Ok((channel, session))
+    Ok(channel)
 }

@@ -33,6 +33,7 @@ mod diagnose;
 mod digest;
 mod error;
 mod exit;
+mod family;
 mod launch;
 mod lifeline;
 mod logs;

@@ -48,11 +48,19 @@ for pid in $plugins; do
         kill -STOP "$pid" 2>/dev/null
         kill -KILL $(family "$pid") "$pid" 2>/dev/null
     fi
-    [ -z "$dir" ] || rm -rf -- "$dir"
+    [ -n "$dir" ] || continue
+    for process in $(grep -lzFx -e "PLUGIN_UNIX_SOCKET_DIR=$dir" /proc/[0-9]*/environ 2>/dev/null); do
+        process=${process#/proc/}
+        kill -KILL "${process%/environ}" 2>/dev/null
+    done
+    rm -rf -- "$dir"
 done
 "#;
 
-static LIFELINE: Mutex<Lifeline> = Mutex::new(Lifeline { shell: None, plugins: BTreeMap::new() });
+static LIFELINE: Mutex<Lifeline> = Mutex::new(Lifeline {
+    shell: None,
+    plugins: BTreeMap::new(),
+});
 
 struct Lifeline {
     shell: Option<Child>,
@@ -64,7 +72,9 @@ struct Lifeline {
 /// Where that fails, the plugin still runs; only the tie is missing, which is
 /// said once in the log.
 pub(crate) fn tie(pid: u32, dir: &Path) {
-    let Some(started) = start_time(pid) else { return };
+    let Some(started) = start_time(pid) else {
+        return;
+    };
     let mut lifeline = LIFELINE.lock().unwrap_or_else(PoisonError::into_inner);
     lifeline.plugins.insert(pid, (started, dir.to_owned()));
     let line = line_of(pid, started, dir);
@@ -94,7 +104,10 @@ pub(crate) fn warm_up() {
 
 fn line_of(pid: u32, started: u64, dir: &Path) -> String {
     // A name with a line break cannot be written down; its directory is then left.
-    let dir = dir.to_str().filter(|dir| !dir.contains('\n')).unwrap_or_default();
+    let dir = dir
+        .to_str()
+        .filter(|dir| !dir.contains('\n'))
+        .unwrap_or_default();
     format!("+ {pid} {started} {dir}\n")
 }
 

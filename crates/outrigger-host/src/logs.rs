@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_wire::{EXCERPT_LIMIT, Excerpt};
 use outrigger_wire::logs::{Entry, Level, LineSplitter, Piece, Record, StderrClassifier};
+use outrigger_wire::{EXCERPT_LIMIT, Excerpt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How many of the last lines are kept to explain an end.
@@ -30,17 +30,25 @@ struct Kept {
 impl Tail {
     fn push(&self, line: &[u8]) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = if lines.len() == TAIL_LINES { lines.pop_front() } else { None };
+        let oldest = if lines.len() == TAIL_LINES {
+            lines.pop_front()
+        } else {
+            None
+        };
         let mut kept = oldest.unwrap_or_default();
         kept.head.clear();
-        kept.head.extend_from_slice(&line[..line.len().min(TAIL_LINE)]);
+        kept.head
+            .extend_from_slice(&line[..line.len().min(TAIL_LINE)]);
         kept.length = line.len();
         lines.push_back(kept);
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|kept| Excerpt::beginning(&kept.head, kept.length).to_string()).collect()
+        lines
+            .iter()
+            .map(|kept| Excerpt::beginning(&kept.head, kept.length).to_string())
+            .collect()
     }
 }
 
@@ -59,7 +67,10 @@ pub(crate) async fn pump(
     let mut sink = |piece: Piece<'_>| {
         if let Some(copy) = &mut copy {
             let end: &[u8] = if piece.complete { b"\n" } else { b"" };
-            if let Err(error) = copy.write_all(piece.bytes).and_then(|()| copy.write_all(end)) {
+            if let Err(error) = copy
+                .write_all(piece.bytes)
+                .and_then(|()| copy.write_all(end))
+            {
                 tracing::warn!(plugin, %error, "could not copy a line of the plugin's stderr");
             }
         }
@@ -187,9 +198,19 @@ mod tests {
         let (copy, tail) = (Shared::default(), Tail::default());
         let text: String = (0..30).map(|n| format!("line {n}\n")).collect();
         let stderr = std::io::Cursor::new(format!("{text}\x1b[2J end").into_bytes());
-        pump(stderr, "p".into(), 65536, Some(Box::new(copy.clone())), tail.clone()).await;
+        pump(
+            stderr,
+            "p".into(),
+            65536,
+            Some(Box::new(copy.clone())),
+            tail.clone(),
+        )
+        .await;
         let expected = format!("{text}\x1b[2J end\n");
-        assert_eq!(String::from_utf8_lossy(&copy.0.lock().expect("lock")), expected);
+        assert_eq!(
+            String::from_utf8_lossy(&copy.0.lock().expect("lock")),
+            expected
+        );
         let lines = tail.lines();
         assert_eq!(lines.len(), TAIL_LINES);
         assert!(!lines.last().expect("a line").contains('\x1b'), "{lines:?}");

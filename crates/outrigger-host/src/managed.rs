@@ -19,7 +19,10 @@ pub(crate) fn register(plugin: &Arc<Inner>) {
 pub async fn stop_managed() {
     let plugins: Vec<_> = {
         let mut managed = MANAGED.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *managed).iter().filter_map(Weak::upgrade).collect()
+        std::mem::take(&mut *managed)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     };
     futures_util::future::join_all(plugins.iter().map(|plugin| plugin.stop(None))).await;
 }

@@ -55,11 +55,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_line_is_found_whole_or_unterminated_and_bounded() {
-        assert_eq!(first_of(b"1|2\nmore\n").await, FirstLine::Line(b"1|2".to_vec()));
+        assert_eq!(
+            first_of(b"1|2\nmore\n").await,
+            FirstLine::Line(b"1|2".to_vec())
+        );
         assert_eq!(first_of(b"1|2").await, FirstLine::Line(b"1|2".to_vec()));
         assert_eq!(first_of(b"\n1|2\n").await, FirstLine::Line(Vec::new()));
         assert_eq!(first_of(b"").await, FirstLine::Nothing);
         let endless = vec![b'x'; MAX_HANDSHAKE_LINE * 3];
-        assert!(matches!(first_of(&endless).await, FirstLine::TooLong(l) if l.len() == MAX_HANDSHAKE_LINE));
+        assert!(
+            matches!(first_of(&endless).await, FirstLine::TooLong(l) if l.len() == MAX_HANDSHAKE_LINE)
+        );
     }
 }

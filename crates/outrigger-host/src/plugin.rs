@@ -5,9 +5,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
 use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
-use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, GrpcBroker, HostServices,
     OwnedTask, PluginIdentity, Security, Serving, Side, Sockets, health, yamux,
@@ -258,7 +258,9 @@ impl RunningPlugin {
     /// As [`Broker::accept`].
     pub async fn attach(&self, services: &dyn HostServices) -> Result<Serving, BrokerError> {
         let broker = self.broker();
-        broker.serve(broker.next_id(), services.bind(&self.inner.identity)).await
+        broker
+            .serve(broker.next_id(), services.bind(&self.inner.identity))
+            .await
     }
 
     /// Asks the plugin whether it is well. As in go-plugin, any answer counts.
@@ -392,7 +394,11 @@ impl Drop for RunningPlugin {
         }
         self.inner.broker.close();
         // Ends the watch, whose end reaps the process and removes its directory.
-        self.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        self.inner
+            .tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -403,13 +409,20 @@ impl Inner {
     }
 
     fn report_now(&self, status: ExitStatus) -> ExitReport {
-        ExitReport { status, forced: false, ran: Duration::ZERO, stderr: self.tail.lines() }
+        ExitReport {
+            status,
+            forced: false,
+            ran: Duration::ZERO,
+            stderr: self.tail.lines(),
+        }
     }
 
     async fn gone(&self) -> ExitReport {
         let mut exited = self.exited.subscribe();
         match exited.wait_for(Option::is_some).await {
-            Ok(report) => report.clone().unwrap_or_else(|| self.report_now(ExitStatus::Unknown)),
+            Ok(report) => report
+                .clone()
+                .unwrap_or_else(|| self.report_now(ExitStatus::Unknown)),
             Err(_) => self.report_now(ExitStatus::Unknown),
         }
     }
@@ -426,7 +439,9 @@ impl Inner {
         let mut controller = GrpcControllerClient::new(self.channel.clone());
         let asked = async {
             // The plugin often ends before its reply arrives, so the reply says nothing.
-            let _ = controller.shutdown(outrigger_wire::proto::plugin::Empty {}).await;
+            let _ = controller
+                .shutdown(outrigger_wire::proto::plugin::Empty {})
+                .await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -491,14 +506,22 @@ impl Watch {
         };
         let _ = tokio::time::timeout(LAST_WORDS, drained).await;
         let forced = self.forced.is_cancelled();
-        let report = ExitReport { status, forced, ran, stderr: self.tail.lines() };
+        let report = ExitReport {
+            status,
+            forced,
+            ran,
+            stderr: self.tail.lines(),
+        };
         let plugin = self.plugin.clone();
         if status.is_success() || forced || status == ExitStatus::Unknown {
             tracing::info!(plugin, "{status}");
         } else {
             tracing::error!(plugin, "{status}");
         }
-        self.channel.fate().set(Arc::new(PluginExited { plugin, report: report.clone() }));
+        self.channel.fate().set(Arc::new(PluginExited {
+            plugin,
+            report: report.clone(),
+        }));
         self.broker.close();
         self.workspace = None;
         self.exited.send_replace(Some(report));

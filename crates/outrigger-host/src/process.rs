@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use crate::exit::ExitStatus;
+use crate::family;
 use crate::lifeline;
 use crate::runner::{AttachedRunner, Command, Runner, RunnerError, Started};
 
@@ -25,6 +26,8 @@ const REAP: Duration = Duration::from_secs(2);
 
 /// Starts plugins as child processes of the host, without a sandbox. They
 /// inherit its stdin, so that a plugin can use the terminal, and end with it.
+/// What a plugin started ends with the plugin, unless it gave up the
+/// environment that it inherited.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessRunner;
 
@@ -37,11 +40,13 @@ impl Runner for ProcessRunner {
             Some(digest) => Some(Checked::open(&program, digest)?),
             None => None,
         };
-        let path = checked.as_ref().map_or_else(|| program.clone(), Checked::path);
+        let path = checked
+            .as_ref()
+            .map_or_else(|| program.clone(), Checked::path);
         let mut child = spawn(&path, &program, command).map_err(RunnerError::Spawn)?;
         drop(checked);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let process = Process::hold(child).map_err(RunnerError::Spawn)?;
+        let process = Process::hold(child, &command.socket_dir).map_err(RunnerError::Spawn)?;
         lifeline::tie(process.pid, &command.socket_dir);
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(RunnerError::Spawn(io::ErrorKind::BrokenPipe.into()));
@@ -114,13 +119,21 @@ pub(crate) struct Process {
     pid: u32,
     child: Mutex<Child>,
     pidfd: AsyncFd<OwnedFd>,
+    socket_dir: PathBuf,
+    family_ended: Once,
 }
 
 impl Process {
-    fn hold(mut child: Child) -> io::Result<Self> {
+    fn hold(mut child: Child, socket_dir: &Path) -> io::Result<Self> {
         let held = open_pidfd(child.id()).and_then(watched);
         match held {
-            Ok(pidfd) => Ok(Self { pid: child.id(), child: Mutex::new(child), pidfd }),
+            Ok(pidfd) => Ok(Self {
+                pid: child.id(),
+                child: Mutex::new(child),
+                pidfd,
+                socket_dir: socket_dir.to_owned(),
+                family_ended: Once::new(),
+            }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -130,6 +143,8 @@ impl Process {
     }
 
     fn reap(&self) -> ExitStatus {
+        self.family_ended
+            .call_once(|| family::end(&self.socket_dir));
         lifeline::untie(self.pid);
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         match child.try_wait() {

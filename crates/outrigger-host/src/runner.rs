@@ -42,7 +42,9 @@ pub struct Started {
 
 impl fmt::Debug for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Started").field("process", &self.process.id()).finish_non_exhaustive()
+        f.debug_struct("Started")
+            .field("process", &self.process.id())
+            .finish_non_exhaustive()
     }
 }
 

@@ -78,7 +78,10 @@ macro_rules! ask {
         let operation = stringify!($method);
         let answer = $self.client.clone().$method($request).await;
         let answer = answer
-            .map_err(|status| HostError::Call { operation, status: Box::new(status) })?
+            .map_err(|status| HostError::Call {
+                operation,
+                status: Box::new(status),
+            })?
             .into_inner();
         match answer.error {
             Some(reason) => return Err(HostError::Refused { operation, reason }),
@@ -115,8 +118,15 @@ impl HostServices {
     ///
     /// # Errors
     /// See [`HostError`].
-    pub async fn read_dir(&self, root: &str, path: &str) -> Result<Vec<messages::DirEntry>, HostError> {
-        let request = messages::ReadDirRequest { root_dir: root.into(), path: path.into() };
+    pub async fn read_dir(
+        &self,
+        root: &str,
+        path: &str,
+    ) -> Result<Vec<messages::DirEntry>, HostError> {
+        let request = messages::ReadDirRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
         Ok(ask!(self, read_dir, request).entries)
     }
 
@@ -125,7 +135,10 @@ impl HostServices {
     /// # Errors
     /// See [`HostError`].
     pub async fn read_file(&self, root: &str, path: &str) -> Result<bytes::Bytes, HostError> {
-        let request = messages::ReadFileRequest { root_dir: root.into(), path: path.into() };
+        let request = messages::ReadFileRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
         Ok(ask!(self, read_file, request).contents)
     }
 
@@ -155,7 +168,10 @@ impl HostServices {
     /// # Errors
     /// See [`HostError`].
     pub async fn stat(&self, root: &str, path: &str) -> Result<messages::FileInfo, HostError> {
-        let request = messages::StatRequest { root_dir: root.into(), path: path.into() };
+        let request = messages::StatRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
         Ok(ask!(self, stat, request).info.unwrap_or_default())
     }
 
@@ -164,8 +180,11 @@ impl HostServices {
     /// # Errors
     /// See [`HostError`].
     pub async fn create_dir_all(&self, root: &str, path: &str, mode: u32) -> Result<(), HostError> {
-        let request =
-            messages::MkdirAllRequest { root_dir: root.into(), path: path.into(), perm: mode };
+        let request = messages::MkdirAllRequest {
+            root_dir: root.into(),
+            path: path.into(),
+            perm: mode,
+        };
         ask!(self, mkdir_all, request);
         Ok(())
     }
@@ -175,7 +194,10 @@ impl HostServices {
     /// # Errors
     /// See [`HostError`].
     pub async fn remove(&self, root: &str, path: &str) -> Result<(), HostError> {
-        let request = messages::RemoveRequest { root_dir: root.into(), path: path.into() };
+        let request = messages::RemoveRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
         ask!(self, remove, request);
         Ok(())
     }
@@ -185,7 +207,10 @@ impl HostServices {
     /// # Errors
     /// See [`HostError`].
     pub async fn create_temp_dir(&self, pattern: &str) -> Result<String, HostError> {
-        let request = messages::MkdirTempRequest { root_dir: String::new(), pattern: pattern.into() };
+        let request = messages::MkdirTempRequest {
+            root_dir: String::new(),
+            pattern: pattern.into(),
+        };
         Ok(ask!(self, mkdir_temp, request).path)
     }
 

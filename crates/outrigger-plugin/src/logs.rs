@@ -66,7 +66,10 @@ impl Fields {
 
 fn cut(mut text: String) -> String {
     if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let end = (0..=MAX_TEXT)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
@@ -109,7 +112,9 @@ const QUIET: [&str; 5] = ["h2", "hyper", "tonic", "rustls", "outrigger_transport
 pub(crate) fn install() {
     let quiet = tracing_subscriber::filter::filter_fn(|metadata| {
         *metadata.level() <= tracing::Level::INFO
-            || !QUIET.iter().any(|target| metadata.target().starts_with(target))
+            || !QUIET
+                .iter()
+                .any(|target| metadata.target().starts_with(target))
     });
     let subscriber = tracing_subscriber::registry().with(HclogLayer.with_filter(quiet));
     // The plugin's author may have installed one of their own.
@@ -126,7 +131,10 @@ pub(crate) fn log_panics() {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("a value that is no text");
-        let place = panic.location().map(|place| format!("\n\tat {place}")).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(|place| format!("\n\tat {place}"))
+            .unwrap_or_default();
         write_stderr(format!("panic: {message}{place}\n\n{backtrace}\n").as_bytes());
     }));
 }

@@ -148,9 +148,16 @@ impl Serve {
         stopping: CancellationToken,
     ) -> Result<Prepared, ServeError> {
         for ignored in &environment.ignored_versions {
-            tracing::warn!(version = ignored, "the host offers a version that is no number");
+            tracing::warn!(
+                version = ignored,
+                "the host offers a version that is no number"
+            );
         }
-        let own = self.versions.keys().map(|version| (*version, Transport::Grpc)).collect();
+        let own = self
+            .versions
+            .keys()
+            .map(|version| (*version, Transport::Grpc))
+            .collect();
         let (version, transport) =
             negotiate(&own, &environment.versions).ok_or(ServeError::NoVersions)?;
         let sockets = Sockets {
@@ -175,7 +182,10 @@ impl Serve {
             listener,
             security,
             // Brokered sockets are in the same directory, but take any port.
-            sockets: Sockets { ports: None, ..sockets },
+            sockets: Sockets {
+                ports: None,
+                ..sockets
+            },
             set,
             mux: environment.mux,
             limits: self.limits,
@@ -188,7 +198,9 @@ impl Serve {
         if let Some(tls) = &self.tls {
             return Ok((Security::Tls(tls.clone()), None));
         }
-        let Some(host) = host else { return Ok((Security::None, None)) };
+        let Some(host) = host else {
+            return Ok((Security::None, None));
+        };
         let own = AutoMtls::generate().map_err(ServeError::Tls)?;
         let tls = own.pin_pem(host).map_err(ServeError::Tls)?;
         Ok((Security::Tls(tls), Some(own.der().to_vec())))
@@ -256,10 +268,13 @@ pub fn serve(plugin: Serve) -> ExitCode {
         logs::log_panics();
     }
     let runtime = match plugin.threads {
-        None => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        Some(threads) => {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
-        }
+        None => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
+        Some(threads) => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build(),
     };
     let served = match runtime {
         Ok(runtime) => {
@@ -278,16 +293,18 @@ pub fn serve(plugin: Serve) -> ExitCode {
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(code = error.code(), error = cause, "plugin init error: {error}");
+            tracing::error!(
+                code = error.code(),
+                error = cause,
+                "plugin init error: {error}"
+            );
             error.exit_code()
         }
     }
 }
 
 /// [`serve`] for a program that holds several plugins: its only argument names one.
-pub fn serve_by_argument(
-    plugins: impl IntoIterator<Item = (&'static str, Serve)>,
-) -> ExitCode {
+pub fn serve_by_argument(plugins: impl IntoIterator<Item = (&'static str, Serve)>) -> ExitCode {
     let mut plugins: BTreeMap<_, _> = plugins.into_iter().collect();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let plugin = match arguments.as_slice() {
@@ -298,7 +315,10 @@ pub fn serve_by_argument(
         return serve(plugin);
     }
     let known: Vec<_> = plugins.into_keys().collect();
-    let text = format!("name one plugin as the only argument: {}\n", known.join(", "));
+    let text = format!(
+        "name one plugin as the only argument: {}\n",
+        known.join(", ")
+    );
     crate::stdio::write_stderr(text.as_bytes());
     ExitCode::FAILURE
 }
@@ -358,8 +378,13 @@ impl Prepared {
     pub(crate) async fn serve(mut self) {
         let mut connections = JoinSet::new();
         if self.mux {
-            let Some(session) = self.first_session().await else { return };
-            let broker = Arc::new(GrpcBroker::multiplexed(self.broker_options(), session.clone()));
+            let Some(session) = self.first_session().await else {
+                return;
+            };
+            let broker = Arc::new(GrpcBroker::multiplexed(
+                self.broker_options(),
+                session.clone(),
+            ));
             let services = self.services(&broker);
             let stopping = self.stopping.clone();
             loop {
@@ -423,7 +448,10 @@ impl Prepared {
                 None
             }
             Err(_) => {
-                tracing::error!("the host did not connect within {} s", FIRST_CONNECTION.as_secs());
+                tracing::error!(
+                    "the host did not connect within {} s",
+                    FIRST_CONNECTION.as_secs()
+                );
                 None
             }
         }

@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use outrigger_wire::proto::plugin::stdio_data::Channel;
 use outrigger_wire::proto::plugin::StdioData;
+use outrigger_wire::proto::plugin::stdio_data::Channel;
 use tokio::sync::Notify;
 
 /// The largest piece that is sent, in bytes, as in go-plugin.
@@ -63,26 +63,42 @@ impl Output {
     }
 
     fn take(&self) -> Option<StdioData> {
-        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .shared
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let chunk = waiting.chunks.pop_front()?;
         waiting.bytes -= chunk.data.len();
         if waiting.dropped > 0 {
             let dropped = std::mem::take(&mut waiting.dropped);
-            tracing::warn!(bytes = dropped, "printed output was dropped; the host did not read it");
+            tracing::warn!(
+                bytes = dropped,
+                "printed output was dropped; the host did not read it"
+            );
         }
         Some(chunk)
     }
 
     fn push(&self, channel: Channel, data: &[u8]) {
-        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .shared
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         while waiting.bytes + data.len() > BUFFER {
-            let Some(oldest) = waiting.chunks.pop_front() else { break };
+            let Some(oldest) = waiting.chunks.pop_front() else {
+                break;
+            };
             waiting.bytes -= oldest.data.len();
             waiting.dropped += oldest.data.len() as u64;
         }
         waiting.bytes += data.len();
         let data = Bytes::copy_from_slice(data);
-        waiting.chunks.push_back(StdioData { channel: channel.into(), data });
+        waiting.chunks.push_back(StdioData {
+            channel: channel.into(),
+            data,
+        });
         drop(waiting);
         self.shared.changed.notify_one();
     }
@@ -101,11 +117,17 @@ impl Capture {
     pub(crate) fn start(output: &Output) -> io::Result<Self> {
         io::stdout().flush()?;
         let keep = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-        let capture = Self { stdout: keep(rustix::stdio::stdout())?, stderr: keep(rustix::stdio::stderr())? };
+        let capture = Self {
+            stdout: keep(rustix::stdio::stdout())?,
+            stderr: keep(rustix::stdio::stderr())?,
+        };
         let logs = File::from(keep(rustix::stdio::stderr())?);
         // A second capture of this process keeps the stderr of the first one.
         let _ = ORIGINAL_STDERR.set(logs);
-        for (channel, name) in [(Channel::Stdout, "plugin-stdout"), (Channel::Stderr, "plugin-stderr")] {
+        for (channel, name) in [
+            (Channel::Stdout, "plugin-stdout"),
+            (Channel::Stderr, "plugin-stderr"),
+        ] {
             let (reader, writer) = io::pipe()?;
             match channel {
                 Channel::Stderr => rustix::stdio::dup2_stderr(&writer)?,

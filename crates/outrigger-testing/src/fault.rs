@@ -134,8 +134,8 @@ faults! {
     GoAwayAtOnce = "go-away-at-once",
     /// Resets every call.
     ResetsCalls = "resets-calls",
-    /// Sends more than the host's window holds.
-    WindowOverrun = "window-overrun",
+    /// Widens the connection's window beyond what a window can be.
+    WindowOverflow = "window-overflow",
     /// Announces a message of 4 GiB.
     HugeMessage = "huge-message",
     /// Announces a message of just under 2 GiB and sends it byte by byte.

@@ -75,10 +75,20 @@ impl Drop for TestDir {
 /// When it has not been built.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the test knows its own path");
-    let build = own.parent().map(|dir| if dir.ends_with("deps") { dir.join("..") } else { dir.into() });
+    let build = own.parent().map(|dir| {
+        if dir.ends_with("deps") {
+            dir.join("..")
+        } else {
+            dir.into()
+        }
+    });
     let build = build.expect("a program is in a directory");
     let path = std::path::absolute(build.join(name)).expect("the path is not empty");
-    assert!(path.exists(), "{} is missing; build the whole workspace first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing; build the whole workspace first",
+        path.display()
+    );
     path
 }
 
@@ -91,8 +101,13 @@ pub fn program(name: &str) -> PathBuf {
 /// # Panics
 /// When the system refuses.
 pub fn write_script(path: &Path, text: &str) {
-    written_by_shell(r#"cat > "$1" && chmod 755 "$1""#, path.as_os_str(), OsStr::new(""), text)
-        .expect("a script can be written");
+    written_by_shell(
+        r#"cat > "$1" && chmod 755 "$1""#,
+        path.as_os_str(),
+        OsStr::new(""),
+        text,
+    )
+    .expect("a script can be written");
 }
 
 /// Copies a program, as [`write_script`] writes one.

@@ -21,14 +21,18 @@ pub fn processes_with(marker: &str) -> Vec<u32> {
     let marked = |pid: &u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         *pid != std::process::id()
-            && environment.windows(marker.len()).any(|bytes| bytes == marker.as_bytes())
+            && environment
+                .windows(marker.len())
+                .any(|bytes| bytes == marker.as_bytes())
     };
     all().filter(marked).filter(|pid| !is_gone(*pid)).collect()
 }
 
 /// The children of a process, dead ones included.
 pub fn children_of(parent: u32) -> Vec<u32> {
-    all().filter(|pid| stat_of(*pid).is_some_and(|stat| stat.parent == parent)).collect()
+    all()
+        .filter(|pid| stat_of(*pid).is_some_and(|stat| stat.parent == parent))
+        .collect()
 }
 
 fn all() -> impl Iterator<Item = u32> {
@@ -45,7 +49,10 @@ fn stat_of(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let dead = matches!(fields.next()?, "Z" | "X");
-    Some(Stat { dead, parent: fields.next()?.parse().ok()? })
+    Some(Stat {
+        dead,
+        parent: fields.next()?.parse().ok()?,
+    })
 }
 
 /// How much memory a process uses, in bytes.
@@ -64,7 +71,10 @@ pub fn memory_of(pid: u32) -> Option<Memory> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     };
-    Some(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+    Some(Memory {
+        resident: bytes("VmRSS:")?,
+        peak: bytes("VmHWM:")?,
+    })
 }
 
 /// Waits until `state` holds; says whether it did within the given time.
@@ -104,7 +114,9 @@ mod tests {
             .expect("started");
         let pid = child.id();
         // Until it executes `sleep`, it has our own environment.
-        assert!(holds_within(Duration::from_secs(10), || processes_with(&marker) == [pid]));
+        assert!(holds_within(Duration::from_secs(10), || processes_with(
+            &marker
+        ) == [pid]));
         assert!(children_of(std::process::id()).contains(&pid));
         assert!(memory_of(pid).is_some_and(|memory| memory.peak >= memory.resident));
         kill(pid);

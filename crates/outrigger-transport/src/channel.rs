@@ -9,19 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::watch;
-use tokio::time::Sleep;
+use outrigger_wire::Excerpt;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::body::{IncomingBody, Outgoing};
 use crate::fate::Fate;
-use crate::greeting::{Greeting, Greeted, Listening};
+use crate::first_frame::FirstFrame;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
 
@@ -79,9 +78,21 @@ pub enum ConnectError {
     /// TLS failed.
     #[error("could not agree on TLS")]
     Tls(#[from] crate::tls::TlsError),
-    /// The peer does not speak HTTP/2.
+    /// The multiplexed connection failed.
+    #[error("could not start the multiplexed connection")]
+    Mux(#[source] crate::yamux::YamuxError),
+    /// HTTP/2 could not be started on the connection.
     #[error("could not start HTTP/2")]
     Http2(#[source] Box<dyn StdError + Send + Sync>),
+    /// The peer's first bytes are no HTTP/2.
+    #[error("the peer does not speak HTTP/2; it began with {0}")]
+    NotHttp2(Excerpt),
+    /// The peer's first bytes are TLS, which this side did not use.
+    #[error("the peer uses TLS and this side does not")]
+    PeerUsesTls,
+    /// The peer closed the connection before it said anything.
+    #[error("the peer closed the connection at once")]
+    ClosedAtOnce,
     /// The peer accepted but did not answer in time.
     #[error("the peer did not answer within {} s (`connect_timeout`)", .0.as_secs_f64())]
     TimedOut(Duration),
@@ -93,7 +104,11 @@ impl ConnectError {
         match self {
             Self::Socket { .. } => "connect-failed",
             Self::Tls(error) => error.code(),
+            Self::Mux(error) => error.code(),
             Self::Http2(_) => "http2-failed",
+            Self::NotHttp2(_) => "not-http2",
+            Self::PeerUsesTls => "peer-uses-tls",
+            Self::ClosedAtOnce => "closed-at-once",
             Self::TimedOut(_) => "connect-timeout",
         }
     }
@@ -115,7 +130,7 @@ impl ConnectError {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Channel {
-    send: http2::SendRequest<tonic::body::Body>,
+    send: SendRequest<Bytes>,
     shared: Arc<Shared>,
 }
 
@@ -124,80 +139,62 @@ struct Shared {
     authority: Authority,
     fate: Fate,
     gone: CancellationToken,
-    greeting: watch::Receiver<Greeting>,
-    connect_timeout: Duration,
     _connection: OwnedTask,
 }
 
 impl Channel {
-    /// Starts HTTP/2 on `stream`.
+    /// Starts HTTP/2 on `stream` and waits for the peer's first frame, which a
+    /// server sends as soon as it accepts: so a peer that is silent, speaks
+    /// something else or closes is an error here and not of the first call.
     ///
     /// # Errors
-    /// [`ConnectError::Http2`] when the peer closes at once or speaks something
-    /// else; what it says later is the error of the first call.
+    /// See [`ConnectError`].
     ///
     /// # Cancel safety
     /// Dropping the future closes the stream.
     pub async fn connect(stream: Stream, options: ChannelOptions) -> Result<Self, ConnectError> {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let deadline = Instant::now() + options.connect_timeout;
+        let late = |_| ConnectError::TimedOut(options.connect_timeout);
+        let (stream, first) = FirstFrame::watch(stream);
+        let mut builder = h2::client::Builder::new();
         builder
-            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
-            .max_send_buf_size(SEND_BUFFER);
-        let (stream, greeting) = Listening::to(stream);
-        let handshake = builder.handshake(TokioIo::new(stream));
-        let (send, connection) = tokio::time::timeout(options.connect_timeout, handshake)
+            .max_send_buffer_size(SEND_BUFFER)
+            .enable_push(false);
+        let (send, connection) = tokio::time::timeout_at(deadline, builder.handshake(stream))
             .await
-            .map_err(|_| ConnectError::TimedOut(options.connect_timeout))?
-            .map_err(|error| ConnectError::Http2(error.into()))?;
+            .map_err(late)?
+            .map_err(not_started)?;
         let gone = CancellationToken::new();
-        let over = gone.clone();
+        let over = gone.clone().drop_guard();
         let connection = OwnedTask::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = &error as &dyn StdError, "connection ended");
             }
-            over.cancel();
+            drop(over);
         });
+        let first = tokio::time::timeout_at(deadline, first)
+            .await
+            .map_err(late)?;
+        first.unwrap_or(Err(ConnectError::ClosedAtOnce))?;
         let shared = Shared {
             authority: options.authority,
             fate: options.fate,
             gone,
-            greeting,
-            connect_timeout: options.connect_timeout,
             _connection: connection,
         };
-        Ok(Self { send, shared: Arc::new(shared) })
-    }
-
-    /// Waits until the peer has shown that it speaks HTTP/2. Calls need not
-    /// wait for that; one to a peer that says nothing never ends by itself.
-    ///
-    /// # Errors
-    /// [`ConnectError::Http2`] when the peer speaks something else or closes
-    /// the connection, [`ConnectError::TimedOut`] when it says nothing.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub async fn answered(&self) -> Result<(), ConnectError> {
-        let mut greeting = self.shared.greeting.clone();
-        let limit = self.shared.connect_timeout;
-        let told = greeting.wait_for(|greeting| !matches!(greeting, Greeting::Awaited));
-        match tokio::time::timeout(limit, told).await {
-            Err(_) => Err(ConnectError::TimedOut(limit)),
-            // The listening end goes with the connection.
-            Ok(Err(_)) => Err(ConnectError::Http2(Greeted::Closed.into())),
-            Ok(Ok(greeting)) => match &*greeting {
-                Greeting::Awaited | Greeting::Settings => Ok(()),
-                Greeting::Other(other) => Err(ConnectError::Http2(other.clone().into())),
-            },
-        }
+        Ok(Self {
+            send,
+            shared: Arc::new(shared),
+        })
     }
 
     /// Whether the connection is gone.
     pub fn is_closed(&self) -> bool {
-        self.shared.gone.is_cancelled() || self.send.is_closed()
+        self.shared.gone.is_cancelled()
     }
 
     /// Waits until the connection is gone.
@@ -214,10 +211,21 @@ impl Channel {
     }
 }
 
+/// Why HTTP/2 could not even be begun.
+fn not_started(error: h2::Error) -> ConnectError {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error.get_io().map(std::io::Error::kind) {
+        Some(BrokenPipe | ConnectionReset | UnexpectedEof) => ConnectError::ClosedAtOnce,
+        _ => ConnectError::Http2(error.into()),
+    }
+}
+
 impl Shared {
     fn address(&self, uri: &Uri) -> Result<Uri, Status> {
-        let path =
-            uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path = uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
         Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(self.authority.clone())
@@ -227,7 +235,7 @@ impl Shared {
     }
 
     /// What a caller is told when the connection fails under its call.
-    async fn explain(self: Arc<Self>, error: hyper::Error) -> Status {
+    async fn explain(self: Arc<Self>, error: h2::Error) -> Status {
         if let Some(status) = status_of_reset(&error) {
             return status;
         }
@@ -243,28 +251,56 @@ impl Shared {
         }
         status
     }
+
+    async fn call(
+        self: Arc<Self>,
+        send: SendRequest<Bytes>,
+        request: Request<tonic::body::Body>,
+    ) -> Result<Response<ResponseBody>, Status> {
+        let mut send = match send.ready().await {
+            Ok(send) => send,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        let (parts, body) = request.into_parts();
+        let outgoing = Outgoing::look(body).await?;
+        let head = Request::from_parts(parts, ());
+        let sent = send.send_request(head, outgoing.is_empty());
+        let (reply, stream) = match sent {
+            Ok(sent) => sent,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        let sending = outgoing.send(stream);
+        match reply.await {
+            Ok(reply) => Ok(reply.map(|incoming| {
+                ResponseBody(Some(Live {
+                    incoming: IncomingBody::new(incoming),
+                    shared: self,
+                    deadline: None,
+                    failing: None,
+                    _sending: sending,
+                }))
+            })),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
 }
 
 /// A reset of one stream says something about the call, not the connection.
-fn status_of_reset(error: &hyper::Error) -> Option<Status> {
-    let reason = error.source()?.downcast_ref::<h2::Error>()?;
-    if !reason.is_reset() {
+fn status_of_reset(error: &h2::Error) -> Option<Status> {
+    if !error.is_reset() {
         return None;
     }
-    let mut copy = Status::unavailable("the peer reset the call");
-    let code = reason.reason()?;
-    copy = match code {
+    Some(match error.reason()? {
         h2::Reason::CANCEL => Status::cancelled("the peer cancelled the call"),
+        h2::Reason::REFUSED_STREAM => Status::unavailable("the peer refused the call"),
         h2::Reason::ENHANCE_YOUR_CALM => {
             Status::resource_exhausted("the peer asks for fewer calls")
         }
         h2::Reason::INADEQUATE_SECURITY => {
             Status::permission_denied("the peer asks for more security")
         }
-        h2::Reason::REFUSED_STREAM => copy,
         other => Status::internal(format!("the peer reset the call: {other}")),
-    };
-    Some(copy)
+    })
 }
 
 impl tower_service::Service<Request<tonic::body::Body>> for Channel {
@@ -278,32 +314,34 @@ impl tower_service::Service<Request<tonic::body::Body>> for Channel {
     }
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
-        let shared = self.shared.clone();
-        let uri = match shared.address(request.uri()) {
-            Ok(uri) => uri,
+        match self.shared.address(request.uri()) {
+            Ok(uri) => *request.uri_mut() = uri,
             Err(status) => return std::future::ready(Err(status)).boxed(),
-        };
-        *request.uri_mut() = uri;
+        }
         let deadline = timeout_of(request.headers());
-        let reply = self.send.send_request(request);
-        Box::pin(async move {
-            let mut sleep = deadline.map(|after| Box::pin(tokio::time::sleep(after)));
-            let reply = match &mut sleep {
-                None => reply.await,
-                Some(sleep) => tokio::select! {
-                    biased;
-                    reply = reply => reply,
-                    () = sleep => return Err(expired()),
-                },
-            };
-            match reply {
-                Ok(reply) => Ok(reply.map(|inner| {
-                    ResponseBody(Some(Live { inner, shared, deadline: sleep, failing: None }))
-                })),
-                Err(error) => Err(shared.explain(error).await),
-            }
-        })
+        let call = self.shared.clone().call(self.send.clone(), request);
+        match deadline {
+            None => call.boxed(),
+            Some(after) => with_deadline(call, after).boxed(),
+        }
     }
+}
+
+/// A deadline holds for the whole call: its reply and the body of that.
+async fn with_deadline(
+    call: impl Future<Output = Result<Response<ResponseBody>, Status>>,
+    after: Duration,
+) -> Result<Response<ResponseBody>, Status> {
+    let mut deadline = Box::pin(tokio::time::sleep(after));
+    let mut reply = tokio::select! {
+        biased;
+        reply = call => reply?,
+        () = &mut deadline => return Err(expired()),
+    };
+    if let Some(live) = &mut reply.body_mut().0 {
+        live.deadline = Some(deadline);
+    }
+    Ok(reply)
 }
 
 fn expired() -> Status {
@@ -334,10 +372,12 @@ pub(crate) fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
 pub struct ResponseBody(Option<Live>);
 
 struct Live {
-    inner: Incoming,
+    incoming: IncomingBody,
     shared: Arc<Shared>,
     deadline: Option<Pin<Box<Sleep>>>,
     failing: Option<BoxFuture<'static, Status>>,
+    /// What is still sent of the request; the call ends with it.
+    _sending: Option<OwnedTask>,
 }
 
 impl std::fmt::Debug for ResponseBody {
@@ -352,7 +392,7 @@ impl Live {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.failing.is_none() {
-            match Pin::new(&mut self.inner).poll_frame(context) {
+            match Pin::new(&mut self.incoming).poll_frame(context) {
                 Poll::Ready(Some(Err(error))) => {
                     self.failing = Some(Box::pin(self.shared.clone().explain(error)));
                 }
@@ -369,7 +409,10 @@ impl Live {
             }
         }
         match &mut self.failing {
-            Some(failing) => failing.as_mut().poll(context).map(|status| Some(Err(status))),
+            Some(failing) => failing
+                .as_mut()
+                .poll(context)
+                .map(|status| Some(Err(status))),
             None => Poll::Pending,
         }
     }
@@ -391,14 +434,14 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Some(live) => live.failing.is_none() && live.inner.is_end_stream(),
+            Some(live) => live.failing.is_none() && live.incoming.is_end_stream(),
             None => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Some(live) => live.inner.size_hint(),
+            Some(live) => live.incoming.size_hint(),
             None => SizeHint::with_exact(0),
         }
     }
@@ -416,7 +459,10 @@ mod tests {
             timeout_of(&headers)
         };
         assert_eq!(read("15S"), Some(Duration::from_secs(15)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            read("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
         assert_eq!(read("20m"), Some(Duration::from_millis(20)));
         assert_eq!(read("7u"), Some(Duration::from_micros(7)));
         assert_eq!(read("7n"), Some(Duration::from_nanos(7)));

@@ -25,7 +25,9 @@ impl Fate {
 
     /// A slot without a reason yet.
     pub fn new() -> Self {
-        Self { slot: Arc::new(watch::Sender::new(None)) }
+        Self {
+            slot: Arc::new(watch::Sender::new(None)),
+        }
     }
 
     /// Stores the reason; the first one stays.

@@ -23,8 +23,9 @@ pub fn service() -> HealthServer<impl Health> {
 struct Serving;
 
 fn status_of(service: &str) -> Option<HealthCheckResponse> {
-    matches!(service, "" | SERVICE_NAME)
-        .then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
+    matches!(service, "" | SERVICE_NAME).then(|| HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    })
 }
 
 #[tonic::async_trait]
@@ -56,7 +57,9 @@ impl Health for Serving {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+        let unknown = HealthCheckResponse {
+            status: ServingStatus::ServiceUnknown.into(),
+        };
         let now = status_of(&request.get_ref().service).unwrap_or(unknown);
         // The status never changes while the server lives: say it once, keep the stream open.
         let stream = futures_util::StreamExt::chain(

@@ -17,7 +17,11 @@ impl PluginIdentity {
     /// An identity for the process `pid` of plugin `name`; `instance` tells
     /// this run from every other one.
     pub fn new(name: impl Into<String>, instance: impl Into<String>, pid: Option<u32>) -> Self {
-        Self { name: name.into(), instance: instance.into(), pid }
+        Self {
+            name: name.into(),
+            instance: instance.into(),
+            pid,
+        }
     }
 
     /// The name that the host gave the plugin.

@@ -9,10 +9,11 @@
 //! This crate deliberately does not know how a plugin is started, what a plugin
 //! may do, or what an application's services mean.
 
+mod body;
 mod broker;
 mod channel;
 mod fate;
-mod greeting;
+mod first_frame;
 pub mod health;
 mod identity;
 pub mod proto;
@@ -24,6 +25,7 @@ mod task;
 mod tls;
 pub mod yamux;
 
+pub use body::IncomingBody;
 pub use broker::{
     AddressTranslator, Broker, BrokerError, BrokerErrorKind, BrokerOptions, GrpcBroker, Listener,
     SameAddress, Serving, Side,

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
+use crate::body::{IncomingBody, send_reply};
 use crate::channel::{
     CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, timeout_of,
 };
@@ -50,8 +51,11 @@ impl ServiceSet {
     /// Adds a service; one of the same name is replaced.
     pub fn add<S>(&mut self, service: S)
     where
-        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
-            + NamedService
+        S: tower_service::Service<
+                Request<IncomingBody>,
+                Response = Response<Body>,
+                Error = Infallible,
+            > + NamedService
             + Clone
             + Send
             + Sync
@@ -67,8 +71,11 @@ impl ServiceSet {
     #[must_use]
     pub fn with<S>(mut self, service: S) -> Self
     where
-        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
-            + NamedService
+        S: tower_service::Service<
+                Request<IncomingBody>,
+                Response = Response<Body>,
+                Error = Infallible,
+            > + NamedService
             + Clone
             + Send
             + Sync
@@ -89,7 +96,12 @@ impl ServiceSet {
     /// Takes over the services and descriptors of `other`.
     pub fn merge(&mut self, other: ServiceSet) {
         let mut services = BTreeMap::clone(&self.services);
-        services.extend(other.services.iter().map(|(name, service)| (*name, service.clone())));
+        services.extend(
+            other
+                .services
+                .iter()
+                .map(|(name, service)| (*name, service.clone())),
+        );
         self.services = Arc::new(services);
         self.descriptors.extend(other.descriptors);
     }
@@ -104,8 +116,11 @@ impl ServiceSet {
     pub fn with_reflection(mut self) -> Self {
         let mut names: Vec<String> = self.names().map(String::from).collect();
         names.extend(
-            ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
-                .map(String::from),
+            [
+                "grpc.reflection.v1.ServerReflection",
+                "grpc.reflection.v1alpha.ServerReflection",
+            ]
+            .map(String::from),
         );
         names.sort();
         let (v1, v1alpha) = crate::reflection::services(names, &self.descriptors);
@@ -114,8 +129,13 @@ impl ServiceSet {
         self
     }
 
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
-        let service = request.uri().path().split('/').nth(1).and_then(|n| self.services.get(n));
+    fn answer(&self, request: Request<IncomingBody>) -> BoxFuture<'static, Response<Body>> {
+        let service = request
+            .uri()
+            .path()
+            .split('/')
+            .nth(1)
+            .and_then(|n| self.services.get(n));
         let Some(service) = service else {
             let status = Status::unimplemented("this server does not have that service");
             return std::future::ready(status.into_http()).boxed();
@@ -140,20 +160,20 @@ impl std::fmt::Debug for ServiceSet {
 }
 
 trait Answer: Send + Sync {
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+    fn answer(&self, request: Request<IncomingBody>) -> BoxFuture<'static, Response<Body>>;
 }
 
 struct Answering<S>(S);
 
 impl<S> Answer for Answering<S>
 where
-    S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+    S: tower_service::Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible>
         + Clone
         + Send
         + Sync,
     S::Future: Send + 'static,
 {
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn answer(&self, request: Request<IncomingBody>) -> BoxFuture<'static, Response<Body>> {
         let reply = self.0.clone().call(request);
         Box::pin(async move {
             match reply.await {
@@ -169,13 +189,19 @@ where
 pub struct ServeLimits {
     /// Calls at the same time on one connection.
     pub concurrent_calls: u32,
+    /// How long a peer may take to begin HTTP/2.
+    pub handshake: Duration,
     /// How long running calls may go on once the server stops.
     pub drain: Duration,
 }
 
 impl Default for ServeLimits {
     fn default() -> Self {
-        Self { concurrent_calls: 1024, drain: Duration::from_millis(200) }
+        Self {
+            concurrent_calls: 1024,
+            handshake: Duration::from_secs(120),
+            drain: Duration::from_millis(200),
+        }
     }
 }
 
@@ -190,30 +216,82 @@ pub async fn serve_connection(
     limits: ServeLimits,
     stop: CancellationToken,
 ) {
-    let service = hyper::service::service_fn(move |request| {
-        services.answer(request).map(Ok::<_, Infallible>)
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(limits.concurrent_calls)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(limits.drain, connection.as_mut()).await {
-                Ok(result) => result,
-                Err(_) => Ok(()),
-            }
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(limits.concurrent_calls);
+    let handshake = tokio::time::timeout(limits.handshake, builder.handshake(stream));
+    let connection = tokio::select! {
+        () = stop.cancelled() => return,
+        connection = handshake => connection,
+    };
+    let mut connection = match connection {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn StdError, "connection ended");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!("a peer connected and did not begin HTTP/2");
+            return;
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(error = &error as &dyn StdError, "connection ended");
+    let mut calls = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => begin(&mut calls, &services, request, respond),
+                Some(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn StdError, "connection ended");
+                    return;
+                }
+                None => return,
+            },
+            () = stop.cancelled() => break,
+            Some(_) = calls.join_next() => {}
+        }
     }
+    connection.graceful_shutdown();
+    let draining = async {
+        // Calls that came before the peer knew are still answered.
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            begin(&mut calls, &services, request, respond);
+        }
+    };
+    let _ = tokio::time::timeout(limits.drain, draining).await;
+}
+
+/// Starts to answer one call. A call that is answered without waiting is
+/// answered here and now, which saves it a task; a runtime with several threads
+/// gets a task for each call in any case.
+fn begin(
+    calls: &mut JoinSet<()>,
+    services: &ServiceSet,
+    request: Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<bytes::Bytes>,
+) {
+    let reply = services.answer(request.map(IncomingBody::new));
+    let call = async move {
+        let reply = AssertUnwindSafe(reply).catch_unwind();
+        let reply = tokio::select! {
+            biased;
+            reply = reply => reply,
+            // The peer gave the call up: whatever is done for it ends here.
+            _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
+        };
+        let reply = reply.unwrap_or_else(|_| Status::internal("the call panicked").into_http());
+        // A peer that does not want its reply any more is none of ours to tell.
+        let _ = send_reply(respond, reply).await;
+    };
+    let mut call = call.boxed();
+    let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+    if alone && (&mut call).now_or_never().is_some() {
+        return;
+    }
+    calls.spawn(call);
 }

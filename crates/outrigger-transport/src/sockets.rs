@@ -91,12 +91,22 @@ pub struct Sockets {
 impl Sockets {
     /// Unix sockets in `dir`.
     pub fn unix(dir: Option<PathBuf>) -> Self {
-        Self { network: Network::Unix, dir, group: None, ports: None }
+        Self {
+            network: Network::Unix,
+            dir,
+            group: None,
+            ports: None,
+        }
     }
 
     /// TCP on the loopback interface.
     pub fn tcp(ports: Option<PortRange>) -> Self {
-        Self { network: Network::Tcp, dir: None, group: None, ports }
+        Self {
+            network: Network::Tcp,
+            dir: None,
+            group: None,
+            ports,
+        }
     }
 
     /// Binds a fresh listener. It accepts connections from now on.
@@ -117,7 +127,9 @@ impl Sockets {
         for _ in 0..NAME_ATTEMPTS {
             path = dir.join(format!("plugin{}", random() % 10_000_000_000));
             if path.as_os_str().len() > MAX_SOCKET_PATH {
-                return Err(SocketError::PathTooLong { path: path.display().to_string() });
+                return Err(SocketError::PathTooLong {
+                    path: path.display().to_string(),
+                });
             }
             match UnixListener::bind(&path) {
                 Ok(listener) => {
@@ -125,7 +137,10 @@ impl Sockets {
                     self.give_to_group(&bound.0)?;
                     let text = bound.0.display().to_string();
                     return Ok(BoundListener {
-                        address: Address { network: Network::Unix, text },
+                        address: Address {
+                            network: Network::Unix,
+                            text,
+                        },
                         listener: Bound::Unix(listener),
                         file: Some(bound),
                     });
@@ -137,7 +152,10 @@ impl Sockets {
                 }
             }
         }
-        Err(SocketError::Unix { path: path.display().to_string(), source: last })
+        Err(SocketError::Unix {
+            path: path.display().to_string(),
+            source: last,
+        })
     }
 
     fn give_to_group(&self, path: &Path) -> Result<(), SocketError> {
@@ -145,7 +163,10 @@ impl Sockets {
             return Ok(());
         };
         let gid = group_id(group)?;
-        let refused = |source| SocketError::Unix { path: path.display().to_string(), source };
+        let refused = |source| SocketError::Unix {
+            path: path.display().to_string(),
+            source,
+        };
         std::os::unix::fs::chown(path, None, Some(gid)).map_err(refused)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(refused)
     }
@@ -161,7 +182,10 @@ impl Sockets {
                         Err(source) => return Err(SocketError::NoPort { min, max, source }),
                     };
                     return Ok(BoundListener {
-                        address: Address { network: Network::Tcp, text },
+                        address: Address {
+                            network: Network::Tcp,
+                            text,
+                        },
                         listener: Bound::Tcp(listener),
                         file: None,
                     });
@@ -169,7 +193,11 @@ impl Sockets {
                 Err(error) => last = error,
             }
         }
-        Err(SocketError::NoPort { min, max, source: last })
+        Err(SocketError::NoPort {
+            min,
+            max,
+            source: last,
+        })
     }
 }
 
@@ -178,7 +206,9 @@ fn group_id(group: &str) -> Result<u32, SocketError> {
     if let Ok(gid) = group.parse() {
         return Ok(gid);
     }
-    let unknown = || SocketError::UnknownGroup { group: group.to_owned() };
+    let unknown = || SocketError::UnknownGroup {
+        group: group.to_owned(),
+    };
     let table = std::fs::read_to_string("/etc/group").map_err(|_| unknown())?;
     table
         .lines()
@@ -256,7 +286,10 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_listener_leaves_no_file() {
         let dir = tempfile::tempdir().expect("a directory");
-        let bound = Sockets::unix(Some(dir.path().to_owned())).bind().await.expect("a socket");
+        let bound = Sockets::unix(Some(dir.path().to_owned()))
+            .bind()
+            .await
+            .expect("a socket");
         assert!(Path::new(&bound.address().text).exists());
         drop(bound);
         assert_eq!(std::fs::read_dir(dir.path()).expect("a listing").count(), 0);
@@ -288,8 +321,19 @@ mod tests {
     #[tokio::test]
     async fn a_port_range_is_searched_in_order() {
         let free = Sockets::tcp(None).bind().await.expect("a port");
-        let port: u16 = free.address().text.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
-        let error = Sockets::tcp(Some(PortRange { min: port, max: port })).bind().await;
+        let port: u16 = free
+            .address()
+            .text
+            .rsplit(':')
+            .next()
+            .and_then(|p| p.parse().ok())
+            .expect("a port");
+        let error = Sockets::tcp(Some(PortRange {
+            min: port,
+            max: port,
+        }))
+        .bind()
+        .await;
         assert_eq!(error.expect_err("taken").code(), "no-free-port");
     }
 }

@@ -49,5 +49,8 @@ async fn connect_abstract(name: &[u8]) -> io::Result<UnixStream> {
 
 #[cfg(not(target_os = "linux"))]
 async fn connect_abstract(_name: &[u8]) -> io::Result<UnixStream> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "abstract unix sockets exist on Linux only"))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "abstract unix sockets exist on Linux only",
+    ))
 }

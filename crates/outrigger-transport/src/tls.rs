@@ -101,7 +101,9 @@ pub struct Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Tls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +121,11 @@ impl Tls {
                 protocols.push(ALPN_H2.to_vec());
             }
         }
-        Self { client: Arc::new(client), server: Arc::new(server), name }
+        Self {
+            client: Arc::new(client),
+            server: Arc::new(server),
+            name,
+        }
     }
 
     /// The name that is verified, also the `:authority` of calls.
@@ -128,8 +134,7 @@ impl Tls {
     }
 
     async fn connect(&self, stream: Stream) -> Result<Stream, TlsError> {
-        let handshake =
-            TlsConnector::from(self.client.clone()).connect(self.name.clone(), stream);
+        let handshake = TlsConnector::from(self.client.clone()).connect(self.name.clone(), stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(error)) => Err(TlsError::Handshake(error)),
@@ -241,7 +246,10 @@ fn parameters() -> Result<rcgen::CertificateParams, TlsError> {
 
     let mut parameters = CertificateParams::new([LOCALHOST.to_owned()]).map_err(unusable)?;
     let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, printable("HashiCorp").map_err(unusable)?);
+    subject.push(
+        DnType::OrganizationName,
+        printable("HashiCorp").map_err(unusable)?,
+    );
     subject.push(DnType::CommonName, printable(LOCALHOST).map_err(unusable)?);
     parameters.distinguished_name = subject;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -251,8 +259,10 @@ fn parameters() -> Result<rcgen::CertificateParams, TlsError> {
         KeyUsagePurpose::KeyAgreement,
         KeyUsagePurpose::KeyCertSign,
     ];
-    parameters.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    parameters.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
     let now = SystemTime::now();
     parameters.not_before = (now - CLOCK_SKEW).into();
     parameters.not_after = (now + VALIDITY).into();
@@ -280,7 +290,10 @@ impl Pinned {
         let certificate = CertificateDer::from(certificate.to_vec());
         rustls::server::ParsedCertificate::try_from(&certificate)
             .map_err(|error| TlsError::Certificate(Box::new(error)))?;
-        Ok(Self { certificate, algorithms: provider.signature_verification_algorithms })
+        Ok(Self {
+            certificate,
+            algorithms: provider.signature_verification_algorithms,
+        })
     }
 
     fn judge(&self, presented: &CertificateDer<'_>) -> Result<(), rustls::Error> {
@@ -301,7 +314,8 @@ impl ServerCertVerifier for Pinned {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.judge(end_entity).map(|()| ServerCertVerified::assertion())
+        self.judge(end_entity)
+            .map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -339,7 +353,8 @@ impl ClientCertVerifier for Pinned {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.judge(end_entity).map(|()| ClientCertVerified::assertion())
+        self.judge(end_entity)
+            .map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -402,7 +417,13 @@ mod tests {
     #[test]
     fn garbage_is_no_certificate() {
         let own = AutoMtls::generate().expect("a certificate");
-        assert_eq!(own.pin(b"\x30\x03abc").expect_err("refused").code(), "certificate-unusable");
-        assert_eq!(own.pin_pem("nothing").expect_err("refused").code(), "certificate-unusable");
+        assert_eq!(
+            own.pin(b"\x30\x03abc").expect_err("refused").code(),
+            "certificate-unusable"
+        );
+        assert_eq!(
+            own.pin_pem("nothing").expect_err("refused").code(),
+            "certificate-unusable"
+        );
     }
 }

@@ -17,7 +17,10 @@ pub struct HostLink {
 impl HostLink {
     /// No connection yet.
     pub fn new(context: &PluginContext) -> Self {
-        Self { context: context.clone(), established: Mutex::default() }
+        Self {
+            context: context.clone(),
+            established: Mutex::default(),
+        }
     }
 
     /// Connects to what the host serves on `id`; calls that follow use it. The
@@ -36,7 +39,11 @@ impl HostLink {
             return Ok(services.clone());
         }
         let services = self.context.host_services(id).await?;
-        tracing::debug!(id, client = services.client_id(), "host services established");
+        tracing::debug!(
+            id,
+            client = services.client_id(),
+            "host services established"
+        );
         *established = Some((id, services.clone()));
         Ok(services)
     }

@@ -95,7 +95,10 @@ impl Interface for Counter {
     type Client = CounterWithBroker;
 
     fn grpc(connection: Channel, broker: Arc<dyn Broker>) -> Self::Client {
-        CounterWithBroker { client: CounterClient::new(connection), broker }
+        CounterWithBroker {
+            client: CounterClient::new(connection),
+            broker,
+        }
     }
 }
 

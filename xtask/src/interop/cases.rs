@@ -26,10 +26,22 @@ pub(super) enum Place {
 impl Place {
     pub(super) fn title(self) -> &'static str {
         match self {
-            Self::Mode(Mode { mux: false, auto_mtls: false }) => "plain",
-            Self::Mode(Mode { mux: false, auto_mtls: true }) => "AutoMTLS",
-            Self::Mode(Mode { mux: true, auto_mtls: false }) => "mux",
-            Self::Mode(Mode { mux: true, auto_mtls: true }) => "mux + AutoMTLS",
+            Self::Mode(Mode {
+                mux: false,
+                auto_mtls: false,
+            }) => "plain",
+            Self::Mode(Mode {
+                mux: false,
+                auto_mtls: true,
+            }) => "AutoMTLS",
+            Self::Mode(Mode {
+                mux: true,
+                auto_mtls: false,
+            }) => "mux",
+            Self::Mode(Mode {
+                mux: true,
+                auto_mtls: true,
+            }) => "mux + AutoMTLS",
             Self::Single => "one behaviour each",
         }
     }
@@ -65,6 +77,8 @@ pub(super) enum Expect {
     /// No warning and no error in the host's log.
     Quiet,
     PortBetween(u16, u16),
+    /// The plugin has no chance to clean up.
+    Killed,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -105,13 +119,25 @@ pub(super) struct Mode {
     auto_mtls: bool,
 }
 
-const PLAIN: Mode = Mode { mux: false, auto_mtls: false };
-const MUX: Mode = Mode { mux: true, auto_mtls: false };
+const PLAIN: Mode = Mode {
+    mux: false,
+    auto_mtls: false,
+};
+const MUX: Mode = Mode {
+    mux: true,
+    auto_mtls: false,
+};
 const MODES: [Mode; 4] = [
     PLAIN,
-    Mode { mux: false, auto_mtls: true },
+    Mode {
+        mux: false,
+        auto_mtls: true,
+    },
     MUX,
-    Mode { mux: true, auto_mtls: true },
+    Mode {
+        mux: true,
+        auto_mtls: true,
+    },
 ];
 
 #[derive(Clone, Copy)]
@@ -123,8 +149,13 @@ enum Service {
     Grpctest,
 }
 
-const SERVICES: [Service; 5] =
-    [Service::Kv, Service::Counter, Service::Streaming, Service::Negotiated, Service::Grpctest];
+const SERVICES: [Service; 5] = [
+    Service::Kv,
+    Service::Counter,
+    Service::Streaming,
+    Service::Negotiated,
+    Service::Grpctest,
+];
 
 impl Service {
     /// What a host does with `plugin`.
@@ -143,7 +174,14 @@ impl Service {
             Self::Kv => &["--service", "kv"],
             Self::Counter => &["--service", "counter"],
             Self::Streaming => &["--service", "streamer"],
-            Self::Negotiated => &["--service", "kv", "--scenario", "negotiated", "--versions", "2,3"],
+            Self::Negotiated => &[
+                "--service",
+                "kv",
+                "--scenario",
+                "negotiated",
+                "--versions",
+                "2,3",
+            ],
             Self::Grpctest => &["--service", "grpctest"],
         }
     }
@@ -174,7 +212,13 @@ pub(super) fn all(peers: &Peers) -> Vec<Case> {
         for plugin in [Language::Rust, Language::Go] {
             for socket in [Socket::Unix, Socket::Tcp] {
                 for mode in MODES {
-                    let pairing = Pairing { peers, host, plugin, socket, mode };
+                    let pairing = Pairing {
+                        peers,
+                        host,
+                        plugin,
+                        socket,
+                        mode,
+                    };
                     cases.extend(SERVICES.map(|service| pairing.case(service)));
                 }
             }
@@ -202,10 +246,23 @@ impl Pairing<'_> {
             (Socket::Tcp, false) => "_over_tcp",
             (Socket::Tcp, true) => "_over_tcp_and_mux",
         };
-        let tls = if self.mode.auto_mtls { "_with_auto_mtls" } else { "" };
-        let name = format!("a_{}_host_{}{way}{tls}", self.host.word(), service.deed(&plugin));
+        let tls = if self.mode.auto_mtls {
+            "_with_auto_mtls"
+        } else {
+            ""
+        };
+        let name = format!(
+            "a_{}_host_{}{way}{tls}",
+            self.host.word(),
+            service.deed(&plugin)
+        );
         let place = Place::Mode(self.mode);
-        Case { name, row: row(self.host, self.plugin, self.socket), place, work: self.work(service) }
+        Case {
+            name,
+            row: row(self.host, self.plugin, self.socket),
+            place,
+            work: self.work(service),
+        }
     }
 
     fn work(&self, service: Service) -> Work {
@@ -267,10 +324,16 @@ fn work(
         command.extend(arguments.iter().map(OsString::from));
         let mut flags: Vec<OsString> = flags.iter().map(OsString::from).collect();
         // Go plugins leave the socket of a multiplexed connection behind, in the Go host's own directory.
-        if plugin != Language::Go {
+        let killed = expect.iter().any(|expect| matches!(expect, Expect::Killed));
+        if plugin != Language::Go && !killed {
             flags.push("--forbid-leftovers".into());
         }
-        Ok(Run { host: host_program, flags, program: command, expect: expect.to_vec() })
+        Ok(Run {
+            host: host_program,
+            flags,
+            program: command,
+            expect: expect.to_vec(),
+        })
     };
     match found() {
         Ok(run) => Work::Run(run),
@@ -290,14 +353,33 @@ fn listers(peers: &Peers) -> Vec<Case> {
             (Language::Rust, Socket::Unix, &["colorlister"]),
         ];
         for (plugin, socket, program) in listers {
-            let which = if program[0] == "colorlister" { "colouring_" } else { "" };
-            let way = if socket == Socket::Tcp { "_over_tcp" } else { "" };
+            let which = if program[0] == "colorlister" {
+                "colouring_"
+            } else {
+                ""
+            };
+            let way = if socket == Socket::Tcp {
+                "_over_tcp"
+            } else {
+                ""
+            };
             let (h, p) = (host.word(), plugin.word());
             cases.push(Case {
                 name: format!("a_{h}_host_offers_a_directory_to_a_{which}{p}_lister{way}"),
                 row: row(host, plugin, socket),
-                place: if plugin == Language::Python { COLUMNS[0] } else { Place::Single },
-                work: work(peers, host, plugin, &["--service", "filelister"], program, &[Expect::Quiet]),
+                place: if plugin == Language::Python {
+                    COLUMNS[0]
+                } else {
+                    Place::Single
+                },
+                work: work(
+                    peers,
+                    host,
+                    plugin,
+                    &["--service", "filelister"],
+                    program,
+                    &[Expect::Quiet],
+                ),
             });
         }
     }
@@ -315,7 +397,10 @@ fn singles(peers: &Peers) -> Vec<Case> {
 /// A Rust host with a Go plugin, and a Go host with a Rust plugin.
 fn both_ways(peers: &Peers, tls: &str) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (host, plugin) in [(Language::Rust, Language::Go), (Language::Go, Language::Rust)] {
+    for (host, plugin) in [
+        (Language::Rust, Language::Go),
+        (Language::Go, Language::Rust),
+    ] {
         let (h, p) = (host.word(), plugin.word());
         let peer = Service::Grpctest.plugin(plugin);
         let peer_tls: &[&str] = match plugin {
@@ -336,75 +421,241 @@ fn both_ways(peers: &Peers, tls: &str) -> Vec<Case> {
                 flags.iter().copied().chain(mux).collect()
             };
             let flags = with(&["--service", "counter", "--scenario", "counter-callers"]);
-            add(format!("adds_for_16_callers_of_a_{p}_plugin{suffix}"), &flags, &["counter"]);
+            add(
+                format!("adds_for_16_callers_of_a_{p}_plugin{suffix}"),
+                &flags,
+                &["counter"],
+            );
             let flags = with(&test("bidirectional-many"));
-            add(format!("calls_back_and_forth_50_times_with_a_{p}_plugin{suffix}"), &flags, peer);
+            add(
+                format!("calls_back_and_forth_50_times_with_a_{p}_plugin{suffix}"),
+                &flags,
+                peer,
+            );
         }
-        add(format!("shares_one_authority_with_a_{p}_plugin"),
-            &["--service", "grpctest", "--tls-dir", tls], peer_tls);
-        add(format!("logs_the_panic_of_a_{p}_plugin_as_errors"), &test("panic"), peer);
-        add(format!("reads_5_mib_from_a_{p}_plugin"),
-            &["--service", "kv", "--scenario", "kv-large"], &["kv"]);
-        add(format!("joins_and_ends_a_running_{p}_plugin"),
-            &["--service", "kv", "--scenario", "reattach"], &["kv"]);
-        add(format!("starts_a_{p}_plugin_with_the_right_checksum"),
-            &["--service", "kv", "--scenario", "checksum-right"], &["kv"]);
-        add(format!("does_not_start_a_{p}_plugin_with_another_checksum"),
-            &["--service", "kv", "--scenario", "checksum-wrong"], &["kv"]);
+        add(
+            format!("shares_one_authority_with_a_{p}_plugin"),
+            &["--service", "grpctest", "--tls-dir", tls],
+            peer_tls,
+        );
+        add(
+            format!("logs_the_panic_of_a_{p}_plugin_as_errors"),
+            &test("panic"),
+            peer,
+        );
+        add(
+            format!("reads_5_mib_from_a_{p}_plugin"),
+            &["--service", "kv", "--scenario", "kv-large"],
+            &["kv"],
+        );
+        add(
+            format!("joins_and_ends_a_running_{p}_plugin"),
+            &["--service", "kv", "--scenario", "reattach"],
+            &["kv"],
+        );
+        add(
+            format!("starts_a_{p}_plugin_with_the_right_checksum"),
+            &["--service", "kv", "--scenario", "checksum-right"],
+            &["kv"],
+        );
+        add(
+            format!("does_not_start_a_{p}_plugin_with_another_checksum"),
+            &["--service", "kv", "--scenario", "checksum-wrong"],
+            &["kv"],
+        );
+    }
+    cases.push(Case {
+        name: "a_rust_host_agrees_on_version_2_and_auto_mtls_with_a_go_plugin".into(),
+        row: row(Language::Rust, Language::Go, Socket::Unix),
+        place: Place::Single,
+        work: work(
+            peers,
+            Language::Rust,
+            Language::Go,
+            &["--service", "grpctest", "--auto-mtls", "--versions", "1,2"],
+            &["helper", "test-mtls"],
+            &[Expect::Field("negotiated_version", json!(2))],
+        ),
+    });
+    for (name, flags, program) in [
+        (
+            "a_rust_host_reaches_version_2_of_a_go_plugin_behind_tls",
+            "1,2",
+            "test-versioned-plugins",
+        ),
+        (
+            "a_rust_host_reaches_the_newer_set_of_an_upgraded_go_plugin",
+            "2",
+            "test-proto-upgraded-plugin",
+        ),
+        (
+            "a_rust_host_reaches_a_go_plugin_that_only_has_version_2",
+            "1,2",
+            "test-proto-upgraded-client",
+        ),
+    ] {
+        cases.push(Case {
+            name: name.into(),
+            row: row(Language::Rust, Language::Go, Socket::Unix),
+            place: Place::Single,
+            work: work(
+                peers,
+                Language::Rust,
+                Language::Go,
+                &[
+                    "--service",
+                    "grpctest",
+                    "--tls-dir",
+                    tls,
+                    "--versions",
+                    flags,
+                ],
+                &["helper", program],
+                &[Expect::Field("negotiated_version", json!(2))],
+            ),
+        });
     }
     cases.push(Case {
         name: "a_rust_host_tolerates_a_go_plugin_that_omits_its_response".into(),
         row: row(Language::Rust, Language::Go, Socket::Unix),
         place: Place::Single,
-        work: work(peers, Language::Rust, Language::Go, &["--service", "streamer"],
-            &["streamer", "omit-write-response"], &[]),
+        work: work(
+            peers,
+            Language::Rust,
+            Language::Go,
+            &["--service", "streamer"],
+            &["streamer", "omit-write-response"],
+            &[],
+        ),
     });
     cases
 }
 
 /// What a Go host must find in a Rust plugin.
 fn go_host_singles(peers: &Peers) -> Vec<Case> {
-    const NO_COMMON: &str = "incompatible API version with plugin. Plugin version: 1, Client versions: [7]";
+    const NO_COMMON: &str =
+        "incompatible API version with plugin. Plugin version: 1, Client versions: [7]";
     let version = |number: u32| Expect::Field("negotiated_version", json!(number));
     let table: Vec<(&str, Vec<&str>, Vec<&str>, Vec<Expect>)> = vec![
-        ("a_rust_plugin_takes_the_highest_version_of_its_go_host",
-            vec!["--service", "grpctest", "--versions", "1,2"], vec!["peer"], vec![version(2)]),
-        ("a_rust_plugin_takes_the_only_version_of_its_go_host",
-            vec!["--service", "grpctest", "--versions", "1"], vec!["peer"], vec![version(1)]),
-        ("a_rust_plugin_without_a_common_version_names_its_lowest",
-            vec!["--service", "grpctest", "--versions", "7", "--expect-start-error", NO_COMMON],
-            vec!["peer"], vec![]),
-        ("a_rust_plugin_describes_its_services_to_a_go_host",
-            vec!["--service", "kv", "--scenario", "reflection"], vec!["kv"], vec![]),
-        ("a_rust_plugin_describes_its_services_to_a_go_host_over_mux",
-            vec!["--service", "kv", "--scenario", "reflection", "--mux"], vec!["kv"], vec![]),
-        ("a_rust_plugin_ends_when_its_go_host_asks_six_times",
-            vec!["--service", "kv", "--scenario", "kill"], vec!["kv"], vec![Expect::Quiet]),
-        ("a_rust_plugin_ends_when_its_go_host_asks_six_times_over_mux",
-            vec!["--service", "kv", "--scenario", "kill", "--mux"], vec!["kv"], vec![Expect::Quiet]),
-        ("a_rust_plugin_ends_when_its_go_host_never_called_it",
-            vec!["--service", "kv", "--scenario", "kill-before-client"], vec!["kv"], vec![Expect::Quiet]),
-        ("a_killed_rust_plugin_is_missed_by_its_go_host",
-            vec!["--service", "kv", "--scenario", "crash"], vec!["kv"], vec![]),
-        ("a_rust_plugin_ignores_interrupts",
-            vec!["--service", "kv", "--scenario", "sigint,kv"], vec!["kv"], vec![Expect::Quiet]),
-        ("a_rust_plugin_streams_to_a_go_host_with_small_messages",
-            vec!["--service", "streamer", "--max-message", "1000"], vec!["streamer"], vec![Expect::Quiet]),
-        ("a_rust_plugin_that_prints_a_mebibyte_early_is_not_held_up",
-            vec!["--service", "grpctest", "--scenario", "double"], vec!["peer", "--print", "1048576"],
-            vec![Expect::Quiet]),
-        ("a_rust_plugin_logs_structured_lines_for_a_go_host",
-            vec!["--service", "grpctest", "--scenario", "printkv,log-levels"], vec!["peer"],
-            vec![Expect::Quiet]),
-        ("a_rust_plugin_logs_its_panic_at_error_level",
-            vec!["--service", "grpctest", "--scenario", "panic", "--log-level", "error",
-                "--min-panic-lines", "11"],
-            vec!["peer"], vec![]),
-        ("a_rust_plugin_serves_a_go_host_with_a_runner",
-            vec!["--service", "grpctest", "--runner"], vec!["peer"], vec![Expect::Quiet]),
-        ("a_rust_plugin_listens_within_the_port_range_of_its_go_host",
-            vec!["--service", "grpctest", "--min-port", "21000", "--max-port", "21999"],
-            vec!["peer", "--tcp"], vec![Expect::PortBetween(21000, 21999), Expect::Quiet]),
+        (
+            "a_rust_plugin_takes_the_highest_version_of_its_go_host",
+            vec!["--service", "grpctest", "--versions", "1,2"],
+            vec!["peer"],
+            vec![version(2)],
+        ),
+        (
+            "a_rust_plugin_takes_the_only_version_of_its_go_host",
+            vec!["--service", "grpctest", "--versions", "1"],
+            vec!["peer"],
+            vec![version(1)],
+        ),
+        (
+            "a_rust_plugin_without_a_common_version_names_its_lowest",
+            vec![
+                "--service",
+                "grpctest",
+                "--versions",
+                "7",
+                "--expect-start-error",
+                NO_COMMON,
+            ],
+            vec!["peer"],
+            vec![],
+        ),
+        (
+            "a_rust_plugin_describes_its_services_to_a_go_host",
+            vec!["--service", "kv", "--scenario", "reflection"],
+            vec!["kv"],
+            vec![],
+        ),
+        (
+            "a_rust_plugin_describes_its_services_to_a_go_host_over_mux",
+            vec!["--service", "kv", "--scenario", "reflection", "--mux"],
+            vec!["kv"],
+            vec![],
+        ),
+        (
+            "a_rust_plugin_ends_when_its_go_host_asks_six_times",
+            vec!["--service", "kv", "--scenario", "kill"],
+            vec!["kv"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_ends_when_its_go_host_asks_six_times_over_mux",
+            vec!["--service", "kv", "--scenario", "kill", "--mux"],
+            vec!["kv"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_ends_when_its_go_host_never_called_it",
+            vec!["--service", "kv", "--scenario", "kill-before-client"],
+            vec!["kv"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_killed_rust_plugin_is_missed_by_its_go_host",
+            vec!["--service", "kv", "--scenario", "crash"],
+            vec!["kv"],
+            vec![],
+        ),
+        (
+            "a_rust_plugin_ignores_interrupts",
+            vec!["--service", "kv", "--scenario", "sigint,kv"],
+            vec!["kv"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_streams_to_a_go_host_with_small_messages",
+            vec!["--service", "streamer", "--max-message", "1000"],
+            vec!["streamer"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_that_prints_a_mebibyte_early_is_not_held_up",
+            vec!["--service", "grpctest", "--scenario", "double"],
+            vec!["peer", "--print", "1048576"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_logs_structured_lines_for_a_go_host",
+            vec!["--service", "grpctest", "--scenario", "printkv,log-levels"],
+            vec!["peer"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_logs_its_panic_at_error_level",
+            vec![
+                "--service",
+                "grpctest",
+                "--scenario",
+                "panic",
+                "--log-level",
+                "error",
+                "--min-panic-lines",
+                "11",
+            ],
+            vec!["peer"],
+            vec![],
+        ),
+        (
+            "a_rust_plugin_serves_a_go_host_with_a_runner",
+            vec!["--service", "grpctest", "--runner"],
+            vec!["peer"],
+            vec![Expect::Quiet],
+        ),
+        (
+            "a_rust_plugin_listens_within_the_port_range_of_its_go_host",
+            vec![
+                "--service",
+                "grpctest",
+                "--min-port",
+                "21000",
+                "--max-port",
+                "21999",
+            ],
+            vec!["peer", "--tcp"],
+            vec![Expect::PortBetween(21000, 21999), Expect::Quiet],
+        ),
     ];
     table
         .into_iter()
@@ -412,7 +663,14 @@ fn go_host_singles(peers: &Peers) -> Vec<Case> {
             name: name.to_owned(),
             row: row(Language::Go, Language::Rust, Socket::Unix),
             place: Place::Single,
-            work: work(peers, Language::Go, Language::Rust, &flags, &program, &expect),
+            work: work(
+                peers,
+                Language::Go,
+                Language::Rust,
+                &flags,
+                &program,
+                &expect,
+            ),
         })
         .collect()
 }

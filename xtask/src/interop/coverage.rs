@@ -17,7 +17,10 @@ const REQUIREMENTS: [(char, usize); 2] = [('H', 64), ('P', 43)];
 const LEFT_OUT: &str = "left out:";
 
 pub(super) fn check(root: &Path) -> Result<()> {
-    let problems = problems(&std::fs::read_to_string(root.join(CHECKLIST))?, &known(root)?);
+    let problems = problems(
+        &std::fs::read_to_string(root.join(CHECKLIST))?,
+        &known(root)?,
+    );
     if problems.is_empty() {
         return Ok(());
     }
@@ -26,15 +29,29 @@ pub(super) fn check(root: &Path) -> Result<()> {
 
 /// The names of all tests of the tree, and of the cases.
 fn known(root: &Path) -> Result<BTreeSet<String>> {
-    let mut names: BTreeSet<String> =
-        cases::all(&Peers::nowhere()).into_iter().map(|case| case.name).collect();
+    let mut names: BTreeSet<String> = cases::all(&Peers::nowhere())
+        .into_iter()
+        .map(|case| case.name)
+        .collect();
     let files = tools::command("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "*.rs",
+        ])
         .current_dir(root)
         .output()?;
-    for file in String::from_utf8_lossy(&files.stdout).split('\0').filter(|file| !file.is_empty()) {
+    for file in String::from_utf8_lossy(&files.stdout)
+        .split('\0')
+        .filter(|file| !file.is_empty())
+    {
         // A file that was deleted and not committed is listed, too.
-        let Ok(text) = std::fs::read_to_string(root.join(file)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root.join(file)) else {
+            continue;
+        };
         names.extend(tests_of(&text));
     }
     Ok(names)
@@ -80,7 +97,9 @@ fn problems(checklist: &str, known: &BTreeSet<String>) -> Vec<String> {
             };
             let named: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
             if named.is_empty() && !tests.starts_with(LEFT_OUT) {
-                problems.push(format!("{id} names no test and does not say `{LEFT_OUT} …`"));
+                problems.push(format!(
+                    "{id} names no test and does not say `{LEFT_OUT} …`"
+                ));
             }
             let absent = named.iter().filter(|name| !known.contains(**name));
             problems.extend(absent.map(|name| format!("{id} names {name}, which does not exist")));
@@ -91,7 +110,9 @@ fn problems(checklist: &str, known: &BTreeSet<String>) -> Vec<String> {
 
 fn is_requirement(id: &str) -> bool {
     let mut letters = id.chars();
-    letters.next().is_some_and(|letter| REQUIREMENTS.iter().any(|(known, _)| *known == letter))
+    letters
+        .next()
+        .is_some_and(|letter| REQUIREMENTS.iter().any(|(known, _)| *known == letter))
         && id.len() > 1
         && letters.all(|c| c.is_ascii_digit())
 }
@@ -109,7 +130,9 @@ mod tests {
 
     #[test]
     fn a_row_that_names_nothing_or_something_absent_is_a_problem() {
-        let mut checklist: String = (1..=64).map(|n| format!("| H{n} | x | `there` |\n")).collect();
+        let mut checklist: String = (1..=64)
+            .map(|n| format!("| H{n} | x | `there` |\n"))
+            .collect();
         checklist.extend((1..=43).map(|n| format!("| P{n} | x | `there` |\n")));
         let known = BTreeSet::from(["there".to_owned()]);
         assert_eq!(problems(&checklist, &known), [""; 0]);
@@ -120,6 +143,9 @@ mod tests {
             .replace("| H4 | x | `there` |", "| H4 | x | left out: net/rpc |");
         let found = problems(&broken, &known);
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found[1].contains("gone") && found[2].contains("P9"), "{found:?}");
+        assert!(
+            found[1].contains("gone") && found[2].contains("P9"),
+            "{found:?}"
+        );
     }
 }

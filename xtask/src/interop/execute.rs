@@ -30,7 +30,9 @@ pub(super) enum Outcome {
 pub(super) fn run(index: usize, run: &Run) -> Outcome {
     let name = format!("oi{}-{index}", std::process::id());
     let dir = std::env::temp_dir().join(name);
-    let done = std::fs::create_dir(&dir).map_err(Into::into).and_then(|()| in_dir(run, &dir));
+    let done = std::fs::create_dir(&dir)
+        .map_err(Into::into)
+        .and_then(|()| in_dir(run, &dir));
     let _ = std::fs::remove_dir_all(&dir);
     match done {
         Ok(()) => Outcome::Passed,
@@ -42,12 +44,20 @@ fn in_dir(run: &Run, dir: &Path) -> Result<()> {
     let reported = host(run, dir);
     let outlived = outlived(dir);
     let report = reported?;
-    ensure!(outlived.is_empty(), "processes outlived their host: {}", outlived.join(", "));
+    ensure!(
+        outlived.is_empty(),
+        "processes outlived their host: {}",
+        outlived.join(", ")
+    );
     judge(run, &report)?;
     let left: Vec<_> = std::fs::read_dir(dir)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<std::io::Result<_>>()?;
-    ensure!(left.is_empty(), "left behind in TMPDIR: {}", left.join(", "));
+    ensure!(
+        left.is_empty(),
+        "left behind in TMPDIR: {}",
+        left.join(", ")
+    );
     Ok(())
 }
 
@@ -70,7 +80,9 @@ fn host(run: &Run, dir: &Path) -> Result<Value> {
     ];
     let ended = wait(&mut child);
     let [stdout, stderr] = outputs.map(|reader| {
-        reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
+        reader
+            .and_then(|reader| reader.join().ok())
+            .unwrap_or_default()
     });
     ended?;
     serde_json::from_str(&stdout)
@@ -102,15 +114,28 @@ fn wait(child: &mut Child) -> Result<()> {
 fn judge(run: &Run, report: &Value) -> Result<()> {
     let failed = || {
         let stderr = report["stderr"].as_str().unwrap_or_default();
-        format!("{}\nlog: {}\n{stderr}", report["error"].as_str().unwrap_or_default(), report["problems"])
+        format!(
+            "{}\nlog: {}\n{stderr}",
+            report["error"].as_str().unwrap_or_default(),
+            report["problems"]
+        )
     };
     ensure!(report["ok"] == true, "{}", failed());
-    ensure!(report["forced"] == false, "the plugin had to be killed: {}", report["problems"]);
+    ensure!(
+        report["forced"] == false,
+        "the plugin had to be killed: {}",
+        report["problems"]
+    );
     for expect in &run.expect {
         match expect {
             Expect::Field(name, value) => {
-                ensure!(&report[*name] == value, "`{name}` is {}, not {value}", report[*name]);
+                ensure!(
+                    &report[*name] == value,
+                    "`{name}` is {}, not {value}",
+                    report[*name]
+                );
             }
+            Expect::Killed => {}
             Expect::Quiet => {
                 let quiet = report["problems"].as_array().is_none_or(Vec::is_empty);
                 ensure!(quiet, "the host logged {}", report["problems"]);
@@ -146,13 +171,21 @@ fn outlived(dir: &Path) -> Vec<String> {
 fn marked(dir: &Path) -> Vec<String> {
     let mark = format!("{MARK}={}", dir.display());
     let carries = |path: &PathBuf| {
-        std::fs::read(path.join("environ"))
-            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()))
+        std::fs::read(path.join("environ")).is_ok_and(|environ| {
+            environ
+                .split(|byte| *byte == 0)
+                .any(|pair| pair == mark.as_bytes())
+        })
     };
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     processes
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
+        })
         .filter(carries)
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect()

@@ -51,7 +51,14 @@ impl Peers {
             bail!("{missing}, and CI=true asks for every peer");
         }
         let versions = versions(root, &go, &python);
-        Ok(Self { rust, go, python, tls, root: root.to_owned(), versions })
+        Ok(Self {
+            rust,
+            go,
+            python,
+            tls,
+            root: root.to_owned(),
+            versions,
+        })
     }
 
     pub(super) fn rust(&self, name: &str) -> PathBuf {
@@ -77,10 +84,21 @@ fn go_peers(root: &Path, tls: &Path) -> Result<PathBuf> {
     let peers = std::path::absolute(tools::build_go_peers(root)?)?;
     let lister = root.join("examples/go/lister");
     let into = peers.join("lister");
-    tools::run(tools::command("go").arg("build").arg("-o").arg(into).arg(".").current_dir(lister))?;
+    tools::run(
+        tools::command("go")
+            .arg("build")
+            .arg("-o")
+            .arg(into)
+            .arg(".")
+            .current_dir(lister),
+    )?;
     // They are valid for a day.
     fs::create_dir_all(tls)?;
-    tools::run(tools::command(peers.join("helper")).arg("make-tls").arg(tls))?;
+    tools::run(
+        tools::command(peers.join("helper"))
+            .arg("make-tls")
+            .arg(tls),
+    )?;
     Ok(peers)
 }
 
@@ -93,8 +111,19 @@ fn python_environment(root: &Path, interop: &Path) -> Result<PathBuf> {
         return Ok(python);
     }
     fs::create_dir_all(interop)?;
-    tools::run(tools::command("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+    tools::run(
+        tools::command("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment),
+    )?;
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+    ];
     tools::run(tools::command(&python).args(install).arg(&requirements))?;
     fs::write(stamp, wanted)?;
     Ok(python)
@@ -105,7 +134,9 @@ fn versions(root: &Path, go: &Result<PathBuf, String>, python: &Result<PathBuf, 
     if go.is_ok() {
         let module = fs::read_to_string(root.join("interop/go/go.mod")).unwrap_or_default();
         for name in ["github.com/hashicorp/go-plugin", "google.golang.org/grpc"] {
-            let line = module.lines().find_map(|line| line.trim().strip_prefix(name));
+            let line = module
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(name));
             let short = name.rsplit('/').next().unwrap_or(name);
             versions.push(format!("{short}{}", line.unwrap_or(" ?")));
         }

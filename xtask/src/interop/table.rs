@@ -37,8 +37,14 @@ impl Counts {
     /// What stands in one cell. What was not run is never shown as passed.
     fn cell(self) -> String {
         match self {
-            Self { passed: 0, failed: 0, .. } => "–".to_owned(),
-            Self { passed, failed: 0, .. } => format!("{passed} passed"),
+            Self {
+                passed: 0,
+                failed: 0,
+                ..
+            } => "–".to_owned(),
+            Self {
+                passed, failed: 0, ..
+            } => format!("{passed} passed"),
             Self { passed, failed, .. } => format!("{passed} passed, **{failed} failed**"),
         }
     }
@@ -46,7 +52,11 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
     }
 }
 
@@ -62,7 +72,11 @@ pub(super) fn of(cases: &[Case], outcomes: &[Outcome]) -> String {
     for row in rows {
         let cell = |place: Place| {
             let there = |(case, _): &(&Case, _)| case.row == row && case.place == place;
-            let found = cases.iter().zip(outcomes).filter(there).map(|(_, outcome)| outcome);
+            let found = cases
+                .iter()
+                .zip(outcomes)
+                .filter(there)
+                .map(|(_, outcome)| outcome);
             Counts::of(found).cell()
         };
         let mut line = vec![row.to_owned()];
@@ -75,7 +89,11 @@ pub(super) fn of(cases: &[Case], outcomes: &[Outcome]) -> String {
 fn markdown(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
-        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
@@ -98,8 +116,12 @@ fn markdown(lines: &[Vec<String>]) -> String {
 pub(super) fn update_readme(root: &Path, table: &str, peers: &Peers) -> Result<()> {
     let path = root.join("README.md");
     let readme = std::fs::read_to_string(&path)?;
-    let (before, rest) = readme.split_once(BEGIN).context("README.md lacks interop:begin")?;
-    let (_, after) = rest.split_once(END).context("README.md lacks interop:end")?;
+    let (before, rest) = readme
+        .split_once(BEGIN)
+        .context("README.md lacks interop:begin")?;
+    let (_, after) = rest
+        .split_once(END)
+        .context("README.md lacks interop:end")?;
     let text = format!(
         "{before}{BEGIN}\n{table}\nEach pair runs kv, counter (callbacks), streaming, version negotiation and the test\n\
          service of go-plugin's own tests. –: not applicable; Go plugins listen on unix sockets\n\

@@ -65,12 +65,17 @@ impl State {
     fn sweep(&mut self, now: Instant) {
         let mut expired = Vec::new();
         for (id, slot) in &mut self.slots {
-            if slot.arrival.as_ref().is_some_and(|(_, at)| now - *at > KEEP) {
+            if slot
+                .arrival
+                .as_ref()
+                .is_some_and(|(_, at)| now - *at > KEEP)
+            {
                 slot.arrival = None;
                 expired.push(*id);
             }
         }
-        self.slots.retain(|_, slot| slot.arrival.is_some() || slot.waiting > 0);
+        self.slots
+            .retain(|_, slot| slot.arrival.is_some() || slot.waiting > 0);
         for id in expired {
             self.remember(id, End::Expired);
         }
@@ -89,7 +94,11 @@ impl Inbox {
             state.sweep(now);
         }
         if state.slots.len() >= MAX_PENDING && !state.slots.contains_key(&id) {
-            tracing::warn!(id = id.0, limit = MAX_PENDING, "too many broker ids announced; dropped");
+            tracing::warn!(
+                id = id.0,
+                limit = MAX_PENDING,
+                "too many broker ids announced; dropped"
+            );
             return;
         }
         let slot = state.slots.entry(id).or_default();
@@ -154,7 +163,11 @@ impl<'a> Waiter<'a> {
     }
 
     fn take(&self) -> Option<Arrival> {
-        let mut state = self.inbox.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .inbox
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let slot = state.slots.get_mut(&self.id)?;
         let (arrival, at) = slot.arrival.take()?;
         let fresh = at.elapsed() <= KEEP;
@@ -165,7 +178,11 @@ impl<'a> Waiter<'a> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut state = self.inbox.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .inbox
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = state.slots.get_mut(&self.id) {
             slot.waiting -= 1;
             if slot.waiting == 0 && slot.arrival.is_none() {
@@ -189,7 +206,10 @@ mod tests {
         inbox.put(BrokerId(7), ack());
         assert!(inbox.take(BrokerId(7), KEEP).await.is_ok());
         let again = inbox.take(BrokerId(7), KEEP).await;
-        assert!(matches!(again, Err(BrokerErrorKind::AlreadyDialled)), "{again:?}");
+        assert!(
+            matches!(again, Err(BrokerErrorKind::AlreadyDialled)),
+            "{again:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,9 +230,15 @@ mod tests {
         inbox.put(BrokerId(1), ack());
         tokio::time::advance(KEEP + Duration::from_millis(1)).await;
         let late = inbox.take(BrokerId(1), KEEP).await;
-        assert!(matches!(late, Err(BrokerErrorKind::Expired { .. })), "{late:?}");
+        assert!(
+            matches!(late, Err(BrokerErrorKind::Expired { .. })),
+            "{late:?}"
+        );
         let never = inbox.take(BrokerId(2), KEEP).await;
-        assert!(matches!(never, Err(BrokerErrorKind::NeverAccepted(_))), "{never:?}");
+        assert!(
+            matches!(never, Err(BrokerErrorKind::NeverAccepted(_))),
+            "{never:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

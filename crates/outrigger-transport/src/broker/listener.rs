@@ -56,7 +56,12 @@ impl Source {
 
 impl Listener {
     pub(super) fn socket(id: BrokerId, shared: Arc<Shared>, listener: BoundListener) -> Self {
-        Self { id, shared, source: Source::Socket(listener), handshakes: JoinSet::new() }
+        Self {
+            id,
+            shared,
+            source: Source::Socket(listener),
+            handshakes: JoinSet::new(),
+        }
     }
 
     pub(super) fn streams(
@@ -64,7 +69,12 @@ impl Listener {
         shared: Arc<Shared>,
         streams: mpsc::Receiver<Stream>,
     ) -> Self {
-        Self { id, shared, source: Source::Streams(streams), handshakes: JoinSet::new() }
+        Self {
+            id,
+            shared,
+            source: Source::Streams(streams),
+            handshakes: JoinSet::new(),
+        }
     }
 
     /// The id that is accepted.

@@ -99,7 +99,10 @@ impl dyn Broker + '_ {
     /// As [`Broker::dial`], and when the peer does not speak HTTP/2.
     pub async fn connect(&self, id: BrokerId) -> Result<Channel, BrokerError> {
         let stream = self.dial(id).await?;
-        let options = ChannelOptions { fate: self.fate(), ..ChannelOptions::default() };
+        let options = ChannelOptions {
+            fate: self.fate(),
+            ..ChannelOptions::default()
+        };
         Channel::connect(stream, options)
             .await
             .map_err(|error| BrokerError::new(Side::This, id, BrokerErrorKind::Connect(error)))
@@ -177,7 +180,10 @@ pub struct GrpcBroker {
 impl GrpcBroker {
     /// A broker that announces a socket for each accepted id.
     pub fn plain(options: BrokerOptions) -> Self {
-        Self { shared: Arc::new(Shared::new(options, None)), _acceptor: None }
+        Self {
+            shared: Arc::new(Shared::new(options, None)),
+            _acceptor: None,
+        }
     }
 
     /// A broker whose connections are streams of `session`.
@@ -188,9 +194,12 @@ impl GrpcBroker {
     pub fn multiplexed(options: BrokerOptions, session: yamux::Session) -> Self {
         let side = options.side;
         let shared = Arc::new(Shared::new(options, Some(session)));
-        let acceptor = matches!(side, Side::Host)
-            .then(|| OwnedTask::spawn(mux::accept_armed(shared.clone())));
-        Self { shared, _acceptor: acceptor }
+        let acceptor =
+            matches!(side, Side::Host).then(|| OwnedTask::spawn(mux::accept_armed(shared.clone())));
+        Self {
+            shared,
+            _acceptor: acceptor,
+        }
     }
 
     /// Opens the control stream to the plugin. The stream's headers are not
@@ -284,8 +293,7 @@ struct ControlService(Arc<GrpcBroker>);
 
 #[async_trait]
 impl BrokerService for ControlService {
-    type StartStreamStream =
-        futures_util::stream::BoxStream<'static, Result<ConnInfo, Status>>;
+    type StartStreamStream = futures_util::stream::BoxStream<'static, Result<ConnInfo, Status>>;
 
     async fn start_stream(
         &self,
@@ -293,7 +301,9 @@ impl BrokerService for ControlService {
     ) -> Result<Response<Self::StartStreamStream>, Status> {
         let (sender, receiver) = control_channel();
         let shared = self.0.shared.clone();
-        shared.attach(sender).map_err(|()| Status::unavailable("the broker is closed"))?;
+        shared
+            .attach(sender)
+            .map_err(|()| Status::unavailable("the broker is closed"))?;
         let incoming = shared.clone().receive(request.into_inner());
         let receiving = OwnedTask::spawn(incoming);
         let outgoing = ReceiverStream::new(receiver).map(move |message| {

@@ -79,7 +79,10 @@ impl Mux {
         let listener = self.doors().listeners.get(&id).cloned();
         let delivered = listener.is_some_and(|listener| listener.try_send(stream).is_ok());
         if !delivered {
-            tracing::warn!(id = id.0, "a brokered stream came and nobody takes it; closed");
+            tracing::warn!(
+                id = id.0,
+                "a brokered stream came and nobody takes it; closed"
+            );
         }
     }
 
@@ -107,7 +110,10 @@ pub(super) async fn accept(
         let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
         doors.listeners.insert(id, sender);
         let listener = Listener::streams(id, shared.clone(), receiver);
-        let knocked = doors.knocks.remove(&id).is_some_and(|at| at.elapsed() < KNOCK_HELD);
+        let knocked = doors
+            .knocks
+            .remove(&id)
+            .is_some_and(|at| at.elapsed() < KNOCK_HELD);
         if knocked {
             mux.arm(&mut doors, id);
         }
@@ -130,10 +136,15 @@ pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
         if listening && doors.armed.len() < MAX_PENDING {
             mux.arm(&mut doors, id);
         } else if listening {
-            tracing::warn!(id = id.0, limit = MAX_PENDING, "too many knocks without a stream; dropped");
+            tracing::warn!(
+                id = id.0,
+                limit = MAX_PENDING,
+                "too many knocks without a stream; dropped"
+            );
             return;
-        } else if doors.knocks.contains_key(&id) {
-            // One answer is on its way, and one is enough.
+        } else if let Some(at) = doors.knocks.get_mut(&id) {
+            // Its one answer waits for this knock now.
+            *at = Instant::now();
             return;
         } else if doors.knocks.len() < MAX_PENDING {
             doors.knocks.insert(id, Instant::now());
@@ -151,7 +162,7 @@ pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
         tokio::spawn(async move {
             tokio::select! {
                 () = shared.closed.cancelled() => {}
-                () = tokio::time::sleep(KNOCK_HELD) => answer_stale(&shared, id).await,
+                () = answer_stale(&shared, id) => {}
             }
         });
     }
@@ -159,17 +170,18 @@ pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
 
 async fn answer_stale(shared: &Shared, id: BrokerId) {
     let Some(mux) = &shared.mux else { return };
-    let stale = {
-        let mut doors = mux.doors();
-        let stale = doors.knocks.get(&id).is_some_and(|at| at.elapsed() >= KNOCK_HELD);
-        if stale {
-            doors.knocks.remove(&id);
+    loop {
+        // A listener took the knock when it is gone.
+        let Some(at) = mux.doors().knocks.get(&id).copied() else {
+            return;
+        };
+        if at.elapsed() >= KNOCK_HELD {
+            break;
         }
-        stale
-    };
-    if stale {
-        acknowledge(shared, id, Some(format!("no listener for id {}", id.0))).await;
+        tokio::time::sleep_until(at + KNOCK_HELD).await;
     }
+    mux.doors().knocks.remove(&id);
+    acknowledge(shared, id, Some(format!("no listener for id {}", id.0))).await;
 }
 
 async fn acknowledge(shared: &Shared, id: BrokerId, error: Option<String>) {
@@ -178,11 +190,7 @@ async fn acknowledge(shared: &Shared, id: BrokerId, error: Option<String>) {
     }
 }
 
-pub(super) async fn dial(
-    shared: &Shared,
-    mux: &Mux,
-    id: BrokerId,
-) -> Result<Stream, BrokerError> {
+pub(super) async fn dial(shared: &Shared, mux: &Mux, id: BrokerId) -> Result<Stream, BrokerError> {
     let dialling = async {
         let _one_at_a_time = mux.dialling.lock().await;
         shared.inbox.clear(id);
@@ -231,7 +239,9 @@ pub(super) async fn accept_armed(shared: Arc<Shared>) {
 /// The plugin's side: every stream belongs to the armed id, or else to the
 /// plugin's own services.
 pub(super) async fn next_unclaimed(shared: &Shared) -> Result<Stream, YamuxError> {
-    let Some(mux) = &shared.mux else { return std::future::pending().await };
+    let Some(mux) = &shared.mux else {
+        return std::future::pending().await;
+    };
     loop {
         let stream = mux.session.accept().await?;
         match mux.take_armed() {

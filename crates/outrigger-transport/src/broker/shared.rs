@@ -86,9 +86,10 @@ impl Shared {
                 .map_err(|_| BrokerErrorKind::Closed)?
                 .clone();
             match ready {
-                Control::Open(sender) => {
-                    sender.send(message).await.map_err(|_| BrokerErrorKind::Closed)
-                }
+                Control::Open(sender) => sender
+                    .send(message)
+                    .await
+                    .map_err(|_| BrokerErrorKind::Closed),
                 Control::Waiting | Control::Closed => Err(BrokerErrorKind::Closed),
             }
         };
@@ -109,7 +110,10 @@ impl Shared {
                 message = incoming.next() => message,
             };
             match message {
-                Some(Ok(message)) => self.route(BrokerMessage::from(RawConnInfo::from(message))).await,
+                Some(Ok(message)) => {
+                    self.route(BrokerMessage::from(RawConnInfo::from(message)))
+                        .await
+                }
                 Some(Err(status)) => {
                     tracing::debug!(code = ?status.code(), "the broker stream ended");
                     return;
@@ -132,7 +136,10 @@ impl Shared {
         }
     }
 
-    pub(super) async fn accept_plain(self: &Arc<Self>, id: BrokerId) -> Result<Listener, BrokerError> {
+    pub(super) async fn accept_plain(
+        self: &Arc<Self>,
+        id: BrokerId,
+    ) -> Result<Listener, BrokerError> {
         if self.closed.is_cancelled() {
             return Err(self.error(id, BrokerErrorKind::Closed));
         }
@@ -145,9 +152,12 @@ impl Shared {
         };
         let address =
             address.map_err(|text| self.error(id, BrokerErrorKind::Untranslatable(text)))?;
-        self.send(BrokerMessage::ConnInfo { id, address: Ok(address) })
-            .await
-            .map_err(|kind| self.error(id, kind))?;
+        self.send(BrokerMessage::ConnInfo {
+            id,
+            address: Ok(address),
+        })
+        .await
+        .map_err(|kind| self.error(id, kind))?;
         Ok(Listener::socket(id, self.clone(), bound))
     }
 

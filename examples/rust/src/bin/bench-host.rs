@@ -74,7 +74,9 @@ struct Answer {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     match arguments.as_slice() {
         ["floor-echo", path] => floor::echo(Path::new(path)),
         ["rss-child", plugin, count] => {
@@ -88,7 +90,11 @@ fn main() -> Result<()> {
 }
 
 fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
-    let mut session = Session { program: program.to_owned(), plain: None, mtls: None };
+    let mut session = Session {
+        program: program.to_owned(),
+        plain: None,
+        mtls: None,
+    };
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -98,8 +104,18 @@ fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
         let measured = runtime.block_on(session.measure(&work));
         let measure = work.measure;
         let answer = match measured {
-            Ok((value, unit)) => Answer { measure, value, unit, error: None },
-            Err(error) => Answer { measure, value: 0.0, unit: "", error: Some(format!("{error:#}")) },
+            Ok((value, unit)) => Answer {
+                measure,
+                value,
+                unit,
+                error: None,
+            },
+            Err(error) => Answer {
+                measure,
+                value: 0.0,
+                unit: "",
+                error: Some(format!("{error:#}")),
+            },
         };
         println!("{}", serde_json::to_string(&answer)?);
         std::io::stdout().flush()?;
@@ -116,13 +132,18 @@ struct Session {
 }
 
 fn launch(program: &Path, mtls: bool) -> Launch {
-    let launch = Launch::new(program, bench_cookie()).offer(1, PluginSet::new().with::<Bench>("bench"));
+    let launch =
+        Launch::new(program, bench_cookie()).offer(1, PluginSet::new().with::<Bench>("bench"));
     if mtls { launch.auto_mtls() } else { launch }
 }
 
 impl Session {
     async fn plugin(&mut self, mtls: bool) -> Result<&RunningPlugin> {
-        let slot = if mtls { &mut self.mtls } else { &mut self.plain };
+        let slot = if mtls {
+            &mut self.mtls
+        } else {
+            &mut self.plain
+        };
         if slot.is_none() {
             *slot = Some(launch(&self.program, mtls).start().await?);
         }
@@ -144,14 +165,20 @@ impl Session {
             "grpc.unary.p50" => (unary(self.client(false).await?, work, 0.5).await?, "us"),
             "grpc.unary.p99" => (unary(self.client(false).await?, work, 0.99).await?, "us"),
             "grpc.mtls.unary.p50" => (unary(self.client(true).await?, work, 0.5).await?, "us"),
-            "grpc.calls64" => (concurrent(self.client(false).await?, work).await?, "calls/s"),
+            "grpc.calls64" => (
+                concurrent(self.client(false).await?, work).await?,
+                "calls/s",
+            ),
             "grpc.stream.down" => (down(self.client(false).await?, work).await?, "GB/s"),
             "grpc.stream.up" => (up(self.client(false).await?, work).await?, "GB/s"),
             "grpc.start" => (self.start(false, work).await?, "ms"),
             "grpc.mtls.start" => (self.start(true, work).await?, "ms"),
             "callback.read4k" => {
                 let nanos = self.call_back("read4k", work).await?.0;
-                (percentile(nanos.iter().map(|n| *n as f64 / 1e3).collect(), 0.5), "us")
+                (
+                    percentile(nanos.iter().map(|n| *n as f64 / 1e3).collect(), 0.5),
+                    "us",
+                )
             }
             "callback.stream" => {
                 let (nanos, bytes) = self.call_back("stream", work).await?;
@@ -198,7 +225,12 @@ impl Session {
             count: work.reads,
             bytes: work.bytes,
         };
-        let reply = self.client(false).await?.call_back(request).await?.into_inner();
+        let reply = self
+            .client(false)
+            .await?
+            .call_back(request)
+            .await?
+            .into_inner();
         drop(serving);
         Ok((reply.nanos, reply.bytes))
     }
@@ -214,13 +246,18 @@ impl Session {
 }
 
 fn payload(work: &Work) -> Payload {
-    Payload { data: Bytes::from(vec![7; work.payload]) }
+    Payload {
+        data: Bytes::from(vec![7; work.payload]),
+    }
 }
 
 fn percentile(mut values: Vec<f64>, rank: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
-    values.get((last as f64 * rank).round() as usize).copied().unwrap_or(f64::NAN)
+    values
+        .get((last as f64 * rank).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 async fn unary(mut client: BenchClient<Channel>, work: &Work, rank: f64) -> Result<f64> {
@@ -262,7 +299,10 @@ async fn concurrent(client: BenchClient<Channel>, work: &Work) -> Result<f64> {
 
 async fn down(mut client: BenchClient<Channel>, work: &Work) -> Result<f64> {
     let begun = Instant::now();
-    let request = StreamRequest { bytes: work.bytes, chunk: work.chunk };
+    let request = StreamRequest {
+        bytes: work.bytes,
+        chunk: work.chunk,
+    };
     let mut parts = client.down(request).await?.into_inner();
     let mut bytes = 0;
     while let Some(part) = parts.message().await? {
@@ -275,7 +315,8 @@ async fn up(mut client: BenchClient<Channel>, work: &Work) -> Result<f64> {
     let data = Bytes::from(vec![0; work.chunk as usize]);
     let parts = work.bytes / u64::from(work.chunk);
     let begun = Instant::now();
-    let stream = futures_util::stream::iter((0..parts).map(move |_| Payload { data: data.clone() }));
+    let stream =
+        futures_util::stream::iter((0..parts).map(move |_| Payload { data: data.clone() }));
     let reply = client.up(stream).await?.into_inner();
     rate(reply.bytes, parts * u64::from(work.chunk), begun.elapsed())
 }
@@ -291,7 +332,10 @@ async fn rss_per_plugin(program: &Path, count: usize) -> Result<f64> {
     let mut plugins = Vec::new();
     let mut add = async || -> Result<()> {
         let plugin = launch(program, false).start().await?;
-        plugin.dispense::<Bench>("bench")?.echo(Payload::default()).await?;
+        plugin
+            .dispense::<Bench>("bench")?
+            .echo(Payload::default())
+            .await?;
         plugins.push(plugin);
         Ok(())
     };
@@ -313,13 +357,20 @@ async fn rss_per_plugin(program: &Path, count: usize) -> Result<f64> {
 /// `VmRSS` of a process, in KiB.
 fn resident(pid: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
 fn scratch_file(size: u64) -> Result<File> {
     let path = std::env::temp_dir().join(format!("bench-file-{}", std::process::id()));
-    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     std::fs::remove_file(&path)?;
     let chunk = vec![7; 1 << 20];
     for _ in 0..size >> 20 {
@@ -347,7 +398,11 @@ impl BenchHost for FileServer {
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStreamStream>, Status> {
-        let ReadRequest { offset, length, chunk } = request.into_inner();
+        let ReadRequest {
+            offset,
+            length,
+            chunk,
+        } = request.into_inner();
         let (file, chunk) = (self.0.clone(), u64::from(chunk.clamp(1, 1 << 20)));
         let size = file.metadata()?.len();
         let parts = futures_util::stream::unfold(0, move |done| {
@@ -375,7 +430,9 @@ mod floor {
     }
 
     pub(super) fn run_self(arguments: &[&str]) -> Result<String> {
-        let output = command(&std::env::current_exe()?).args(arguments).output()?;
+        let output = command(&std::env::current_exe()?)
+            .args(arguments)
+            .output()?;
         if !output.status.success() {
             bail!("the measuring process failed: {}", output.status);
         }
@@ -399,7 +456,10 @@ mod floor {
     fn with_echo<T>(work: impl FnOnce(&mut UnixStream) -> Result<T>) -> Result<T> {
         let path = std::env::temp_dir().join(format!("bench-floor-{}", std::process::id()));
         let listener = UnixListener::bind(&path)?;
-        let mut child = command(&std::env::current_exe()?).arg("floor-echo").arg(&path).spawn()?;
+        let mut child = command(&std::env::current_exe()?)
+            .arg("floor-echo")
+            .arg(&path)
+            .spawn()?;
         let (mut socket, _) = listener.accept()?;
         std::fs::remove_file(&path)?;
         let result = work(&mut socket);
@@ -439,7 +499,11 @@ mod floor {
         let own = std::env::current_exe()?;
         let empty = own.with_file_name("bench-empty");
         if !empty.exists() {
-            bail!("{} is missing (the plugin is {})", empty.display(), plugin.display());
+            bail!(
+                "{} is missing (the plugin is {})",
+                empty.display(),
+                plugin.display()
+            );
         }
         let mut times = Vec::new();
         for _ in 0..work.starts {

@@ -44,7 +44,9 @@ impl Bench for Work {
         let data = Bytes::from(vec![0; chunk as usize]);
         let parts = futures_util::stream::unfold(bytes, move |left| {
             let part = left.min(u64::from(chunk));
-            let payload = (part > 0).then(|| Payload { data: data.slice(..part as usize) });
+            let payload = (part > 0).then(|| Payload {
+                data: data.slice(..part as usize),
+            });
             async move { Some((Ok(payload?), left - part)) }
         });
         Ok(Response::new(parts.boxed()))
@@ -88,7 +90,11 @@ async fn read_one_by_one(
     let mut reply = CallbackReply::default();
     for read in 0..u64::from(count) {
         let begun = Instant::now();
-        let request = ReadRequest { offset: read * READ % SPAN, length: READ, chunk: 0 };
+        let request = ReadRequest {
+            offset: read * READ % SPAN,
+            length: READ,
+            chunk: 0,
+        };
         let payload = host.read(request).await?.into_inner();
         reply.nanos.push(begun.elapsed().as_nanos() as u64);
         reply.bytes += payload.data.len() as u64;
@@ -101,7 +107,11 @@ async fn read_stream(
     bytes: u64,
 ) -> Result<CallbackReply, Status> {
     let begun = Instant::now();
-    let request = ReadRequest { offset: 0, length: bytes, chunk: STREAM_PART };
+    let request = ReadRequest {
+        offset: 0,
+        length: bytes,
+        chunk: STREAM_PART,
+    };
     let mut parts = host.read_stream(request).await?.into_inner();
     let mut reply = CallbackReply::default();
     while let Some(part) = parts.message().await? {
@@ -113,7 +123,9 @@ async fn read_stream(
 
 fn main() -> ExitCode {
     let set = PluginSet::new().grpc("bench", |context| {
-        ServiceSet::new().with(BenchServer::new(Work(context.clone()))).describe(DESCRIPTORS)
+        ServiceSet::new()
+            .with(BenchServer::new(Work(context.clone())))
+            .describe(DESCRIPTORS)
     });
     outrigger_plugin::serve(Serve::new(bench_cookie()).offer(1, set))
 }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
-use outrigger_examples::hosted::{HostLink, chain};
 use outrigger_examples::host_services_cookie;
+use outrigger_examples::hosted::{HostLink, chain};
 use outrigger_examples::proto::DESCRIPTORS;
 use outrigger_examples::proto::filelister::file_lister_server::{FileLister, FileListerServer};
 use outrigger_examples::proto::filelister::{
@@ -24,16 +24,25 @@ struct Lister(HostLink);
 /// What there is to colour.
 enum Kind {
     Folder,
-    Link { target: String },
-    Program { size: i64 },
-    File { size: i64 },
+    Link {
+        target: String,
+    },
+    Program {
+        size: i64,
+    },
+    File {
+        size: i64,
+    },
     /// The host could not tell.
     Unknown,
 }
 
 impl Kind {
     async fn of(host: &HostServices, root: &str, path: &str) -> Self {
-        let request = LstatRequest { root_dir: root.into(), path: path.into() };
+        let request = LstatRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
         let info = match host.client().lstat(request).await {
             Ok(reply) => reply.into_inner().info,
             Err(_) => None,
@@ -42,10 +51,15 @@ impl Kind {
             None => Self::Unknown,
             Some(info) if info.is_dir => Self::Folder,
             Some(info) if info.mode & LINK != 0 => {
-                let request = ReadlinkRequest { root_dir: root.into(), path: path.into() };
+                let request = ReadlinkRequest {
+                    root_dir: root.into(),
+                    path: path.into(),
+                };
                 let target = host.client().readlink(request).await;
                 let target = target.map(|reply| reply.into_inner().destination);
-                Self::Link { target: target.unwrap_or_default() }
+                Self::Link {
+                    target: target.unwrap_or_default(),
+                }
             }
             Some(FileInfo { mode, size, .. }) if mode & 0o111 != 0 => Self::Program { size },
             Some(FileInfo { size, .. }) => Self::File { size },
@@ -66,7 +80,13 @@ impl Kind {
 
 /// A name may hold terminal codes of its own.
 fn printable(name: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.into()
+        }
+    };
     name.chars().map(escaped).collect()
 }
 
@@ -107,12 +127,19 @@ impl FileLister for Lister {
         &self,
         request: Request<FileListRequest>,
     ) -> Result<Response<FileListResponse>, Status> {
-        let FileListRequest { root_dir, path, host_service } = request.into_inner();
+        let FileListRequest {
+            root_dir,
+            path,
+            host_service,
+        } = request.into_inner();
         let host = self.0.services(host_service).await?;
         let path = if path.is_empty() { "." } else { path.as_str() };
         let listed = match entries(&host, &root_dir, path).await {
             Ok(entry) => FileListResponse { entry, error: None },
-            Err(error) => FileListResponse { entry: Vec::new(), error: Some(chain(&error)) },
+            Err(error) => FileListResponse {
+                entry: Vec::new(),
+                error: Some(chain(&error)),
+            },
         };
         Ok(Response::new(listed))
     }
@@ -121,7 +148,9 @@ impl FileLister for Lister {
 fn main() -> ExitCode {
     let set = PluginSet::new().grpc("color-lister", |context| {
         let lister = Lister(HostLink::new(context));
-        ServiceSet::new().with(FileListerServer::new(lister)).describe(DESCRIPTORS)
+        ServiceSet::new()
+            .with(FileListerServer::new(lister))
+            .describe(DESCRIPTORS)
     });
     outrigger_plugin::serve(Serve::new(host_services_cookie()).offer(1, set))
 }

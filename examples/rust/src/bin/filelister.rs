@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-use outrigger_examples::hosted::{HostLink, chain};
 use outrigger_examples::host_services_cookie;
+use outrigger_examples::hosted::{HostLink, chain};
 use outrigger_examples::proto::DESCRIPTORS;
 use outrigger_examples::proto::filelister::file_lister_server::{FileLister, FileListerServer};
 use outrigger_examples::proto::filelister::{
@@ -38,13 +38,21 @@ impl FileLister for Lister {
         &self,
         request: Request<FileListRequest>,
     ) -> Result<Response<FileListResponse>, Status> {
-        let FileListRequest { root_dir, path, host_service } = request.into_inner();
+        let FileListRequest {
+            root_dir,
+            path,
+            host_service,
+        } = request.into_inner();
         let host = self.0.services(host_service).await?;
         let listed = match host.read_dir(&root_dir, &path).await {
-            Ok(entries) => {
-                FileListResponse { entry: entries.iter().map(line).collect(), error: None }
-            }
-            Err(error) => FileListResponse { entry: Vec::new(), error: Some(chain(&error)) },
+            Ok(entries) => FileListResponse {
+                entry: entries.iter().map(line).collect(),
+                error: None,
+            },
+            Err(error) => FileListResponse {
+                entry: Vec::new(),
+                error: Some(chain(&error)),
+            },
         };
         tracing::debug!(path, entries = listed.entry.len(), "listed");
         Ok(Response::new(listed))
@@ -54,7 +62,9 @@ impl FileLister for Lister {
 fn main() -> ExitCode {
     let set = PluginSet::new().grpc("file-lister", |context| {
         let lister = Lister(HostLink::new(context));
-        ServiceSet::new().with(FileListerServer::new(lister)).describe(DESCRIPTORS)
+        ServiceSet::new()
+            .with(FileListerServer::new(lister))
+            .describe(DESCRIPTORS)
     });
     outrigger_plugin::serve(Serve::new(host_services_cookie()).offer(1, set))
 }

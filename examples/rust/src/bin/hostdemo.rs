@@ -60,16 +60,23 @@ async fn variable(host: &HostServices, key: &str) -> Result<String, Failure> {
 async fn ids_and_folders(host: &HostServices) -> Result<String, Failure> {
     let (uid, pid) = (host.uid().await?, host.pid().await?);
     let (home, temp) = (host.home_dir().await?, host.temp_dir().await?);
-    Ok(format!("the host runs as user {uid}, process {pid}\nits home is {home}\nmy temporary folder is {temp}"))
+    Ok(format!(
+        "the host runs as user {uid}, process {pid}\nits home is {home}\nmy temporary folder is {temp}"
+    ))
 }
 
 async fn temporary(host: &HostServices, pattern: &str, text: &str) -> Result<String, Failure> {
     let folder = host.create_temp_dir(pattern).await?;
-    host.write_file(&folder, "note.txt", text.to_owned(), 0o600).await?;
+    host.write_file(&folder, "note.txt", text.to_owned(), 0o600)
+        .await?;
     let read = host.read_file(&folder, "note.txt").await?;
     host.remove(&folder, "note.txt").await?;
     host.remove("", &folder).await?;
-    let same = if read == text.as_bytes() { "the same" } else { "something else" };
+    let same = if read == text.as_bytes() {
+        "the same"
+    } else {
+        "something else"
+    };
     Ok(format!(
         "made {folder}\nwrote {} bytes to note.txt in it, read back {same}\nremoved both",
         text.len()
@@ -81,7 +88,10 @@ async fn folder_and_file(host: &HostServices, folder: &str, file: &str) -> Resul
     let text = "written by a plugin, through its host\n";
     host.write_file(folder, file, text, 0o644).await?;
     let info = host.stat(folder, file).await?;
-    Ok(format!("made {folder}/ and in it {} of {} bytes", info.name, info.size))
+    Ok(format!(
+        "made {folder}/ and in it {} of {} bytes",
+        info.name, info.size
+    ))
 }
 
 /// Opens the text and streams it, as a plugin does with a file that does not
@@ -99,7 +109,10 @@ async fn text_in_pieces(host: &HostServices) -> Result<String, Failure> {
         return Err(Failure(format!("opening {TEXT}: {error}")));
     }
     let handle = opened.handle;
-    let request = FileReadRequest { handle: handle.clone(), chunk_size: PIECE };
+    let request = FileReadRequest {
+        handle: handle.clone(),
+        chunk_size: PIECE,
+    };
     let mut pieces = client.file_reader(request).await?.into_inner();
     let (mut text, mut count) = (Vec::new(), 0);
     while let Some(piece) = pieces.message().await? {
@@ -139,10 +152,7 @@ impl HostDemo for Demo {
         Ok(Response::new(GetEnvDemoResp { resp, error }))
     }
 
-    async fn env_demo(
-        &self,
-        _: Request<EnvDemoReq>,
-    ) -> Result<Response<EnvDemoResp>, Status> {
+    async fn env_demo(&self, _: Request<EnvDemoReq>) -> Result<Response<EnvDemoResp>, Status> {
         let (resp, error) = answered(ids_and_folders(&self.0.services(0).await?).await);
         Ok(Response::new(EnvDemoResp { resp, error }))
     }
@@ -151,7 +161,10 @@ impl HostDemo for Demo {
         &self,
         request: Request<TempDemoReq>,
     ) -> Result<Response<TempDemoResp>, Status> {
-        let TempDemoReq { pattern, text_to_write } = request.into_inner();
+        let TempDemoReq {
+            pattern,
+            text_to_write,
+        } = request.into_inner();
         let host = self.0.services(0).await?;
         let (resp, error) = answered(temporary(&host, &pattern, &text_to_write).await);
         Ok(Response::new(TempDemoResp { resp, error }))
@@ -161,7 +174,10 @@ impl HostDemo for Demo {
         &self,
         request: Request<CreateDemoReq>,
     ) -> Result<Response<CreateDemoResp>, Status> {
-        let CreateDemoReq { dir_to_create, file_to_create } = request.into_inner();
+        let CreateDemoReq {
+            dir_to_create,
+            file_to_create,
+        } = request.into_inner();
         let host = self.0.services(0).await?;
         let outcome = folder_and_file(&host, &dir_to_create, &file_to_create).await;
         let (demo_resp, error) = answered(outcome);
@@ -180,7 +196,9 @@ impl HostDemo for Demo {
 fn main() -> ExitCode {
     let set = PluginSet::new().grpc("host-demo", |context| {
         let demo = Demo(HostLink::new(context));
-        ServiceSet::new().with(HostDemoServer::new(demo)).describe(DESCRIPTORS)
+        ServiceSet::new()
+            .with(HostDemoServer::new(demo))
+            .describe(DESCRIPTORS)
     });
     outrigger_plugin::serve(Serve::new(host_services_cookie()).offer(1, set))
 }

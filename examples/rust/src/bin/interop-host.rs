@@ -70,6 +70,9 @@ struct Args {
     /// Folder with the files of static TLS
     #[arg(long)]
     tls_dir: Option<PathBuf>,
+    /// Do not pass the host's environment on
+    #[arg(long)]
+    skip_host_env: bool,
     /// Fail when temporary files are left behind
     #[arg(long)]
     forbid_leftovers: bool,
@@ -117,11 +120,16 @@ impl Args {
     }
 
     fn launch(&self, dir: &Path) -> Result<Launch> {
-        let [program, arguments @ ..] = self.program.as_slice() else { bail!("no program") };
+        let [program, arguments @ ..] = self.program.as_slice() else {
+            bail!("no program")
+        };
         let mut launch = Launch::new(std::path::absolute(program)?, self.cookie())
             .args(arguments)
             .current_dir(dir)
-            .deadlines(Deadlines { start: STEP, ..Deadlines::default() });
+            .deadlines(Deadlines {
+                start: STEP,
+                ..Deadlines::default()
+            });
         for version in &self.versions {
             launch = launch.offer(*version, self.set()?);
         }
@@ -131,8 +139,13 @@ impl Args {
         if self.mux {
             launch = launch.mux_broker();
         }
+        if self.skip_host_env {
+            launch = launch.skip_host_env();
+        }
         if let Some(dir) = &self.tls_dir {
-            launch = launch.tls(tls::static_tls(dir)?).env(tls::TLS_DIR, std::path::absolute(dir)?);
+            launch = launch
+                .tls(tls::static_tls(dir)?)
+                .env(tls::TLS_DIR, std::path::absolute(dir)?);
         }
         Ok(launch)
     }
@@ -150,7 +163,10 @@ impl Printed {
 
 impl Write for Printed {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -199,11 +215,7 @@ impl Log {
 }
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Log {
-    fn on_event(
-        &self,
-        event: &tracing::Event<'_>,
-        _: tracing_subscriber::layer::Context<'_, S>,
-    ) {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
         let metadata = event.metadata();
         let mut line = Line {
             level: metadata.level().to_string(),
@@ -225,7 +237,11 @@ async fn later<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> Result<T>
         if let Some(found) = found() {
             return Ok(found);
         }
-        ensure!(Instant::now() < deadline, "{what} did not come within {} s", LATER.as_secs());
+        ensure!(
+            Instant::now() < deadline,
+            "{what} did not come within {} s",
+            LATER.as_secs()
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -283,8 +299,16 @@ impl Session {
             Ok(detail) => (true, detail.clone()),
             Err(error) => (false, format!("{error:#}")),
         };
-        let step = Step { name, ok, ms: millis(began), detail };
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        let step = Step {
+            name,
+            ok,
+            ms: millis(began),
+            detail,
+        };
+        self.steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(step);
         done.map(|_| ()).context(name)
     }
 
@@ -305,7 +329,9 @@ impl Session {
             "bidirectional-many" => {
                 self.step("bidirectional-50", async {
                     for round in 0..50 {
-                        self.bidirectional().await.with_context(|| format!("round {round}"))?;
+                        self.bidirectional()
+                            .await
+                            .with_context(|| format!("round {round}"))?;
                     }
                     Ok(String::new())
                 })
@@ -325,7 +351,10 @@ impl Session {
     }
 
     async fn kv_put(&self, key: &str, value: &[u8]) -> Result<String> {
-        let request = kv::PutRequest { key: key.into(), value: value.to_vec().into() };
+        let request = kv::PutRequest {
+            key: key.into(),
+            value: value.to_vec().into(),
+        };
         self.dispense::<Kv>("kv")?.put(request).await?;
         Ok(String::new())
     }
@@ -333,16 +362,28 @@ impl Session {
     /// Accepts a suffix, because published plugins append who wrote the value.
     async fn kv_expect(&self, key: &str, expected: &[u8]) -> Result<String> {
         let request = kv::GetRequest { key: key.into() };
-        let value = self.dispense::<Kv>("kv")?.get(request).await?.into_inner().value;
-        ensure!(value.starts_with(expected), "`{key}` holds {} other bytes", value.len());
+        let value = self
+            .dispense::<Kv>("kv")?
+            .get(request)
+            .await?
+            .into_inner()
+            .value;
+        ensure!(
+            value.starts_with(expected),
+            "`{key}` holds {} other bytes",
+            value.len()
+        );
         Ok(format!("{} bytes", value.len()))
     }
 
     async fn kv(&self) -> Result<()> {
         self.step("put", self.kv_put("greeting", b"hello")).await?;
-        self.step("get", self.kv_expect("greeting", b"hello")).await?;
-        self.step("replace", self.kv_put("greeting", &[0, 255, b'\n'])).await?;
-        self.step("get-replaced", self.kv_expect("greeting", &[0, 255, b'\n'])).await?;
+        self.step("get", self.kv_expect("greeting", b"hello"))
+            .await?;
+        self.step("replace", self.kv_put("greeting", &[0, 255, b'\n']))
+            .await?;
+        self.step("get-replaced", self.kv_expect("greeting", &[0, 255, b'\n']))
+            .await?;
         self.step("get-absent", async {
             match self.kv_expect("absent", b"").await {
                 Ok(value) => bail!("an absent key gave {value}"),
@@ -357,8 +398,10 @@ impl Session {
     /// because a request of that size is refused by design.
     async fn kv_large(&self) -> Result<()> {
         let large: Vec<u8> = (0..5_u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
-        self.step("put-3-mib", self.kv_put("three", &large[..3 << 20])).await?;
-        self.step("get-3-mib", self.kv_expect("three", &large[..3 << 20])).await?;
+        self.step("put-3-mib", self.kv_put("three", &large[..3 << 20]))
+            .await?;
+        self.step("get-3-mib", self.kv_expect("three", &large[..3 << 20]))
+            .await?;
         self.step("get-5-mib", async {
             std::fs::write(self.dir.join("kv_large"), &large)?;
             self.kv_expect("large", &large).await
@@ -387,16 +430,25 @@ impl Session {
         let adder = ServiceSet::new().with(AddHelperServer::new(Adder));
         let serving = broker.serve(broker.next_id(), adder).await?;
         let add_server = serving.id().0;
-        client.put(counter::PutRequest { add_server, key: key.into(), value }).await?;
+        client
+            .put(counter::PutRequest {
+                add_server,
+                key: key.into(),
+                value,
+            })
+            .await?;
         Ok(String::new())
     }
 
     async fn counter(&self) -> Result<()> {
-        self.step("get-absent", self.counter_expect("apples", 0)).await?;
+        self.step("get-absent", self.counter_expect("apples", 0))
+            .await?;
         self.step("put", self.counter_add("apples", 3)).await?;
         self.step("get", self.counter_expect("apples", 3)).await?;
-        self.step("put-again", self.counter_add("apples", -5)).await?;
-        self.step("get-again", self.counter_expect("apples", -2)).await?;
+        self.step("put-again", self.counter_add("apples", -5))
+            .await?;
+        self.step("get-again", self.counter_expect("apples", -2))
+            .await?;
         self.ping().await
     }
 
@@ -412,7 +464,9 @@ impl Session {
                         true => Some(establishing.lock().await),
                         false => None,
                     };
-                    self.counter_add(&key, number).await.with_context(|| key.clone())?;
+                    self.counter_add(&key, number)
+                        .await
+                        .with_context(|| key.clone())?;
                 }
                 self.counter_expect(&key, number * 8).await
             };
@@ -424,18 +478,27 @@ impl Session {
 
     async fn streaming(&self) -> Result<()> {
         let mut client = self.dispense::<Streamer>("streamer")?;
-        let data: Vec<u8> = (0..self.args.bytes).map(|n| (n * 31 >> 3).to_le_bytes()[0]).collect();
+        let data: Vec<u8> = (0..self.args.bytes)
+            .map(|n| (n * 31 >> 3).to_le_bytes()[0])
+            .collect();
         let path = self.dir.join("stream-data");
         self.step("configure", async {
             let path = path.display().to_string();
-            client.configure(streaming::configure::Request { path, chunk_size: 512 }).await?;
+            client
+                .configure(streaming::configure::Request {
+                    path,
+                    chunk_size: 512,
+                })
+                .await?;
             Ok(String::new())
         })
         .await?;
         self.step("write", async {
             let chunks: Vec<_> = data
                 .chunks(512)
-                .map(|part| streaming::write::RequestChunk { bytes_to_write: part.to_vec().into() })
+                .map(|part| streaming::write::RequestChunk {
+                    bytes_to_write: part.to_vec().into(),
+                })
                 .collect();
             match client.write(futures_util::stream::iter(chunks)).await {
                 Ok(_) => Ok(String::new()),
@@ -466,7 +529,11 @@ impl Session {
     async fn grpctest(&self) -> Result<()> {
         let mut client = self.dispense::<Test>("test")?;
         self.step("double", async {
-            let output = client.double(TestRequest { input: 21 }).await?.into_inner().output;
+            let output = client
+                .double(TestRequest { input: 21 })
+                .await?
+                .into_inner()
+                .output;
             ensure!(output == 42, "twice 21 is {output}");
             Ok(String::new())
         })
@@ -490,8 +557,10 @@ impl Session {
             Ok(String::new())
         })
         .await?;
-        self.step("bidirectional", async { self.bidirectional().await.map(|()| String::new()) })
-            .await?;
+        self.step("bidirectional", async {
+            self.bidirectional().await.map(|()| String::new())
+        })
+        .await?;
         self.step("stdio", self.stdio()).await?;
         self.ping().await
     }
@@ -499,7 +568,12 @@ impl Session {
     async fn print_kv(&self) -> Result<String> {
         let mut client = self.dispense::<Test>("test")?;
         for value in [Value::ValueString("bar".into()), Value::ValueInt(12)] {
-            client.print_kv(PrintKvRequest { key: "foo".into(), value: Some(value) }).await?;
+            client
+                .print_kv(PrintKvRequest {
+                    key: "foo".into(),
+                    value: Some(value),
+                })
+                .await?;
         }
         for expected in ["foo=bar", "foo=12"] {
             let lines = || {
@@ -511,8 +585,15 @@ impl Session {
                 lines.into_iter().next()
             };
             let line = later(expected, lines).await?;
-            ensure!(line.level == "INFO", "{expected} was logged at {}", line.level);
-            ensure!(!line.field("time").is_empty(), "{expected} was logged without its time");
+            ensure!(
+                line.level == "INFO",
+                "{expected} was logged at {}",
+                line.level
+            );
+            ensure!(
+                !line.field("time").is_empty(),
+                "{expected} was logged without its time"
+            );
         }
         Ok(String::new())
     }
@@ -523,10 +604,17 @@ impl Session {
         let serving = broker.serve(broker.next_id(), ping_pong()).await?;
         let mut client = self.dispense::<Test>("test")?;
         let request = BidirectionalRequest { id: serving.id().0 };
-        let id = client.bidirectional(request).await.context("the plugin calling the host")?;
+        let id = client
+            .bidirectional(request)
+            .await
+            .context("the plugin calling the host")?;
         let id = id.into_inner().id;
         let plugin = broker.connect(BrokerId(id)).await?;
-        let pong = PingPongClient::new(plugin).ping(PingRequest {}).await?.into_inner().msg;
+        let pong = PingPongClient::new(plugin)
+            .ping(PingRequest {})
+            .await?
+            .into_inner()
+            .msg;
         ensure!(pong == "pong", "the plugin answered {pong:?}");
         Ok(())
     }
@@ -536,24 +624,36 @@ impl Session {
         stdout.extend([b'o'; 3000]);
         let mut stderr = b"printed on stderr\n".to_vec();
         stderr.extend([b'e'; 3000]);
-        let request =
-            PrintStdioRequest { stdout: stdout.clone().into(), stderr: stderr.clone().into() };
+        let request = PrintStdioRequest {
+            stdout: stdout.clone().into(),
+            stderr: stderr.clone().into(),
+        };
         self.dispense::<Test>("test")?.print_stdio(request).await?;
-        later("the bytes on stdout", || self.stdout.holds(&stdout).then_some(())).await?;
-        later("the bytes on stderr", || self.stderr.holds(&stderr).then_some(())).await?;
+        later("the bytes on stdout", || {
+            self.stdout.holds(&stdout).then_some(())
+        })
+        .await?;
+        later("the bytes on stderr", || {
+            self.stderr.holds(&stderr).then_some(())
+        })
+        .await?;
         Ok(String::new())
     }
 
     async fn panic(&self) -> Result<()> {
         const MESSAGE: &str = "interop panic message";
         self.step("panic", async {
-            let request = PanicRequest { message: MESSAGE.into() };
+            let request = PanicRequest {
+                message: MESSAGE.into(),
+            };
             let status = match self.dispense::<Test>("test")?.panic(request).await {
                 Ok(_) => bail!("the call succeeded"),
                 Err(status) => status,
             };
             let errors = || {
-                let lines = self.log.find(|line| line.is_from_plugin() && line.level == "ERROR");
+                let lines = self
+                    .log
+                    .find(|line| line.is_from_plugin() && line.level == "ERROR");
                 let begins = lines.iter().any(|line| {
                     let message = line.field("message");
                     message.starts_with("panic: ") && message.contains(MESSAGE)
@@ -561,7 +661,10 @@ impl Session {
                 (begins && lines.len() > 10).then_some(lines.len())
             };
             let count = later("the trace of the panic", errors).await?;
-            Ok(format!("{count} error lines; the call failed with {:?}", status.code()))
+            Ok(format!(
+                "{count} error lines; the call failed with {:?}",
+                status.code()
+            ))
         })
         .await
     }
@@ -575,8 +678,9 @@ impl Session {
         let mut client = self.dispense::<FileLister>("file-lister")?;
         self.step("list", async {
             let host_service = serving.id().0;
-            let reply =
-                client.establish_host_services(HostServiceRequest { host_service }).await?;
+            let reply = client
+                .establish_host_services(HostServiceRequest { host_service })
+                .await?;
             let established = reply.into_inner();
             ensure!(established.error.is_none(), "{:?}", established.error);
             let request = FileListRequest {
@@ -590,11 +694,17 @@ impl Session {
                 let there = listed.entry.iter().any(|entry| entry.contains(name));
                 ensure!(there, "no {name} in {:?}", listed.entry);
             }
-            Ok(format!("client {:?}; {:?}", established.client_id, listed.entry))
+            Ok(format!(
+                "client {:?}; {:?}",
+                established.client_id, listed.entry
+            ))
         })
         .await?;
         self.step("list-absent", async {
-            let request = FileListRequest { path: "no-such-folder".into(), ..Default::default() };
+            let request = FileListRequest {
+                path: "no-such-folder".into(),
+                ..Default::default()
+            };
             let listed = client.list(request).await?.into_inner();
             listed.error.context("no error for an absent folder")
         })
@@ -614,7 +724,12 @@ impl Session {
             second.ping().await?;
             if is_kv {
                 let request = kv::GetRequest { key: "kept".into() };
-                let value = second.dispense::<Kv>("kv")?.get(request).await?.into_inner().value;
+                let value = second
+                    .dispense::<Kv>("kv")?
+                    .get(request)
+                    .await?
+                    .into_inner()
+                    .value;
                 ensure!(value.starts_with(b"value"), "another value came back");
             }
             Ok(String::new())
@@ -639,14 +754,15 @@ struct Adder;
 impl AddHelper for Adder {
     async fn sum(&self, request: Request<SumRequest>) -> Result<Response<SumResponse>, Status> {
         let SumRequest { a, b } = request.into_inner();
-        Ok(Response::new(SumResponse { r: a.wrapping_add(b) }))
+        Ok(Response::new(SumResponse {
+            r: a.wrapping_add(b),
+        }))
     }
 }
 
 fn entries_of(dir: &Path) -> Result<BTreeSet<String>> {
-    let names = std::fs::read_dir(dir)?.map(|entry| {
-        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
-    });
+    let names = std::fs::read_dir(dir)?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     Ok(names.collect::<std::io::Result<_>>()?)
 }
 
@@ -664,13 +780,21 @@ async fn drive(args: Args, log: &Log, report: &mut Report) -> Result<()> {
 async fn session(args: Args, dir: &Path, log: &Log, report: &mut Report) -> Result<()> {
     let (stdout, stderr) = (Printed::default(), Printed::default());
     let scenarios = args.scenarios();
-    let mut launch =
-        args.launch(dir)?.mirror_stdout(stdout.clone()).mirror_stderr(stderr.clone());
+    let mut launch = args
+        .launch(dir)?
+        .mirror_stdout(stdout.clone())
+        .mirror_stderr(stderr.clone());
     let program = Path::new(&args.program[0]);
-    if scenarios.iter().any(|scenario| scenario == "checksum-right") {
+    if scenarios
+        .iter()
+        .any(|scenario| scenario == "checksum-right")
+    {
         launch = launch.expect_digest(ExpectedDigest::of_file(program)?);
     }
-    if scenarios.iter().any(|scenario| scenario == "checksum-wrong") {
+    if scenarios
+        .iter()
+        .any(|scenario| scenario == "checksum-wrong")
+    {
         launch = launch.expect_digest(ExpectedDigest::sha256(&[0; 32])?);
         return match launch.start().await {
             Err(error) if error.code() == "digest-mismatch" => Ok(()),
@@ -694,7 +818,11 @@ async fn session(args: Args, dir: &Path, log: &Log, report: &mut Report) -> Resu
         steps: Mutex::default(),
     };
     let mut done = Ok(());
-    if session.args.expect_version.is_some_and(|version| version != report.negotiated_version) {
+    if session
+        .args
+        .expect_version
+        .is_some_and(|version| version != report.negotiated_version)
+    {
         done = Err(anyhow!("negotiated version {}", report.negotiated_version));
     }
     for scenario in &scenarios {
@@ -707,13 +835,18 @@ async fn session(args: Args, dir: &Path, log: &Log, report: &mut Report) -> Resu
     report.kill_ms = millis(began);
     report.exited = session.plugin.exited().is_some();
     report.forced = ended.forced;
-    report.steps = session.steps.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.steps = session
+        .steps
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     done?;
     ensure!(report.exited, "the plugin did not exit");
     ensure!(!report.forced, "the plugin had to be killed");
     let after = session.plugin.ping().await;
     ensure!(
-        after.as_ref().is_err_and(|status| status.code() == Code::Unavailable),
+        after
+            .as_ref()
+            .is_err_and(|status| status.code() == Code::Unavailable),
         "a ping after the end gave {after:?}"
     );
     Ok(())
@@ -745,5 +878,9 @@ async fn main() -> ExitCode {
     let printed = serde_json::to_string(&report)
         .map_err(std::io::Error::other)
         .and_then(|text| writeln!(std::io::stdout(), "{text}"));
-    if done.is_ok() && printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if done.is_ok() && printed.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -6,9 +6,7 @@ use std::process::ExitCode;
 
 use outrigger_examples::basic_cookie;
 use outrigger_examples::proto::kv::kv_server::{Kv, KvServer};
-use outrigger_examples::proto::kv::{
-    DESCRIPTORS, Empty, GetRequest, GetResponse, PutRequest,
-};
+use outrigger_examples::proto::kv::{DESCRIPTORS, Empty, GetRequest, GetResponse, PutRequest};
 use outrigger_plugin::{PluginSet, Serve, ServiceSet};
 use tonic::{Request, Response, Status};
 
@@ -19,7 +17,9 @@ fn file_of(key: &str) -> Result<PathBuf, Status> {
     let name = format!("kv_{key}");
     match Path::new(&name).file_name() {
         Some(only) if only == name.as_str() && !key.contains('\0') => Ok(name.into()),
-        _ => Err(Status::invalid_argument("a key is not empty and has no slash")),
+        _ => Err(Status::invalid_argument(
+            "a key is not empty and has no slash",
+        )),
     }
 }
 
@@ -28,7 +28,9 @@ impl Kv for Files {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let value = tokio::fs::read(file_of(&request.get_ref().key)?).await;
         let value = value.map_err(|error| Status::not_found(error.to_string()))?;
-        Ok(Response::new(GetResponse { value: value.into() }))
+        Ok(Response::new(GetResponse {
+            value: value.into(),
+        }))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<Empty>, Status> {
@@ -40,9 +42,14 @@ impl Kv for Files {
 }
 
 fn main() -> ExitCode {
-    let set = PluginSet::new()
-        .grpc("kv", |_| ServiceSet::new().with(KvServer::new(Files)).describe(DESCRIPTORS));
-    let mut plugin = Serve::new(basic_cookie()).offer(1, set.clone()).offer(3, set);
+    let set = PluginSet::new().grpc("kv", |_| {
+        ServiceSet::new()
+            .with(KvServer::new(Files))
+            .describe(DESCRIPTORS)
+    });
+    let mut plugin = Serve::new(basic_cookie())
+        .offer(1, set.clone())
+        .offer(3, set);
     if std::env::args().any(|argument| argument == "--tcp") {
         plugin = plugin.tcp();
     }

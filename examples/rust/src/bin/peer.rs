@@ -3,7 +3,8 @@
 //! `--tcp` listens on TCP, `--tls` uses the certificates in `OUTRIGGER_TLS_DIR`,
 //! `--print BYTES` prints that much before the host connects, `--cleanup FILE`
 //! writes the file once serving is over, and `--test-mode` serves in go-plugin's
-//! test mode, says where as a line of JSON and ends with stdin. Under the name
+//! test mode, says where as a line of JSON and ends with stdin. `--no-cookie`
+//! is the mistake of a plugin without a cookie of its own. Under the name
 //! `several` the program holds two plugins and its only argument names one.
 
 use std::io::Write;
@@ -23,14 +24,19 @@ use outrigger_examples::proto::grpctest::{
 };
 use outrigger_examples::tls::{TLS_DIR, static_tls};
 use outrigger_examples::{peer_cookie, ping_pong};
-use outrigger_plugin::{BrokerId, PluginContext, PluginSet, Serve, ServiceSet, serve_for_test};
+use outrigger_plugin::{
+    BrokerId, MagicCookie, PluginContext, PluginSet, Serve, ServiceSet, serve_for_test,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 struct Peer(PluginContext);
 
 #[tonic::async_trait]
 impl Test for Peer {
-    async fn double(&self, request: Request<TestRequest>) -> Result<Response<TestResponse>, Status> {
+    async fn double(
+        &self,
+        request: Request<TestRequest>,
+    ) -> Result<Response<TestResponse>, Status> {
         let output = request.get_ref().input.wrapping_mul(2);
         Ok(Response::new(TestResponse { output }))
     }
@@ -55,7 +61,11 @@ impl Test for Peer {
     ) -> Result<Response<BidirectionalResponse>, Status> {
         let broker = self.0.broker();
         let host = broker.connect(BrokerId(request.get_ref().id)).await?;
-        let pong = PingPongClient::new(host).ping(PingRequest {}).await?.into_inner().msg;
+        let pong = PingPongClient::new(host)
+            .ping(PingRequest {})
+            .await?
+            .into_inner()
+            .msg;
         if pong != "pong" {
             return Err(Status::internal(format!("the host answered {pong:?}")));
         }
@@ -71,7 +81,9 @@ impl Test for Peer {
         request: Request<Streaming<TestRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let echo = |received: Result<TestRequest, Status>| {
-            received.map(|request| TestResponse { output: request.input })
+            received.map(|request| TestResponse {
+                output: request.input,
+            })
         };
         Ok(Response::new(request.into_inner().map(echo).boxed()))
     }
@@ -102,6 +114,7 @@ struct Arguments {
     tcp: bool,
     tls: bool,
     test_mode: bool,
+    no_cookie: bool,
     print: usize,
     cleanup: Option<PathBuf>,
 }
@@ -111,11 +124,16 @@ impl Arguments {
         let mut parsed = Self::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+            let mut value = || {
+                arguments
+                    .next()
+                    .with_context(|| format!("{argument} needs a value"))
+            };
             match argument.as_str() {
                 "--tcp" => parsed.tcp = true,
                 "--tls" => parsed.tls = true,
                 "--test-mode" => parsed.test_mode = true,
+                "--no-cookie" => parsed.no_cookie = true,
                 "--print" => parsed.print = value()?.parse()?,
                 "--cleanup" => parsed.cleanup = Some(value()?.into()),
                 unknown => bail!("unknown argument `{unknown}`"),
@@ -130,9 +148,17 @@ impl Arguments {
             if let Err(error) = print(&vec![b'.'; early]) {
                 tracing::error!(%error, "could not print");
             }
-            ServiceSet::new().with(TestServer::new(Peer(context.clone()))).describe(DESCRIPTORS)
+            ServiceSet::new()
+                .with(TestServer::new(Peer(context.clone())))
+                .describe(DESCRIPTORS)
         });
-        let mut plugin = Serve::new(peer_cookie()).offer(1, set.clone()).offer(2, set);
+        let cookie = match self.no_cookie {
+            true => MagicCookie::new("", ""),
+            false => peer_cookie(),
+        };
+        let mut plugin = Serve::new(cookie)
+            .offer(1, set.clone())
+            .offer(2, set);
         if self.tcp {
             plugin = plugin.tcp();
         }
@@ -157,7 +183,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn test_mode(plugin: Serve) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let running = serve_for_test(plugin, false).await?;
         let at = serde_json::json!({
@@ -182,7 +210,10 @@ fn test_mode(plugin: Serve) -> Result<()> {
 /// The plugins that a program called `several` holds.
 fn several() -> Result<ExitCode> {
     let plugin = || Arguments::default().plugin();
-    Ok(outrigger_plugin::serve_by_argument([("first", plugin()?), ("second", plugin()?)]))
+    Ok(outrigger_plugin::serve_by_argument([
+        ("first", plugin()?),
+        ("second", plugin()?),
+    ]))
 }
 
 fn main() -> ExitCode {

@@ -31,7 +31,11 @@ struct Streamer(Arc<Mutex<Option<Configured>>>);
 
 impl Streamer {
     fn configured(&self) -> Result<Configured, Status> {
-        let configured = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let configured = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         configured.ok_or_else(|| Status::failed_precondition("`Configure` was not called"))
     }
 }
@@ -54,23 +58,29 @@ impl StreamerService for Streamer {
         request: Request<configure::Request>,
     ) -> Result<Response<configure::Response>, Status> {
         let configure::Request { path, chunk_size } = request.into_inner();
-        let chunk = usize::try_from(chunk_size).ok().filter(|size| (1..=MAX_CHUNK).contains(size));
+        let chunk = usize::try_from(chunk_size)
+            .ok()
+            .filter(|size| (1..=MAX_CHUNK).contains(size));
         let chunk = chunk.ok_or_else(|| {
-            Status::invalid_argument(format!("a chunk has 1 to {MAX_CHUNK} bytes, not {chunk_size}"))
+            Status::invalid_argument(format!(
+                "a chunk has 1 to {MAX_CHUNK} bytes, not {chunk_size}"
+            ))
         })?;
-        let configured = Configured { path: path.into(), chunk };
+        let configured = Configured {
+            path: path.into(),
+            chunk,
+        };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(configured);
         Ok(Response::new(configure::Response {}))
     }
 
     type ReadStream = BoxStream<'static, Result<read::ResponseChunk, Status>>;
 
-    async fn read(
-        &self,
-        _: Request<read::Request>,
-    ) -> Result<Response<Self::ReadStream>, Status> {
+    async fn read(&self, _: Request<read::Request>) -> Result<Response<Self::ReadStream>, Status> {
         let Configured { path, chunk } = self.configured()?;
-        let file = File::open(path).await.map_err(|e| Status::not_found(e.to_string()))?;
+        let file = File::open(path)
+            .await
+            .map_err(|e| Status::not_found(e.to_string()))?;
         let chunks = stream::try_unfold(file, move |mut file| async move {
             let read_bytes = next_chunk(&mut file, chunk).await.map_err(internal)?;
             let read_bytes = (!read_bytes.is_empty()).then(|| read_bytes.into());
@@ -83,10 +93,14 @@ impl StreamerService for Streamer {
         &self,
         request: Request<Streaming<write::RequestChunk>>,
     ) -> Result<Response<write::Response>, Status> {
-        let mut file = File::create(self.configured()?.path).await.map_err(internal)?;
+        let mut file = File::create(self.configured()?.path)
+            .await
+            .map_err(internal)?;
         let mut chunks = request.into_inner();
         while let Some(chunk) = chunks.message().await? {
-            file.write_all(&chunk.bytes_to_write).await.map_err(internal)?;
+            file.write_all(&chunk.bytes_to_write)
+                .await
+                .map_err(internal)?;
         }
         file.flush().await.map_err(internal)?;
         Ok(Response::new(write::Response {}))

@@ -12,8 +12,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sort"
 	"strings"
 	"syscall"
@@ -21,6 +23,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"outrigger.dev/interop/internal/testsvc"
 	"outrigger.dev/interop/internal/testtls"
@@ -38,6 +43,14 @@ var modes = map[string]func(args []string) int{
 	"stderr-json":                      stderrThenExit("[\"HELLO\"]\n12345\n{\"a\":1}\n"),
 	"level-warn-text":                  stderrThenExit("[WARN] test line 98765\n"),
 	"stdin":                            readStdin,
+	"stderr-then-serve":                stderrThenServe("HELLO\nWORLD\n"),
+	"stderr-json-then-serve":           stderrThenServe("[\"HELLO\"]\n12345\n{\"a\":1}\n"),
+	"level-warn-text-then-serve":       stderrThenServe("[WARN] test line 98765\n"),
+	"stdin-then-serve":                 thenServe(helloOnStdin),
+	"skip-host-env-true-then-serve":    thenServe(hostEnvironmentSet(false)),
+	"skip-host-env-false-then-serve":   thenServe(hostEnvironmentSet(true)),
+	"print-raw-then-serve":             thenServe(printRawLater),
+	"health-only":                      healthOnly,
 	"cleanup":                          cleanup(netRPC),
 	"cleanup-grpc":                     cleanup(overGRPC),
 	"test-interface":                   serve(netRPC),
@@ -121,8 +134,77 @@ func stderrThenExit(text string) func([]string) int {
 	}
 }
 
+// thenServe does something first and, if that returns 0, serves over gRPC: for hosts that must not
+// meet net/rpc, which the four fields of a line printed by hand mean.
+func thenServe(first func() int) func([]string) int {
+	return func(args []string) int {
+		if status := first(); status != 0 {
+			return status
+		}
+		return serve(overGRPC)(args)
+	}
+}
+
+func stderrThenServe(text string) func([]string) int {
+	return thenServe(func() int {
+		_, _ = io.WriteString(os.Stderr, text)
+		return 0
+	})
+}
+
+// printRawLater prints a mebibyte to the descriptor of stdout once the handshake is through.
+func printRawLater() int {
+	raw, err := syscall.Dup(1)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	original := os.Stdout
+	go func() {
+		// The library exchanges the variable right after it has printed the handshake line.
+		for os.Stdout == original {
+			time.Sleep(time.Millisecond)
+		}
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		for range 1024 {
+			if _, err := syscall.Write(raw, line); err != nil {
+				return
+			}
+		}
+		_, _ = io.WriteString(os.Stdout, "printed")
+	}()
+	return 0
+}
+
+// healthOnly is a plugin without broker, controller and stdio service; it prints five fields.
+func healthOnly([]string) int {
+	dir := os.Getenv("PLUGIN_UNIX_SOCKET_DIR")
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	path := filepath.Join(dir, fmt.Sprintf("health%d", os.Getpid()))
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	server := grpc.NewServer()
+	status := health.NewServer()
+	status.SetServingStatus("plugin", healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(server, status)
+	fmt.Printf("1|1|unix|%s|grpc\n", path)
+	if err := server.Serve(listener); err != nil {
+		return 1
+	}
+	return 0
+}
+
 func readStdin([]string) int {
 	_, _ = io.WriteString(os.Stdout, "1|1|tcp|:1234\n")
+	return helloOnStdin()
+}
+
+func helloOnStdin() int {
 	text := make([]byte, 5)
 	if _, err := io.ReadFull(os.Stdin, text); err != nil || string(text) != "hello" {
 		fmt.Fprintf(os.Stderr, "stdin held %q: %v\n", text, err)
@@ -134,6 +216,12 @@ func readStdin([]string) int {
 func hostEnvironmentIs(expected bool) func([]string) int {
 	return func([]string) int {
 		_, _ = io.WriteString(os.Stdout, "1|1|tcp|:1234\n")
+		return hostEnvironmentSet(expected)()
+	}
+}
+
+func hostEnvironmentSet(expected bool) func() int {
+	return func() int {
 		if _, present := os.LookupEnv(hostEnvironment); present != expected {
 			return 1
 		}

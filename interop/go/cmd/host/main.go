@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,6 +61,7 @@ type options struct {
 	minPort, maxPort       uint
 	skipHostEnv            bool
 	hold                   bool
+	attach                 string
 	expectStartError       string
 	expectVersion          int
 	minPanicLines          int
@@ -146,6 +148,7 @@ func parse(arguments []string) (*options, error) {
 	flags.UintVar(&o.maxPort, "max-port", 0, "highest port offered to the plugin")
 	flags.BoolVar(&o.skipHostEnv, "skip-host-env", false, "do not pass the host's environment on")
 	flags.BoolVar(&o.hold, "hold", false, "after the scenarios print `ready PID` and wait for the end of stdin")
+	flags.StringVar(&o.attach, "attach", "", "instead of starting PROGRAM, join the plugin that this JSON describes (protocol, version, network, address, pid, test)")
 	flags.StringVar(&o.expectStartError, "expect-start-error", "", "succeed only if starting fails with this text in the error")
 	flags.IntVar(&o.expectVersion, "expect-version", -1, "fail unless this version was negotiated")
 	flags.IntVar(&o.minPanicLines, "min-panic-lines", 1, "error lines that a panic must leave in the log")
@@ -153,17 +156,19 @@ func parse(arguments []string) (*options, error) {
 	if err := flags.Parse(arguments); err != nil {
 		return nil, err
 	}
-	if flags.NArg() == 0 {
-		return nil, errors.New("no program: host [flags] -- PROGRAM [ARG…]")
+	if o.attach == "" {
+		if flags.NArg() == 0 {
+			return nil, errors.New("no program: host [flags] -- PROGRAM [ARG…]")
+		}
+		program, err := exec.LookPath(flags.Arg(0))
+		if err != nil {
+			return nil, err
+		}
+		if o.program, err = filepath.Abs(program); err != nil {
+			return nil, err
+		}
+		o.args = flags.Args()[1:]
 	}
-	program, err := exec.LookPath(flags.Arg(0))
-	if err != nil {
-		return nil, err
-	}
-	if o.program, err = filepath.Abs(program); err != nil {
-		return nil, err
-	}
-	o.args = flags.Args()[1:]
 
 	service, known := services[o.service]
 	if !known {
@@ -340,7 +345,13 @@ func (s *session) config() *plugin.ClientConfig {
 		config.GRPCDialOptions = []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(o.maxMessage), grpc.MaxCallSendMsgSize(o.maxMessage))}
 	}
-	if o.runner {
+	if o.attach != "" {
+		at, err := reattachConfig(o.attach)
+		if err != nil {
+			s.fail(err.Error())
+		}
+		config.Reattach = at
+	} else if o.runner {
 		config.RunnerFunc = newExecRunner(o.program, o.args, o.workDir)
 		config.UnixSocketConfig = &plugin.UnixSocketConfig{TempDir: o.socketDir, Group: o.socketGroup}
 	} else {
@@ -364,6 +375,37 @@ func (s *session) config() *plugin.ClientConfig {
 		}
 	}
 	return config
+}
+
+func reattachConfig(text string) (*plugin.ReattachConfig, error) {
+	var at struct {
+		Protocol, Network, Address string
+		Version, Pid               int
+		Test                       bool
+	}
+	if err := json.Unmarshal([]byte(text), &at); err != nil {
+		return nil, fmt.Errorf("-attach %q: %w", text, err)
+	}
+	var address net.Addr
+	var err error
+	switch at.Network {
+	case "unix":
+		address, err = net.ResolveUnixAddr("unix", at.Address)
+	case "tcp":
+		address, err = net.ResolveTCPAddr("tcp", at.Address)
+	default:
+		err = fmt.Errorf("unknown network %q", at.Network)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &plugin.ReattachConfig{
+		Protocol:        plugin.Protocol(at.Protocol),
+		ProtocolVersion: at.Version,
+		Addr:            address,
+		Pid:             at.Pid,
+		Test:            at.Test,
+	}, nil
 }
 
 func (s *session) checksum(right bool) *plugin.SecureConfig {
@@ -436,6 +478,9 @@ func (s *session) stop() {
 		s.result.Forced = len(s.logs.find(func(e entry) bool {
 			return strings.Contains(e.text("@message"), "plugin failed to exit gracefully")
 		})) > 0
+		if s.hasStart && s.client.ReattachConfig() != nil && s.client.ReattachConfig().Test {
+			return s.stillServing()
+		}
 		if s.hasStart && !s.result.Exited {
 			return "", errors.New("the plugin did not exit")
 		}
@@ -450,6 +495,17 @@ func (s *session) stop() {
 	if s.opts.forbidLeftovers && len(s.result.Leftovers) > 0 {
 		s.fail(fmt.Sprintf("%d temporary files were left behind", len(s.result.Leftovers)))
 	}
+}
+
+// stillServing is for plugins in test mode, which a host must leave running.
+func (s *session) stillServing() (string, error) {
+	again := plugin.NewClient(s.config())
+	defer again.Kill()
+	proto, err := again.Client()
+	if err != nil {
+		return "", fmt.Errorf("joining again after the kill: %w", err)
+	}
+	return "still serving, as it must in test mode", proto.Ping()
 }
 
 // leftovers names what is still in the temporary folders.

@@ -118,7 +118,12 @@ impl Connection {
                 self.stream_window.insert(id, self.initial_window);
             }
             DATA => {
-                self.frame(WINDOW_UPDATE, 0, 0, &(payload.len().max(1) as u32).to_be_bytes())?;
+                self.frame(
+                    WINDOW_UPDATE,
+                    0,
+                    0,
+                    &(payload.len().max(1) as u32).to_be_bytes(),
+                )?;
                 if let Some(message) = self.open.get_mut(&id) {
                     message.extend(payload);
                 }
@@ -194,7 +199,11 @@ impl Connection {
     /// Whether the host takes `length` more bytes on a stream now.
     pub(crate) fn has_room(&self, id: u32, length: usize) -> bool {
         let length = length as i64;
-        self.window >= length && self.stream_window.get(&id).is_some_and(|room| *room >= length)
+        self.window >= length
+            && self
+                .stream_window
+                .get(&id)
+                .is_some_and(|room| *room >= length)
     }
 }
 
@@ -207,5 +216,7 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 fn number(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    bytes
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }

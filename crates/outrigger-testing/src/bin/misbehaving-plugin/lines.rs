@@ -62,7 +62,10 @@ pub(crate) fn ignoring_signals(fault: Fault) -> io::Error {
         Err(error) => return error,
     };
     Command::new("/bin/sh")
-        .args(["-c", r#"trap '' HUP INT QUIT TERM USR1 USR2; exec "$0" "$@""#])
+        .args([
+            "-c",
+            r#"trap '' HUP INT QUIT TERM USR1 USR2; exec "$0" "$@""#,
+        ])
         .arg(own)
         .args([fault.as_str(), "again"])
         .exec()
@@ -71,7 +74,13 @@ pub(crate) fn ignoring_signals(fault: Fault) -> io::Error {
 /// Starts a process that has nothing to do and much time.
 #[allow(clippy::disallowed_methods)] // It is no plugin.
 pub(crate) fn child(script: &str, with_pipes: bool) -> io::Result<()> {
-    let stdio = || if with_pipes { Stdio::inherit() } else { Stdio::null() };
+    let stdio = || {
+        if with_pipes {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        }
+    };
     Command::new("/bin/sh")
         .args(["-c", script])
         .stdin(Stdio::null())
@@ -83,7 +92,8 @@ pub(crate) fn child(script: &str, with_pipes: bool) -> io::Result<()> {
 
 /// The directory that the host has for this plugin's sockets.
 fn socket_path() -> PathBuf {
-    let dir = std::env::var_os("PLUGIN_UNIX_SOCKET_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir =
+        std::env::var_os("PLUGIN_UNIX_SOCKET_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     dir.join("misbehaving")
 }
 

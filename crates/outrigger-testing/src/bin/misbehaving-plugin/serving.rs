@@ -9,7 +9,7 @@ use outrigger_testing::Fault;
 
 use crate::http2::{
     CONTINUATION, Call, Connection, DATA, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, Io, PING,
-    RESET, RESPONSE, SETTINGS, framed,
+    RESET, RESPONSE, SETTINGS, WINDOW_UPDATE, framed,
 };
 use crate::lines::{
     announce, child, close_stderr, close_stdout, complain, flood, listen, stay, tail_of,
@@ -100,12 +100,18 @@ enum Next {
     Stay,
 }
 
-fn answer(fault: Fault, connection: &mut Connection, socket: &UnixStream) -> io::Result<Next> {
+fn answer(mut fault: Fault, connection: &mut Connection, socket: &UnixStream) -> io::Result<Next> {
     at_once(fault, connection, socket)?;
     loop {
         let (id, call) = connection.next()?;
         match (fault, call) {
-            (Fault::IgnoresShutdown | Fault::ChildStaysToo | Fault::IgnoresSignals, Call::Shutdown) => {}
+            (
+                Fault::IgnoresShutdown
+                | Fault::ChildStaysToo
+                | Fault::IgnoresSignals
+                | Fault::NeverAnswers,
+                Call::Shutdown,
+            ) => {}
             (Fault::AgreesAndStays, Call::Shutdown) => {
                 connection.reply(id, b"")?;
                 return Ok(Next::Stay);
@@ -126,6 +132,10 @@ fn answer(fault: Fault, connection: &mut Connection, socket: &UnixStream) -> io:
             (_, Call::Health) => {
                 if let Some(next) = checked(fault, connection, id)? {
                     return Ok(next);
+                }
+                if is_storm(fault) {
+                    // One is enough; from now on everything goes well.
+                    fault = Fault::SlowLine;
                 }
             }
         }
@@ -151,6 +161,11 @@ fn at_once(fault: Fault, connection: &mut Connection, socket: &UnixStream) -> io
         Fault::PingFlood => loop {
             connection.frame(PING, 0, 0, b"flooding")?;
         },
+        Fault::WindowOverflow => {
+            let most = i32::MAX.to_be_bytes();
+            connection.frame(WINDOW_UPDATE, 0, 0, &most)?;
+            connection.frame(WINDOW_UPDATE, 0, 0, &most)
+        }
         Fault::GoAwayAtOnce => connection.frame(GO_AWAY, 0, 0, &[0; 8]),
         _ => Ok(()),
     }
@@ -176,10 +191,6 @@ fn checked(fault: Fault, connection: &mut Connection, id: u32) -> io::Result<Opt
                 connection.frame(CONTINUATION, 0, id, &field)?;
             }
         }
-        Fault::WindowOverrun => {
-            connection.begin(id)?;
-            connection.data(id, &framed(&vec![0; 64 << 20]))?;
-        }
         Fault::HugeMessage => {
             connection.begin(id)?;
             connection.data(id, &[0, 0xff, 0xff, 0xff, 0xff])?;
@@ -202,12 +213,25 @@ fn checked(fault: Fault, connection: &mut Connection, id: u32) -> io::Result<Opt
         Fault::BrokerKnockStorm => storm(connection, (1..=STORM).map(knock))?,
         Fault::BrokerKnockRepeated => storm(connection, (1..=STORM).map(|_| knock(1)))?,
         Fault::BrokerNonsense => {
-            storm(connection, [announcement(7, "\0"), b"\xff\xff\xff".to_vec()].into_iter())?;
+            storm(
+                connection,
+                [announcement(7, "\0"), b"\xff\xff\xff".to_vec()].into_iter(),
+            )?;
         }
         _ => {}
     }
     connection.reply(id, &[0x08, 0x01])?;
     Ok(None)
+}
+
+fn is_storm(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::BrokerAnnouncementStorm
+            | Fault::BrokerKnockStorm
+            | Fault::BrokerKnockRepeated
+            | Fault::BrokerNonsense
+    )
 }
 
 fn trickle(connection: &mut Connection, id: u32) -> io::Result<()> {
@@ -251,13 +275,25 @@ fn flood_stdio(connection: &mut Connection, id: u32) -> io::Result<()> {
 
 /// Output for one channel: the channel's number, then the bytes.
 fn stdio(channel: u8, bytes: &[u8]) -> Vec<u8> {
-    [&[0x08, channel, 0x12], varint(bytes.len() as u32).as_slice(), bytes].concat()
+    [
+        &[0x08, channel, 0x12],
+        varint(bytes.len() as u32).as_slice(),
+        bytes,
+    ]
+    .concat()
 }
 
 /// An id and the unix socket where it is accepted.
 fn announcement(id: u32, address: &str) -> Vec<u8> {
     let (id, length) = (varint(id), varint(address.len() as u32));
-    [&[0x08], id.as_slice(), b"\x12\x04unix\x1a", &length, address.as_bytes()].concat()
+    [
+        &[0x08],
+        id.as_slice(),
+        b"\x12\x04unix\x1a",
+        &length,
+        address.as_bytes(),
+    ]
+    .concat()
 }
 
 fn knock(id: u32) -> Vec<u8> {

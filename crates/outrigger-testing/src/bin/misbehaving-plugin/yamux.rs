@@ -20,7 +20,11 @@ pub(crate) struct FirstStream {
 
 impl FirstStream {
     pub(crate) fn new(socket: UnixStream) -> Self {
-        Self { socket, arrived: VecDeque::new(), window: 256 << 10 }
+        Self {
+            socket,
+            arrived: VecDeque::new(),
+            window: 256 << 10,
+        }
     }
 
     fn send(&mut self, kind: u8, flags: u16, id: u32, length: u32) -> io::Result<()> {
@@ -35,7 +39,10 @@ impl FirstStream {
         let mut header = [0; 12];
         self.socket.read_exact(&mut header)?;
         let [_, kind, f0, f1, i0, i1, i2, i3, l0, l1, l2, l3] = header;
-        let (flags, id) = (u16::from_be_bytes([f0, f1]), u32::from_be_bytes([i0, i1, i2, i3]));
+        let (flags, id) = (
+            u16::from_be_bytes([f0, f1]),
+            u32::from_be_bytes([i0, i1, i2, i3]),
+        );
         let length = u32::from_be_bytes([l0, l1, l2, l3]);
         match kind {
             PING if flags & SYN != 0 => return self.send(PING, ACK, 0, length),

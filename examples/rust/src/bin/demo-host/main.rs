@@ -31,8 +31,9 @@ use visit::{Found, Guests, Offered};
 /// What the host demo reads in pieces.
 const TEXT: &str = include_str!("../../../../frankenstein.txt");
 /// The variables of the host that plugins may read.
-const VARIABLES: [&str; 8] =
-    ["HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "USER"];
+const VARIABLES: [&str; 8] = [
+    "HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "USER",
+];
 
 fn main() -> ExitCode {
     let screen = Screen::new();
@@ -43,7 +44,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             screen.problem("runtime", &error.to_string(), []);
@@ -54,7 +58,9 @@ fn main() -> ExitCode {
     let scratch = Scratch::make(options.scratch.as_deref());
     let outcome = match &scratch {
         Ok(scratch) => runtime.block_on(run(&screen, &options, scratch)),
-        Err(error) => Err(anyhow::anyhow!("could not make a place to write in: {error}")),
+        Err(error) => Err(anyhow::anyhow!(
+            "could not make a place to write in: {error}"
+        )),
     };
     drop(runtime);
     drop(scratch);
@@ -123,13 +129,32 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
     let shown = HostServe::open(scratch.granted())?
         .allow_env(VARIABLES)
         .temp_root(scratch.temporary());
-    let root = listed.root().path().to_str().context("the directory's name is not UTF-8")?;
-    let offered = Offered { root: root.to_owned(), granted: scratch.granted(), listed, shown };
+    let root = listed
+        .root()
+        .path()
+        .to_str()
+        .context("the directory's name is not UTF-8")?;
+    let offered = Offered {
+        root: root.to_owned(),
+        granted: scratch.granted(),
+        listed,
+        shown,
+    };
     let found = visit::find(&options.plugins)?;
 
-    let rights = if options.write { "plugins may read and change it" } else { "plugins may only read it" };
-    screen.line(&format!("Directory  {} ({rights})", offered.root));
-    screen.line(&format!("Plugins    {}", options.plugins.display()));
+    let rights = if options.write {
+        "plugins may read and change it"
+    } else {
+        "plugins may only read it"
+    };
+    screen.line(&format!(
+        "Directory  {} ({rights})",
+        screen::printable(&offered.root)
+    ));
+    screen.line(&format!(
+        "Plugins    {}",
+        screen::printable(&options.plugins.to_string_lossy())
+    ));
 
     let mut guests = Guests::new(screen, &offered, &options.labels);
     for plugin in &found {
@@ -138,12 +163,22 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
     let visited = guests.leave();
     let problems = visited.problems + stop(screen, visited.running).await;
     screen.blank();
-    let all = count(found.len(), "plugin");
-    let after = took(began.elapsed());
-    match problems {
-        0 => screen.line(&screen.good(&format!("{all}: all did their work and stopped, {after} altogether."))),
-        n => screen.line(&screen.bad(&format!("{all}, {}: see above.", count(n, "problem")))),
-    }
+    let summary = match (problems, found.len()) {
+        (0, 1) => screen.good(&format!(
+            "It did its work and stopped, {} altogether.",
+            took(began.elapsed())
+        )),
+        (0, n) => screen.good(&format!(
+            "All {n} did their work and stopped, {} altogether.",
+            took(began.elapsed())
+        )),
+        (problems, n) => screen.bad(&format!(
+            "{}, {}: see above.",
+            count(n, "plugin"),
+            count(problems, "problem")
+        )),
+    };
+    screen.line(&summary);
     Ok(problems)
 }
 
@@ -157,7 +192,11 @@ async fn stop(screen: &Screen, running: Vec<(Found, RunningPlugin)>) -> usize {
         (found, plugin.stop().await, asked.elapsed())
     });
     let stops = join_all(stops).await;
-    let width = running.iter().map(|(found, _)| screen::width(&found.name)).max().unwrap_or(0);
+    let width = running
+        .iter()
+        .map(|(found, _)| screen::width(&found.name))
+        .max()
+        .unwrap_or(0);
     screen.blank();
     screen.line(&screen.heading("Stopping"));
     let mut problems = 0;

@@ -27,7 +27,11 @@ impl Options {
         let (mut dir, mut plugins, mut scratch) = (PathBuf::from("."), None, None);
         let (mut write, mut labels) = (false, BTreeMap::new());
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or("an option lacks its value".to_owned());
+            let mut value = || {
+                arguments
+                    .next()
+                    .ok_or("an option lacks its value".to_owned())
+            };
             match argument.to_str() {
                 Some("--dir") => dir = value()?.into(),
                 Some("--plugins") => plugins = Some(value()?.into()),
@@ -42,7 +46,13 @@ impl Options {
             }
         }
         let plugins = plugins.ok_or("no folder of plugins was named")?;
-        Ok(Self { dir, write, plugins, scratch, labels })
+        Ok(Self {
+            dir,
+            write,
+            plugins,
+            scratch,
+            labels,
+        })
     }
 }
 
@@ -60,7 +70,12 @@ mod tests {
         assert_eq!((options.dir, options.plugins), (".".into(), "p".into()));
         assert_eq!(options.labels["a"], "Go");
         assert!(!options.write);
-        for wrong in [&["--dir", "d"][..], &["--plugins"], &["--plugins", "p", "--label", "x"], &["x"]] {
+        for wrong in [
+            &["--dir", "d"][..],
+            &["--plugins"],
+            &["--plugins", "p", "--label", "x"],
+            &["x"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -17,7 +17,9 @@ impl Screen {
     pub(crate) fn new() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let capable = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { colours: wanted && capable && io::stdout().is_terminal() }
+        Self {
+            colours: wanted && capable && io::stdout().is_terminal(),
+        }
     }
 
     pub(crate) fn line(&self, text: &str) {
@@ -54,7 +56,10 @@ impl Screen {
 
     /// One failure: its code, what went wrong, and what is known about it.
     pub(crate) fn problem(&self, code: &str, text: &str, notes: impl IntoIterator<Item = String>) {
-        self.line(&format!("  {}: {text}", self.bad(&format!("error[{code}]"))));
+        self.line(&format!(
+            "  {}: {text}",
+            self.bad(&format!("error[{code}]"))
+        ));
         for note in notes {
             self.line(&format!("    {note}"));
         }
@@ -92,7 +97,10 @@ impl Screen {
 /// The terminal code for a colour or weight that `text` begins with.
 fn colour_at_start(text: &str) -> Option<&str> {
     let codes = text.strip_prefix("\x1b[")?;
-    let length = codes.bytes().take(24).position(|b| !b.is_ascii_digit() && b != b';')?;
+    let length = codes
+        .bytes()
+        .take(24)
+        .position(|b| !b.is_ascii_digit() && b != b';')?;
     (codes.as_bytes()[length] == b'm').then(|| &text[..2 + length + 1])
 }
 
@@ -138,7 +146,12 @@ pub(crate) fn took(duration: Duration) -> String {
 pub(crate) fn count(number: usize, thing: &str) -> String {
     match number {
         1 => format!("1 {thing}"),
-        _ => format!("{number} {}s", thing.strip_suffix('y').map_or(thing.into(), |t| format!("{t}ie"))),
+        _ => format!(
+            "{number} {}s",
+            thing
+                .strip_suffix('y')
+                .map_or(thing.into(), |t| format!("{t}ie"))
+        ),
     }
 }
 
@@ -148,11 +161,15 @@ mod tests {
 
     #[test]
     fn a_plugins_colours_are_shown_to_terminals_only_and_other_codes_never() {
-        let line = "\x1b[1;34msrc/\x1b[0m \x1b[2J\x1b]0;title\x07 \x1b[999999999999999999999999999m";
+        let line =
+            "\x1b[1;34msrc/\x1b[0m \x1b[2J\x1b]0;title\x07 \x1b[999999999999999999999999999m";
         let (terminal, file) = (Screen { colours: true }, Screen { colours: false });
         let rest = r" \u{1b}[2J\u{1b}]0;title\u{7} \u{1b}[999999999999999999999999999m";
         assert_eq!(file.foreign(line), format!("src/{rest}"));
-        assert_eq!(terminal.foreign(line), format!("\x1b[1;34msrc/\x1b[0m{rest}\x1b[0m"));
+        assert_eq!(
+            terminal.foreign(line),
+            format!("\x1b[1;34msrc/\x1b[0m{rest}\x1b[0m")
+        );
     }
 
     #[test]
@@ -164,7 +181,10 @@ mod tests {
 
     #[test]
     fn numbers_read_as_people_write_them() {
-        assert_eq!((count(1, "entry"), count(2, "entry")), ("1 entry".into(), "2 entries".into()));
+        assert_eq!(
+            (count(1, "entry"), count(2, "entry")),
+            ("1 entry".into(), "2 entries".into())
+        );
         assert_eq!(count(0, "plugin"), "0 plugins");
         assert_eq!(took(Duration::from_micros(900)), "0.9 ms");
         assert_eq!(took(Duration::from_millis(2500)), "2.5 s");

@@ -1,6 +1,6 @@
 //! What the demo does with one plugin after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use outrigger_services::HostServe;
 use tonic::{Code, Response, Status};
 
 use crate::screen::{Screen, count, printable, took};
+use crate::words::Words;
 
 /// How long a program may take to become a plugin.
 const START: Duration = Duration::from_secs(15);
@@ -37,8 +38,6 @@ const LINES: usize = 12;
 const TEXT_LINES: usize = 3;
 /// How many plugins are started from one folder.
 const MOST: usize = 100;
-/// How many lines of a failed plugin's stderr are shown.
-const LAST_WORDS: usize = 5;
 
 /// The folder and file that the host demo makes.
 const MADE: (&str, &str) = ("made/on/request", "note.txt");
@@ -68,15 +67,23 @@ pub(crate) fn find(folder: &Path) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(unreadable)? {
         let path = entry.with_context(unreadable)?.path();
-        let Some(file_name) = path.file_name() else { continue };
+        let Some(file_name) = path.file_name() else {
+            continue;
+        };
         let name = file_name.to_string_lossy().into_owned();
         if path.is_dir() && !name.starts_with('.') {
-            found.push(Found { name, program: path.join(file_name) });
+            found.push(Found {
+                name,
+                program: path.join(file_name),
+            });
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     match found.len() {
-        0 => bail!("{} has no plugins; they are FOLDER/NAME/NAME", folder.display()),
+        0 => bail!(
+            "{} has no plugins; they are FOLDER/NAME/NAME",
+            folder.display()
+        ),
         1..=MOST => Ok(found),
         n => bail!("{} has {n} plugins, more than {MOST}", folder.display()),
     }
@@ -89,13 +96,17 @@ pub(crate) struct Guests<'a> {
     labels: &'a BTreeMap<String, String>,
     running: Vec<(Found, RunningPlugin)>,
     serving: Vec<Serving>,
-    problems: usize,
+    /// The names of those with which something went wrong.
+    failed: BTreeSet<String>,
+    /// The one that is visited, and what it logs.
+    current: (String, Words),
 }
 
 /// What is left of the visits.
 pub(crate) struct Visited {
     pub(crate) running: Vec<(Found, RunningPlugin)>,
-    pub(crate) problems: usize,
+    /// The names of those with which something went wrong.
+    pub(crate) failed: BTreeSet<String>,
     _serving: Vec<Serving>,
 }
 
@@ -103,7 +114,8 @@ pub(crate) struct Visited {
 struct Trouble {
     code: &'static str,
     text: String,
-    notes: Vec<String>,
+    causes: Vec<String>,
+    help: Option<String>,
 }
 
 impl<'a> Guests<'a> {
@@ -112,11 +124,23 @@ impl<'a> Guests<'a> {
         offered: &'a Offered,
         labels: &'a BTreeMap<String, String>,
     ) -> Self {
-        Self { screen, offered, labels, running: Vec::new(), serving: Vec::new(), problems: 0 }
+        Self {
+            screen,
+            offered,
+            labels,
+            running: Vec::new(),
+            serving: Vec::new(),
+            failed: BTreeSet::new(),
+            current: Default::default(),
+        }
     }
 
     pub(crate) fn leave(self) -> Visited {
-        Visited { running: self.running, problems: self.problems, _serving: self.serving }
+        Visited {
+            running: self.running,
+            failed: self.failed,
+            _serving: self.serving,
+        }
     }
 
     /// Starts one plugin, lets it do its work and says what it did.
@@ -127,11 +151,19 @@ impl<'a> Guests<'a> {
             None => String::new(),
         };
         self.screen.blank();
-        let set = PluginSet::new().with::<FileLister>("lister").with::<HostDemo>("demo");
+        let words = Words::default();
+        self.current = (found.name.clone(), words.clone());
+        let set = PluginSet::new()
+            .with::<FileLister>("lister")
+            .with::<HostDemo>("demo");
         let started = Launch::new(&found.program, host_services_cookie())
             .named(&found.name)
             .offer(1, set)
-            .deadlines(Deadlines { start: START, ..Deadlines::default() })
+            .deadlines(Deadlines {
+                start: START,
+                ..Deadlines::default()
+            })
+            .stderr(words.listener())
             .start()
             .await;
         let plugin = match started {
@@ -142,7 +174,8 @@ impl<'a> Guests<'a> {
             }
         };
         let after = took(plugin.timings().total());
-        self.screen.line(&format!("{name}{label} answers after {after}"));
+        self.screen
+            .line(&format!("{name}{label} answers after {after}"));
         if let Err(trouble) = self.talk(&plugin).await {
             self.report(trouble);
         }
@@ -150,8 +183,15 @@ impl<'a> Guests<'a> {
     }
 
     fn report(&mut self, trouble: Trouble) {
-        self.problems += 1;
-        self.screen.problem(trouble.code, &trouble.text, trouble.notes);
+        let (name, words) = &self.current;
+        let said = words
+            .take()
+            .into_iter()
+            .map(|line| format!("it logged: {line}"));
+        let help = trouble.help.map(|help| format!("help: {help}"));
+        let notes = trouble.causes.into_iter().chain(said).chain(help);
+        self.screen.problem(trouble.code, &trouble.text, notes);
+        self.failed.insert(name.clone());
     }
 
     /// Finds out what the plugin is by offering it services, as only its own
@@ -170,14 +210,18 @@ impl<'a> Guests<'a> {
             Err(status) if status.code() == Code::Unimplemented => {
                 let mut demo = demo(plugin)?;
                 let other = self.serve(plugin, &self.offered.shown).await?;
-                let offer = hostdemo::HostServiceRequest { host_service: other };
+                let offer = hostdemo::HostServiceRequest {
+                    host_service: other,
+                };
                 match ask(demo.establish_host_services(offer)).await {
                     Ok(reply) => {
                         refused("EstablishHostServices", reply.error)?;
                         self.show(demo).await;
                         Ok(())
                     }
-                    Err(status) if status.code() == Code::Unimplemented => self.list(lister, id).await,
+                    Err(status) if status.code() == Code::Unimplemented => {
+                        self.list(lister, id).await
+                    }
                     Err(status) => Err(Trouble::calling("EstablishHostServices", &status)),
                 }
             }
@@ -186,7 +230,11 @@ impl<'a> Guests<'a> {
     }
 
     /// Serves `services` to this plugin for as long as it runs.
-    async fn serve(&mut self, plugin: &RunningPlugin, services: &dyn HostServices) -> Result<u32, Trouble> {
+    async fn serve(
+        &mut self,
+        plugin: &RunningPlugin,
+        services: &dyn HostServices,
+    ) -> Result<u32, Trouble> {
         let serving = plugin.attach(services).await.map_err(|error| Trouble {
             code: error.code(),
             text: printable(&chain(&error)),
@@ -211,14 +259,21 @@ impl<'a> Guests<'a> {
         };
         let after = took(asked.elapsed());
         refused("List", listed.error)?;
-        let through = if id == 0 { " through the host" } else { " and needed no host services" };
+        let through = if id == 0 {
+            " through the host"
+        } else {
+            " and needed no host services"
+        };
         let entries = count(listed.entry.len(), "entry");
-        self.screen.line(&format!("  listed {entries}{through} in {after}"));
+        self.screen
+            .line(&format!("  listed {entries}{through} in {after}"));
         for entry in listed.entry.iter().take(ENTRIES) {
-            self.screen.line(&format!("    {}", self.screen.foreign(entry)));
+            self.screen
+                .line(&format!("    {}", self.screen.foreign(entry)));
         }
         if let Some(more @ 1..) = listed.entry.len().checked_sub(ENTRIES) {
-            self.screen.line(&self.screen.dim(&format!("    … and {more} more")));
+            self.screen
+                .line(&self.screen.dim(&format!("    … and {more} more")));
         }
         Ok(())
     }
@@ -227,30 +282,48 @@ impl<'a> Guests<'a> {
     /// keep the others from it.
     async fn show(&mut self, mut demo: HostDemoClient<Channel>) {
         let request = GetEnvDemoReq { key: "HOME".into() };
-        let reply = ask(demo.get_env_demo(request)).await.map(|reply| (reply.resp, reply.error));
+        let reply = ask(demo.get_env_demo(request))
+            .await
+            .map(|reply| (reply.resp, reply.error));
         self.demo("GetEnvDemo", reply, LINES);
 
-        let reply = ask(demo.env_demo(EnvDemoReq {})).await.map(|reply| (reply.resp, reply.error));
+        let reply = ask(demo.env_demo(EnvDemoReq {}))
+            .await
+            .map(|reply| (reply.resp, reply.error));
         self.demo("EnvDemo", reply, LINES);
 
         let request = TempDemoReq {
             pattern: "demo-*".into(),
             text_to_write: "a note that nobody keeps".into(),
         };
-        let reply = ask(demo.temp_demo(request)).await.map(|reply| (reply.resp, reply.error));
+        let reply = ask(demo.temp_demo(request))
+            .await
+            .map(|reply| (reply.resp, reply.error));
         self.demo("TempDemo", reply, LINES);
 
         let (dir_to_create, file_to_create) = (MADE.0.to_owned(), MADE.1.to_owned());
-        let request = CreateDemoReq { dir_to_create, file_to_create };
+        let request = CreateDemoReq {
+            dir_to_create,
+            file_to_create,
+        };
         let reply = ask(demo.create_dir_file_demo(request)).await;
-        self.demo("CreateDirFileDemo", reply.map(|reply| (reply.demo_resp, reply.error)), LINES);
+        self.demo(
+            "CreateDirFileDemo",
+            reply.map(|reply| (reply.demo_resp, reply.error)),
+            LINES,
+        );
         let made = self.offered.granted.join(MADE.0).join(MADE.1);
         if let Ok(made) = std::fs::metadata(made) {
-            self.screen.line(&format!("    the host finds it too: {} bytes", made.len()));
+            self.screen
+                .line(&format!("    the host finds it too: {} bytes", made.len()));
         }
 
         let reply = ask(demo.read_frankenstein(ReadFrankensteinReq {})).await;
-        self.demo("ReadFrankenstein", reply.map(|reply| (reply.frank, reply.error)), TEXT_LINES);
+        self.demo(
+            "ReadFrankenstein",
+            reply.map(|reply| (reply.frank, reply.error)),
+            TEXT_LINES,
+        );
     }
 
     fn demo(
@@ -265,30 +338,42 @@ impl<'a> Guests<'a> {
             Ok((text, None)) => text,
         };
         self.screen.line(&format!("  {name}"));
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         for line in lines.iter().take(most) {
-            self.screen.line(&format!("    {}", self.screen.foreign(line)));
+            self.screen
+                .line(&format!("    {}", self.screen.foreign(line)));
         }
         match (lines.len().checked_sub(most), lines.last()) {
             // The last line often says how much there was.
             (Some(2..), Some(last)) => {
                 let left_out = lines.len() - most - 1;
-                self.screen.line(&self.screen.dim(&format!("    … {left_out} more lines")));
-                self.screen.line(&format!("    {}", self.screen.foreign(last)));
+                self.screen
+                    .line(&self.screen.dim(&format!("    … {left_out} more lines")));
+                self.screen
+                    .line(&format!("    {}", self.screen.foreign(last)));
             }
-            (Some(1), Some(last)) => self.screen.line(&format!("    {}", self.screen.foreign(last))),
+            (Some(1), Some(last)) => self
+                .screen
+                .line(&format!("    {}", self.screen.foreign(last))),
             _ => {}
         }
     }
 }
 
 fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
-    let client = plugin.dispense::<FileLister>("lister").map_err(|error| Trouble::internal(&error))?;
+    let client = plugin
+        .dispense::<FileLister>("lister")
+        .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
 
 fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
-    let client = plugin.dispense::<HostDemo>("demo").map_err(|error| Trouble::internal(&error))?;
+    let client = plugin
+        .dispense::<HostDemo>("demo")
+        .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
 
@@ -319,15 +404,23 @@ impl Trouble {
         if error.stderr().len() > 1 {
             notes.extend(last_words(error.stderr()));
         }
-        notes.extend(error.hint().map(|hint| format!("help: {}", printable(&hint))));
-        Self { code: error.code(), text: printable(&error.to_string()), notes }
+        notes.extend(
+            error
+                .hint()
+                .map(|hint| format!("help: {}", printable(&hint))),
+        );
+        Self {
+            code: error.code(),
+            text: printable(&error.to_string()),
+            notes,
+        }
     }
 
     /// The plugin answered that it did not work.
     fn told(call: &'static str, error: &str) -> Self {
         let mut notes = Vec::new();
         if error.contains("not permitted by the host") {
-            notes.push("help: it asked for more than was granted; to let plugins change what they list, name both `--plugins` and `--dir`".into());
+            notes.push("help: it asked for more than was granted; plugins may change what they list where both `--plugins` and `--dir` are named, without `--read-only`".into());
         }
         Self {
             code: "plugin-reported",
@@ -341,11 +434,19 @@ impl Trouble {
         if let Some(exited) = PluginExited::behind(status) {
             let text = format!("{call} got no answer: the plugin {}", exited.report.status);
             let notes = last_words(&exited.report.stderr).collect();
-            return Self { code: exited.code(), text, notes };
+            return Self {
+                code: exited.code(),
+                text,
+                notes,
+            };
         }
         let message = printable(status.message());
         let text = format!("{call} failed with {:?}: {message}", status.code());
-        Self { code: "call-failed", text, notes: Vec::new() }
+        Self {
+            code: "call-failed",
+            text,
+            notes: Vec::new(),
+        }
     }
 
     fn stranger() -> Self {
@@ -360,7 +461,11 @@ impl Trouble {
     }
 
     fn internal(error: &dyn std::error::Error) -> Self {
-        Self { code: "internal", text: chain(error), notes: Vec::new() }
+        Self {
+            code: "internal",
+            text: chain(error),
+            notes: Vec::new(),
+        }
     }
 }
 

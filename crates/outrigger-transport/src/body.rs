@@ -1,0 +1,258 @@
+//! Message bodies on HTTP/2 streams, both directions.
+//!
+//! A body that is ready at once is queued together with its head and its
+//! trailers, so that a small call is one write to the socket and wakes the peer
+//! once. A longer one waits for the peer's windows.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tonic::Status;
+
+use crate::task::OwnedTask;
+
+/// Data that is queued without asking whether the peer has room, in bytes; once a stream.
+const AT_ONCE: usize = 64 << 10;
+
+/// The body of a request or a reply as it arrives.
+#[derive(Debug)]
+pub struct IncomingBody {
+    stream: RecvStream,
+    data_done: bool,
+}
+
+impl IncomingBody {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self {
+            stream,
+            data_done: false,
+        }
+    }
+}
+
+impl Body for IncomingBody {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_done {
+            match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => {
+                    let released = self.stream.flow_control().release_capacity(data.len());
+                    let frame = released.map(|()| Frame::data(data));
+                    return Poll::Ready(Some(frame));
+                }
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                    // The peer has answered and does not want the rest.
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_done = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(context));
+        Poll::Ready(
+            trailers
+                .transpose()
+                .map(|trailers| trailers.map(Frame::trailers)),
+        )
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// A request's body, of which the first frame has been looked at.
+pub(crate) enum Outgoing {
+    Empty,
+    /// All of it.
+    Whole(Bytes),
+    /// Its beginning, if there is one yet, and the rest.
+    Begun(Option<Bytes>, tonic::body::Body),
+}
+
+impl Outgoing {
+    /// Takes what is ready of `body`; does not wait for more.
+    pub(crate) async fn look(mut body: tonic::body::Body) -> Result<Self, Status> {
+        let Some(first) = next(&mut body).now_or_never() else {
+            return Ok(Self::Begun(None, body));
+        };
+        let first = match first.transpose()? {
+            None => return Ok(Self::Empty),
+            Some(frame) => frame.into_data().ok(),
+        };
+        match next(&mut body).now_or_never() {
+            Some(None) => Ok(first.map_or(Self::Empty, Self::Whole)),
+            None => Ok(Self::Begun(first, body)),
+            Some(Some(second)) => {
+                // Small messages of a stream that is ready at once go out together.
+                let second = second?.into_data().unwrap_or_default();
+                let mut both = bytes::BytesMut::from(first.unwrap_or_default());
+                both.extend_from_slice(&second);
+                Ok(Self::Begun(Some(both.freeze()), body))
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    /// Sends all that can be sent at once, and the rest in a task.
+    pub(crate) fn send(self, mut stream: SendStream<Bytes>) -> Option<OwnedTask> {
+        match self {
+            Self::Empty => None,
+            // A stream that the peer has reset tells so by its reply.
+            Self::Whole(data) if data.len() <= AT_ONCE => {
+                let _ = stream.send_data(data, true);
+                None
+            }
+            Self::Whole(data) => Some(OwnedTask::spawn(async move {
+                let _ = send_data(&mut stream, data, true).await;
+            })),
+            Self::Begun(first, body) => {
+                let mut first = first;
+                if let Some(data) = first.take_if(|data| data.len() <= AT_ONCE)
+                    && stream.send_data(data, false).is_err()
+                {
+                    return None;
+                }
+                Some(OwnedTask::spawn(async move {
+                    if let Some(data) = first
+                        && send_data(&mut stream, data, false).await.is_err()
+                    {
+                        return;
+                    }
+                    let _ = send_rest(&mut stream, body, true).await;
+                }))
+            }
+        }
+    }
+}
+
+/// The peer does not want more of a stream.
+#[derive(Debug)]
+pub(crate) struct Unwanted;
+
+impl From<h2::Error> for Unwanted {
+    fn from(_: h2::Error) -> Self {
+        Self
+    }
+}
+
+async fn next(body: &mut tonic::body::Body) -> Option<Result<Frame<Bytes>, Status>> {
+    std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+}
+
+/// Like [`next`], but gives up when the peer resets the stream.
+async fn next_wanted(
+    stream: &mut SendStream<Bytes>,
+    body: &mut tonic::body::Body,
+) -> Result<Option<Result<Frame<Bytes>, Status>>, Unwanted> {
+    std::future::poll_fn(|context| {
+        if stream.poll_reset(context).is_ready() {
+            return Poll::Ready(Err(Unwanted));
+        }
+        Pin::new(&mut *body).poll_frame(context).map(Ok)
+    })
+    .await
+}
+
+/// Sends `data` as the peer's window allows.
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    end: bool,
+) -> Result<(), Unwanted> {
+    loop {
+        stream.reserve_capacity(data.len());
+        let mut room = stream.capacity();
+        if room == 0 && !data.is_empty() {
+            let granted = std::future::poll_fn(|context| stream.poll_capacity(context)).await;
+            room = granted.ok_or(Unwanted)??;
+        }
+        let part = data.split_to(room.min(data.len()));
+        let last = data.is_empty();
+        stream.send_data(part, end && last)?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends what is left of `body`, with its trailers. With `end`, a body without
+/// trailers ends the stream.
+pub(crate) async fn send_rest(
+    stream: &mut SendStream<Bytes>,
+    mut body: tonic::body::Body,
+    end: bool,
+) -> Result<(), Unwanted> {
+    loop {
+        match next_wanted(stream, &mut body).await? {
+            None if end => {
+                stream.send_data(Bytes::new(), true)?;
+                return Ok(());
+            }
+            None => return Ok(()),
+            Some(Err(_)) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Err(Unwanted);
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => send_data(stream, data, false).await?,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+                    stream.send_trailers(trailers)?;
+                    return Ok(());
+                }
+            },
+        }
+    }
+}
+
+/// Sends a reply: head, data and trailers in one go where they are ready.
+pub(crate) async fn send_reply(
+    mut respond: h2::server::SendResponse<Bytes>,
+    reply: http::Response<tonic::body::Body>,
+) -> Result<(), Unwanted> {
+    let (parts, mut body) = reply.into_parts();
+    let head = http::Response::from_parts(parts, ());
+    if body.is_end_stream() {
+        respond.send_response(head, true)?;
+        return Ok(());
+    }
+    let mut stream = respond.send_response(head, false)?;
+    match next_wanted(&mut stream, &mut body).await? {
+        Some(Ok(frame)) => match frame.into_data() {
+            Ok(data) if data.len() <= AT_ONCE => stream.send_data(data, false)?,
+            Ok(data) => send_data(&mut stream, data, false).await?,
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+                stream.send_trailers(trailers)?;
+                return Ok(());
+            }
+        },
+        Some(Err(_)) => {
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return Err(Unwanted);
+        }
+        None => {
+            stream.send_data(Bytes::new(), true)?;
+            return Ok(());
+        }
+    }
+    send_rest(&mut stream, body, true).await
+}
