@@ -89,6 +89,7 @@ pub struct Launch {
     deadlines: Deadlines,
     ports: PortRange,
     group: Option<String>,
+    temp_dir: Option<PathBuf>,
     digest: Option<ExpectedDigest>,
     stderr: Option<Box<dyn Write + Send>>,
     mirror: Mirror,
@@ -156,6 +157,7 @@ impl Launch {
             deadlines: Deadlines::default(),
             ports: DEFAULT_PORT_RANGE,
             group: None,
+            temp_dir: None,
             digest: None,
             stderr: None,
             mirror: Mirror::default(),
@@ -254,6 +256,14 @@ impl Launch {
         self
     }
 
+    /// Makes the directory of the sockets beneath `directory`; beneath the
+    /// system's temporary one otherwise, and beneath `/tmp` where a path is too
+    /// long for sockets.
+    pub fn temp_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.temp_dir = Some(directory.into());
+        self
+    }
+
     /// Starts the program only if its content has this digest. The file that
     /// was hashed is the one that is executed.
     pub fn expect_digest(mut self, digest: ExpectedDigest) -> Self {
@@ -345,8 +355,9 @@ impl Launch {
             }
             TlsChoice::None | TlsChoice::Static(_) => None,
         };
-        let group = self.group.as_deref().and_then(|group| group.parse().ok());
-        let dir = SocketDir::create(group).map_err(|e| fail(LaunchErrorKind::Workspace(e)))?;
+        let dir = self
+            .socket_dir()
+            .map_err(|error| fail(LaunchErrorKind::Workspace(error)))?;
         let command = self.command(program, dir.path(), certificate.as_ref());
         let starting = tokio::time::timeout(self.deadlines.start, self.runner.start(&command));
         let started = match starting.await {
@@ -415,6 +426,13 @@ impl Launch {
             facts: Box::new(facts),
             ..fail(kind)
         })
+    }
+
+    /// A directory for this plugin's sockets alone.
+    fn socket_dir(&self) -> std::io::Result<SocketDir> {
+        let sockets = self.sockets(Network::Unix, None);
+        let group = sockets.group_id().map_err(std::io::Error::other)?;
+        SocketDir::create(self.temp_dir.as_deref(), group)
     }
 
     /// The environment in go-plugin's order: the last of equal names wins.
@@ -644,7 +662,9 @@ impl Launch {
             certificate: None,
             mux: None,
         };
-        let workspace = SocketDir::create(None).map_err(|e| fail(LaunchErrorKind::Workspace(e)))?;
+        let workspace = self
+            .socket_dir()
+            .map_err(|error| fail(LaunchErrorKind::Workspace(error)))?;
         let sockets = self.sockets(line.address.network, Some(workspace.path()));
         let translator = self.translator();
         Ok(RunningPlugin::assemble(Parts {

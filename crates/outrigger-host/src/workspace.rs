@@ -18,10 +18,12 @@ pub(crate) struct SocketDir {
 }
 
 impl SocketDir {
-    /// Makes the directory with mode 0700; for a group, with mode 0770 and that group.
-    pub(crate) fn create(group: Option<u32>) -> io::Result<Self> {
+    /// Makes the directory beneath `parent`, or the system's temporary one, with
+    /// mode 0700; for a group, with mode 0770 and that group.
+    pub(crate) fn create(parent: Option<&Path>, group: Option<u32>) -> io::Result<Self> {
         let name = format!("plugin-dir{}", Uuid::new_v4().as_u128() % 10_000_000_000);
-        let mut path = std::path::absolute(std::env::temp_dir())?.join(&name);
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let mut path = std::path::absolute(parent)?.join(&name);
         if path.as_os_str().len() > MAX_DIR {
             path = Path::new("/tmp").join(name);
         }

@@ -158,11 +158,19 @@ impl Sockets {
         })
     }
 
+    /// The number of the group that owns the sockets, if they have one.
+    ///
+    /// # Errors
+    /// [`SocketError::UnknownGroup`].
+    pub fn group_id(&self) -> Result<Option<u32>, SocketError> {
+        let group = self.group.as_deref().filter(|group| !group.is_empty());
+        group.map(group_id).transpose()
+    }
+
     fn give_to_group(&self, path: &Path) -> Result<(), SocketError> {
-        let Some(group) = self.group.as_deref().filter(|group| !group.is_empty()) else {
+        let Some(gid) = self.group_id()? else {
             return Ok(());
         };
-        let gid = group_id(group)?;
         let refused = |source| SocketError::Unix {
             path: path.display().to_string(),
             source,

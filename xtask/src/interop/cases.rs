@@ -560,7 +560,7 @@ fn go_host_singles(peers: &Peers) -> Vec<Case> {
                 NO_COMMON,
             ],
             vec!["peer"],
-            vec![],
+            vec![Expect::Killed],
         ),
         (
             "a_rust_plugin_describes_its_services_to_a_go_host",
@@ -596,7 +596,7 @@ fn go_host_singles(peers: &Peers) -> Vec<Case> {
             "a_killed_rust_plugin_is_missed_by_its_go_host",
             vec!["--service", "kv", "--scenario", "crash"],
             vec!["kv"],
-            vec![],
+            vec![Expect::Killed],
         ),
         (
             "a_rust_plugin_ignores_interrupts",

@@ -174,7 +174,10 @@ fn at_once(fault: Fault, connection: &mut Connection, socket: &UnixStream) -> io
 /// How a health check is answered.
 fn checked(fault: Fault, connection: &mut Connection, id: u32) -> io::Result<Option<Next>> {
     match fault {
-        Fault::NeverAnswers => return Ok(None),
+        Fault::NeverAnswers => {
+            complain("called\n");
+            return Ok(None);
+        }
         Fault::HangsUp => return Err(io::ErrorKind::ConnectionAborted.into()),
         Fault::DiesDuringCall => {
             complain("about to die\n");

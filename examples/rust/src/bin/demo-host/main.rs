@@ -11,7 +11,9 @@
 mod options;
 mod screen;
 mod visit;
+mod words;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -118,7 +120,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs the demo and says how many things went wrong.
+/// Runs the demo and says how many plugins failed.
 async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<usize> {
     let began = Instant::now();
     let listed = HostServe::open(&options.dir)
@@ -161,35 +163,35 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
         guests.visit(plugin).await;
     }
     let visited = guests.leave();
-    let problems = visited.problems + stop(screen, visited.running).await;
-    screen.blank();
-    let summary = match (problems, found.len()) {
-        (0, 1) => screen.good(&format!(
-            "It did its work and stopped, {} altogether.",
-            took(began.elapsed())
-        )),
+    let mut failed = visited.failed;
+    failed.extend(stop(screen, visited.running).await);
+    let after = took(began.elapsed());
+    let summary = match (failed.len(), found.len()) {
+        (0, 1) => screen.good(&format!("It did its work and stopped, {after} altogether.")),
         (0, n) => screen.good(&format!(
-            "All {n} did their work and stopped, {} altogether.",
-            took(began.elapsed())
+            "All {n} did their work and stopped, {after} altogether."
         )),
-        (problems, n) => screen.bad(&format!(
-            "{}, {}: see above.",
-            count(n, "plugin"),
-            count(problems, "problem")
+        (bad, n) => screen.bad(&format!(
+            "{bad} of {} failed: see above.",
+            count(n, "plugin")
         )),
     };
+    screen.blank();
     screen.line(&summary);
-    Ok(problems)
+    Ok(failed.len())
 }
 
-/// Stops all plugins at the same time and says how each ended.
-async fn stop(screen: &Screen, running: Vec<(Found, RunningPlugin)>) -> usize {
+/// Stops all plugins at the same time, says how each ended, and names those
+/// that did not end well.
+async fn stop(screen: &Screen, running: Vec<(Found, RunningPlugin)>) -> BTreeSet<String> {
+    let mut failed = BTreeSet::new();
     if running.is_empty() {
-        return 0;
+        return failed;
     }
     let stops = running.iter().map(|(found, plugin)| async move {
+        let gone = plugin.exited().is_some();
         let asked = Instant::now();
-        (found, plugin.stop().await, asked.elapsed())
+        (found, gone, plugin.stop().await, asked.elapsed())
     });
     let stops = join_all(stops).await;
     let width = running
@@ -199,17 +201,25 @@ async fn stop(screen: &Screen, running: Vec<(Found, RunningPlugin)>) -> usize {
         .unwrap_or(0);
     screen.blank();
     screen.line(&screen.heading("Stopping"));
-    let mut problems = 0;
-    for (found, report, after) in stops {
-        let clean = report.status.is_success() && !report.forced;
-        problems += usize::from(!clean);
-        let how = match report.forced {
-            true => "did not stop when asked and was killed".to_owned(),
-            false => report.status.to_string(),
+    for (found, gone, report, after) in stops {
+        let after = took(after);
+        let (clean, how) = match (report.forced, gone) {
+            (true, _) => (
+                false,
+                format!("did not stop when asked and was killed after {after}"),
+            ),
+            (false, true) => (false, format!("had ended before: it {}", report.status)),
+            (false, false) => (
+                report.status.is_success(),
+                format!("{} after {after}", report.status),
+            ),
         };
         let name = screen::printable(&found.name);
-        let line = format!("  {name:width$}  {how} after {}", took(after));
+        let line = format!("  {name:width$}  {how}");
         screen.line(&if clean { line } else { screen.bad(&line) });
+        if !clean {
+            failed.insert(found.name.clone());
+        }
     }
-    problems
+    failed
 }

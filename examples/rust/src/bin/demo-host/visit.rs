@@ -42,6 +42,13 @@ const MOST: usize = 100;
 /// The folder and file that the host demo makes.
 const MADE: (&str, &str) = ("made/on/request", "note.txt");
 
+/// What may help a plugin that was refused something.
+const REFUSED: &str = "it asked for more than was granted; plugins may change what they list \
+    where both `--plugins` and `--dir` are named, without `--read-only`";
+/// What may help with a plugin of another kind.
+const STRANGER: &str =
+    "`outrigger inspect --cookie TEST_KEY=TEST_VALUE -- PROGRAM` shows what it serves";
+
 /// What the host offers.
 pub(crate) struct Offered {
     /// The directory that is listed.
@@ -235,11 +242,9 @@ impl<'a> Guests<'a> {
         plugin: &RunningPlugin,
         services: &dyn HostServices,
     ) -> Result<u32, Trouble> {
-        let serving = plugin.attach(services).await.map_err(|error| Trouble {
-            code: error.code(),
-            text: printable(&chain(&error)),
-            notes: Vec::new(),
-        })?;
+        let serving = plugin.attach(services).await;
+        let serving =
+            serving.map_err(|error| Trouble::new(error.code(), printable(&chain(&error))))?;
         let id = serving.id().0;
         self.serving.push(serving);
         Ok(id)
@@ -394,83 +399,56 @@ fn refused(call: &'static str, error: Option<String>) -> Result<(), Trouble> {
 }
 
 impl Trouble {
+    fn new(code: &'static str, text: String) -> Self {
+        Self {
+            code,
+            text,
+            causes: Vec::new(),
+            help: None,
+        }
+    }
+
     fn starting(error: &LaunchError) -> Self {
-        let mut notes = Vec::new();
+        let mut trouble = Self::new(error.code(), printable(&error.to_string()));
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
-            notes.push(format!("because {}", printable(&cause.to_string())));
+            let cause_text = printable(&cause.to_string());
+            trouble.causes.push(format!("because {cause_text}"));
             source = cause.source();
         }
-        if error.stderr().len() > 1 {
-            notes.extend(last_words(error.stderr()));
-        }
-        notes.extend(
-            error
-                .hint()
-                .map(|hint| format!("help: {}", printable(&hint))),
-        );
-        Self {
-            code: error.code(),
-            text: printable(&error.to_string()),
-            notes,
-        }
+        trouble.help = error.hint().map(|hint| printable(&hint));
+        trouble
     }
 
     /// The plugin answered that it did not work.
     fn told(call: &'static str, error: &str) -> Self {
-        let mut notes = Vec::new();
+        let text = format!("{call} did not work: {}", printable(error));
+        let mut trouble = Self::new("plugin-reported", text);
         if error.contains("not permitted by the host") {
-            notes.push("help: it asked for more than was granted; plugins may change what they list where both `--plugins` and `--dir` are named, without `--read-only`".into());
+            trouble.help = Some(REFUSED.into());
         }
-        Self {
-            code: "plugin-reported",
-            text: format!("{call} did not work: {}", printable(error)),
-            notes,
-        }
+        trouble
     }
 
     /// The call itself failed.
     fn calling(call: &'static str, status: &Status) -> Self {
         if let Some(exited) = PluginExited::behind(status) {
             let text = format!("{call} got no answer: the plugin {}", exited.report.status);
-            let notes = last_words(&exited.report.stderr).collect();
-            return Self {
-                code: exited.code(),
-                text,
-                notes,
-            };
+            return Self::new(exited.code(), text);
         }
         let message = printable(status.message());
         let text = format!("{call} failed with {:?}: {message}", status.code());
-        Self {
-            code: "call-failed",
-            text,
-            notes: Vec::new(),
-        }
+        Self::new("call-failed", text)
     }
 
     fn stranger() -> Self {
-        Self {
-            code: "unknown-service",
-            text: "it serves neither filelister.v1.FileLister nor hostdemo.v1.HostDemo".into(),
-            notes: vec![
-                "help: `outrigger inspect --cookie TEST_KEY=TEST_VALUE -- PROGRAM` shows what it serves"
-                    .into(),
-            ],
-        }
+        let text = "it serves neither filelister.v1.FileLister nor hostdemo.v1.HostDemo";
+        let mut trouble = Self::new("unknown-service", text.into());
+        trouble.help = Some(STRANGER.into());
+        trouble
     }
 
     fn internal(error: &dyn std::error::Error) -> Self {
-        Self {
-            code: "internal",
-            text: chain(error),
-            notes: Vec::new(),
-        }
+        Self::new("internal", chain(error))
     }
-}
-
-/// The last lines of a stderr, which are escaped already.
-fn last_words(lines: &[String]) -> impl Iterator<Item = String> + '_ {
-    let from = lines.len().saturating_sub(LAST_WORDS);
-    lines[from..].iter().map(|line| format!("stderr: {line}"))
 }

@@ -70,9 +70,15 @@ fn line(entry: Entry) -> Option<String> {
     match entry {
         Entry::Json(record) if matches!(record.level, Level::Trace | Level::Debug) => None,
         Entry::Json(record) => {
-            let mut text = format!("[{}] {}", record.level.as_str().to_uppercase(), record.message);
+            let mut text = format!(
+                "[{}] {}",
+                record.level.as_str().to_uppercase(),
+                record.message
+            );
             for (key, value) in &record.fields {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let value = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
                 text.push_str(&format!(" {key}={value}"));
             }
             Some(printable(&text))
@@ -97,7 +103,16 @@ mod tests {
         let error = r#"{"@level":"error","@message":"no\u001b","@timestamp":"2026-01-01T00:00:00.000000Z","n":3}"#;
         writeln!(listener, "{debug}\n{error}").expect("kept");
         let lines = words.take();
-        assert_eq!(lines, ["line 5", "line 6", "line 7", "line 8", r"[ERROR] no\u{1b} n=3"]);
+        assert_eq!(
+            lines,
+            [
+                "line 5",
+                "line 6",
+                "line 7",
+                "line 8",
+                r"[ERROR] no\u{1b} n=3"
+            ]
+        );
         assert!(words.take().is_empty());
     }
 }
