@@ -60,6 +60,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     println!("{table}");
     report(&cases, &outcomes, &peers, begun);
     if options.update_readme {
+        if let Some(missing) = peers.missing() {
+            bail!("{missing}, so the table would not be whole; README.md was not changed");
+        }
         table::update_readme(root, &table, &peers)?;
     }
     let counts = table::Counts::of(&outcomes);
@@ -126,8 +129,8 @@ fn report(cases: &[Case], outcomes: &[Outcome], peers: &Peers, begun: Instant) {
         println!("skipped {count}: {reason}");
     }
     println!(
-        "{} in {:.1} s",
-        peers.versions(),
-        begun.elapsed().as_secs_f64()
+        "{:.1} s, with {}",
+        begun.elapsed().as_secs_f64(),
+        peers.versions()
     );
 }

@@ -215,3 +215,184 @@ impl std::error::Error for LaunchError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: usize = 19;
+
+    /// A number for each kind; a new one is missing here until it has an example below.
+    fn number_of(kind: &LaunchErrorKind) -> usize {
+        match kind {
+            LaunchErrorKind::Configuration(_) => 0,
+            LaunchErrorKind::Digest(_) => 1,
+            LaunchErrorKind::Start(_) => 2,
+            LaunchErrorKind::Workspace(_) => 3,
+            LaunchErrorKind::Certificate(_) => 4,
+            LaunchErrorKind::HandshakeTimeout(_) => 5,
+            LaunchErrorKind::ExitedEarly => 6,
+            LaunchErrorKind::StdoutClosed => 7,
+            LaunchErrorKind::HandshakeEndless(_) => 8,
+            LaunchErrorKind::Handshake(_) => 9,
+            LaunchErrorKind::TransportUnsupported => 10,
+            LaunchErrorKind::CertificateMissing => 11,
+            LaunchErrorKind::CertificateUnexpected => 12,
+            LaunchErrorKind::CertificateUnusable(_) => 13,
+            LaunchErrorKind::Address(_) => 14,
+            LaunchErrorKind::Untranslatable(_) => 15,
+            LaunchErrorKind::Connect(_) => 16,
+            LaunchErrorKind::Broker(_) => 17,
+            LaunchErrorKind::ProcessNotFound => 18,
+        }
+    }
+
+    fn io() -> std::io::Error {
+        std::io::ErrorKind::PermissionDenied.into()
+    }
+
+    /// An example of each kind, with its code, its causes and its hint.
+    fn examples() -> Vec<(LaunchErrorKind, &'static str, &'static str, bool)> {
+        use LaunchErrorKind as Kind;
+        let tls = || TlsError::Certificate("bad encoding".into());
+        let late = Duration::from_millis(2500);
+        let address = AddressError::PortMissing {
+            address: Excerpt::new(b"host"),
+        };
+        let line = HandshakeError::CoreVersionMismatch { observed: 2 };
+        vec![
+            (
+                Kind::Configuration("two things at once"),
+                "launch-contradictory",
+                "cannot be launched like this\ntwo things at once",
+                false,
+            ),
+            (
+                Kind::Digest(DigestError::Missing),
+                "digest-missing",
+                "is not the program that was meant\nno checksum provided",
+                false,
+            ),
+            (
+                Kind::Start(RunnerError::Spawn(io())),
+                "start-failed",
+                "could not be started\ncould not start the program\npermission denied",
+                false,
+            ),
+            (
+                Kind::Workspace(io()),
+                "socket-directory-failed",
+                "has no directory for its sockets\npermission denied",
+                false,
+            ),
+            (
+                Kind::Certificate(tls()),
+                "certificate-not-made",
+                "has no certificate to present\n",
+                false,
+            ),
+            (
+                Kind::HandshakeTimeout(late),
+                "handshake-timeout",
+                "printed no handshake line within 2.5 s (`start`)",
+                true,
+            ),
+            (
+                Kind::ExitedEarly,
+                "exited-early",
+                "exited before its handshake",
+                false,
+            ),
+            (
+                Kind::StdoutClosed,
+                "stdout-closed",
+                "closed its stdout without a handshake line",
+                true,
+            ),
+            (
+                Kind::HandshakeEndless(Excerpt::new(b"xx")),
+                "handshake-endless",
+                "printed more than 65536 bytes without a line end; it begins with \"xx\"",
+                true,
+            ),
+            (
+                Kind::Handshake(line),
+                "core-version-mismatch",
+                "printed no usable handshake line\nplugin speaks core protocol 2, this host 1",
+                true,
+            ),
+            (
+                Kind::TransportUnsupported,
+                "transport-unsupported",
+                "speaks net/rpc",
+                false,
+            ),
+            (
+                Kind::CertificateMissing,
+                "certificate-missing",
+                "sent no certificate although AutoMTLS was asked for",
+                true,
+            ),
+            (
+                Kind::CertificateUnexpected,
+                "certificate-unexpected",
+                "sent a certificate although this host uses no TLS",
+                true,
+            ),
+            (
+                Kind::CertificateUnusable(tls()),
+                "certificate-unusable",
+                "sent an unusable certificate\n",
+                false,
+            ),
+            (
+                Kind::Address(address),
+                "address-port-missing",
+                "announced an unusable address\n",
+                false,
+            ),
+            (
+                Kind::Untranslatable("no way in".into()),
+                "address-untranslatable",
+                "announced an address that cannot be translated: no way in",
+                false,
+            ),
+            (
+                Kind::Connect(ConnectError::TimedOut(late)),
+                "connect-timeout",
+                "could not be reached\nthe peer did not answer within 2.5 s",
+                false,
+            ),
+            (
+                Kind::ProcessNotFound,
+                "process-not-found",
+                "is not running any more; there is no such process or nothing listens",
+                false,
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_kind_has_its_code_its_words_and_its_hint() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (kind, code, words, has_hint) in examples() {
+            seen.insert(number_of(&kind));
+            let error = LaunchError::new("greeter", kind);
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(error) = source {
+                text += &format!("\n{error}");
+                source = error.source();
+            }
+            assert_eq!(error.code(), code, "{text}");
+            assert!(
+                text.starts_with(&format!("plugin `greeter` {words}")),
+                "{text}"
+            );
+            assert_eq!(error.hint().is_some(), has_hint, "{text}");
+        }
+        // Only a broker makes an error of the broker; tests with real plugins see those.
+        seen.insert(17);
+        assert_eq!(seen, (0..KINDS).collect());
+    }
+}

@@ -83,7 +83,10 @@ fn has(pid: u32, variable: &[u8]) -> Has {
         // It is gone, or another user's.
         return Has::No;
     };
-    if environment.split(|byte| *byte == 0).any(|entry| entry == variable) {
+    if environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == variable)
+    {
         return Has::Yes;
     }
     // A dead process and a thread of the kernel have no program either.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_transport::yamux::YamuxError;
 use outrigger_transport::{
     AddressTranslator, AutoMtls, Channel, ChannelOptions, ConnectError, Fate, OwnedTask, Security,
     Sockets, Stream, Tls, connect, yamux,
 };
-use outrigger_transport::yamux::YamuxError;
 use outrigger_wire::logs::DEFAULT_LINE_BUFFER;
 use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, DEFAULT_PORT_RANGE, Excerpt, HandshakeError,

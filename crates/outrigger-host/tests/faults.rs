@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_host::{
-    BrokerId, Deadlines, ExitStatus, Launch, LaunchError, MAX_MESSAGE, MagicCookie, PluginExited, PluginSet,
-    RunningPlugin,
+    BrokerId, Deadlines, ExitStatus, Launch, LaunchError, MAX_MESSAGE, MagicCookie, PluginExited,
+    PluginSet, RunningPlugin,
 };
 use outrigger_testing::{Fault, TestDir, holds_within, memory_of, processes_with, program};
 use outrigger_transport::proto::health::health_client::HealthClient;
@@ -274,7 +274,9 @@ async fn show(fault: Fault) {
     let took = began.elapsed();
     assert!(took < CALL + LATE, "a call took {took:?}");
     match outcome {
-        Outcome::CallsFail(code) | Outcome::Unanswered(code) => assert_eq!(answer.expect_err("no answer").code(), code),
+        Outcome::CallsFail(code) | Outcome::Unanswered(code) => {
+            assert_eq!(answer.expect_err("no answer").code(), code)
+        }
         Outcome::Ends(status, last) => {
             let error = answer.expect_err("no answer");
             assert_eq!(error.code(), Code::Unavailable);

@@ -376,57 +376,59 @@ impl Prepared {
 
     /// Serves until `stopping` fires or, multiplexed, the host is gone.
     pub(crate) async fn serve(mut self) {
+        let session = match self.mux {
+            false => None,
+            true => match self.first_session().await {
+                None => return,
+                session => session,
+            },
+        };
+        let options = self.broker_options();
+        let broker = Arc::new(match &session {
+            Some(session) => GrpcBroker::multiplexed(options, session.clone()),
+            None => GrpcBroker::plain(options),
+        });
+        let services = self.services(&broker);
         let mut connections = JoinSet::new();
-        if self.mux {
-            let Some(session) = self.first_session().await else {
-                return;
-            };
-            let broker = Arc::new(GrpcBroker::multiplexed(
-                self.broker_options(),
-                session.clone(),
-            ));
-            let services = self.services(&broker);
-            let stopping = self.stopping.clone();
-            loop {
-                tokio::select! {
-                    () = stopping.cancelled() => break,
-                    stream = broker.next_unclaimed(), if connections.len() < MAX_CONNECTIONS => {
-                        match stream {
-                            Ok(stream) => self.answer(&mut connections, stream, &services),
-                            Err(error) => {
-                                tracing::debug!(%error, "the host is gone");
-                                break;
-                            }
-                        }
-                    }
-                    Some(_) = connections.join_next() => {}
-                }
-            }
-            broker.close();
-            self.drain(connections).await;
+        while let Some(stream) = self.next_connection(&broker, &mut connections).await {
+            self.answer(&mut connections, stream, &services);
+        }
+        broker.close();
+        self.listener.unlink();
+        self.drain(connections).await;
+        if let Some(session) = session {
             session.close();
-        } else {
-            let broker = Arc::new(GrpcBroker::plain(self.broker_options()));
-            let services = self.services(&broker);
-            let stopping = self.stopping.clone();
-            loop {
-                tokio::select! {
-                    () = stopping.cancelled() => break,
-                    stream = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                        match stream {
-                            Ok(stream) => self.answer(&mut connections, stream, &services),
-                            Err(error) => {
-                                tracing::warn!(%error, "could not accept a connection");
-                                tokio::time::sleep(ACCEPT_PAUSE).await;
-                            }
-                        }
-                    }
-                    Some(_) = connections.join_next() => {}
+        }
+    }
+
+    /// The host's next connection to the plugin's own services; nothing when serving is over.
+    async fn next_connection(
+        &self,
+        broker: &GrpcBroker,
+        connections: &mut JoinSet<()>,
+    ) -> Option<Stream> {
+        loop {
+            let next = async {
+                match self.mux {
+                    true => broker.next_unclaimed().await.map_err(io::Error::from),
+                    false => self.listener.accept().await,
                 }
+            };
+            tokio::select! {
+                () = self.stopping.cancelled() => return None,
+                stream = next, if connections.len() < MAX_CONNECTIONS => match stream {
+                    Ok(stream) => return Some(stream),
+                    Err(error) if self.mux => {
+                        tracing::debug!(%error, "the host is gone");
+                        return None;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "could not accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
             }
-            broker.close();
-            self.listener.unlink();
-            self.drain(connections).await;
         }
     }
 
@@ -470,15 +472,14 @@ impl Prepared {
             broker: broker.clone() as Arc<dyn Broker>,
             stopping: self.stopping.clone(),
         };
-        let mut services = self
-            .set
+        self.set
             .services(&context)
             .with(health::service())
             .with(broker.service())
             .with(services::controller(self.stopping.clone()))
-            .with(services::stdio(self.output.clone(), self.stopping.clone()));
-        services = services.describe(GO_PLUGIN_DESCRIPTORS).with_reflection();
-        services
+            .with(services::stdio(self.output.clone(), self.stopping.clone()))
+            .describe(GO_PLUGIN_DESCRIPTORS)
+            .with_reflection()
     }
 
     fn answer(&self, connections: &mut JoinSet<()>, stream: Stream, services: &ServiceSet) {

@@ -58,7 +58,12 @@ impl Bare {
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
-        Self { child, stdout, line, dir }
+        Self {
+            child,
+            stdout,
+            line,
+            dir,
+        }
     }
 
     fn fields(&self) -> Vec<&str> {
@@ -70,7 +75,10 @@ impl Bare {
         let reattach = Reattach {
             transport: Transport::Grpc,
             version: AppProtocolVersion(1),
-            address: Address { network: Network::Unix, text: self.fields()[3].into() },
+            address: Address {
+                network: Network::Unix,
+                text: self.fields()[3].into(),
+            },
             pid: Some(self.child.id()),
             started: None,
             test: false,
@@ -81,7 +89,9 @@ impl Bare {
     /// Everything that it printed after its handshake, once it has ended.
     fn rest(mut self) -> String {
         let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).expect("the end of stdout");
+        self.stdout
+            .read_to_string(&mut rest)
+            .expect("the end of stdout");
         self.child.wait().expect("its status");
         rest
     }
@@ -97,7 +107,10 @@ impl Drop for Bare {
 
 fn output_of(program: impl AsRef<std::ffi::OsStr>, environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(program);
-    command.env_remove("BASIC_PLUGIN").envs(environment.iter().copied()).stdin(Stdio::null());
+    command
+        .env_remove("BASIC_PLUGIN")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null());
     command.output().expect("it runs")
 }
 
@@ -127,13 +140,20 @@ fn a_plugin_without_its_cookie_says_so_on_stderr_and_exits_with_1() {
         assert!(text.contains("plugin"), "{text}");
     }
     let output = output_of(go!("kv"), &[]);
-    assert_eq!(output.status.code(), Some(1), "the Go library does the same");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "the Go library does the same"
+    );
     assert!(output.stdout.is_empty());
 }
 
 #[test]
 fn a_plugin_with_an_empty_cookie_says_something_else_and_exits_with_1() {
-    let output = Command::new(PEER).arg("--no-cookie").output().expect("it runs");
+    let output = Command::new(PEER)
+        .arg("--no-cookie")
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     let other = output_of(KV, &[]);
@@ -165,10 +185,18 @@ fn a_plugin_takes_the_highest_common_version_and_tolerates_any_list() {
 fn a_plugin_prints_six_fields_and_a_seventh_only_to_hosts_that_know_it() {
     let plugin = Bare::start(KV, &[], &[]);
     let fields = plugin.fields();
-    assert_eq!((fields[0], fields[2], fields[4], fields[5]), ("1", "unix", "grpc", ""));
+    assert_eq!(
+        (fields[0], fields[2], fields[4], fields[5]),
+        ("1", "unix", "grpc", "")
+    );
     assert_eq!(fields.len(), 6, "{fields:?}");
     let socket = Path::new(fields[3]);
-    assert!(std::fs::metadata(socket).expect("it listens").file_type().is_socket());
+    assert!(
+        std::fs::metadata(socket)
+            .expect("it listens")
+            .file_type()
+            .is_socket()
+    );
     for (value, count) in [("true", 7), ("false", 7), ("rubbish", 7), ("", 6)] {
         let plugin = Bare::start(KV, &[], &[("PLUGIN_MULTIPLEX_GRPC", value)]);
         let fields = plugin.fields();
@@ -191,11 +219,17 @@ async fn a_plugin_prints_its_handshake_and_nothing_else_on_stdout() {
 fn a_plugin_with_its_own_certificates_ignores_the_hosts() {
     let helper = go!("helper");
     let dir = tempfile::tempdir().expect("a directory");
-    let made = Command::new(helper).arg("make-tls").arg(dir.path()).status();
+    let made = Command::new(helper)
+        .arg("make-tls")
+        .arg(dir.path())
+        .status();
     assert!(made.expect("it runs").success());
     let certificate = std::fs::read_to_string(dir.path().join("ca.pem")).expect("text");
     let dir = dir.path().display().to_string();
-    let environment = [("PLUGIN_CLIENT_CERT", certificate.as_str()), ("OUTRIGGER_TLS_DIR", &dir)];
+    let environment = [
+        ("PLUGIN_CLIENT_CERT", certificate.as_str()),
+        ("OUTRIGGER_TLS_DIR", &dir),
+    ];
     assert_eq!(Bare::start(PEER, &["--tls"], &environment).fields()[5], "");
     assert!(Bare::start(PEER, &[], &environment).fields()[5].len() > 50);
 }
@@ -210,7 +244,13 @@ fn a_plugin_puts_its_sockets_where_its_host_says_and_gives_them_to_the_group() {
     let sockets = dir.path().join("sockets");
     std::fs::create_dir(&sockets).expect("made");
     let mut host = Command::new(host)
-        .args(["--service", "grpctest", "--scenario", "bidirectional", "--hold"])
+        .args([
+            "--service",
+            "grpctest",
+            "--scenario",
+            "bidirectional",
+            "--hold",
+        ])
         .args(["--socket-group", &gid.to_string(), "--socket-dir"])
         .arg(&sockets)
         .arg("--")
@@ -225,12 +265,21 @@ fn a_plugin_puts_its_sockets_where_its_host_says_and_gives_them_to_the_group() {
     stdout.read_line(&mut ready).expect("a line");
     assert!(ready.starts_with("ready"), "{ready}");
     let files = files_beneath(&sockets);
-    assert_eq!(files.len(), 2, "the main socket and a brokered one: {files:?}");
+    assert_eq!(
+        files.len(),
+        2,
+        "the main socket and a brokered one: {files:?}"
+    );
     for file in &files {
         let facts = std::fs::metadata(file).expect("facts");
         assert!(facts.file_type().is_socket(), "{}", file.display());
         assert_eq!(facts.gid(), gid, "{}", file.display());
-        assert_eq!(facts.permissions().mode() & 0o777, 0o660, "{}", file.display());
+        assert_eq!(
+            facts.permissions().mode() & 0o777,
+            0o660,
+            "{}",
+            file.display()
+        );
     }
     drop(host.stdin.take());
     let mut report = String::new();
@@ -242,31 +291,55 @@ fn a_plugin_puts_its_sockets_where_its_host_says_and_gives_them_to_the_group() {
 #[test]
 fn a_plugin_that_cannot_listen_exits_with_0_and_no_handshake() {
     for environment in [
-        [("BASIC_PLUGIN", "hello"), ("PLUGIN_UNIX_SOCKET_DIR", "/nonexistent/directory")],
-        [("BASIC_PLUGIN", "hello"), ("PLUGIN_UNIX_SOCKET_GROUP", "no-such-group")],
+        [
+            ("BASIC_PLUGIN", "hello"),
+            ("PLUGIN_UNIX_SOCKET_DIR", "/nonexistent/directory"),
+        ],
+        [
+            ("BASIC_PLUGIN", "hello"),
+            ("PLUGIN_UNIX_SOCKET_GROUP", "no-such-group"),
+        ],
     ] {
         let output = output_of(KV, &environment);
         assert_eq!(output.status.code(), Some(0), "{environment:?}");
         assert!(output.stdout.is_empty());
         let log = String::from_utf8_lossy(&output.stderr);
-        assert!(log.contains(r#""@level":"error""#) && log.contains("plugin init error"), "{log}");
+        assert!(
+            log.contains(r#""@level":"error""#) && log.contains("plugin init error"),
+            "{log}"
+        );
     }
 }
 
 #[test]
 fn a_plugin_on_tcp_keeps_to_the_port_range() {
     let range = [("PLUGIN_MIN_PORT", "22000"), ("PLUGIN_MAX_PORT", "22999")];
-    let (first, second) = (Bare::start(KV, &["--tcp"], &range), Bare::start(KV, &["--tcp"], &range));
+    let (first, second) = (
+        Bare::start(KV, &["--tcp"], &range),
+        Bare::start(KV, &["--tcp"], &range),
+    );
     let port = |plugin: &Bare| {
         let fields = plugin.fields();
         assert_eq!(fields[2], "tcp");
-        fields[3].strip_prefix("127.0.0.1:").expect("the loopback").parse::<u16>().expect("a port")
+        fields[3]
+            .strip_prefix("127.0.0.1:")
+            .expect("the loopback")
+            .parse::<u16>()
+            .expect("a port")
     };
     assert!((22000..=22999).contains(&port(&first)));
     assert!((22000..=22999).contains(&port(&second)));
     assert_ne!(port(&first), port(&second));
-    let reversed = [("BASIC_PLUGIN", "hello"), ("PLUGIN_MIN_PORT", "9"), ("PLUGIN_MAX_PORT", "8")];
-    let output = Command::new(KV).arg("--tcp").envs(reversed).output().expect("it runs");
+    let reversed = [
+        ("BASIC_PLUGIN", "hello"),
+        ("PLUGIN_MIN_PORT", "9"),
+        ("PLUGIN_MAX_PORT", "8"),
+    ];
+    let output = Command::new(KV)
+        .arg("--tcp")
+        .envs(reversed)
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stdout.is_empty());
 }
@@ -307,12 +380,18 @@ fn a_plugin_ignores_interrupts_and_dies_of_a_termination() {
 
 /// Whether the plugin greets an HTTP/2 client.
 fn answers(socket: &Path) -> bool {
-    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let Ok(mut stream) = UnixStream::connect(socket) else {
+        return false;
+    };
     let mut greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     // An empty SETTINGS frame.
     greeting.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
     let mut head = [0; 9];
-    stream.write_all(&greeting).and_then(|()| stream.read_exact(&mut head)).is_ok() && head[3] == 4
+    stream
+        .write_all(&greeting)
+        .and_then(|()| stream.read_exact(&mut head))
+        .is_ok()
+        && head[3] == 4
 }
 
 #[test]
@@ -321,8 +400,11 @@ fn a_plugin_runs_what_comes_after_serving() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("cleaned");
     let path = file.display().to_string();
-    let (well, report) =
-        go_host(&host, &["--service", "grpctest", "--forbid-leftovers"], &[PEER, "--cleanup", &path]);
+    let (well, report) = go_host(
+        &host,
+        &["--service", "grpctest", "--forbid-leftovers"],
+        &[PEER, "--cleanup", &path],
+    );
     assert!(well, "{report}");
     assert_eq!(report["forced"], false);
     assert!(file.exists());
@@ -340,15 +422,22 @@ fn a_multiplexed_plugin_ends_with_its_host() {
         .spawn()
         .expect("the host runs");
     let mut ready = String::new();
-    BufReader::new(host.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
-    let pid: u32 = ready.trim().strip_prefix("ready ").expect("ready").parse().expect("a pid");
+    BufReader::new(host.stdout.take().expect("a pipe"))
+        .read_line(&mut ready)
+        .expect("a line");
+    let pid: u32 = ready
+        .trim()
+        .strip_prefix("ready ")
+        .expect("ready")
+        .parse()
+        .expect("a pid");
     assert!(runs(pid));
     host.kill().expect("killed");
     host.wait().expect("its status");
     wait_until("the plugin's end", || !runs(pid));
-    let sockets = files_beneath(dir.path()).into_iter().filter(|file| {
-        std::fs::metadata(file).is_ok_and(|facts| facts.file_type().is_socket())
-    });
+    let sockets = files_beneath(dir.path())
+        .into_iter()
+        .filter(|file| std::fs::metadata(file).is_ok_and(|facts| facts.file_type().is_socket()));
     assert_eq!(sockets.count(), 0);
 }
 
@@ -358,7 +447,9 @@ fn a_multiplexed_plugin_takes_exactly_one_connection() {
     let plugin = Bare::start(KV, &[], &[("PLUGIN_MULTIPLEX_GRPC", "true")]);
     let socket = PathBuf::from(plugin.fields()[3]);
     let first = UnixStream::connect(&socket).expect("connected");
-    wait_until("the listener's end", || UnixStream::connect(&socket).is_err());
+    wait_until("the listener's end", || {
+        UnixStream::connect(&socket).is_err()
+    });
     assert!(!socket.exists());
     let pid = plugin.child.id();
     assert!(runs(pid));
@@ -390,7 +481,12 @@ impl InTestMode {
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut at = String::new();
         stdout.read_line(&mut at).expect("a line");
-        Self { child, stdout, at: at.trim().to_owned(), dir }
+        Self {
+            child,
+            stdout,
+            at: at.trim().to_owned(),
+            dir,
+        }
     }
 }
 
@@ -398,17 +494,42 @@ impl InTestMode {
 fn a_plugin_in_test_mode_survives_the_kill_of_a_go_host_and_ends_when_cancelled() {
     let host = go!("host");
     let mut plugin = InTestMode::start(&[]);
-    assert!(plugin.at.contains(r#""test":true"#) && plugin.at.contains(r#""version":1"#), "{}", plugin.at);
+    assert!(
+        plugin.at.contains(r#""test":true"#) && plugin.at.contains(r#""version":1"#),
+        "{}",
+        plugin.at
+    );
     for _ in 0..2 {
-        let flags = ["--service", "grpctest", "--scenario", "double,stream", "--attach", &plugin.at];
+        let flags = [
+            "--service",
+            "grpctest",
+            "--scenario",
+            "double,stream",
+            "--attach",
+            &plugin.at,
+        ];
         let (well, report) = go_host(&host, &flags, &["unused"]);
         assert!(well, "{report}");
-        let killed = report["steps"].as_array().expect("steps").last().expect("a step").clone();
-        assert!(killed["detail"].as_str().expect("text").contains("still serving"), "{killed}");
+        let killed = report["steps"]
+            .as_array()
+            .expect("steps")
+            .last()
+            .expect("a step")
+            .clone();
+        assert!(
+            killed["detail"]
+                .as_str()
+                .expect("text")
+                .contains("still serving"),
+            "{killed}"
+        );
     }
     drop(plugin.child.stdin.take());
     let mut rest = String::new();
-    plugin.stdout.read_to_string(&mut rest).expect("the end of stdout");
+    plugin
+        .stdout
+        .read_to_string(&mut rest)
+        .expect("the end of stdout");
     assert_eq!(rest, "stopped\n");
     assert!(plugin.child.wait().expect("its status").success());
     assert_eq!(files_beneath(plugin.dir.path()), [PathBuf::new(); 0]);
@@ -422,15 +543,26 @@ fn a_plugin_in_test_mode_leaves_stdout_and_stderr_alone() {
     wait_until("an answer", || answers(&path));
     drop(plugin.child.stdin.take());
     let mut rest = String::new();
-    plugin.stdout.read_to_string(&mut rest).expect("the end of stdout");
-    assert!(rest.contains("..........") && rest.ends_with("stopped\n"), "{rest:?}");
+    plugin
+        .stdout
+        .read_to_string(&mut rest)
+        .expect("the end of stdout");
+    assert!(
+        rest.contains("..........") && rest.ends_with("stopped\n"),
+        "{rest:?}"
+    );
     assert!(plugin.child.wait().expect("its status").success());
 }
 
 #[test]
 fn a_program_with_several_plugins_takes_one_name_as_its_argument() {
     let run = |arguments: &[&str]| {
-        Command::new(PEER).arg0("several").args(arguments).env_clear().output().expect("it runs")
+        Command::new(PEER)
+            .arg0("several")
+            .args(arguments)
+            .env_clear()
+            .output()
+            .expect("it runs")
     };
     for arguments in [&[][..], &["third"], &["first", "second"]] {
         let output = run(arguments);
@@ -461,7 +593,10 @@ fn a_plugin_refuses_a_connection_without_the_certificate_that_it_was_told() {
     let host = go!("host");
     let helper = go!("helper");
     let dir = tempfile::tempdir().expect("a directory");
-    let made = Command::new(helper).arg("make-tls").arg(dir.path()).status();
+    let made = Command::new(helper)
+        .arg("make-tls")
+        .arg(dir.path())
+        .status();
     assert!(made.expect("it runs").success());
     let certificate = std::fs::read_to_string(dir.path().join("ca.pem")).expect("text");
     let plugin = Bare::start(PEER, &[], &[("PLUGIN_CLIENT_CERT", &certificate)]);
@@ -472,7 +607,14 @@ fn a_plugin_refuses_a_connection_without_the_certificate_that_it_was_told() {
     let tls = dir.path().display().to_string();
     // Without TLS, and with a certificate that is not the one.
     for flags in [&[][..], &["--tls-dir", &tls]] {
-        let attach = ["--service", "grpctest", "--scenario", "double", "--attach", &at];
+        let attach = [
+            "--service",
+            "grpctest",
+            "--scenario",
+            "double",
+            "--attach",
+            &at,
+        ];
         let (well, report) = go_host(&host, &[&attach, flags].concat(), &["unused"]);
         assert!(!well, "{report}");
     }

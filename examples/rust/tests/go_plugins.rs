@@ -18,12 +18,12 @@ use outrigger_examples::proto::counter::{PutRequest, SumRequest, SumResponse};
 use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
 use outrigger_examples::{Counter, Kv, Test, basic_cookie, peer_cookie, ping_pong};
 use outrigger_host::{
-    Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExpectedDigest,
-    ExitStatus, Launch, LaunchError, Network, PluginExited, PluginSet, ProcessRunner, Reattach,
+    Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,
+    ExpectedDigest, Launch, LaunchError, Network, PluginExited, PluginSet, ProcessRunner, Reattach,
     Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport, stop_managed,
 };
 use support::{SOON, go_peer, runs, signal, wait_for, wait_until};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -43,7 +43,9 @@ fn test_set() -> PluginSet {
 
 /// A launch of `helper MODE` that offers version 1 of the test service.
 fn helper(program: &Path, mode: &str) -> Launch {
-    Launch::new(program, peer_cookie()).arg(mode).offer(1, test_set())
+    Launch::new(program, peer_cookie())
+        .arg(mode)
+        .offer(1, test_set())
 }
 
 async fn refused(launch: Launch) -> LaunchError {
@@ -55,7 +57,10 @@ async fn refused(launch: Launch) -> LaunchError {
 
 async fn double(plugin: &RunningPlugin, input: i32) -> Result<i32, Status> {
     let mut client = plugin.dispense::<Test>("test").expect("a client");
-    client.double(TestRequest { input }).await.map(|reply| reply.into_inner().output)
+    client
+        .double(TestRequest { input })
+        .await
+        .map(|reply| reply.into_inner().output)
 }
 
 /// Stops a plugin and asserts that it ended by itself and left nothing.
@@ -66,7 +71,11 @@ async fn stops_cleanly(plugin: RunningPlugin) {
     assert!(!report.forced, "{report:?}");
     assert_eq!(report.status, ExitStatus::Code(0), "{report:?}");
     assert!(!runs(pid), "{pid} still runs");
-    assert!(!socket.parent().expect("a directory").exists(), "{} is left", socket.display());
+    assert!(
+        !socket.parent().expect("a directory").exists(),
+        "{} is left",
+        socket.display()
+    );
 }
 
 /// Bytes that several tasks write.
@@ -112,12 +121,11 @@ impl Visit for Line {
 struct Log(Arc<Mutex<Vec<Line>>>);
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Log {
-    fn on_event(
-        &self,
-        event: &tracing::Event<'_>,
-        _: tracing_subscriber::layer::Context<'_, S>,
-    ) {
-        let mut line = Line { level: event.metadata().level().to_string(), ..Line::default() };
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut line = Line {
+            level: event.metadata().level().to_string(),
+            ..Line::default()
+        };
         event.record(&mut line);
         self.0.lock().expect("lock").push(line);
     }
@@ -135,7 +143,8 @@ fn logged(plugin: &str) -> Vec<String> {
     let text = |line: &Line, name: &str| line.fields.get(name).cloned().unwrap_or_default();
     let lines = log.0.lock().expect("lock");
     let own = lines.iter().filter(|line| text(line, "plugin") == plugin);
-    own.map(|line| format!("{} {}", line.level, text(line, "message"))).collect()
+    own.map(|line| format!("{} {}", line.level, text(line, "message")))
+        .collect()
 }
 
 #[tokio::test]
@@ -145,7 +154,12 @@ async fn a_go_plugin_of_another_app_version_is_refused_and_runs_only_once() {
     let file = dir.path().join("started");
     let error = refused(helper(&program, "bad-version").arg(&file)).await;
     assert_eq!(error.code(), "app-version-mismatch", "{error}");
-    assert!(std::error::Error::source(&error).expect("a source").to_string().contains("11"));
+    assert!(
+        std::error::Error::source(&error)
+            .expect("a source")
+            .to_string()
+            .contains("11")
+    );
     // A launch is used up by its start: what would start it again does not compile.
     assert!(file.exists());
 }
@@ -154,8 +168,14 @@ async fn a_go_plugin_of_another_app_version_is_refused_and_runs_only_once() {
 async fn a_go_program_that_prints_no_handshake_is_refused_with_its_words() {
     let error = refused(helper(&go!("helper"), "invalid-rpc-address")).await;
     assert_eq!(error.code(), "handshake-malformed", "{error}");
-    assert!(format!("{:?}", error.kind()).contains("this is no address"), "{error:?}");
-    assert_eq!(error.exit().map(|(status, _)| status), Some(ExitStatus::Code(0)));
+    assert!(
+        format!("{:?}", error.kind()).contains("this is no address"),
+        "{error:?}"
+    );
+    assert_eq!(
+        error.exit().map(|(status, _)| status),
+        Some(ExitStatus::Code(0))
+    );
 }
 
 #[tokio::test]
@@ -175,17 +195,27 @@ async fn a_go_plugin_that_speaks_grpc_is_refused_where_only_net_rpc_is_allowed()
 
 #[tokio::test]
 async fn a_silent_go_plugin_is_given_up_and_killed_at_its_deadline() {
-    let deadlines = Deadlines { start: Duration::from_millis(50), ..Deadlines::default() };
+    let deadlines = Deadlines {
+        start: Duration::from_millis(50),
+        ..Deadlines::default()
+    };
     let began = Instant::now();
     let error = refused(helper(&go!("helper"), "start-timeout").deadlines(deadlines)).await;
     assert_eq!(error.code(), "handshake-timeout", "{error}");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn a_go_plugin_without_the_mux_broker_is_refused_when_mux_is_asked_for() {
     let program = go!("helper");
-    for mode in ["mux-grpc-with-old-plugin", "mux-grpc-with-unsupported-plugin"] {
+    for mode in [
+        "mux-grpc-with-old-plugin",
+        "mux-grpc-with-unsupported-plugin",
+    ] {
         let error = refused(helper(&program, mode).mux_broker()).await;
         assert_eq!(error.code(), "mux-unsupported", "{mode}: {error}");
     }
@@ -194,7 +224,10 @@ async fn a_go_plugin_without_the_mux_broker_is_refused_when_mux_is_asked_for() {
 #[tokio::test]
 async fn the_stderr_of_a_go_plugin_is_copied_byte_for_byte() {
     let (program, copy) = (go!("helper"), Bytes::default());
-    let plugin = helper(&program, "stderr-then-serve").stderr(copy.clone()).start().await;
+    let plugin = helper(&program, "stderr-then-serve")
+        .stderr(copy.clone())
+        .start()
+        .await;
     let plugin = plugin.expect("a plugin");
     wait_for("the text", || copy.text().starts_with("HELLO\nWORLD\n")).await;
     stops_cleanly(plugin).await;
@@ -204,10 +237,16 @@ async fn the_stderr_of_a_go_plugin_is_copied_byte_for_byte() {
 async fn json_that_is_no_log_record_is_logged_as_it_stands() {
     let (program, name) = (go!("helper"), "odd-json");
     logged(name);
-    let plugin = helper(&program, "stderr-json-then-serve").named(name).start().await;
+    let plugin = helper(&program, "stderr-json-then-serve")
+        .named(name)
+        .start()
+        .await;
     let plugin = plugin.expect("a plugin");
     for text in [r#"["HELLO"]"#, "12345", r#"{"a":1}"#] {
-        wait_for(text, || logged(name).iter().any(|line| line.ends_with(text))).await;
+        wait_for(text, || {
+            logged(name).iter().any(|line| line.ends_with(text))
+        })
+        .await;
     }
     stops_cleanly(plugin).await;
 }
@@ -216,7 +255,10 @@ async fn json_that_is_no_log_record_is_logged_as_it_stands() {
 async fn a_level_before_a_line_of_text_is_its_level() {
     let (program, name) = (go!("helper"), "text-level");
     logged(name);
-    let plugin = helper(&program, "level-warn-text-then-serve").named(name).start().await;
+    let plugin = helper(&program, "level-warn-text-then-serve")
+        .named(name)
+        .start()
+        .await;
     let plugin = plugin.expect("a plugin");
     let warned = |line: &String| line.starts_with("WARN ") && line.contains("test line 98765");
     wait_for("the warning", || logged(name).iter().any(warned)).await;
@@ -227,7 +269,13 @@ async fn a_level_before_a_line_of_text_is_its_level() {
 fn interop_host(program: &Path, mode: &str, flag: Option<&str>, stdin: &str) -> (bool, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut host = Command::new(env!("CARGO_BIN_EXE_interop-host"))
-        .args(["--service", "grpctest", "--scenario", "ping", "--forbid-leftovers"])
+        .args([
+            "--service",
+            "grpctest",
+            "--scenario",
+            "ping",
+            "--forbid-leftovers",
+        ])
         .args(flag)
         .arg("--")
         .arg(program)
@@ -239,9 +287,16 @@ fn interop_host(program: &Path, mode: &str, flag: Option<&str>, stdin: &str) -> 
         .spawn()
         .expect("the host runs");
     // The plugin may end before it has read everything.
-    let _ = host.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
+    let _ = host
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(stdin.as_bytes());
     let output = host.wait_with_output().expect("the host ends");
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 #[test]
@@ -276,7 +331,10 @@ async fn a_stopped_go_plugin_runs_its_cleanup_and_is_not_killed() {
     assert!(!file.exists());
     stops_cleanly(plugin).await;
     assert!(file.exists());
-    let errors = logged(name).into_iter().filter(|line| line.starts_with("ERROR")).count();
+    let errors = logged(name)
+        .into_iter()
+        .filter(|line| line.starts_with("ERROR"))
+        .count();
     assert_eq!(errors, 0);
 }
 
@@ -300,10 +358,17 @@ async fn what_a_go_plugin_prints_arrives_in_order_on_the_right_side() {
     let mut client = plugin.dispense::<Test>("test").expect("a client");
     for n in 0..100 {
         let (out, err) = (format!("out {n}\n"), format!("err {n}\n"));
-        let request = PrintStdioRequest { stdout: out.into(), stderr: err.into() };
+        let request = PrintStdioRequest {
+            stdout: out.into(),
+            stderr: err.into(),
+        };
         client.print_stdio(request).await.expect("printed");
     }
-    let all = |word: &str| (0..100).map(|n| format!("{word} {n}\n")).collect::<String>();
+    let all = |word: &str| {
+        (0..100)
+            .map(|n| format!("{word} {n}\n"))
+            .collect::<String>()
+    };
     wait_for("stdout", || stdout.text() == all("out")).await;
     wait_for("stderr", || stderr.text() == all("err")).await;
     stops_cleanly(plugin).await;
@@ -311,9 +376,15 @@ async fn what_a_go_plugin_prints_arrives_in_order_on_the_right_side() {
 
 #[tokio::test]
 async fn a_go_plugin_without_broker_controller_and_stdio_works_and_is_killed_in_the_end() {
-    let plugin = helper(&go!("helper"), "health-only").start().await.expect("a plugin");
+    let plugin = helper(&go!("helper"), "health-only")
+        .start()
+        .await
+        .expect("a plugin");
     plugin.ping().await.expect("well");
-    let error = plugin.broker().serve(plugin.broker().next_id(), ping_pong()).await;
+    let error = plugin
+        .broker()
+        .serve(plugin.broker().next_id(), ping_pong())
+        .await;
     // Whether the plugin has a broker is known once it has answered the control stream.
     drop(error);
     let dialled = plugin.broker().connect(outrigger_host::BrokerId(1)).await;
@@ -321,7 +392,11 @@ async fn a_go_plugin_without_broker_controller_and_stdio_works_and_is_killed_in_
     let began = Instant::now();
     let report = plugin.stop_within(Duration::from_millis(200)).await;
     assert!(report.forced, "{report:?}");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(!runs(plugin.pid().expect("a pid")));
 }
 
@@ -329,13 +404,22 @@ async fn a_go_plugin_without_broker_controller_and_stdio_works_and_is_killed_in_
 async fn a_go_plugin_behind_tls_is_refused_without_tls() {
     let program = go!("helper");
     let dir = tempfile::tempdir().expect("a directory");
-    let made = Command::new(&program).arg("make-tls").arg(dir.path()).status();
+    let made = Command::new(&program)
+        .arg("make-tls")
+        .arg(dir.path())
+        .status();
     assert!(made.expect("it runs").success());
     let mode = |mode: &str| {
-        helper(&program, mode).skip_host_env().env("OUTRIGGER_TLS_DIR", dir.path())
+        helper(&program, mode)
+            .skip_host_env()
+            .env("OUTRIGGER_TLS_DIR", dir.path())
     };
     let error = refused(mode("test-grpc-tls")).await;
-    assert!(["closed-at-once", "peer-uses-tls"].contains(&error.code()), "{} {error}", error.code());
+    assert!(
+        ["closed-at-once", "peer-uses-tls"].contains(&error.code()),
+        "{} {error}",
+        error.code()
+    );
     let error = refused(mode("test-grpc-tls").auto_mtls()).await;
     assert_eq!(error.code(), "certificate-missing", "{error}");
 }
@@ -344,7 +428,10 @@ async fn a_go_plugin_behind_tls_is_refused_without_tls() {
 async fn an_upgraded_go_plugin_answers_an_old_host_with_its_old_net_rpc_set() {
     let program = go!("helper");
     let dir = tempfile::tempdir().expect("a directory");
-    let made = Command::new(&program).arg("make-tls").arg(dir.path()).status();
+    let made = Command::new(&program)
+        .arg("make-tls")
+        .arg(dir.path())
+        .status();
     assert!(made.expect("it runs").success());
     let launch = |mode: &str, version| {
         Launch::new(&program, peer_cookie())
@@ -361,13 +448,28 @@ async fn an_upgraded_go_plugin_answers_an_old_host_with_its_old_net_rpc_set() {
 #[tokio::test]
 async fn a_killed_go_plugin_fails_its_pending_call_within_100_ms() {
     let program = go!("helper");
-    let plugin = helper(&program, "test-grpc").start().await.expect("a plugin");
+    let plugin = helper(&program, "test-grpc")
+        .start()
+        .await
+        .expect("a plugin");
     let mut client = plugin.dispense::<Test>("test").expect("a client");
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     sender.send(TestRequest { input: 1 }).await.expect("sent");
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut echoes = client.stream(requests).await.expect("a stream").into_inner();
-    assert_eq!(echoes.message().await.expect("an echo").expect("a message").output, 1);
+    let mut echoes = client
+        .stream(requests)
+        .await
+        .expect("a stream")
+        .into_inner();
+    assert_eq!(
+        echoes
+            .message()
+            .await
+            .expect("an echo")
+            .expect("a message")
+            .output,
+        1
+    );
     signal(plugin.pid().expect("a pid"), "KILL");
     let began = Instant::now();
     let status = echoes.message().await.expect_err("the plugin is gone");
@@ -403,7 +505,11 @@ impl Stranger {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
-        Self { child, line: line.trim().to_owned(), _dir: dir }
+        Self {
+            child,
+            line: line.trim().to_owned(),
+            _dir: dir,
+        }
     }
 
     fn reattach(&self) -> Reattach {
@@ -411,7 +517,10 @@ impl Stranger {
         Reattach {
             transport: Transport::Grpc,
             version: AppProtocolVersion(1),
-            address: Address { network: Network::Unix, text: fields[3].into() },
+            address: Address {
+                network: Network::Unix,
+                text: fields[3].into(),
+            },
             pid: Some(self.child.id()),
             started: None,
             test: false,
@@ -431,14 +540,21 @@ impl Drop for Stranger {
 async fn a_host_joins_a_detached_go_plugin_and_ends_it() {
     let mut stranger = Stranger::start(&go!("helper"), "test-grpc-daemon");
     let reattach = stranger.reattach();
-    let plugin = Launch::reattach(reattach.clone()).offer(1, test_set()).start().await;
+    let plugin = Launch::reattach(reattach.clone())
+        .offer(1, test_set())
+        .start()
+        .await;
     let plugin = plugin.expect("joined");
     assert_eq!(plugin.reattach(), reattach);
     assert_eq!(double(&plugin, 4).await.expect("a reply"), 8);
     assert!(plugin.exited().is_none());
     // Leaving does not end it; whoever comes next finds it.
     drop(plugin);
-    let plugin = Launch::reattach(reattach).offer(1, test_set()).start().await.expect("joined");
+    let plugin = Launch::reattach(reattach)
+        .offer(1, test_set())
+        .start()
+        .await
+        .expect("joined");
     assert_eq!(double(&plugin, 5).await.expect("a reply"), 10);
     let report = plugin.stop().await;
     assert!(!report.forced, "{report:?}");
@@ -458,21 +574,37 @@ async fn joining_nothing_is_process_not_found_and_harms_no_other_process() {
         started: None,
         test: false,
     };
-    let socket = Address { network: Network::Unix, text: dir.path().join("none").display().to_string() };
+    let socket = Address {
+        network: Network::Unix,
+        text: dir.path().join("none").display().to_string(),
+    };
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let text = closed.local_addr().expect("an address").to_string();
     drop(closed);
-    for address in [socket, Address { network: Network::Tcp, text }] {
+    for address in [
+        socket,
+        Address {
+            network: Network::Tcp,
+            text,
+        },
+    ] {
         for pid in [Some(other.id()), None] {
             let launch = Launch::reattach(reattach(address.clone(), pid)).offer(1, test_set());
-            assert_eq!(refused(launch).await.code(), "process-not-found", "{address} {pid:?}");
+            assert_eq!(
+                refused(launch).await.code(),
+                "process-not-found",
+                "{address} {pid:?}"
+            );
         }
     }
     assert!(runs(other.id()));
     other.kill().expect("killed");
     let pid = other.id();
     other.wait().expect("its status");
-    let gone = Address { network: Network::Tcp, text: "127.0.0.1:9".into() };
+    let gone = Address {
+        network: Network::Tcp,
+        text: "127.0.0.1:9".into(),
+    };
     let launch = Launch::reattach(reattach(gone, Some(pid))).offer(1, test_set());
     assert_eq!(refused(launch).await.code(), "process-not-found");
 }
@@ -492,7 +624,11 @@ async fn a_go_plugin_in_test_mode_is_visited_and_never_stopped() {
         started: None,
         test: true,
     };
-    let plugin = Launch::reattach(reattach).offer(1, test_set()).start().await.expect("joined");
+    let plugin = Launch::reattach(reattach)
+        .offer(1, test_set())
+        .start()
+        .await
+        .expect("joined");
     assert_eq!(plugin.negotiated_version(), AppProtocolVersion(1));
     assert_eq!(double(&plugin, 6).await.expect("a reply"), 12);
     plugin.stop().await;
@@ -510,7 +646,10 @@ async fn a_launch_that_contradicts_a_reattach_is_refused() {
         Launch::reattach(Reattach {
             transport: Transport::Grpc,
             version: AppProtocolVersion(1),
-            address: Address { network: Network::Tcp, text: "127.0.0.1:9".into() },
+            address: Address {
+                network: Network::Tcp,
+                text: "127.0.0.1:9".into(),
+            },
             pid: None,
             started: None,
             test: false,
@@ -518,13 +657,21 @@ async fn a_launch_that_contradicts_a_reattach_is_refused() {
     };
     let digest = ExpectedDigest::sha256(&[0; 32]).expect("a digest");
     for (launch, words) in [
-        (reattach().mux_broker(), "gRPC broker multiplexing is not supported with Reattach config"),
-        (reattach().expect_digest(digest), "only one of Reattach or SecureConfig can be set"),
+        (
+            reattach().mux_broker(),
+            "gRPC broker multiplexing is not supported with Reattach config",
+        ),
+        (
+            reattach().expect_digest(digest),
+            "only one of Reattach or SecureConfig can be set",
+        ),
         (reattach().auto_mtls(), "AutoMTLS needs a launch"),
     ] {
         let error = refused(launch).await;
         assert_eq!(error.code(), "launch-contradictory");
-        let source = std::error::Error::source(&error).expect("a source").to_string();
+        let source = std::error::Error::source(&error)
+            .expect("a source")
+            .to_string();
         assert!(source.contains(words), "{source}");
     }
 }
@@ -535,19 +682,32 @@ async fn a_go_plugin_with_another_digest_is_not_started_and_with_its_own_it_is()
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("started");
     let wrong = ExpectedDigest::sha256(&[7; 32]).expect("a digest");
-    let launch = helper(&program, "bad-version").arg(&file).expect_digest(wrong);
+    let launch = helper(&program, "bad-version")
+        .arg(&file)
+        .expect_digest(wrong);
     assert_eq!(refused(launch).await.code(), "digest-mismatch");
     assert!(!file.exists(), "it was started");
     let right = ExpectedDigest::of_file(&program).expect("a digest");
-    let plugin = helper(&program, "test-grpc").expect_digest(right).start().await;
+    let plugin = helper(&program, "test-grpc")
+        .expect_digest(right)
+        .start()
+        .await;
     stops_cleanly(plugin.expect("a plugin")).await;
 }
 
 #[tokio::test]
 async fn managed_go_plugins_are_stopped_together() {
     let program = go!("helper");
-    let first = helper(&program, "test-grpc").managed().start().await.expect("a plugin");
-    let second = helper(&program, "test-grpc").managed().start().await.expect("a plugin");
+    let first = helper(&program, "test-grpc")
+        .managed()
+        .start()
+        .await
+        .expect("a plugin");
+    let second = helper(&program, "test-grpc")
+        .managed()
+        .start()
+        .await
+        .expect("a plugin");
     stop_managed().await;
     for plugin in [first, second] {
         let report = plugin.exited().expect("it ended");
@@ -600,9 +760,17 @@ async fn library_variables_override_the_hosts_which_override_the_callers() {
     };
     let noted = async |skip: bool| {
         assert_eq!(refused(launch(skip)).await.stderr(), [""; 0]);
-        let (command, ..) = runner.0.lock().expect("lock").clone().expect("it was asked");
+        let (command, ..) = runner
+            .0
+            .lock()
+            .expect("lock")
+            .clone()
+            .expect("it was asked");
         let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-        let pairs = command.environment.iter().map(|(key, value)| (text(key), text(value)));
+        let pairs = command
+            .environment
+            .iter()
+            .map(|(key, value)| (text(key), text(value)));
         pairs.collect::<BTreeMap<_, _>>()
     };
     for (skip, path) in [(false, own_path.as_str()), (true, "the caller's")] {
@@ -624,8 +792,15 @@ async fn library_variables_override_the_hosts_which_override_the_callers() {
 async fn a_runner_gets_a_private_socket_directory_which_a_group_may_share() {
     use std::os::unix::fs::MetadataExt;
 
-    let (runner, dir) = (Refusing::default(), tempfile::tempdir().expect("a directory"));
-    let launch = || Launch::new("any", peer_cookie()).offer(1, test_set()).runner(runner.clone());
+    let (runner, dir) = (
+        Refusing::default(),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let launch = || {
+        Launch::new("any", peer_cookie())
+            .offer(1, test_set())
+            .runner(runner.clone())
+    };
     let noted = || runner.0.lock().expect("lock").take().expect("it was asked");
     refused(launch()).await;
     let (command, mode, _) = noted();
@@ -641,8 +816,14 @@ async fn a_runner_gets_a_private_socket_directory_which_a_group_may_share() {
         let found = command.environment.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    assert_eq!(variable("PLUGIN_UNIX_SOCKET_DIR"), command.socket_dir.as_os_str());
-    assert_eq!(variable("PLUGIN_UNIX_SOCKET_GROUP"), gid.to_string().as_str());
+    assert_eq!(
+        variable("PLUGIN_UNIX_SOCKET_DIR"),
+        command.socket_dir.as_os_str()
+    );
+    assert_eq!(
+        variable("PLUGIN_UNIX_SOCKET_GROUP"),
+        gid.to_string().as_str()
+    );
 }
 
 #[tokio::test]
@@ -652,7 +833,11 @@ async fn a_line_printed_right_before_the_exit_is_not_lost() {
             .args(["-c", "echo first >&2; echo '1|9|unix|/nonexistent|grpc'"])
             .offer(1, test_set());
         let error = refused(launch).await;
-        assert_eq!(error.code(), "app-version-mismatch", "round {round}: {error}");
+        assert_eq!(
+            error.code(),
+            "app-version-mismatch",
+            "round {round}: {error}"
+        );
         assert_eq!(error.stderr().len(), 1, "round {round}: {error}");
     }
 }
@@ -670,7 +855,10 @@ impl Linking {
         seen.push((side, address.clone()));
         let link = self.dir.join(format!("{side}{}", seen.len()));
         std::os::unix::fs::symlink(&address.text, &link).map_err(|error| error.to_string())?;
-        Ok(Address { text: link.display().to_string(), ..address })
+        Ok(Address {
+            text: link.display().to_string(),
+            ..address
+        })
     }
 }
 
@@ -701,7 +889,10 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
     let (program, helper_program) = (go!("counter"), go!("helper"));
     let dir = tempfile::tempdir().expect("a directory");
     let (runner, seen) = (Noting::default(), Arc::default());
-    let translator = Linking { dir: dir.path().to_owned(), seen };
+    let translator = Linking {
+        dir: dir.path().to_owned(),
+        seen,
+    };
     let plugin = Launch::new(&program, basic_cookie())
         .offer(1, PluginSet::new().with::<Counter>("counter"))
         .current_dir(dir.path())
@@ -710,38 +901,83 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         .start()
         .await
         .expect("a plugin");
-    let command = runner.0.lock().expect("lock").clone().expect("it was asked");
-    let name = command.socket_dir.file_name().expect("a name").to_string_lossy().into_owned();
+    let command = runner
+        .0
+        .lock()
+        .expect("lock")
+        .clone()
+        .expect("it was asked");
+    let name = command
+        .socket_dir
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
     assert!(name.starts_with("plugin-dir"), "{name}");
-    let mode = std::fs::metadata(&command.socket_dir).expect("it exists").permissions().mode();
+    let mode = std::fs::metadata(&command.socket_dir)
+        .expect("it exists")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o700);
-    let variable = command.environment.iter().find(|(key, _)| key == "PLUGIN_UNIX_SOCKET_DIR");
-    assert_eq!(variable.expect("the variable").1, command.socket_dir.as_os_str());
+    let variable = command
+        .environment
+        .iter()
+        .find(|(key, _)| key == "PLUGIN_UNIX_SOCKET_DIR");
+    assert_eq!(
+        variable.expect("the variable").1,
+        command.socket_dir.as_os_str()
+    );
 
     let counter = plugin.dispense::<Counter>("counter").expect("a client");
     let adder = ServiceSet::new().with(AddHelperServer::new(Adder));
-    let serving = counter.broker.serve(counter.broker.next_id(), adder).await.expect("served");
-    let put = PutRequest { add_server: serving.id().0, key: "a".into(), value: 2 };
+    let serving = counter
+        .broker
+        .serve(counter.broker.next_id(), adder)
+        .await
+        .expect("served");
+    let put = PutRequest {
+        add_server: serving.id().0,
+        key: "a".into(),
+        value: 2,
+    };
     counter.client.clone().put(put).await.expect("put");
     let seen = translator.seen.lock().expect("lock").clone();
     let sides: Vec<_> = seen.iter().map(|(side, _)| *side).collect();
-    assert_eq!(sides, ["p", "h"], "the handshake's address, then the host's own: {seen:?}");
+    assert_eq!(
+        sides,
+        ["p", "h"],
+        "the handshake's address, then the host's own: {seen:?}"
+    );
     assert_eq!(&seen[0].1, plugin.address());
     drop(serving);
     stops_cleanly(plugin).await;
     assert!(!command.socket_dir.exists());
 
     // What the plugin announces over the broker is translated, too.
-    let translator = Linking { dir: dir.path().join("second"), seen: Arc::default() };
+    let translator = Linking {
+        dir: dir.path().join("second"),
+        seen: Arc::default(),
+    };
     std::fs::create_dir(&translator.dir).expect("made");
     let launch = helper(&helper_program, "test-grpc").translate(translator.clone());
     let plugin = launch.start().await.expect("a plugin");
     let broker = plugin.broker();
-    let serving = broker.serve(broker.next_id(), ping_pong()).await.expect("served");
+    let serving = broker
+        .serve(broker.next_id(), ping_pong())
+        .await
+        .expect("served");
     let mut client = plugin.dispense::<Test>("test").expect("a client");
     let request = outrigger_examples::proto::grpctest::BidirectionalRequest { id: serving.id().0 };
-    let id = client.bidirectional(request).await.expect("a reply").into_inner().id;
-    broker.connect(outrigger_host::BrokerId(id)).await.expect("connected");
+    let id = client
+        .bidirectional(request)
+        .await
+        .expect("a reply")
+        .into_inner()
+        .id;
+    broker
+        .connect(outrigger_host::BrokerId(id))
+        .await
+        .expect("connected");
     let seen = translator.seen.lock().expect("lock").clone();
     let sides: Vec<_> = seen.iter().map(|(side, _)| *side).collect();
     assert_eq!(sides, ["p", "h", "p"], "{seen:?}");
@@ -751,10 +987,15 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
 
 #[tokio::test]
 async fn dispensing_asks_no_plugin_and_has_two_errors() {
-    let plugin = helper(&go!("helper"), "test-grpc").start().await.expect("a plugin");
-    let error = plugin.dispense::<Test>("other").err().expect("unknown");
+    let plugin = helper(&go!("helper"), "test-grpc")
+        .start()
+        .await
+        .expect("a plugin");
+    let error = plugin.dispense::<Test>("other").expect_err("unknown");
     assert_eq!(error.code(), "unknown-plugin-name");
-    let error = plugin.dispense::<Kv>("test").err().expect("another interface");
+    let error = plugin
+        .dispense::<Kv>("test")
+        .expect_err("another interface");
     assert_eq!(error.code(), "other-interface");
     // Clients share one connection, which was made once.
     assert_eq!(double(&plugin, 1).await.expect("a reply"), 2);

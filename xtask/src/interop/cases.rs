@@ -531,12 +531,20 @@ fn both_ways(peers: &Peers, tls: &str) -> Vec<Case> {
     cases
 }
 
+/// A name, the host's flags, the plugin with its arguments, and what is expected.
+type Single = (
+    &'static str,
+    Vec<&'static str>,
+    Vec<&'static str>,
+    Vec<Expect>,
+);
+
 /// What a Go host must find in a Rust plugin.
 fn go_host_singles(peers: &Peers) -> Vec<Case> {
     const NO_COMMON: &str =
         "incompatible API version with plugin. Plugin version: 1, Client versions: [7]";
     let version = |number: u32| Expect::Field("negotiated_version", json!(number));
-    let table: Vec<(&str, Vec<&str>, Vec<&str>, Vec<Expect>)> = vec![
+    let table: Vec<Single> = vec![
         (
             "a_rust_plugin_takes_the_highest_version_of_its_go_host",
             vec!["--service", "grpctest", "--versions", "1,2"],

@@ -121,8 +121,12 @@ fn judge(run: &Run, report: &Value) -> Result<()> {
         )
     };
     ensure!(report["ok"] == true, "{}", failed());
+    let killed = run
+        .expect
+        .iter()
+        .any(|expect| matches!(expect, Expect::Killed));
     ensure!(
-        report["forced"] == false,
+        killed || report["forced"] == false,
         "the plugin had to be killed: {}",
         report["problems"]
     );

@@ -46,19 +46,26 @@ impl Peers {
             Some(_) => Ok(python_environment(root, &interop)?),
             None => Err("Python 3.10 or newer is missing".to_owned()),
         };
-        let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
-        if let (true, Some(missing)) = (strict, go.as_ref().err().or(python.as_ref().err())) {
-            bail!("{missing}, and CI=true asks for every peer");
-        }
         let versions = versions(root, &go, &python);
-        Ok(Self {
+        let peers = Self {
             rust,
             go,
             python,
             tls,
             root: root.to_owned(),
             versions,
-        })
+        };
+        let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
+        match peers.missing() {
+            Some(missing) if strict => bail!("{missing}, and CI=true asks for every peer"),
+            _ => Ok(peers),
+        }
+    }
+
+    /// The first language that this machine lacks.
+    pub(super) fn missing(&self) -> Option<&str> {
+        let lacking = self.go.as_ref().err().or(self.python.as_ref().err());
+        lacking.map(String::as_str)
     }
 
     pub(super) fn rust(&self, name: &str) -> PathBuf {
@@ -145,6 +152,9 @@ fn versions(root: &Path, go: &Result<PathBuf, String>, python: &Result<PathBuf, 
     if let Ok(python) = python {
         let ask = "import grpc, platform; print('grpcio', grpc.__version__ + ', Python', platform.python_version())";
         versions.extend(tools::output(&python.display().to_string(), &["-c", ask]));
+    }
+    if versions.is_empty() {
+        versions.push("Rust only".to_owned());
     }
     versions.join(", ")
 }

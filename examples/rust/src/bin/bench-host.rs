@@ -235,13 +235,16 @@ impl Session {
         Ok((reply.nanos, reply.bytes))
     }
 
-    async fn rss(&mut self, work: &Work) -> Result<f64> {
-        let mut client = self.client(false).await?;
+    /// Of a plugin that has only answered small calls.
+    async fn rss(&self, work: &Work) -> Result<f64> {
+        let plugin = launch(&self.program, false).start().await?;
+        let mut client = plugin.dispense::<Bench>("bench")?;
         for _ in 0..work.warmup {
             client.echo(payload(work)).await?;
         }
-        let pid = self.plugin(false).await?.pid().context("a pid")?;
-        Ok(resident(&pid.to_string())? / 1024.0)
+        let resident = resident(&plugin.pid().context("a pid")?.to_string());
+        plugin.stop().await;
+        Ok(resident? / 1024.0)
     }
 }
 

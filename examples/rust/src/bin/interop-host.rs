@@ -479,7 +479,7 @@ impl Session {
     async fn streaming(&self) -> Result<()> {
         let mut client = self.dispense::<Streamer>("streamer")?;
         let data: Vec<u8> = (0..self.args.bytes)
-            .map(|n| (n * 31 >> 3).to_le_bytes()[0])
+            .map(|n| ((n * 31) >> 3).to_le_bytes()[0])
             .collect();
         let path = self.dir.join("stream-data");
         self.step("configure", async {

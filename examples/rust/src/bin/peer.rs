@@ -156,9 +156,7 @@ impl Arguments {
             true => MagicCookie::new("", ""),
             false => peer_cookie(),
         };
-        let mut plugin = Serve::new(cookie)
-            .offer(1, set.clone())
-            .offer(2, set);
+        let mut plugin = Serve::new(cookie).offer(1, set.clone()).offer(2, set);
         if self.tcp {
             plugin = plugin.tcp();
         }

@@ -19,7 +19,10 @@ pub(crate) fn go_peer(name: &str) -> Option<PathBuf> {
     let found = std::env::var_os("OUTRIGGER_GO_PEERS").map(|dir| PathBuf::from(dir).join(name));
     if found.is_none() {
         let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
-        assert!(!strict, "OUTRIGGER_GO_PEERS is not set, and CI=true asks for every peer");
+        assert!(
+            !strict,
+            "OUTRIGGER_GO_PEERS is not set, and CI=true asks for every peer"
+        );
         // The test harness shows this for each test that it hides nothing of.
         eprintln!("skipped: OUTRIGGER_GO_PEERS is not set");
     }
@@ -33,7 +36,11 @@ pub(crate) fn go_peer(name: &str) -> Option<PathBuf> {
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about within {} s", SOON.as_secs());
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come about within {} s",
+            SOON.as_secs()
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -45,7 +52,11 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about within {} s", SOON.as_secs());
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come about within {} s",
+            SOON.as_secs()
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -53,12 +64,15 @@ pub(crate) async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 /// Whether a process runs; one that ended and waits for its parent does not.
 pub(crate) fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Sends a signal by its name.
 pub(crate) fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status();
     assert!(sent.expect("kill runs").success(), "could not signal {pid}");
 }
 
