@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{codegen, tidy, tools};
+use crate::{codegen, interop, tidy, tools};
 
 /// What later steps learn from earlier ones.
 struct Run<'a> {
@@ -38,6 +38,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         tools::cargo(root, &arguments)
     })?;
     step("tests", || run.tests(peers.as_deref()))?;
+    step("interop", || {
+        interop::run(root, &interop::Options::default())
+    })?;
     step("cargo-deny", || run.deny(strict))?;
     for skipped in &run.skipped {
         println!("skipped: {skipped}");

@@ -721,7 +721,11 @@ impl Held {
         if ended.is_none() {
             let _ = self.process.kill();
         }
-        let _ = tokio::time::timeout(LAST_WORDS, self.process.wait()).await;
+        let gone = async {
+            self.process.wait().await;
+            self.process.cleared().await;
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, gone).await;
         let deadline = tokio::time::Instant::now() + LAST_WORDS;
         while !self.stderr.is_finished() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;

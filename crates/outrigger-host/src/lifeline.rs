@@ -83,7 +83,7 @@ pub(crate) fn tie(pid: u32, dir: &Path) {
     }
 }
 
-/// Unties `pid`; must be called before the process is reaped.
+/// Unties `pid`, of which nothing is left.
 pub(crate) fn untie(pid: u32) {
     let mut lifeline = LIFELINE.lock().unwrap_or_else(PoisonError::into_inner);
     if lifeline.plugins.remove(&pid).is_some() {

@@ -523,6 +523,7 @@ impl Watch {
             report: report.clone(),
         }));
         self.broker.close();
+        self.process.cleared().await;
         self.workspace = None;
         self.exited.send_replace(Some(report));
     }

@@ -119,8 +119,24 @@ pub(crate) struct Process {
     pid: u32,
     child: Mutex<Child>,
     pidfd: AsyncFd<OwnedFd>,
+    family: Arc<Family>,
+}
+
+/// The process and what it started, to be ended once.
+struct Family {
+    pid: u32,
     socket_dir: PathBuf,
-    family_ended: Once,
+    ended: Once,
+}
+
+impl Family {
+    /// Ends what the process started; the process itself is gone. Blocks.
+    fn end(&self) {
+        self.ended.call_once(|| {
+            family::end(&self.socket_dir);
+            lifeline::untie(self.pid);
+        });
+    }
 }
 
 impl Process {
@@ -131,8 +147,11 @@ impl Process {
                 pid: child.id(),
                 child: Mutex::new(child),
                 pidfd,
-                socket_dir: socket_dir.to_owned(),
-                family_ended: Once::new(),
+                family: Arc::new(Family {
+                    pid: child.id(),
+                    socket_dir: socket_dir.to_owned(),
+                    ended: Once::new(),
+                }),
             }),
             Err(error) => {
                 let _ = child.kill();
@@ -143,9 +162,6 @@ impl Process {
     }
 
     fn reap(&self) -> ExitStatus {
-        self.family_ended
-            .call_once(|| family::end(&self.socket_dir));
-        lifeline::untie(self.pid);
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         match child.try_wait() {
             Ok(Some(status)) => status.into(),
@@ -162,6 +178,12 @@ impl AttachedRunner for Process {
             return ExitStatus::Unknown;
         }
         self.reap()
+    }
+
+    async fn cleared(&self) {
+        let family = self.family.clone();
+        // When the runtime ends first, dropping the process does the same.
+        let _ = tokio::task::spawn_blocking(move || family.end()).await;
     }
 
     fn kill(&self) -> io::Result<()> {
@@ -183,6 +205,7 @@ impl Drop for Process {
         let _ = self.kill();
         if ended_within(self.pidfd.get_ref(), REAP) {
             self.reap();
+            self.family.end();
         } else {
             tracing::warn!(pid = self.pid, "a killed plugin did not end");
         }

@@ -91,6 +91,13 @@ pub trait AttachedRunner: Send + Sync {
     /// Waits until the process is gone. May be called several times.
     async fn wait(&self) -> ExitStatus;
 
+    /// Waits until what the process started is gone too, once it is gone itself.
+    /// Runners that cannot tell, or cannot help it, return at once.
+    ///
+    /// # Cancel safety
+    /// Dropping the future only ends the waiting.
+    async fn cleared(&self) {}
+
     /// Ends the process now. Ending it again is no error.
     ///
     /// # Errors

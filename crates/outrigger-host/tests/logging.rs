@@ -128,7 +128,7 @@ async fn the_copy_is_exact_and_long_lines_are_logged_in_pieces() {
     let expected = format!("\n{record}\nWORLD\n{long}\nlast\n");
     assert_eq!(String::from_utf8_lossy(&copy), expected);
     let seen = levels_and_messages(&seen);
-    let found = |entry: (&str, &str)| seen.iter().any(|seen| *seen == entry);
+    let found = |entry: (&str, &str)| seen.contains(&entry);
     assert!(found(("INFO", "this is a message")), "{seen:?}");
     assert!(
         found(("DEBUG", &"x".repeat(64))) && found(("DEBUG", &"x".repeat(36))),

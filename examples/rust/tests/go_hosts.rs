@@ -19,6 +19,8 @@ use outrigger_host::{
 };
 use support::{files_beneath, go_peer, runs, signal, wait_until};
 
+/// What a directory must hold in the end.
+const NOTHING: [PathBuf; 0] = [];
 const KV: &str = env!("CARGO_BIN_EXE_kv");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
@@ -126,7 +128,7 @@ fn go_host(host: &Path, flags: &[&str], program: &[&str]) -> (bool, serde_json::
         .output()
         .expect("the host runs");
     let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    assert_eq!(files_beneath(dir.path()), [PathBuf::new(); 0], "{report}");
+    assert_eq!(files_beneath(dir.path()), NOTHING, "{report}");
     (output.status.success(), report)
 }
 
@@ -285,7 +287,7 @@ fn a_plugin_puts_its_sockets_where_its_host_says_and_gives_them_to_the_group() {
     let mut report = String::new();
     stdout.read_to_string(&mut report).expect("a report");
     assert!(host.wait().expect("its status").success(), "{report}");
-    assert_eq!(files_beneath(dir.path()), [PathBuf::new(); 0]);
+    assert_eq!(files_beneath(dir.path()), NOTHING);
 }
 
 #[test]
@@ -360,7 +362,7 @@ async fn a_plugin_outlives_silent_connections_and_serves_one_host_after_the_othe
     let plugin = bare.reattach().start().await.expect("joined");
     let report = plugin.stop().await;
     assert!(!report.forced, "{report:?}");
-    assert_eq!(files_beneath(bare.dir.path()), [PathBuf::new(); 0]);
+    assert_eq!(files_beneath(bare.dir.path()), NOTHING);
 }
 
 #[test]
@@ -532,7 +534,7 @@ fn a_plugin_in_test_mode_survives_the_kill_of_a_go_host_and_ends_when_cancelled(
         .expect("the end of stdout");
     assert_eq!(rest, "stopped\n");
     assert!(plugin.child.wait().expect("its status").success());
-    assert_eq!(files_beneath(plugin.dir.path()), [PathBuf::new(); 0]);
+    assert_eq!(files_beneath(plugin.dir.path()), NOTHING);
 }
 
 #[test]

@@ -250,3 +250,57 @@ pub(super) async fn next_unclaimed(shared: &Shared) -> Result<Stream, YamuxError
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{BrokerOptions, Side};
+    use crate::yamux::{Config, Role};
+    use tokio::sync::mpsc;
+
+    /// A host's broker, and what it tells its plugin.
+    fn broker() -> (
+        Arc<Shared>,
+        mpsc::Receiver<outrigger_wire::proto::plugin::ConnInfo>,
+    ) {
+        let (socket, _) = tokio::io::duplex(1024);
+        let session = Session::new(socket, Role::Client, Config::default());
+        let shared = Arc::new(Shared::new(BrokerOptions::new(Side::Host), Some(session)));
+        let (sender, receiver) = mpsc::channel(10_000);
+        shared.attach(sender).expect("open");
+        (shared, receiver)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_knocks_at_one_door_wait_for_one_answer() {
+        let (shared, mut told) = broker();
+        let mux = shared.mux.as_ref().expect("multiplexed");
+        let before = tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks();
+        for _ in 0..5_000 {
+            knocked(&shared, mux, BrokerId(7)).await;
+        }
+        let tasks = tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks();
+        assert!(tasks <= before + 1, "{before} tasks became {tasks}");
+        let answer = told.recv().await.expect("an answer");
+        assert_eq!(answer.service_id, 7);
+        assert!(answer.knock.is_some_and(|knock| !knock.error.is_empty()));
+        shared.close();
+        assert!(told.try_recv().is_err(), "one answer is enough");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn knocks_without_streams_stay_bounded() {
+        let (shared, told) = broker();
+        let mux = shared.mux.as_ref().expect("multiplexed");
+        let _listener = accept(&shared, mux, BrokerId(7)).await.expect("accepted");
+        for _ in 0..5_000 {
+            knocked(&shared, mux, BrokerId(7)).await;
+        }
+        assert_eq!(mux.doors().armed.len(), MAX_PENDING);
+        assert_eq!(told.len(), MAX_PENDING);
+    }
+}

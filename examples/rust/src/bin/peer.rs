@@ -48,8 +48,10 @@ impl Test for Peer {
         let PrintKvRequest { key, value } = request.into_inner();
         // The names of fields are fixed at compile time; this is the one that the hosts send.
         match (key.as_str(), value) {
-            ("foo", Some(Value::ValueString(foo))) => tracing::info!(foo, "PrintKV called"),
-            ("foo", Some(Value::ValueInt(foo))) => tracing::info!(foo, "PrintKV called"),
+            ("foo", Some(Value::ValueString(text))) => tracing::info!(foo = text, "PrintKV called"),
+            ("foo", Some(Value::ValueInt(number))) => {
+                tracing::info!(foo = number, "PrintKV called");
+            }
             (key, value) => tracing::info!(key, ?value, "PrintKV called"),
         }
         Ok(Response::new(PrintKvResponse {}))
