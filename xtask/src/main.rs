@@ -12,8 +12,8 @@ mod tidy;
 mod tools;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -53,12 +53,12 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .map(PathBuf::from)
         .unwrap_or_default();
-    match Args::parse().task {
+    let done = match Args::parse().task {
         Task::Demo(options) => demo::run(&root, &options),
         Task::Test => test::run(&root),
         Task::Interop(options) => interop::run(&root, &options),
@@ -67,5 +67,12 @@ fn main() -> Result<()> {
             bench::run(&root, &bench::Options { json, only, quick })
         }
         Task::Codegen { check } => codegen::run(&root, check),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

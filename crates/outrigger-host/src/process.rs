@@ -141,14 +141,15 @@ impl Family {
 
 impl Process {
     fn hold(mut child: Child, socket_dir: &Path) -> io::Result<Self> {
-        let held = open_pidfd(child.id()).and_then(watched);
+        let pid = child.id();
+        let held = open_pidfd(pid).and_then(watched);
         match held {
             Ok(pidfd) => Ok(Self {
-                pid: child.id(),
+                pid,
                 child: Mutex::new(child),
                 pidfd,
                 family: Arc::new(Family {
-                    pid: child.id(),
+                    pid,
                     socket_dir: socket_dir.to_owned(),
                     ended: Once::new(),
                 }),
