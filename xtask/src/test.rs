@@ -77,6 +77,8 @@ impl Run<'_> {
     }
 
     fn tests(&self, peers: Option<&Path>) -> Result<()> {
+        // Tests start programs of other packages, which testing alone does not build.
+        tools::cargo(self.root, &["build", "--workspace", "--quiet"])?;
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = tools::command(cargo);
         command

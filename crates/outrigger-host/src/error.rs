@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use outrigger_transport::{BrokerError, ConnectError, TlsError};
-use outrigger_wire::{AddressError, Excerpt, HandshakeError};
+use outrigger_transport::{ConnectError, TlsError};
+use outrigger_wire::{Excerpt, HandshakeError};
 
 use crate::diagnose::Diagnosis;
 use crate::digest::DigestError;
@@ -73,18 +73,12 @@ pub enum LaunchErrorKind {
     /// The plugin's certificate is unusable.
     #[error("sent an unusable certificate")]
     CertificateUnusable(#[source] TlsError),
-    /// The announced address is unusable.
-    #[error("announced an unusable address")]
-    Address(#[source] AddressError),
     /// The runner could not translate the address.
     #[error("announced an address that cannot be translated: {0}")]
     Untranslatable(String),
     /// The plugin announced an address and cannot be reached there.
     #[error("could not be reached")]
     Connect(#[source] ConnectError),
-    /// The broker could not be set up.
-    #[error("has no broker")]
-    Broker(#[source] BrokerError),
     /// There is nothing to attach to.
     #[error("is not running any more; there is no such process or nothing listens at its address")]
     ProcessNotFound,
@@ -141,10 +135,8 @@ impl LaunchError {
             LaunchErrorKind::CertificateMissing => "certificate-missing",
             LaunchErrorKind::CertificateUnexpected => "certificate-unexpected",
             LaunchErrorKind::CertificateUnusable(_) => "certificate-unusable",
-            LaunchErrorKind::Address(error) => error.code(),
             LaunchErrorKind::Untranslatable(_) => "address-untranslatable",
             LaunchErrorKind::Connect(error) => error.code(),
-            LaunchErrorKind::Broker(error) => error.code(),
             LaunchErrorKind::ProcessNotFound => "process-not-found",
         }
     }
@@ -220,7 +212,7 @@ impl std::error::Error for LaunchError {
 mod tests {
     use super::*;
 
-    const KINDS: usize = 19;
+    const KINDS: usize = 17;
 
     /// A number for each kind; a new one is missing here until it has an example below.
     fn number_of(kind: &LaunchErrorKind) -> usize {
@@ -239,11 +231,9 @@ mod tests {
             LaunchErrorKind::CertificateMissing => 11,
             LaunchErrorKind::CertificateUnexpected => 12,
             LaunchErrorKind::CertificateUnusable(_) => 13,
-            LaunchErrorKind::Address(_) => 14,
-            LaunchErrorKind::Untranslatable(_) => 15,
-            LaunchErrorKind::Connect(_) => 16,
-            LaunchErrorKind::Broker(_) => 17,
-            LaunchErrorKind::ProcessNotFound => 18,
+            LaunchErrorKind::Untranslatable(_) => 14,
+            LaunchErrorKind::Connect(_) => 15,
+            LaunchErrorKind::ProcessNotFound => 16,
         }
     }
 
@@ -256,9 +246,6 @@ mod tests {
         use LaunchErrorKind as Kind;
         let tls = || TlsError::Certificate("bad encoding".into());
         let late = Duration::from_millis(2500);
-        let address = AddressError::PortMissing {
-            address: Excerpt::new(b"host"),
-        };
         let line = HandshakeError::CoreVersionMismatch { observed: 2 };
         vec![
             (
@@ -346,12 +333,6 @@ mod tests {
                 false,
             ),
             (
-                Kind::Address(address),
-                "address-port-missing",
-                "announced an unusable address\n",
-                false,
-            ),
-            (
                 Kind::Untranslatable("no way in".into()),
                 "address-untranslatable",
                 "announced an address that cannot be translated: no way in",
@@ -391,8 +372,6 @@ mod tests {
             );
             assert_eq!(error.hint().is_some(), has_hint, "{text}");
         }
-        // Only a broker makes an error of the broker; tests with real plugins see those.
-        seen.insert(17);
         assert_eq!(seen, (0..KINDS).collect());
     }
 }

@@ -50,6 +50,9 @@ pub struct ChannelOptions {
     pub fate: Fate,
     /// How long connecting may take, from the preface to the peer's settings.
     pub connect_timeout: Duration,
+    /// Whether connecting waits for the peer's first frame. A brokered peer may
+    /// begin to serve only after the call that carried its id was answered.
+    pub await_peer: bool,
 }
 
 impl Default for ChannelOptions {
@@ -58,6 +61,7 @@ impl Default for ChannelOptions {
             authority: Authority::from_static("localhost"),
             fate: Fate::new(),
             connect_timeout: Duration::from_secs(20),
+            await_peer: true,
         }
     }
 }
@@ -143,9 +147,10 @@ struct Shared {
 }
 
 impl Channel {
-    /// Starts HTTP/2 on `stream` and waits for the peer's first frame, which a
-    /// server sends as soon as it accepts: so a peer that is silent, speaks
-    /// something else or closes is an error here and not of the first call.
+    /// Starts HTTP/2 on `stream` and, if asked to, waits for the peer's first
+    /// frame, which a server sends as soon as it accepts: so a peer that is
+    /// silent, speaks something else or closes is an error here and not of the
+    /// first call.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -176,10 +181,12 @@ impl Channel {
             }
             drop(over);
         });
-        let first = tokio::time::timeout_at(deadline, first)
-            .await
-            .map_err(late)?;
-        first.unwrap_or(Err(ConnectError::ClosedAtOnce))?;
+        if options.await_peer {
+            let first = tokio::time::timeout_at(deadline, first)
+                .await
+                .map_err(late)?;
+            first.unwrap_or(Err(ConnectError::ClosedAtOnce))?;
+        }
         let shared = Shared {
             authority: options.authority,
             fate: options.fate,

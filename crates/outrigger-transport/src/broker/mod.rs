@@ -101,6 +101,7 @@ impl dyn Broker + '_ {
         let stream = self.dial(id).await?;
         let options = ChannelOptions {
             fate: self.fate(),
+            await_peer: false,
             ..ChannelOptions::default()
         };
         Channel::connect(stream, options)
