@@ -37,6 +37,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ];
         tools::cargo(root, &arguments)
     })?;
+    step("docs", || {
+        let arguments = ["doc", "--workspace", "--no-deps", "--quiet"];
+        tools::run(tools::cargo_command(root, &arguments).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
     step("tests", || run.tests(peers.as_deref()))?;
     step("interop", || {
         interop::run(root, &interop::Options::default())
@@ -79,12 +83,9 @@ impl Run<'_> {
     fn tests(&self, peers: Option<&Path>) -> Result<()> {
         // Tests start programs of other packages, which testing alone does not build.
         tools::cargo(self.root, &["build", "--workspace", "--quiet"])?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = tools::command(cargo);
-        command
-            .args(["test", "--workspace", "--quiet", "--no-fail-fast"])
-            .env("INSTA_UPDATE", "no")
-            .current_dir(self.root);
+        let arguments = ["test", "--workspace", "--quiet", "--no-fail-fast"];
+        let mut command = tools::cargo_command(self.root, &arguments);
+        command.env("INSTA_UPDATE", "no");
         if let Some(peers) = peers {
             command.env("OUTRIGGER_GO_PEERS", peers);
         }

@@ -27,10 +27,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Cargo in the workspace.
+pub(crate) fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = command(cargo);
+    cargo.args(arguments).current_dir(root);
+    cargo
+}
+
 /// Runs cargo in the workspace.
 pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(command(cargo).args(arguments).current_dir(root))
+    run(&mut cargo_command(root, arguments))
 }
 
 /// What a program prints, if it runs.
