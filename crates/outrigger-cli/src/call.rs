@@ -66,7 +66,17 @@ async fn call(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let channel = session.plugin.channel();
-    let description = launch::describe_or_standard(&channel).await?;
+    let patience = args.timeout.filter(|limit| !limit.is_zero());
+    let patience = patience.unwrap_or(UNARY_TIMEOUT);
+    let description = launch::describe_or_standard(&channel);
+    let description = tokio::time::timeout(patience, description)
+        .await
+        .unwrap_or_else(|_| {
+            let seconds = patience.as_secs_f64();
+            let message =
+                format!("the plugin did not describe itself within {seconds} s (`--timeout`)");
+            Err(Failure::new(Exit::Failed, "reflection-timeout", message))
+        })?;
     let method = descriptors::method(&description, &args.method)?;
     let client = method.is_client_streaming();
     let server = method.is_server_streaming();

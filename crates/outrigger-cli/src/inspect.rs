@@ -135,7 +135,11 @@ async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection
         offered,
     } = session;
     let memory = plugin.pid().and_then(Memory::of).or(seen.memory);
-    let (reflection, services) = reflect(&channel).await;
+    let (reflection, services) = match health.failed {
+        // It would keep silent about its services, too.
+        Some(Code::DeadlineExceeded | Code::Unavailable) => (Reflection::not_asked(), Vec::new()),
+        _ => reflect(&channel).await,
+    };
     let timings = plugin.timings();
     let mut inspection = Inspection {
         pid: plugin.pid(),
@@ -279,6 +283,16 @@ fn unreachable(health: &Health, session: &Session, args: &PluginArgs) -> Option<
         );
     }
     Some(failure)
+}
+
+impl Reflection {
+    fn not_asked() -> Self {
+        Self {
+            version: None,
+            error: Some("not asked, because the health check got no answer".to_owned()),
+            undescribed: Vec::new(),
+        }
+    }
 }
 
 async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {

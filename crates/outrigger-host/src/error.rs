@@ -52,6 +52,9 @@ pub enum LaunchErrorKind {
     /// The process ended first.
     #[error("exited before its handshake")]
     ExitedEarly,
+    /// The process ended between its handshake and the first answer.
+    #[error("exited after its handshake, before it could be reached")]
+    ExitedUnreached,
     /// Stdout was closed and the process went on.
     #[error("closed its stdout without a handshake line")]
     StdoutClosed,
@@ -127,7 +130,7 @@ impl LaunchError {
             LaunchErrorKind::Workspace(_) => "socket-directory-failed",
             LaunchErrorKind::Certificate(_) => "certificate-not-made",
             LaunchErrorKind::HandshakeTimeout(_) => "handshake-timeout",
-            LaunchErrorKind::ExitedEarly => "exited-early",
+            LaunchErrorKind::ExitedEarly | LaunchErrorKind::ExitedUnreached => "exited-early",
             LaunchErrorKind::StdoutClosed => "stdout-closed",
             LaunchErrorKind::HandshakeEndless(_) => "handshake-endless",
             LaunchErrorKind::Handshake(error) => error.code(),
@@ -212,7 +215,7 @@ impl std::error::Error for LaunchError {
 mod tests {
     use super::*;
 
-    const KINDS: usize = 17;
+    const KINDS: usize = 18;
 
     /// A number for each kind; a new one is missing here until it has an example below.
     fn number_of(kind: &LaunchErrorKind) -> usize {
@@ -234,6 +237,7 @@ mod tests {
             LaunchErrorKind::Untranslatable(_) => 14,
             LaunchErrorKind::Connect(_) => 15,
             LaunchErrorKind::ProcessNotFound => 16,
+            LaunchErrorKind::ExitedUnreached => 17,
         }
     }
 
@@ -342,6 +346,12 @@ mod tests {
                 Kind::Connect(ConnectError::TimedOut(late)),
                 "connect-timeout",
                 "could not be reached\nthe peer did not answer within 2.5 s",
+                false,
+            ),
+            (
+                Kind::ExitedUnreached,
+                "exited-early",
+                "exited after its handshake, before it could be reached",
                 false,
             ),
             (

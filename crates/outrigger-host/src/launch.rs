@@ -419,7 +419,7 @@ impl Launch {
         let facts = held.end(&failed, &command.program).await;
         let kind = match failed {
             // A plugin that went away while it was dialled did not refuse the connection.
-            LaunchErrorKind::Connect(_) if facts.exit.is_some() => LaunchErrorKind::ExitedEarly,
+            LaunchErrorKind::Connect(_) if facts.exit.is_some() => LaunchErrorKind::ExitedUnreached,
             kind => kind,
         };
         Err(LaunchError {
@@ -533,7 +533,7 @@ impl Launch {
             connected = tokio::time::timeout(limit, connecting) => {
                 connected.unwrap_or(Err(ConnectError::TimedOut(limit)))
             }
-            _ = held.process.wait() => return Err(LaunchErrorKind::ExitedEarly),
+            _ = held.process.wait() => return Err(LaunchErrorKind::ExitedUnreached),
         };
         let (channel, session) = connected.map_err(LaunchErrorKind::Connect)?;
         tracing::debug!(plugin = name, %address, "connected");
@@ -709,6 +709,7 @@ impl Held {
         let early = matches!(
             failed,
             LaunchErrorKind::ExitedEarly
+                | LaunchErrorKind::ExitedUnreached
                 | LaunchErrorKind::Handshake(HandshakeError::TooFewFields { .. })
                 | LaunchErrorKind::Connect(_)
         );

@@ -496,7 +496,11 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self) {
-        let status = self.process.wait().await;
+        let status = tokio::select! {
+            status = self.process.wait() => status,
+            // Without a process, the connection is all there is to watch.
+            () = self.channel.closed(), if self.process.id().is_empty() => ExitStatus::Unknown,
+        };
         let ran = self.began.elapsed();
         // A grandchild may hold the pipes open for ever; its words are not waited for.
         let drained = async {
@@ -531,10 +535,20 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Dropped with the runtime: the process must not outlive it.
-        if self.kill && self.exited.borrow().is_none() {
+        // Dropped with its handle or with the runtime: the process must not
+        // outlive them, and nobody learns any more how it ends.
+        if self.exited.borrow().is_some() {
+            return;
+        }
+        if self.kill {
             let _ = self.process.kill();
         }
+        self.exited.send_replace(Some(ExitReport {
+            status: ExitStatus::Unknown,
+            forced: self.kill,
+            ran: self.began.elapsed(),
+            stderr: self.tail.lines(),
+        }));
     }
 }
 

@@ -434,29 +434,31 @@ impl Prepared {
 
     /// The one connection that carries everything. Its socket is not needed afterwards.
     async fn first_session(&mut self) -> Option<yamux::Session> {
+        let first = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok(socket) => return socket,
+                    Err(error) => {
+                        tracing::warn!(%error, "could not accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
         let accepted = tokio::select! {
             () = self.stopping.cancelled() => return None,
-            accepted = tokio::time::timeout(FIRST_CONNECTION, self.listener.accept()) => accepted,
+            accepted = tokio::time::timeout(FIRST_CONNECTION, first) => accepted,
         };
         self.listener.unlink();
-        match accepted {
-            Ok(Ok(socket)) => Some(yamux::Session::new(
-                socket,
-                yamux::Role::Server,
-                yamux::Config::default(),
-            )),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "could not accept the host's connection");
-                None
-            }
-            Err(_) => {
-                tracing::error!(
-                    "the host did not connect within {} s",
-                    FIRST_CONNECTION.as_secs()
-                );
-                None
-            }
-        }
+        let Ok(socket) = accepted else {
+            tracing::error!(
+                "the host did not connect within {} s",
+                FIRST_CONNECTION.as_secs()
+            );
+            return None;
+        };
+        let config = yamux::Config::default();
+        Some(yamux::Session::new(socket, yamux::Role::Server, config))
     }
 
     fn broker_options(&self) -> BrokerOptions {

@@ -53,6 +53,10 @@ impl GrpcStdio for Stdio {
             Some((Ok(chunk), output))
         });
         let stopping = self.stopping.clone().cancelled_owned();
-        Ok(Response::new(chunks.take_until(stopping).boxed()))
+        let output = self.output.clone();
+        let rest = futures_util::stream::iter(std::iter::from_fn(move || output.take().map(Ok)));
+        Ok(Response::new(
+            chunks.take_until(stopping).chain(rest).boxed(),
+        ))
     }
 }

@@ -62,7 +62,8 @@ impl Output {
         }
     }
 
-    fn take(&self) -> Option<StdioData> {
+    /// What waits now.
+    pub(crate) fn take(&self) -> Option<StdioData> {
         let mut waiting = self
             .shared
             .waiting
@@ -70,8 +71,10 @@ impl Output {
             .unwrap_or_else(PoisonError::into_inner);
         let chunk = waiting.chunks.pop_front()?;
         waiting.bytes -= chunk.data.len();
-        if waiting.dropped > 0 {
-            let dropped = std::mem::take(&mut waiting.dropped);
+        let dropped = std::mem::take(&mut waiting.dropped);
+        // A log that is printed comes back here.
+        drop(waiting);
+        if dropped > 0 {
             tracing::warn!(
                 bytes = dropped,
                 "printed output was dropped; the host did not read it"
@@ -155,8 +158,13 @@ impl Drop for Capture {
 
 fn copy(mut reader: io::PipeReader, channel: Channel, output: &Output) {
     let mut chunk = [0; CHUNK];
-    while let Ok(read @ 1..) = reader.read(&mut chunk) {
-        output.push(channel, &chunk[..read]);
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(read) => output.push(channel, &chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
     }
 }
 

@@ -30,16 +30,28 @@ use crate::task::OwnedTask;
 /// trusted plugin may raise that with `max_decoding_message_size(MAX_MESSAGE)`.
 pub const MAX_MESSAGE: usize = 2_147_483_647;
 
-/// Flow-control window of one stream, in bytes.
-pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
-/// Flow-control window of a connection, in bytes: what a peer can make us hold.
-pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Flow-control window of one stream, in bytes: what a peer can make us hold
+/// for a stream that nobody reads.
+pub(crate) const STREAM_WINDOW: u32 = 512 << 10;
+/// Streams of one connection that may all stay unread without holding up the others.
+const UNREAD_STREAMS: u32 = 1024;
+/// What unread small frames may cost us beyond their content, in bytes of one
+/// connection; a peer that sends more is sent away. A stream of tiny messages
+/// reaches its window first.
+pub(crate) const SMALL_FRAMES: usize = 256 << 20;
 /// Largest HTTP/2 frame that we accept, in bytes.
 pub(crate) const MAX_FRAME: u32 = 256 << 10;
 /// How much of one stream waits in memory to be sent, in bytes.
 pub(crate) const SEND_BUFFER: usize = 1 << 20;
 /// Largest header list that we accept, in bytes.
 pub(crate) const MAX_HEADER_LIST: u32 = 64 << 10;
+
+/// The flow-control window of a connection with `streams` streams, in bytes: so
+/// large that streams nobody reads never starve the ones that somebody does.
+pub(crate) fn connection_window(streams: u32) -> u32 {
+    const LARGEST: u32 = (1 << 31) - 1;
+    STREAM_WINDOW.saturating_mul(streams).min(LARGEST)
+}
 
 /// How a [`Channel`] presents itself and explains its end.
 #[derive(Clone, Debug)]
@@ -95,7 +107,7 @@ pub enum ConnectError {
     #[error("the peer uses TLS and this side does not")]
     PeerUsesTls,
     /// The peer closed the connection before it said anything.
-    #[error("the peer closed the connection at once")]
+    #[error("the peer closed the connection without a word")]
     ClosedAtOnce,
     /// The peer accepted but did not answer in time.
     #[error("the peer did not answer within {} s (`connect_timeout`)", .0.as_secs_f64())]
@@ -164,7 +176,8 @@ impl Channel {
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(connection_window(UNREAD_STREAMS))
+            .data_frame_budget(SMALL_FRAMES)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
@@ -398,6 +411,11 @@ impl Live {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(expired())));
+        }
         if self.failing.is_none() {
             match Pin::new(&mut self.incoming).poll_frame(context) {
                 Poll::Ready(Some(Err(error))) => {
@@ -405,14 +423,7 @@ impl Live {
                 }
                 Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
                 Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => {
-                    if let Some(deadline) = &mut self.deadline
-                        && deadline.as_mut().poll(context).is_ready()
-                    {
-                        return Poll::Ready(Some(Err(expired())));
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
         match &mut self.failing {

@@ -19,7 +19,8 @@ use tonic::server::NamedService;
 
 use crate::body::{IncomingBody, send_reply};
 use crate::channel::{
-    CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, timeout_of,
+    MAX_FRAME, MAX_HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window,
+    timeout_of,
 };
 use crate::stream::Stream;
 
@@ -219,7 +220,8 @@ pub async fn serve_connection(
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.concurrent_calls))
+        .data_frame_budget(SMALL_FRAMES)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
@@ -275,8 +277,9 @@ fn begin(
     request: Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<bytes::Bytes>,
 ) {
-    let reply = services.answer(request.map(IncomingBody::new));
+    let services = services.clone();
     let call = async move {
+        let reply = async { services.answer(request.map(IncomingBody::new)).await };
         let reply = AssertUnwindSafe(reply).catch_unwind();
         let reply = tokio::select! {
             biased;
@@ -288,7 +291,8 @@ fn begin(
         // A peer that does not want its reply any more is none of ours to tell.
         let _ = send_reply(respond, reply).await;
     };
-    let mut call = call.boxed();
+    // A reply's body is the application's code too; its panic ends its call alone.
+    let mut call = AssertUnwindSafe(call).catch_unwind().map(drop).boxed();
     let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
     if alone && (&mut call).now_or_never().is_some() {
         return;

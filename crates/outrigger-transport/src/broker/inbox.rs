@@ -108,6 +108,17 @@ impl Inbox {
         }
     }
 
+    /// Hands an answer to whoever waits for it; says whether somebody does.
+    pub(super) fn answer(&self, id: BrokerId, arrival: Arrival) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = state.slots.get_mut(&id).filter(|slot| slot.waiting > 0) else {
+            return false;
+        };
+        slot.arrival = Some((arrival, Instant::now()));
+        slot.wake.notify_one();
+        true
+    }
+
     /// Forgets what arrived for `id` so far.
     pub(super) fn clear(&self, id: BrokerId) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

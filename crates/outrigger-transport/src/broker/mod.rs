@@ -40,6 +40,14 @@ use crate::yamux;
 /// Broker messages that wait to be sent.
 const CONTROL_QUEUE: usize = 32;
 
+/// What one brokered connection may ask for; its other end is less trusted than
+/// the one that launched it.
+const SERVED_LIMITS: ServeLimits = ServeLimits {
+    concurrent_calls: 128,
+    handshake: Duration::from_secs(20),
+    drain: Duration::from_millis(200),
+};
+
 /// Opens further connections to the peer, in both directions.
 ///
 /// # Examples
@@ -90,7 +98,7 @@ impl dyn Broker + '_ {
     /// As [`Broker::accept`].
     pub async fn serve(&self, id: BrokerId, services: ServiceSet) -> Result<Serving, BrokerError> {
         let listener = self.accept(id).await?;
-        Ok(Serving::start(listener, services, ServeLimits::default()))
+        Ok(Serving::start(listener, services, SERVED_LIMITS))
     }
 
     /// Dials `id` and starts gRPC on the connection.
@@ -270,7 +278,7 @@ impl Broker for GrpcBroker {
     async fn dial(&self, id: BrokerId) -> Result<Stream, BrokerError> {
         let raw = match &self.shared.mux {
             None => self.shared.dial_plain(id).await?,
-            Some(mux) => mux::dial(&self.shared, mux, id).await?,
+            Some(_) => mux::dial(&self.shared, id).await?,
         };
         let options = &self.shared.options;
         options

@@ -6,11 +6,12 @@
 //! follow one after another.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outrigger_wire::{BrokerId, BrokerMessage};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::inbox::{Arrival, MAX_PENDING};
@@ -34,7 +35,8 @@ pub(super) struct Mux {
     session: Session,
     dialling: tokio::sync::Mutex<()>,
     doors: Mutex<Doors>,
-    armed: Notify,
+    /// Streams that the peer waits for and nobody here wants.
+    owed: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl Mux {
             session,
             dialling: tokio::sync::Mutex::new(()),
             doors: Mutex::default(),
-            armed: Notify::new(),
+            owed: AtomicUsize::new(0),
         }
     }
 
@@ -59,9 +61,21 @@ impl Mux {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arm(&self, doors: &mut Doors, id: BrokerId) {
+    fn arm(doors: &mut Doors, id: BrokerId) {
         doors.armed.push_back((id, Instant::now()));
-        self.armed.notify_one();
+    }
+
+    /// Opens and closes the streams that the peer still waits for.
+    async fn settle(&self) -> Result<(), BrokerErrorKind> {
+        for _ in 0..self.owed.swap(0, Ordering::Relaxed) {
+            drop(
+                self.session
+                    .open()
+                    .await
+                    .map_err(BrokerErrorKind::Session)?,
+            );
+        }
+        Ok(())
     }
 
     /// The id that the next stream belongs to.
@@ -115,7 +129,7 @@ pub(super) async fn accept(
             .remove(&id)
             .is_some_and(|at| at.elapsed() < KNOCK_HELD);
         if knocked {
-            mux.arm(&mut doors, id);
+            Mux::arm(&mut doors, id);
         }
         (listener, knocked)
     };
@@ -134,7 +148,7 @@ pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
         let mut doors = mux.doors();
         let listening = doors.listeners.contains_key(&id);
         if listening && doors.armed.len() < MAX_PENDING {
-            mux.arm(&mut doors, id);
+            Mux::arm(&mut doors, id);
         } else if listening {
             tracing::warn!(
                 id = id.0,
@@ -190,48 +204,69 @@ async fn acknowledge(shared: &Shared, id: BrokerId, error: Option<String>) {
     }
 }
 
-pub(super) async fn dial(shared: &Shared, mux: &Mux, id: BrokerId) -> Result<Stream, BrokerError> {
-    let dialling = async {
-        let _one_at_a_time = mux.dialling.lock().await;
-        shared.inbox.clear(id);
-        shared.send(BrokerMessage::Knock { id }).await?;
-        match shared.inbox.take(id, shared.options.wait).await? {
-            Arrival::Ack(None) => {}
-            Arrival::Ack(Some(reason)) => return Err(BrokerErrorKind::Refused(reason)),
-            Arrival::Address(_) => {
-                let text = "it announced a socket, but this connection is multiplexed".to_owned();
-                return Err(BrokerErrorKind::Refused(text));
-            }
-        }
-        let stream = mux.session.open().await.map_err(BrokerErrorKind::Session)?;
-        Ok(Box::new(stream) as Stream)
-    };
-    let dialled = tokio::select! {
-        () = shared.closed.cancelled() => Err(BrokerErrorKind::Closed),
-        dialled = dialling => dialled,
-    };
+/// Dials in a task of its own: once the peer has armed the id, a stream must
+/// follow, or the next stream would be taken for this one.
+pub(super) async fn dial(shared: &Arc<Shared>, id: BrokerId) -> Result<Stream, BrokerError> {
+    let (sender, dialled) = oneshot::channel();
+    let dialling = shared.clone();
+    // Ends by itself after the broker's wait, or with the broker.
+    tokio::spawn(async move {
+        let dialled = tokio::select! {
+            () = dialling.closed.cancelled() => Err(BrokerErrorKind::Closed),
+            dialled = knock_and_open(&dialling, id) => dialled,
+        };
+        // A stream that nobody waits for any more is closed.
+        let _ = sender.send(dialled);
+    });
+    let dialled = dialled.await.unwrap_or(Err(BrokerErrorKind::Closed));
     dialled.map_err(|kind| shared.error(id, kind))
 }
 
-/// The host's side: takes a stream only when an id is armed for it, because a
-/// stream nobody knocked for must not be handed to the next listener.
+async fn knock_and_open(shared: &Shared, id: BrokerId) -> Result<Stream, BrokerErrorKind> {
+    let Some(mux) = &shared.mux else {
+        return Err(BrokerErrorKind::Closed);
+    };
+    let _one_at_a_time = mux.dialling.lock().await;
+    shared.inbox.clear(id);
+    shared.send(BrokerMessage::Knock { id }).await?;
+    match shared.inbox.take(id, shared.options.wait).await? {
+        Arrival::Ack(None) => {}
+        Arrival::Ack(Some(reason)) => return Err(BrokerErrorKind::Refused(reason)),
+        Arrival::Address(_) => {
+            let text = "it announced a socket, but this connection is multiplexed".to_owned();
+            return Err(BrokerErrorKind::Refused(text));
+        }
+    }
+    mux.settle().await?;
+    let stream = mux.session.open().await;
+    Ok(Box::new(stream.map_err(BrokerErrorKind::Session)?))
+}
+
+/// The peer armed an id after its dialler gave up: the stream that it waits for
+/// is opened and closed before any other.
+pub(super) async fn acknowledged_too_late(mux: &Mux) {
+    mux.owed.fetch_add(1, Ordering::Relaxed);
+    // Otherwise who dials now settles it.
+    if let Ok(_one_at_a_time) = mux.dialling.try_lock()
+        && let Err(error) = mux.settle().await
+    {
+        tracing::debug!(%error, "the session is over");
+    }
+}
+
+/// The host's side: every stream belongs to the armed id; one that nobody
+/// knocked for is closed and not left for the next listener.
 pub(super) async fn accept_armed(shared: Arc<Shared>) {
     let Some(mux) = &shared.mux else { return };
     loop {
-        let Some(id) = mux.take_armed() else {
-            tokio::select! {
-                () = shared.closed.cancelled() => return,
-                () = mux.armed.notified() => continue,
-            }
-        };
         let accepted = tokio::select! {
             () = shared.closed.cancelled() => return,
-            accepted = tokio::time::timeout(ARMED, mux.session.accept()) => accepted,
+            accepted = mux.session.accept() => accepted,
         };
-        match accepted {
-            Ok(Ok(stream)) => mux.deliver(id, Box::new(stream)),
-            Ok(Err(_)) => return shared.close(),
-            Err(_) => tracing::warn!(id = id.0, "the plugin knocked and opened no stream"),
+        match (accepted, mux.take_armed()) {
+            (Ok(stream), Some(id)) => mux.deliver(id, Box::new(stream)),
+            (Ok(_), None) => tracing::warn!("the plugin opened a stream without a knock; closed"),
+            (Err(_), _) => return shared.close(),
         }
     }
 }

@@ -128,7 +128,15 @@ impl Shared {
             BrokerMessage::ConnInfo { id, address } => {
                 self.inbox.put(id, Arrival::Address(address));
             }
-            BrokerMessage::KnockAck { id, error } => self.inbox.put(id, Arrival::Ack(error)),
+            BrokerMessage::KnockAck { id, error } => {
+                let armed = error.is_none();
+                if !self.inbox.answer(id, Arrival::Ack(error))
+                    && armed
+                    && let Some(mux) = &self.mux
+                {
+                    mux::acknowledged_too_late(mux).await;
+                }
+            }
             BrokerMessage::Knock { id } => match &self.mux {
                 Some(mux) => mux::knocked(self, mux, id).await,
                 None => tracing::debug!(id = id.0, "knock on a broker without multiplexing"),
