@@ -341,18 +341,32 @@ fn version_hint(observed: i64, offered: &[AppProtocolVersion]) -> Option<String>
     }
 }
 
-/// Versions as a phrase: `none`, `4`, `4 and 5`, `3, 4 and 5`.
+/// Versions as a phrase: `none`, `4`, `4 and 5`, `3, 4 and 5`, `0 to 99`.
 struct Listed<'a>(&'a [AppProtocolVersion]);
+
+impl Listed<'_> {
+    /// Neighbours from this many on are told by their ends.
+    const RUN: usize = 4;
+
+    fn phrases(&self) -> Vec<String> {
+        let runs = self
+            .0
+            .chunk_by(|one, next| one.0.checked_add(1) == Some(next.0));
+        runs.flat_map(|run| match run {
+            [first, .., last] if run.len() >= Self::RUN => vec![format!("{first} to {last}")],
+            few => few.iter().map(ToString::to_string).collect(),
+        })
+        .collect()
+    }
+}
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((last, init)) = self.0.split_last() else {
+        let phrases = self.phrases();
+        let Some((last, init)) = phrases.split_last() else {
             return f.write_str("none");
         };
-        for (at, version) in init.iter().enumerate() {
-            let joint = if at == 0 { "" } else { ", " };
-            write!(f, "{joint}{version}")?;
-        }
+        f.write_str(&init.join(", "))?;
         let joint = if init.is_empty() { "" } else { " and " };
         write!(f, "{joint}{last}")
     }

@@ -549,3 +549,16 @@ proptest! {
         prop_assert_eq!(host.parse(line.to_line()), Ok(line));
     }
 }
+
+#[test]
+fn many_versions_are_told_by_their_ends() {
+    let listed = |versions: &[u32]| {
+        let versions: Vec<_> = versions.iter().copied().map(AppProtocolVersion).collect();
+        Listed(&versions).to_string()
+    };
+    let all: Vec<u32> = (0..100).collect();
+    assert_eq!(listed(&all), "0 to 99");
+    assert_eq!(listed(&[1, 2, 3]), "1, 2 and 3");
+    assert_eq!(listed(&[1, 3, 4, 5, 6, 9]), "1, 3 to 6 and 9");
+    assert_eq!(listed(&[]), "none");
+}
