@@ -376,9 +376,10 @@ impl RunningPlugin {
         }
     }
 
-    /// Leaves the plugin running for another host to join: it is neither
-    /// stopped nor tied to this process any more. Not for plugins that this
-    /// process started, because their pipes and sockets end with it.
+    /// Ends the visit to a plugin that was joined, and says how another host
+    /// joins it; it goes on running. A plugin that this process started is
+    /// killed instead and nothing is returned, because its pipes and sockets
+    /// end with this process.
     pub fn leave(self) -> Option<Reattach> {
         self.inner.visiting.clone()
     }
