@@ -13,24 +13,43 @@ use crate::tools;
 /// front doors → roles → mechanisms → data.
 const EDGES: &[(&str, &[&str])] = &[
     ("outrigger-wire", &[]),
-    ("outrigger-transport", &["outrigger-wire"]),
+    ("outrigger-gob-derive", &[]),
+    ("outrigger-gob", &["outrigger-gob-derive"]),
+    ("outrigger-manifest", &[]),
+    ("outrigger-transport", &["outrigger-gob", "outrigger-wire"]),
     (
         "outrigger-services",
-        &["outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-manifest",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     (
         "outrigger-plugin",
-        &["outrigger-transport", "outrigger-wire"],
+        &["outrigger-gob", "outrigger-transport", "outrigger-wire"],
     ),
-    ("outrigger-host", &["outrigger-transport", "outrigger-wire"]),
+    (
+        "outrigger-host",
+        &["outrigger-gob", "outrigger-transport", "outrigger-wire"],
+    ),
     ("outrigger-testing", &[]),
     (
         "outrigger-cli",
-        &["outrigger-host", "outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-host",
+            "outrigger-manifest",
+            "outrigger-services",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     (
         "outrigger-examples",
         &[
+            "outrigger-gob",
+            "outrigger-manifest",
             "outrigger-host",
             "outrigger-plugin",
             "outrigger-services",
@@ -42,7 +61,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without unsafe code that only move data, and so have no I/O.
-const PURE: &[&str] = &["outrigger-wire"];
+const PURE: &[&str] = &["outrigger-wire", "outrigger-gob", "outrigger-manifest"];
 const IO_CRATES: &[&str] = &["tokio", "rustix", "hyper", "mio", "socket2"];
 
 pub(crate) fn run(root: &Path) -> Result<()> {

@@ -1,0 +1,1 @@
+//! What a plugin declares, and what a host grants it.
