@@ -8,7 +8,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
-use crate::proto::host_service_client::HostServiceClient;
+use crate::proto::hostserve::host_service_client::HostServiceClient;
 
 /// A host service failed.
 #[derive(Debug, thiserror::Error)]

@@ -9,13 +9,13 @@ use crate::area::Access;
 use crate::environment::EnvironmentGrant;
 use crate::gate::Gated;
 use crate::limits::Limits;
-use crate::proto::host_service_server::HostServiceServer;
+use crate::proto::hostserve::host_service_server::HostServiceServer;
 use crate::root::{Root, RootError};
 use crate::rpc::Bound;
 use crate::session::{Granted, Ownership, Session};
 
 /// The descriptors of `hostserve.v1`, encoded, for reflection.
-pub const HOSTSERVE_DESCRIPTORS: &[u8] = include_bytes!("generated/hostserve.bin");
+pub const HOSTSERVE_DESCRIPTORS: &[u8] = include_bytes!("generated/host_services.bin");
 
 /// `hostserve.v1` for any number of plugins: files beneath one directory,
 /// granted variables, ids, directories, temporary files.

@@ -1,4 +1,12 @@
-//! The generated server of `hostserve.v1`.
+//! The generated servers of the host services.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
-include!("generated/hostserve.v1.rs");
+/// `hostserve.v1`.
+pub(crate) mod hostserve {
+    include!("generated/hostserve.v1.rs");
+}
+/// `outrigger.host.v1`.
+#[allow(dead_code)]
+pub(crate) mod host {
+    include!("generated/outrigger.host.v1.rs");
+}

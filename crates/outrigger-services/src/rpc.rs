@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outrigger_wire::proto::hostserve::*;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::proto::host_service_server::HostService;
+use crate::proto::hostserve::host_service_server::HostService;
 use crate::session::{Session, Work};
 use crate::streams::{self, Replies};
 use crate::{files, handles, host};

@@ -18,3 +18,7 @@ pub mod reflection {
 pub mod hostserve {
     include!("generated/hostserve.v1.rs");
 }
+/// `outrigger.host.v1`: what a host does for its plugins under their grants.
+pub mod host {
+    include!("generated/outrigger.host.v1.rs");
+}
