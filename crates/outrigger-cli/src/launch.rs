@@ -41,17 +41,10 @@ pub(crate) struct Session {
     pub(crate) offered: BTreeSet<u32>,
 }
 
-/// A plugin that printed its handshake and speaks net/rpc.
-pub(crate) struct NetRpc {
-    pub(crate) handshake: HandshakeLine,
-    pub(crate) seen: Seen,
-    pub(crate) offered: BTreeSet<u32>,
-}
-
 /// What a start led to.
 pub(crate) enum Start {
     Grpc(Box<Session>),
-    NetRpc(Box<NetRpc>),
+    NetRpc(Box<Session>),
 }
 
 /// What passed by while a plugin was started.
@@ -87,32 +80,20 @@ pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
         offered = BTreeSet::from([version]);
         outcome = attempt(args, &offered).await;
     }
-    let (error, seen) = match outcome {
+    match outcome {
         Ok((plugin, seen)) => {
-            return Ok(Start::Grpc(Box::new(Session {
+            let session = Box::new(Session {
                 plugin,
                 seen,
                 offered,
-            })));
+            });
+            Ok(match session.plugin.transport() {
+                Transport::Grpc => Start::Grpc(session),
+                Transport::NetRpc => Start::NetRpc(session),
+            })
         }
-        Err(failed) => failed,
-    };
-    if let LaunchErrorKind::TransportUnsupported = error.kind() {
-        let versions = offered.iter().map(|v| AppProtocolVersion(*v)).collect();
-        let rules = HandshakeRules {
-            offered: &versions,
-            allowed: AllowedTransports::ALL,
-            mux_requested: args.mux,
-        };
-        if let Ok(handshake) = HandshakeLine::parse(&seen.line, &rules) {
-            return Ok(Start::NetRpc(Box::new(NetRpc {
-                handshake,
-                seen,
-                offered,
-            })));
-        }
+        Err((error, seen)) => Err(explain(&error, &seen, args)),
     }
-    Err(explain(&error, &seen, args))
 }
 
 /// [`start`] for those who can only use a gRPC plugin.

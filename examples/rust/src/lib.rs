@@ -7,7 +7,9 @@ pub mod tls;
 
 use std::sync::Arc;
 
-use outrigger_host::{Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, ServiceSet};
+use outrigger_host::{
+    Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, ServiceSet, UnsupportedTransport,
+};
 
 use proto::bench::bench_client::BenchClient;
 use proto::counter::counter_client::CounterClient;
@@ -48,8 +50,11 @@ macro_rules! interface {
         impl Interface for $name {
             type Client = $client<Channel>;
 
-            fn grpc(connection: Channel, _broker: Arc<dyn Broker>) -> Self::Client {
-                $client::new(connection).max_decoding_message_size(MAX_MESSAGE)
+            fn grpc(
+                connection: Channel,
+                _broker: Arc<dyn Broker>,
+            ) -> Result<Self::Client, UnsupportedTransport> {
+                Ok($client::new(connection).max_decoding_message_size(MAX_MESSAGE))
             }
         }
     };
@@ -94,11 +99,14 @@ pub struct CounterWithBroker {
 impl Interface for Counter {
     type Client = CounterWithBroker;
 
-    fn grpc(connection: Channel, broker: Arc<dyn Broker>) -> Self::Client {
-        CounterWithBroker {
+    fn grpc(
+        connection: Channel,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Self::Client, UnsupportedTransport> {
+        Ok(CounterWithBroker {
             client: CounterClient::new(connection),
             broker,
-        }
+        })
     }
 }
 

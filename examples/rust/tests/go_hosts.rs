@@ -354,7 +354,7 @@ async fn a_plugin_outlives_silent_connections_and_serves_one_host_after_the_othe
     }
     for input in 0..3 {
         let plugin = bare.reattach().start().await.expect("joined");
-        let mut client = plugin.dispense::<Test>("test").expect("a client");
+        let mut client = plugin.dispense::<Test>("test").await.expect("a client");
         let reply = client.double(TestRequest { input }).await.expect("a reply");
         assert_eq!(reply.into_inner().output, input * 2);
         // Leaving ends the connection and not the plugin.

@@ -56,7 +56,7 @@ async fn refused(launch: Launch) -> LaunchError {
 }
 
 async fn double(plugin: &RunningPlugin, input: i32) -> Result<i32, Status> {
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     client
         .double(TestRequest { input })
         .await
@@ -355,7 +355,7 @@ async fn what_a_go_plugin_prints_arrives_in_order_on_the_right_side() {
         .mirror_stdout(stdout.clone())
         .mirror_stderr(stderr.clone());
     let plugin = launch.start().await.expect("a plugin");
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     for n in 0..100 {
         let (out, err) = (format!("out {n}\n"), format!("err {n}\n"));
         let request = PrintStdioRequest {
@@ -459,7 +459,7 @@ async fn a_killed_go_plugin_fails_its_pending_call_within_100_ms() {
 async fn from_kill_to_failure(program: &Path) -> Duration {
     let plugin = helper(program, "test-grpc").start().await;
     let plugin = plugin.expect("a plugin");
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     sender.send(TestRequest { input: 1 }).await.expect("sent");
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
@@ -928,7 +928,7 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         command.socket_dir.as_os_str()
     );
 
-    let counter = plugin.dispense::<Counter>("counter").expect("a client");
+    let counter = plugin.dispense::<Counter>("counter").await.expect("a client");
     let adder = ServiceSet::new().with(AddHelperServer::new(Adder));
     let serving = counter
         .broker
@@ -966,7 +966,7 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         .serve(broker.next_id(), ping_pong())
         .await
         .expect("served");
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     let request = outrigger_examples::proto::grpctest::BidirectionalRequest { id: serving.id().0 };
     let id = client
         .bidirectional(request)
@@ -991,10 +991,10 @@ async fn dispensing_asks_no_plugin_and_has_two_errors() {
         .start()
         .await
         .expect("a plugin");
-    let error = plugin.dispense::<Test>("other").expect_err("unknown");
+    let error = plugin.dispense::<Test>("other").await.expect_err("unknown");
     assert_eq!(error.code(), "unknown-plugin-name");
     let error = plugin
-        .dispense::<Kv>("test")
+        .dispense::<Kv>("test").await
         .expect_err("another interface");
     assert_eq!(error.code(), "other-interface");
     // Clients share one connection, which was made once.

@@ -151,7 +151,7 @@ impl Session {
     }
 
     async fn client(&mut self, mtls: bool) -> Result<BenchClient<Channel>> {
-        Ok(self.plugin(mtls).await?.dispense::<Bench>("bench")?)
+        Ok(self.plugin(mtls).await?.dispense::<Bench>("bench").await?)
     }
 
     async fn end(self) {
@@ -205,7 +205,7 @@ impl Session {
         for _ in 0..work.starts {
             let begun = Instant::now();
             let plugin = launch(&self.program, mtls).start().await?;
-            let mut client = plugin.dispense::<Bench>("bench")?;
+            let mut client = plugin.dispense::<Bench>("bench").await?;
             client.echo(Payload::default()).await?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
             plugin.stop().await;
@@ -238,7 +238,7 @@ impl Session {
     /// Of a plugin that has only answered small calls.
     async fn rss(&self, work: &Work) -> Result<f64> {
         let plugin = launch(&self.program, false).start().await?;
-        let mut client = plugin.dispense::<Bench>("bench")?;
+        let mut client = plugin.dispense::<Bench>("bench").await?;
         for _ in 0..work.warmup {
             client.echo(payload(work)).await?;
         }
@@ -336,7 +336,7 @@ async fn rss_per_plugin(program: &Path, count: usize) -> Result<f64> {
     let mut add = async || -> Result<()> {
         let plugin = launch(program, false).start().await?;
         plugin
-            .dispense::<Bench>("bench")?
+            .dispense::<Bench>("bench").await?
             .echo(Payload::default())
             .await?;
         plugins.push(plugin);

@@ -312,8 +312,8 @@ impl Session {
         done.map(|_| ()).context(name)
     }
 
-    fn dispense<I: Interface>(&self, name: &str) -> Result<I::Client> {
-        Ok(self.plugin.dispense::<I>(name)?)
+    async fn dispense<I: Interface>(&self, name: &str) -> Result<I::Client> {
+        Ok(self.plugin.dispense::<I>(name).await?)
     }
 
     async fn run(&self, scenario: &str) -> Result<()> {
@@ -355,7 +355,7 @@ impl Session {
             key: key.into(),
             value: value.to_vec().into(),
         };
-        self.dispense::<Kv>("kv")?.put(request).await?;
+        self.dispense::<Kv>("kv").await?.put(request).await?;
         Ok(String::new())
     }
 
@@ -363,7 +363,7 @@ impl Session {
     async fn kv_expect(&self, key: &str, expected: &[u8]) -> Result<String> {
         let request = kv::GetRequest { key: key.into() };
         let value = self
-            .dispense::<Kv>("kv")?
+            .dispense::<Kv>("kv").await?
             .get(request)
             .await?
             .into_inner()
@@ -410,7 +410,7 @@ impl Session {
     }
 
     async fn counter_expect(&self, key: &str, expected: i64) -> Result<String> {
-        let mut client = self.dispense::<Counter>("counter")?.client;
+        let mut client = self.dispense::<Counter>("counter").await?.client;
         match client.get(counter::GetRequest { key: key.into() }).await {
             Ok(reply) => {
                 let value = reply.into_inner().value;
@@ -425,7 +425,7 @@ impl Session {
 
     /// Offers the adder on a new broker id for the time of one call.
     async fn counter_add(&self, key: &str, value: i64) -> Result<String> {
-        let counter = self.dispense::<Counter>("counter")?;
+        let counter = self.dispense::<Counter>("counter").await?;
         let (mut client, broker) = (counter.client, counter.broker);
         let adder = ServiceSet::new().with(AddHelperServer::new(Adder));
         let serving = broker.serve(broker.next_id(), adder).await?;
@@ -477,7 +477,7 @@ impl Session {
     }
 
     async fn streaming(&self) -> Result<()> {
-        let mut client = self.dispense::<Streamer>("streamer")?;
+        let mut client = self.dispense::<Streamer>("streamer").await?;
         let data: Vec<u8> = (0..self.args.bytes)
             .map(|n| ((n * 31) >> 3).to_le_bytes()[0])
             .collect();
@@ -527,7 +527,7 @@ impl Session {
 
     /// Everything the test service offers short of the panic.
     async fn grpctest(&self) -> Result<()> {
-        let mut client = self.dispense::<Test>("test")?;
+        let mut client = self.dispense::<Test>("test").await?;
         self.step("double", async {
             let output = client
                 .double(TestRequest { input: 21 })
@@ -566,7 +566,7 @@ impl Session {
     }
 
     async fn print_kv(&self) -> Result<String> {
-        let mut client = self.dispense::<Test>("test")?;
+        let mut client = self.dispense::<Test>("test").await?;
         for value in [Value::ValueString("bar".into()), Value::ValueInt(12)] {
             client
                 .print_kv(PrintKvRequest {
@@ -602,7 +602,7 @@ impl Session {
     async fn bidirectional(&self) -> Result<()> {
         let broker = self.plugin.broker();
         let serving = broker.serve(broker.next_id(), ping_pong()).await?;
-        let mut client = self.dispense::<Test>("test")?;
+        let mut client = self.dispense::<Test>("test").await?;
         let request = BidirectionalRequest { id: serving.id().0 };
         let id = client
             .bidirectional(request)
@@ -628,7 +628,7 @@ impl Session {
             stdout: stdout.clone().into(),
             stderr: stderr.clone().into(),
         };
-        self.dispense::<Test>("test")?.print_stdio(request).await?;
+        self.dispense::<Test>("test").await?.print_stdio(request).await?;
         later("the bytes on stdout", || {
             self.stdout.holds(&stdout).then_some(())
         })
@@ -646,7 +646,7 @@ impl Session {
             let request = PanicRequest {
                 message: MESSAGE.into(),
             };
-            let status = match self.dispense::<Test>("test")?.panic(request).await {
+            let status = match self.dispense::<Test>("test").await?.panic(request).await {
                 Ok(_) => bail!("the call succeeded"),
                 Err(status) => status,
             };
@@ -675,7 +675,7 @@ impl Session {
         std::fs::write(dir.join("file.txt"), "text")?;
         let services = HostServe::open(&dir)?.read_only(true);
         let serving = self.plugin.attach(&services).await?;
-        let mut client = self.dispense::<FileLister>("file-lister")?;
+        let mut client = self.dispense::<FileLister>("file-lister").await?;
         self.step("list", async {
             let host_service = serving.id().0;
             let reply = client
@@ -725,7 +725,7 @@ impl Session {
             if is_kv {
                 let request = kv::GetRequest { key: "kept".into() };
                 let value = second
-                    .dispense::<Kv>("kv")?
+                    .dispense::<Kv>("kv").await?
                     .get(request)
                     .await?
                     .into_inner()

@@ -370,14 +370,14 @@ impl<'a> Guests<'a> {
 
 fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
     let client = plugin
-        .dispense::<FileLister>("lister")
+        .dispense::<FileLister>("lister").await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
 
 fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
     let client = plugin
-        .dispense::<HostDemo>("demo")
+        .dispense::<HostDemo>("demo").await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
