@@ -52,20 +52,20 @@ pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
 async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failure> {
     let metadata = metadata(&args.metadata)?;
     let input = Source::open(args.input())?;
-    let session = launch::start_grpc(&args.plugin).await?;
-    let result = call(&session, args, metadata, input, printer).await;
+    let (session, channel) = launch::start_grpc(&args.plugin).await?;
+    let result = call(&session, channel, args, metadata, input, printer).await;
     session.plugin.stop().await;
     result
 }
 
 async fn call(
     session: &Session,
+    channel: Channel,
     args: &CallArgs,
     metadata: MetadataMap,
     input: Source,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let channel = session.plugin.channel();
     let patience = args.timeout.filter(|limit| !limit.is_zero());
     let patience = patience.unwrap_or(UNARY_TIMEOUT);
     let description = launch::describe_or_standard(&channel);

@@ -18,7 +18,7 @@ use tonic::Code;
 use crate::args::PluginArgs;
 use crate::descriptors::{self, ListedMethod, ListedService};
 use crate::failure::{Exit, Failure, printable};
-use crate::launch::{self, NetRpc, Seen, Session, Start};
+use crate::launch::{self, Seen, Session, Start};
 use crate::memory::Memory;
 use crate::{json, output, status};
 
@@ -35,12 +35,15 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(args: &PluginArgs) -> Result<(), Failure> {
     let began = Instant::now();
     match launch::start(args).await {
-        Ok(Start::Grpc(session)) => {
-            let found = look(*session, args, began).await;
+        Ok(Start::Grpc(session, channel)) => {
+            let found = look(*session, &channel, args, began).await;
             print(&found, args)?;
             found.error.map_or(Ok(()), Err)
         }
-        Ok(Start::NetRpc(found)) => print(&net_rpc(&found, args), args),
+        Ok(Start::NetRpc(session, _)) => {
+            let found = net_rpc(*session, args, began).await;
+            print(&found, args)
+        }
         Err(failure) => {
             if args.json {
                 let program = printable(&args.program().display().to_string());
@@ -124,9 +127,13 @@ struct End {
     text: String,
 }
 
-async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection {
-    let channel = session.plugin.channel();
-    let health = health(&channel).await;
+async fn look(
+    session: Session,
+    channel: &Channel,
+    args: &PluginArgs,
+    began: Instant,
+) -> Inspection {
+    let health = health(channel).await;
     let ready = began.elapsed();
     let error = unreachable(&health, &session, args);
     let Session {
@@ -138,7 +145,7 @@ async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection
     let (reflection, services) = match health.failed {
         // It would keep silent about its services, too.
         Some(Code::DeadlineExceeded | Code::Unavailable) => (Reflection::not_asked(), Vec::new()),
-        _ => reflect(&channel).await,
+        _ => reflect(channel).await,
     };
     let timings = plugin.timings();
     let mut inspection = Inspection {
@@ -212,15 +219,25 @@ fn announced(
     }
 }
 
-fn net_rpc(found: &NetRpc, args: &PluginArgs) -> Inspection {
-    let mut inspection = announced(&found.handshake, &found.seen, &found.offered, args);
-    inspection.start.ready_ms = inspection.start.handshake_ms.unwrap_or_default();
-    inspection.end.text = "killed by this command after its handshake".to_owned();
-    inspection.notes.push(
-        "the plugin speaks net/rpc: this release reads its handshake but cannot call it, \
-         so there is no health, no list of services and no graceful end"
-            .to_owned(),
-    );
+async fn net_rpc(session: Session, args: &PluginArgs, began: Instant) -> Inspection {
+    let Session {
+        plugin,
+        seen,
+        offered,
+    } = session;
+    let timings = plugin.timings();
+    let mut inspection = Inspection {
+        pid: plugin.pid(),
+        memory: plugin.pid().and_then(Memory::of).or(seen.memory),
+        start: StartTimes {
+            spawn_ms: Some(millis(timings.spawn)),
+            handshake_ms: Some(millis(timings.handshake)),
+            connect_ms: Some(millis(timings.connect)),
+            ready_ms: millis(began.elapsed()),
+        },
+        ..announced(plugin.handshake(), &seen, &offered, args)
+    };
+    inspection.end = end(&plugin).await;
     inspection
 }
 

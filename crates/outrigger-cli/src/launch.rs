@@ -9,13 +9,14 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use outrigger_host::netrpc::HostSession;
 use outrigger_host::{
-    AllowedTransports, AppProtocolVersion, Channel, Command, Deadlines, ExitStatus, HandshakeError,
-    HandshakeLine, Launch, LaunchError, LaunchErrorKind, MagicCookie, PluginSet, ProcessRunner,
-    Runner, RunnerError, RunningPlugin, Started,
+    AllowedTransports, Channel, Command, Deadlines, ExitStatus, HandshakeError, Launch, LaunchError,
+    LaunchErrorKind, MagicCookie, PluginSet, ProcessRunner, Runner, RunnerError, RunningPlugin,
+    Started,
 };
 use outrigger_transport::reflection::{self, ReflectionError};
-use outrigger_wire::{HandshakeRules, MAX_HANDSHAKE_LINE};
+use outrigger_wire::MAX_HANDSHAKE_LINE;
 use prost::Message as _;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -41,10 +42,10 @@ pub(crate) struct Session {
     pub(crate) offered: BTreeSet<u32>,
 }
 
-/// What a start led to.
+/// What a start led to: a plugin, and the way to it.
 pub(crate) enum Start {
-    Grpc(Box<Session>),
-    NetRpc(Box<Session>),
+    Grpc(Box<Session>, Channel),
+    NetRpc(Box<Session>, HostSession),
 }
 
 /// What passed by while a plugin was started.
@@ -87,10 +88,15 @@ pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
                 seen,
                 offered,
             });
-            Ok(match session.plugin.transport() {
-                Transport::Grpc => Start::Grpc(session),
-                Transport::NetRpc => Start::NetRpc(session),
-            })
+            match (session.plugin.channel(), session.plugin.netrpc()) {
+                (Some(channel), _) => Ok(Start::Grpc(session, channel)),
+                (None, Some(control)) => Ok(Start::NetRpc(session, control)),
+                (None, None) => Err(Failure::new(
+                    Exit::Internal,
+                    "transport-unsupported",
+                    format!("plugin `{}` speaks a protocol unknown here", name(args)),
+                )),
+            }
         }
         Err((error, seen)) => Err(explain(&error, &seen, args)),
     }
@@ -100,10 +106,10 @@ pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
 ///
 /// # Errors
 /// As [`start`], and `transport-unsupported` when the plugin speaks net/rpc.
-pub(crate) async fn start_grpc(args: &PluginArgs) -> Result<Session, Failure> {
+pub(crate) async fn start_grpc(args: &PluginArgs) -> Result<(Session, Channel), Failure> {
     match start(args).await? {
-        Start::Grpc(session) => Ok(*session),
-        Start::NetRpc(_) => Err(Failure::new(
+        Start::Grpc(session, channel) => Ok((*session, channel)),
+        Start::NetRpc(..) => Err(Failure::new(
             Exit::NotStarted,
             "transport-unsupported",
             format!(

@@ -6,6 +6,8 @@ mod codec;
 mod cookies;
 mod descriptors;
 mod failure;
+mod fromgob;
+mod gotype;
 mod inspect;
 mod json;
 mod launch;
@@ -13,6 +15,7 @@ mod memory;
 mod output;
 mod status;
 mod stderr;
+mod togob;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -9,7 +9,6 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use outrigger_gob::{Decoder, Encode, EncodeError, Encoded, Encoder, Gob};
-use outrigger_wire::Excerpt;
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -135,10 +134,7 @@ impl Methods {
             return Ok(method);
         }
         let Some((service, _)) = full.rsplit_once('.') else {
-            return Err(format!(
-                "rpc: service/method request ill-formed: {}",
-                Excerpt::new(full.as_bytes())
-            ));
+            return Err(format!("rpc: service/method request ill-formed: {full}"));
         };
         let known = self.names().any(|name| {
             name.rsplit_once('.')
