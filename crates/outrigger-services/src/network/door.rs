@@ -1,0 +1,206 @@
+//! The one way to a foreign address, in an order that may not change: read the
+//! name strictly, match it, only then resolve it, judge every address, dial one
+//! that was judged.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_manifest::{Grants, Host};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::dial::{self, Dialer};
+use super::resolve::Resolver;
+use super::rules;
+use super::tls::Tls;
+use super::trouble;
+use super::{NetworkLimits, NetworkSettings};
+use crate::fault::Fault;
+
+/// What all plugins of one host share on their way out.
+#[derive(Debug)]
+pub(crate) struct Door {
+    resolver: Arc<dyn Resolver>,
+    dialer: Arc<dyn Dialer>,
+    pub(crate) tls: Tls,
+    pub(crate) limits: NetworkLimits,
+}
+
+/// A name or address that may be dialled, and where.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) host: Host,
+    /// Every one was judged; never empty.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The grant that covers it, for the audit.
+    pub(crate) rule: String,
+}
+
+/// A connection to an address that was judged.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub(crate) stream: TcpStream,
+    pub(crate) host: Host,
+    /// The address that was judged and dialled.
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) rule: String,
+}
+
+impl Dialled {
+    /// The connection as a descriptor, for a plugin that takes it itself. What
+    /// it moves is then no longer counted.
+    #[allow(dead_code, reason = "for the descriptor socket")]
+    pub(crate) fn into_descriptor(self) -> Result<OwnedFd, Fault> {
+        let stream = self.stream.into_std().map_err(|error| trouble::io(&error))?;
+        Ok(stream.into())
+    }
+}
+
+/// What one plugin may use of the door at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Lookups(Arc<Semaphore>);
+
+impl Lookups {
+    pub(crate) fn new(limits: &NetworkLimits) -> Self {
+        Self(Arc::new(Semaphore::new(limits.lookups.max(1))))
+    }
+}
+
+impl Door {
+    pub(crate) fn new(settings: &NetworkSettings) -> Self {
+        Self {
+            resolver: settings.resolver.clone(),
+            dialer: settings.dialer.clone(),
+            tls: Tls::new(settings.roots.clone()),
+            limits: settings.limits.clone(),
+        }
+    }
+
+    /// Whether `host` may be dialled at `port`, and at which addresses. No query
+    /// leaves unless a grant covers the name.
+    pub(crate) async fn judge(
+        &self,
+        grants: &Grants,
+        lookups: &Lookups,
+        host: &str,
+        port: u32,
+        deadline: Instant,
+    ) -> Result<Judged, Fault> {
+        let host = rules::host(host)?;
+        let port = rules::port(port)?;
+        let rule = rules::egress(grants, &host, port)?;
+        let found = match &host {
+            Host::Address(address) => vec![*address],
+            Host::Name(name) => self.resolve(lookups, name.as_str(), deadline).await?,
+        };
+        let mut addresses = Vec::new();
+        let mut dropped = Vec::new();
+        for address in found {
+            match rules::dialable(grants, &host, address, port) {
+                Ok(address) => {
+                    let address = SocketAddr::new(address, port);
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                Err(why) => dropped.push(format!("{address} ({why})")),
+            }
+        }
+        if addresses.is_empty() {
+            let dropped = dropped.join(", ");
+            return Err(Fault::refused(format!(
+                "{host} may not be dialled at any of its addresses: {dropped}; \
+                 a grant must name such an address or network itself"
+            )));
+        }
+        if !dropped.is_empty() {
+            let dropped = dropped.join(", ");
+            tracing::info!(host = %host, %dropped, "addresses of a granted name are left out");
+        }
+        Ok(Judged {
+            host,
+            addresses,
+            rule,
+        })
+    }
+
+    /// A connection to `host` at `port`, if the grants cover it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives everything up, except that a query in hand
+    /// keeps its place among this plugin's until the resolver is done with it.
+    pub(crate) async fn connect(
+        &self,
+        grants: &Grants,
+        lookups: &Lookups,
+        host: &str,
+        port: u32,
+        deadline: Instant,
+    ) -> Result<Dialled, Fault> {
+        let limit = self.limits.connect_timeout;
+        let deadline = deadline.min(Instant::now() + limit);
+        let judged = self.judge(grants, lookups, host, port, deadline).await?;
+        let dialling = dial::first(&*self.dialer, &judged.addresses);
+        match timeout_at(deadline, dialling).await {
+            Err(_) => Err(trouble::late("connect_timeout", limit)),
+            Ok(Err(error)) => Err(trouble::io(&error)),
+            Ok(Ok((stream, remote))) => Ok(Dialled {
+                local: stream.local_addr().map_err(|error| trouble::io(&error))?,
+                stream,
+                host: judged.host,
+                remote,
+                rule: judged.rule,
+            }),
+        }
+    }
+
+    /// The addresses of a name that was matched already.
+    pub(crate) async fn resolve(
+        &self,
+        lookups: &Lookups,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Vec<IpAddr>, Fault> {
+        let limit = self.limits.resolve_timeout;
+        let deadline = deadline.min(Instant::now() + limit);
+        let late = |_| trouble::late("resolve_timeout", limit);
+        let place = timeout_at(deadline, lookups.0.clone().acquire_owned())
+            .await
+            .map_err(late)?
+            .map_err(|_| trouble::broken("the host is closing"))?;
+        let (resolver, asked) = (self.resolver.clone(), name.to_owned());
+        // Nobody can stop the system's resolver: the task ends when it does, and
+        // its place, of which a plugin has few, bounds how many there are.
+        let lookup = tokio::spawn(async move {
+            let _place = place;
+            resolver.resolve(&asked).await
+        });
+        let found = timeout_at(deadline, lookup).await.map_err(late)?;
+        let unresolved = || trouble::unresolved(name);
+        let mut found = match found {
+            Ok(Ok(found)) if !found.is_empty() => found,
+            Ok(Ok(_)) => return Err(unresolved()),
+            Ok(Err(error)) => {
+                tracing::debug!(%name, %error, "a name does not resolve");
+                return Err(unresolved());
+            }
+            Err(_) => return Err(trouble::broken("the resolver failed")),
+        };
+        found.truncate(self.limits.answers.max(1));
+        Ok(found)
+    }
+}
+
+/// The moment by which something that a plugin gave `asked` milliseconds for
+/// must be done; 0 leaves it to the host.
+pub(crate) fn deadline(asked: u64, usual: Duration, most: Duration) -> Instant {
+    let wanted = match asked {
+        0 => usual,
+        asked => Duration::from_millis(asked),
+    };
+    Instant::now() + wanted.min(most)
+}
