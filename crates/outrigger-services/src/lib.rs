@@ -54,27 +54,25 @@
 
 #![forbid(unsafe_code)]
 
-mod area;
-mod describe;
-mod environment;
+mod argument;
+mod audit;
 mod fault;
-mod files;
 mod gate;
-mod handles;
-mod host;
-mod hostserve;
+mod granted;
+mod grants;
+mod leases;
 mod limits;
-mod mode;
+mod network;
 mod proto;
-mod root;
-mod rpc;
+mod rate;
 mod session;
-mod streams;
-mod temp;
+mod session_service;
 mod text;
-mod tree;
 
-pub use environment::EnvironmentGrant;
-pub use hostserve::{HOSTSERVE_DESCRIPTORS, HostServe};
+pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
+pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS};
 pub use limits::Limits;
-pub use root::{Root, RootError};
+pub use network::{
+    Dialer, NetworkLimits, NetworkSettings, NoCertificates, Resolver, SystemResolver, TcpDialer,
+    TrustedRoots,
+};

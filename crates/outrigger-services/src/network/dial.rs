@@ -81,7 +81,7 @@ pub(crate) async fn first(
 /// The two families in turns, so that one that leads nowhere costs one step.
 fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut one, mut other): (Vec<_>, Vec<_>) = addresses
+    let (mut one, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
         .iter()
         .partition(|address| address.is_ipv6() == first_is_v6);
     let mut mixed = Vec::with_capacity(addresses.len());

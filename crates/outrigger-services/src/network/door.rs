@@ -55,7 +55,10 @@ impl Dialled {
     /// it moves is then no longer counted.
     #[allow(dead_code, reason = "for the descriptor socket")]
     pub(crate) fn into_descriptor(self) -> Result<OwnedFd, Fault> {
-        let stream = self.stream.into_std().map_err(|error| trouble::io(&error))?;
+        let stream = self
+            .stream
+            .into_std()
+            .map_err(|error| trouble::io(&error))?;
         Ok(stream.into())
     }
 }
@@ -107,19 +110,15 @@ impl Door {
                         addresses.push(address);
                     }
                 }
-                Err(why) => dropped.push(format!("{address} ({why})")),
+                Err(denial) => dropped.push(denial),
             }
         }
-        if addresses.is_empty() {
-            let dropped = dropped.join(", ");
-            return Err(Fault::refused(format!(
-                "{host} may not be dialled at any of its addresses: {dropped}; \
-                 a grant must name such an address or network itself"
-            )));
-        }
-        if !dropped.is_empty() {
-            let dropped = dropped.join(", ");
-            tracing::info!(host = %host, %dropped, "addresses of a granted name are left out");
+        match (addresses.is_empty(), dropped.into_iter().next()) {
+            (true, Some(denial)) => return Err(denial.into()),
+            (false, Some(denial)) => {
+                tracing::info!(%denial, "an address of a granted name is left out");
+            }
+            (_, None) => {}
         }
         Ok(Judged {
             host,

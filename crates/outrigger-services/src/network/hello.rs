@@ -176,7 +176,10 @@ mod tests {
         assert_eq!(HelloGuard::new(None).pass(other.clone()).unwrap(), other);
         let mut guard = HelloGuard::new(Some("a.example"));
         assert!(guard.pass(Bytes::from_static(&[0x16])).unwrap().is_empty());
-        assert_eq!(guard.pass(Bytes::from_static(&[7])).unwrap(), &[0x16, 7][..]);
+        assert_eq!(
+            guard.pass(Bytes::from_static(&[7])).unwrap(),
+            &[0x16, 7][..]
+        );
     }
 
     #[test]

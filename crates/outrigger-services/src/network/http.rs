@@ -79,10 +79,7 @@ pub(crate) struct ReplyBody {
 
 impl Prepared {
     /// Checks what a plugin wants to send.
-    pub(crate) fn new(
-        request: proto::HttpRequest,
-        limits: &NetworkLimits,
-    ) -> Result<Self, Fault> {
+    pub(crate) fn new(request: proto::HttpRequest, limits: &NetworkLimits) -> Result<Self, Fault> {
         let invalid = |text: Cow<'static, str>| Fault::abuse(text);
         let method = match request.method.as_str() {
             "" => Method::GET,
@@ -139,8 +136,13 @@ impl Prepared {
         }
         if next.url.origin() != self.url.origin() {
             let of_origin = |name: &HeaderName| {
-                [header::AUTHORIZATION, header::COOKIE, header::ORIGIN, header::REFERER]
-                    .contains(name)
+                [
+                    header::AUTHORIZATION,
+                    header::COOKIE,
+                    header::ORIGIN,
+                    header::REFERER,
+                ]
+                .contains(name)
             };
             remove(&mut next.headers, of_origin);
         }
@@ -167,9 +169,7 @@ impl Prepared {
     ) -> Result<Reply, Fault> {
         let url = &self.url;
         if url.bracketed && !url.host.contains(':') {
-            return Err(Fault::abuse(
-                "the URL's brackets hold no IPv6 address".into(),
-            ));
+            return Err(Fault::abuse("the URL's brackets hold no IPv6 address"));
         }
         let dialled = door
             .connect(grants, lookups, &url.host, url.port.into(), deadline)
@@ -207,9 +207,9 @@ impl Prepared {
                 .iter()
                 .any(|text| field.as_bytes().eq_ignore_ascii_case(text));
             if !same {
-                return Err(Fault::abuse(
-                    format!("the field `host` must be {authority}, as in the URL").into(),
-                ));
+                return Err(Fault::abuse(format!(
+                    "the field `host` must be {authority}, as in the URL"
+                )));
             }
         }
         let broken = |_| trouble::broken("a checked request cannot be written");
@@ -257,9 +257,12 @@ impl ReplyBody {
     /// The whole body, of at most `limit` bytes.
     pub(crate) async fn whole(&mut self, limit: usize) -> Result<Bytes, Fault> {
         let too_large = || {
-            Fault::exhausted(CODE, format!(
-                "the reply is larger than {limit} bytes (`message`); `HttpStream` takes any size"
-            ))
+            Fault::exhausted(
+                CODE,
+                format!(
+                    "the reply is larger than {limit} bytes (`message`); `HttpStream` takes any size"
+                ),
+            )
         };
         if self.at_least() > limit as u64 {
             return Err(too_large());
@@ -276,7 +279,11 @@ impl ReplyBody {
 }
 
 fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| unwanted(name))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -287,26 +294,25 @@ fn fields(
     body: usize,
     limits: &NetworkLimits,
 ) -> Result<(HeaderMap, Option<HeaderValue>), Fault> {
-    let bytes: usize = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
+    let bytes: usize = fields
+        .iter()
+        .map(|field| field.name.len() + field.value.len())
+        .sum();
     if fields.len() > limits.headers || bytes > limits.header_bytes {
-        return Err(Fault::abuse(
-            format!(
-                "more than {} header fields (`headers`) or {} bytes of them (`header_bytes`)",
-                limits.headers, limits.header_bytes
-            )
-            .into(),
-        ));
+        return Err(Fault::abuse(format!(
+            "more than {} header fields (`headers`) or {} bytes of them (`header_bytes`)",
+            limits.headers, limits.header_bytes
+        )));
     }
     let mut headers = HeaderMap::new();
     let mut host = None;
     for field in fields {
         let quoted = Quoted(&field.name);
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| {
-            Fault::abuse(format!("{quoted} is no name of a header field").into())
-        })?;
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| Fault::abuse(format!("{quoted} is no name of a header field")))?;
         let value = HeaderValue::from_bytes(&field.value).map_err(|_| {
             let text = "has a line break or another control character";
-            Fault::abuse(format!("the header field {quoted} {text}").into())
+            Fault::abuse(format!("the header field {quoted} {text}"))
         })?;
         if name == header::UPGRADE {
             return Err(Fault::Unsupported(
@@ -314,18 +320,18 @@ fn fields(
             ));
         } else if name == header::HOST {
             if host.replace(value).is_some() {
-                return Err(Fault::abuse("the field `host` is given twice".into()));
+                return Err(Fault::abuse("the field `host` is given twice"));
             }
         } else if name == header::CONTENT_LENGTH {
             if value.as_bytes() != body.to_string().as_bytes() {
                 return Err(Fault::abuse(
-                    "the field `content-length` is not the body's length".into(),
+                    "the field `content-length` is not the body's length",
                 ));
             }
         } else if name == header::EXPECT || HOP_BY_HOP.contains(&name.as_str()) {
-            return Err(Fault::abuse(
-                format!("the header field {quoted} is the host's to set").into(),
-            ));
+            return Err(Fault::abuse(format!(
+                "the header field {quoted} is the host's to set"
+            )));
         } else {
             headers.append(name, value);
         }
@@ -337,9 +343,8 @@ fn fields(
 fn server_name(host: &Host) -> Result<ServerName<'static>, Fault> {
     match host {
         Host::Address(address) => Ok(ServerName::IpAddress((*address).into())),
-        Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| {
-            Fault::abuse("no certificate can be for a name with this form".into())
-        }),
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
+            .map_err(|_| Fault::abuse("no certificate can be for a name with this form")),
     }
 }
 
@@ -359,10 +364,13 @@ async fn exchange(
             tracing::debug!(%error, "a connection for HTTP ended early");
         }
     }));
-    let reply = sender.send_request(request).await.map_err(|error| trouble(&error))?;
+    let reply = sender
+        .send_request(request)
+        .await
+        .map_err(|error| trouble(&error))?;
     let (head, incoming) = reply.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(trouble::peer("the server switched protocols unasked".into()));
+        return Err(trouble::peer("the server switched protocols unasked"));
     }
     let location = head.headers.get(header::LOCATION).cloned();
     let headers = head
@@ -386,9 +394,9 @@ async fn exchange(
 }
 
 fn trouble(error: &hyper::Error) -> Fault {
-    if error.is_parse_too_large() {
-        let text = "the reply's head is too large (`headers`, `header_bytes`)";
-        return Fault::exhausted(CODE, text);
+    if error.is_parse() {
+        // Also for a head that is too large (`headers`, `header_bytes`).
+        return trouble::peer(format!("the reply's head cannot be read: {error}"));
     }
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

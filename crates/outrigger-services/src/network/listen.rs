@@ -1,20 +1,20 @@
 //! A port that a plugin listens on: the host binds it, turns away whoever no
 //! grant lets in, and names the others to the plugin, which takes them or not.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use outrigger_manifest::Grants;
+use outrigger_manifest::{Grants, HostName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::door::{Door, Lookups};
-use super::rules::{self, Origins};
+use super::rules;
 use super::trouble;
 use crate::fault::Fault;
-use crate::leases::Leases;
+use crate::session::Session;
 
 /// How long accepting pauses when the system has nothing left to accept with.
 const BREATH: Duration = Duration::from_millis(100);
@@ -28,9 +28,10 @@ pub(crate) struct Bound {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
     pub(crate) rule: String,
-    origins: Origins,
-    /// The addresses of the names among the origins.
-    named: HashSet<IpAddr>,
+    /// The names among the origins.
+    names: Vec<HostName>,
+    /// The addresses that these stand for.
+    found: HashMap<IpAddr, Vec<HostName>>,
     refreshed: Instant,
 }
 
@@ -77,12 +78,11 @@ pub(crate) async fn bind(
     let port = rules::port(port)?;
     let address = match address {
         "" => IpAddr::from([127, 0, 0, 1]),
-        text => text.parse::<IpAddr>().map_err(|_| {
-            Fault::abuse("the address to listen on is not an IP address".into())
-        })?,
+        text => text
+            .parse::<IpAddr>()
+            .map_err(|_| Fault::abuse("the address to listen on is not an IP address"))?,
     };
     let rule = rules::ingress(grants, port)?;
-    let origins = rules::origins(grants, port);
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.map_err(|error| trouble::io(&error))?;
     let address = listener.local_addr().map_err(|error| trouble::io(&error))?;
@@ -90,8 +90,8 @@ pub(crate) async fn bind(
         listener,
         address,
         rule,
-        origins,
-        named: HashSet::new(),
+        names: rules::named_origins(grants, port),
+        found: HashMap::new(),
         refreshed: Instant::now(),
     };
     bound.refresh(door, lookups).await;
@@ -102,17 +102,24 @@ impl Bound {
     /// Looks the names among the origins up. One that does not resolve now lets
     /// nobody in until it does.
     async fn refresh(&mut self, door: &Door, lookups: &Lookups) {
-        let mut named = HashSet::new();
-        for name in self.origins.names() {
+        let mut found: HashMap<IpAddr, Vec<HostName>> = HashMap::new();
+        for name in &self.names {
             let deadline = Instant::now() + door.limits.resolve_timeout;
-            match door.resolve(lookups, name, deadline).await {
-                Ok(found) => named.extend(found.into_iter().map(|address| address.to_canonical())),
+            match door.resolve(lookups, name.as_str(), deadline).await {
+                Ok(addresses) => {
+                    for address in addresses {
+                        found
+                            .entry(address.to_canonical())
+                            .or_default()
+                            .push(name.clone());
+                    }
+                }
                 Err(why) => {
                     tracing::warn!(%name, why = %why.reason(), "an allowed origin does not resolve");
                 }
             }
         }
-        self.named = named;
+        self.found = found;
         self.refreshed = Instant::now();
     }
 }
@@ -141,14 +148,14 @@ impl Arrivals {
         door: &Door,
         grants: &Grants,
         lookups: &Lookups,
-        leases: &Leases,
+        session: &Arc<Session>,
     ) -> Arrival {
         loop {
             let oldest = self.waiting.front().map(|(expires, _)| *expires);
             tokio::select! {
                 accepted = self.bound.listener.accept() => match accepted {
                     Ok((stream, remote)) => {
-                        return self.arrived(door, grants, lookups, leases, stream, remote).await;
+                        return self.arrived(door, grants, lookups, session, stream, remote).await;
                     }
                     // A connection that broke before it was taken is none; when
                     // descriptors run out, others need a moment to give some back.
@@ -159,7 +166,7 @@ impl Arrivals {
                 },
                 () = sleep_until(oldest) => {
                     if let Some((_, lease)) = self.waiting.pop_front()
-                        && let Ok(unclaimed) = leases.take::<Waiting>(&lease)
+                        && let Ok(unclaimed) = session.give_back::<Waiting>(&lease)
                     {
                         return Arrival::Expired { remote: unclaimed.remote };
                     }
@@ -173,31 +180,30 @@ impl Arrivals {
         door: &Door,
         grants: &Grants,
         lookups: &Lookups,
-        leases: &Leases,
+        session: &Arc<Session>,
         stream: TcpStream,
         remote: SocketAddr,
     ) -> Arrival {
         let origin = remote.ip().to_canonical();
         let remote = SocketAddr::new(origin, remote.port());
         let stale = self.bound.refreshed.elapsed() >= door.limits.origin_refresh;
-        if stale && self.bound.origins.names().next().is_some() {
+        if stale && !self.bound.names.is_empty() {
             self.bound.refresh(door, lookups).await;
         }
         let port = self.bound.address.port();
         let turned_away = |why| Arrival::TurnedAway { remote, why };
-        let rule = match self.bound.named.contains(&origin) {
-            true => self.bound.rule.clone(),
-            false => match rules::origin(grants, port, origin) {
-                Ok(rule) => rule,
-                Err(why) => return turned_away(why),
-            },
+        let names = self.bound.found.get(&origin).map_or(&[][..], Vec::as_slice);
+        let rule = match rules::origin(grants, port, origin, names) {
+            Ok(rule) => rule,
+            Err(why) => return turned_away(why),
         };
-        self.waiting.retain(|(_, lease)| leases.get::<Waiting>(lease).is_ok());
+        self.waiting
+            .retain(|(_, lease)| session.lease::<Waiting>(lease).is_ok());
         if self.waiting.len() >= door.limits.backlog {
             let text = "the plugin takes no connections (`backlog`)";
             return turned_away(Fault::exhausted(CODE, text));
         }
-        let slot = match leases.slot() {
+        let slot = match session.slot() {
             Ok(slot) => slot,
             Err(fault) => return turned_away(fault),
         };
@@ -209,7 +215,7 @@ impl Arrivals {
             remote,
             rule: rule.clone(),
         };
-        let (lease, _) = leases.lend(slot, waiting);
+        let (lease, _) = session.lend(slot, waiting);
         let expires = Instant::now() + door.limits.unclaimed_timeout;
         self.waiting.push_back((expires, lease.clone()));
         Arrival::Named {
@@ -220,10 +226,10 @@ impl Arrivals {
     }
 
     /// Closes the connections that nobody took.
-    pub(crate) fn close(&mut self, leases: &Leases) {
+    pub(crate) fn close(&mut self, session: &Session) {
         for (_, lease) in self.waiting.drain(..) {
             // Those that were taken have another owner now.
-            drop(leases.take::<Waiting>(&lease));
+            drop(session.give_back::<Waiting>(&lease));
         }
     }
 }

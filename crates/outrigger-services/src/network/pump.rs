@@ -60,7 +60,9 @@ pub(crate) struct Pump<Q, R> {
 enum Writing<Q> {
     Open(Writer<Q>),
     /// The plugin has finished; keeping its messages keeps the call open.
-    Finished { _messages: Streaming<Q> },
+    Finished {
+        _messages: Streaming<Q>,
+    },
     /// The peer takes no more, which may have a reason that it sent before.
     Failed(Fault),
     Over,
@@ -226,7 +228,7 @@ async fn write<Q: Sent>(
                 Part::Finish => break,
                 Part::Misplaced => {
                     return Err(Fault::abuse(
-                        "after the first message only data and the end may follow".into(),
+                        "after the first message only data and the end may follow",
                     ));
                 }
             },
@@ -239,7 +241,10 @@ async fn write<Q: Sent>(
         put(&mut stream, data, &activity).await?;
     }
     put(&mut stream, guard.finish(), &activity).await?;
-    stream.shutdown().await.map_err(|error| trouble::io(&error))?;
+    stream
+        .shutdown()
+        .await
+        .map_err(|error| trouble::io(&error))?;
     Ok(messages)
 }
 

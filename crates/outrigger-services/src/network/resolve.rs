@@ -66,7 +66,9 @@ impl Resolver for SystemResolver {
                 let found = (name.as_str(), 0).to_socket_addrs()?;
                 Ok(found.map(|address| address.ip()).collect())
             });
-            lookup.await.unwrap_or_else(|_| Err(io::Error::other("the resolver failed")))
+            lookup
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the resolver failed")))
         })
     }
 }
@@ -77,7 +79,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_system_knows_localhost() {
-        let found = SystemResolver::with_threads(1).resolve("localhost").await.unwrap();
+        let found = SystemResolver::with_threads(1)
+            .resolve("localhost")
+            .await
+            .unwrap();
         assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
         assert!(!found.is_empty());
     }

@@ -84,7 +84,9 @@ impl NetworkService {
         let limit = self.door.limits.connect_timeout;
         let deadline = door::deadline(timeout_ms, limit, limit);
         let grants = self.session.grants();
-        let dialled = self.door.connect(grants, &self.lookups, host, port, deadline);
+        let dialled = self
+            .door
+            .connect(grants, &self.lookups, host, port, deadline);
         let dialled = dialled.await?;
         note(running, &dialled);
         Ok(dialled)
@@ -109,7 +111,9 @@ impl NetworkService {
         request: HttpRequest,
     ) -> Result<Answer, Status> {
         let argument = |shown: &mut crate::argument::Argument| {
-            shown.text("method", &request.method).url("url", &request.url);
+            shown
+                .text("method", &request.method)
+                .url("url", &request.url);
         };
         let mut running = self.begin(operation, metadata, argument)?;
         let limits = &self.door.limits;
@@ -118,7 +122,9 @@ impl NetworkService {
         let mut redirects = request.follow_redirects;
         let checked = if redirects > limits.redirects {
             let most = limits.redirects;
-            Err(Fault::abuse(format!("at most {most} redirects can be followed")))
+            Err(Fault::abuse(format!(
+                "at most {most} redirects can be followed"
+            )))
         } else {
             Prepared::new(request, limits)
         };
@@ -145,7 +151,13 @@ impl NetworkService {
                 Err(fault) => return running.finish(Err(fault)),
                 Ok((reply, None)) => {
                     let url = prepared.url.to_string();
-                    return Ok(Answer { running, slot, reply, url, deadline });
+                    return Ok(Answer {
+                        running,
+                        slot,
+                        reply,
+                        url,
+                        deadline,
+                    });
                 }
                 Ok((reply, Some(next))) => {
                     drop(reply);
@@ -227,15 +239,22 @@ impl Network for NetworkService {
     ) -> Result<Response<ResolveResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let argument = |shown: &mut crate::argument::Argument| {
-            shown.text("host", &request.host).number("port", request.port);
+            shown
+                .text("host", &request.host)
+                .number("port", request.port);
         };
         let work = async |running: &Running| {
             let deadline = Instant::now() + self.door.limits.resolve_timeout;
             let (grants, lookups) = (self.session.grants(), &self.lookups);
-            let judged = self.door.judge(grants, lookups, &request.host, request.port, deadline);
+            let judged = self
+                .door
+                .judge(grants, lookups, &request.host, request.port, deadline);
             let judged = judged.await?;
             running.allowed_by(&judged.rule);
-            let texts = judged.addresses.iter().map(|address| address.ip().to_string());
+            let texts = judged
+                .addresses
+                .iter()
+                .map(|address| address.ip().to_string());
             Ok(ResolveResponse {
                 addresses: texts.collect(),
             })
@@ -266,6 +285,7 @@ impl Network for NetworkService {
             let target = match (target, &first) {
                 (Some(target), _) => target,
                 (None, Ok(_)) => return Err(Fault::abuse("the first message names no target")),
+                (None, Err(Fault::Cancelled)) => return Err(Fault::Cancelled),
                 (None, Err(_)) => return Err(Fault::Deadline),
             };
             let slot = self.session.slot()?;
@@ -364,7 +384,9 @@ impl Network for NetworkService {
     ) -> Result<Response<Self::ListenStream>, Status> {
         let (metadata, _, request) = request.into_parts();
         let running = self.begin(LISTEN, &metadata, |shown| {
-            shown.number("port", request.port).text("address", &request.address);
+            shown
+                .number("port", request.port)
+                .text("address", &request.address);
         })?;
         let open = async {
             let slot = self.session.slot()?;
@@ -420,6 +442,7 @@ impl Network for NetworkService {
             let name = match (name, &first) {
                 (Some(name), _) => name,
                 (None, Ok(_)) => return Err(Fault::abuse("the first message names no connection")),
+                (None, Err(Fault::Cancelled)) => return Err(Fault::Cancelled),
                 (None, Err(_)) => return Err(Fault::Deadline),
             };
             let waiting = self.session.give_back::<Waiting>(name)?;
@@ -460,7 +483,9 @@ impl Network for NetworkService {
     ) -> Result<Response<OpenUdpResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let running = self.begin(OPEN_UDP, &metadata, |shown| {
-            shown.text("host", &request.host).number("port", request.port);
+            shown
+                .text("host", &request.host)
+                .number("port", request.port);
         })?;
         running.finish(Err(Fault::Unsupported(
             "udp is not supported yet: `Connect` opens TCP connections",
@@ -525,8 +550,10 @@ impl Listening {
     async fn next(&mut self) -> Incoming {
         let service = &self.service;
         loop {
-            let (grants, leases) = (service.session.grants(), service.session.leases());
-            let next = self.arrivals.next(&service.door, grants, &service.lookups, leases);
+            let (grants, session) = (service.session.grants(), &service.session);
+            let next = self
+                .arrivals
+                .next(&service.door, grants, &service.lookups, session);
             let arrival = next.await;
             let quiet = matches!(arrival, Arrival::TurnedAway { .. })
                 && self.records.take(1, Clock::now()).is_err();
@@ -540,7 +567,7 @@ impl Listening {
             };
             if recorded.is_err() {
                 // Too many operations per second: nobody may come in unrecorded.
-                drop(leases.take::<Waiting>(&lease));
+                drop(session.give_back::<Waiting>(&lease));
                 continue;
             }
             return Incoming {
@@ -553,7 +580,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.arrivals.close(self.service.session.leases());
+        self.arrivals.close(&self.service.session);
         // The plugin ends listening by giving the call up: nothing went wrong.
         self.account.end();
     }
