@@ -91,14 +91,14 @@ impl Door {
         lookups: &Lookups,
         host: &str,
         port: u32,
-        deadline: Instant,
+        allowed: Allowance,
     ) -> Result<Judged, Fault> {
         let host = rules::host(host)?;
         let port = rules::port(port)?;
         let rule = rules::egress(grants, &host, port)?;
         let found = match &host {
             Host::Address(address) => vec![*address],
-            Host::Name(name) => self.resolve(lookups, name.as_str(), deadline).await?,
+            Host::Name(name) => self.resolve(lookups, name.as_str(), allowed).await?,
         };
         let mut addresses = Vec::new();
         let mut dropped = Vec::new();
@@ -138,23 +138,22 @@ impl Door {
         lookups: &Lookups,
         host: &str,
         port: u32,
-        deadline: Instant,
+        allowed: Allowance,
     ) -> Result<Dialled, Fault> {
-        let limit = self.limits.connect_timeout;
-        let deadline = deadline.min(Instant::now() + limit);
-        let judged = self.judge(grants, lookups, host, port, deadline).await?;
-        let dialling = dial::first(&*self.dialer, &judged.addresses);
-        match timeout_at(deadline, dialling).await {
-            Err(_) => Err(trouble::late("connect_timeout", limit)),
-            Ok(Err(error)) => Err(trouble::io(&error)),
-            Ok(Ok((stream, remote))) => Ok(Dialled {
-                local: stream.local_addr().map_err(|error| trouble::io(&error))?,
-                stream,
-                host: judged.host,
-                remote,
-                rule: judged.rule,
-            }),
-        }
+        let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
+        let judged = self.judge(grants, lookups, host, port, allowed).await?;
+        let dialling = async {
+            let dialled = dial::first(&*self.dialer, &judged.addresses).await;
+            dialled.map_err(|error| trouble::io(&error))
+        };
+        let (stream, remote) = allowed.within(dialling).await?;
+        Ok(Dialled {
+            local: stream.local_addr().map_err(|error| trouble::io(&error))?,
+            stream,
+            host: judged.host,
+            remote,
+            rule: judged.rule,
+        })
     }
 
     /// The addresses of a name that was matched already.
@@ -162,15 +161,14 @@ impl Door {
         &self,
         lookups: &Lookups,
         name: &str,
-        deadline: Instant,
+        allowed: Allowance,
     ) -> Result<Vec<IpAddr>, Fault> {
-        let limit = self.limits.resolve_timeout;
-        let deadline = deadline.min(Instant::now() + limit);
-        let late = |_| trouble::late("resolve_timeout", limit);
-        let place = timeout_at(deadline, lookups.0.clone().acquire_owned())
-            .await
-            .map_err(late)?
-            .map_err(|_| trouble::broken("the host is closing"))?;
+        let allowed = allowed.or_sooner("resolve_timeout", self.limits.resolve_timeout);
+        let place = async {
+            let place = lookups.0.clone().acquire_owned().await;
+            place.map_err(|_| trouble::broken("the host is closing"))
+        };
+        let place = allowed.within(place).await?;
         let (resolver, asked) = (self.resolver.clone(), name.to_owned());
         // Nobody can stop the system's resolver: the task ends when it does, and
         // its place, of which a plugin has few, bounds how many there are.
@@ -178,28 +176,73 @@ impl Door {
             let _place = place;
             resolver.resolve(&asked).await
         });
-        let found = timeout_at(deadline, lookup).await.map_err(late)?;
-        let unresolved = || trouble::unresolved(name);
-        let mut found = match found {
-            Ok(Ok(found)) if !found.is_empty() => found,
-            Ok(Ok(_)) => return Err(unresolved()),
-            Ok(Err(error)) => {
-                tracing::debug!(%name, %error, "a name does not resolve");
-                return Err(unresolved());
+        let found = async {
+            match lookup.await {
+                Ok(Ok(found)) if !found.is_empty() => Ok(found),
+                Ok(Ok(_)) => Err(trouble::unresolved(name)),
+                Ok(Err(error)) => {
+                    tracing::debug!(%name, %error, "a name does not resolve");
+                    Err(trouble::unresolved(name))
+                }
+                Err(_) => Err(trouble::broken("the resolver failed")),
             }
-            Err(_) => return Err(trouble::broken("the resolver failed")),
         };
+        let mut found = allowed.within(found).await?;
         found.truncate(self.limits.answers.max(1));
         Ok(found)
     }
 }
 
-/// The moment by which something that a plugin gave `asked` milliseconds for
-/// must be done; 0 leaves it to the host.
-pub(crate) fn deadline(asked: u64, usual: Duration, most: Duration) -> Instant {
-    let wanted = match asked {
-        0 => usual,
-        asked => Duration::from_millis(asked),
-    };
-    Instant::now() + wanted.min(most)
+/// How long something may take as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    pub(crate) until: Instant,
+    limit: Duration,
+    setting: &'static str,
+}
+
+impl Allowance {
+    /// From now on: what the plugin asked for, in milliseconds, or else the
+    /// host's `setting`; never more than `most`.
+    pub(crate) fn new(asked: u64, usual: Duration, setting: &'static str, most: Duration) -> Self {
+        let (wanted, setting) = match asked {
+            0 => (usual, setting),
+            asked => (Duration::from_millis(asked), "timeout_ms"),
+        };
+        let limit = wanted.min(most);
+        Self {
+            until: Instant::now() + limit,
+            limit,
+            setting,
+        }
+    }
+
+    /// What to say when it was not enough.
+    pub(crate) fn late(&self) -> Fault {
+        trouble::late(self.setting, self.limit)
+    }
+
+    /// This one, or `setting` where that ends sooner.
+    fn or_sooner(self, setting: &'static str, limit: Duration) -> Self {
+        let until = Instant::now() + limit;
+        match until < self.until {
+            true => Self {
+                until,
+                limit,
+                setting,
+            },
+            false => self,
+        }
+    }
+
+    /// The outcome of `work`, in time.
+    pub(crate) async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        match timeout_at(self.until, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.late()),
+        }
+    }
 }

@@ -18,11 +18,10 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::NetworkLimits;
-use super::door::{Dialled, Door, Lookups};
+use super::door::{Allowance, Dialled, Door, Lookups};
 use super::trouble;
 use super::url::{Scheme, Url};
 use crate::fault::Fault;
@@ -164,7 +163,7 @@ impl Prepared {
         door: &Door,
         grants: &Grants,
         lookups: &Lookups,
-        deadline: Instant,
+        allowed: Allowance,
         went: impl FnOnce(&Dialled),
     ) -> Result<Reply, Fault> {
         let url = &self.url;
@@ -172,7 +171,7 @@ impl Prepared {
             return Err(Fault::abuse("the URL's brackets hold no IPv6 address"));
         }
         let dialled = door
-            .connect(grants, lookups, &url.host, url.port.into(), deadline)
+            .connect(grants, lookups, &url.host, url.port.into(), allowed)
             .await?;
         went(&dialled);
         // What is asked for is what was matched, in the form that was matched.
@@ -193,10 +192,7 @@ impl Prepared {
             };
             exchange(connection, request, &door.limits).await
         };
-        let limit = door.limits.total_timeout;
-        timeout_at(deadline, exchange)
-            .await
-            .unwrap_or(Err(trouble::late("timeout_ms or call_timeout", limit)))
+        allowed.within(exchange).await
     }
 
     fn request(&self, url: &Url) -> Result<Request<Full<Bytes>>, Fault> {
@@ -400,7 +396,10 @@ fn trouble(error: &hyper::Error) -> Fault {
     }
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+        // Those without a number are hyper's or rustls's own: the peer's doing.
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && io.raw_os_error().is_some()
+        {
             return trouble::io(io);
         }
         source = inner.source();

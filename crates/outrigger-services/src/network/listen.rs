@@ -10,7 +10,7 @@ use outrigger_manifest::{Grants, HostName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::door::{Door, Lookups};
+use super::door::{Allowance, Door, Lookups};
 use super::rules;
 use super::trouble;
 use crate::fault::Fault;
@@ -104,8 +104,9 @@ impl Bound {
     async fn refresh(&mut self, door: &Door, lookups: &Lookups) {
         let mut found: HashMap<IpAddr, Vec<HostName>> = HashMap::new();
         for name in &self.names {
-            let deadline = Instant::now() + door.limits.resolve_timeout;
-            match door.resolve(lookups, name.as_str(), deadline).await {
+            let limit = door.limits.resolve_timeout;
+            let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
+            match door.resolve(lookups, name.as_str(), allowed).await {
                 Ok(addresses) => {
                     for address in addresses {
                         found

@@ -25,6 +25,18 @@ pub use resolve::{Resolver, SystemResolver};
 pub use tls::{NoCertificates, TrustedRoots};
 
 /// How the network service reaches the world, for all plugins of a host.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use outrigger_services::{NetworkLimits, NetworkSettings, TrustedRoots};
+///
+/// let limits = NetworkLimits { idle_timeout: Duration::from_secs(30), ..NetworkLimits::default() };
+/// // For `GrantedServices::network`.
+/// let settings = NetworkSettings::new().roots(TrustedRoots::system()).limits(limits);
+/// # drop(settings);
+/// ```
 #[derive(Clone, Debug)]
 pub struct NetworkSettings {
     resolver: Arc<dyn Resolver>,

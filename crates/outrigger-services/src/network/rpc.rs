@@ -13,7 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::account::Account;
-use super::door::{self, Dialled, Door, Lookups};
+use super::door::{Allowance, Dialled, Door, Lookups};
 use super::hello::HelloGuard;
 use super::http::{Prepared, Reply, ReplyBody};
 use super::listen::{self, Arrival, Arrivals, Waiting};
@@ -82,11 +82,11 @@ impl NetworkService {
         timeout_ms: u64,
     ) -> Result<Dialled, Fault> {
         let limit = self.door.limits.connect_timeout;
-        let deadline = door::deadline(timeout_ms, limit, limit);
+        let allowed = Allowance::new(timeout_ms, limit, "connect_timeout", limit);
         let grants = self.session.grants();
         let dialled = self
             .door
-            .connect(grants, &self.lookups, host, port, deadline);
+            .connect(grants, &self.lookups, host, port, allowed);
         let dialled = dialled.await?;
         note(running, &dialled);
         Ok(dialled)
@@ -118,7 +118,8 @@ impl NetworkService {
         let mut running = self.begin(operation, metadata, argument)?;
         let limits = &self.door.limits;
         let usual = self.session.limits().call_timeout;
-        let deadline = door::deadline(request.timeout_ms, usual, limits.total_timeout);
+        let (asked, most) = (request.timeout_ms, limits.total_timeout);
+        let allowed = Allowance::new(asked, usual, "call_timeout", most);
         let mut redirects = request.follow_redirects;
         let checked = if redirects > limits.redirects {
             let most = limits.redirects;
@@ -141,7 +142,7 @@ impl NetworkService {
                 running.wrote(sent);
             };
             let grants = self.session.grants();
-            let sending = prepared.send(&self.door, grants, &self.lookups, deadline, went);
+            let sending = prepared.send(&self.door, grants, &self.lookups, allowed, went);
             let next = match sending.await {
                 Err(fault) => Err(fault),
                 Ok(reply) if redirects == 0 => Ok((reply, None)),
@@ -156,7 +157,7 @@ impl NetworkService {
                         slot,
                         reply,
                         url,
-                        deadline,
+                        allowed,
                     });
                 }
                 Ok((reply, Some(next))) => {
@@ -217,7 +218,7 @@ struct Answer {
     slot: Slot,
     reply: Reply,
     url: String,
-    deadline: Instant,
+    allowed: Allowance,
 }
 
 impl Answer {
@@ -244,11 +245,12 @@ impl Network for NetworkService {
                 .number("port", request.port);
         };
         let work = async |running: &Running| {
-            let deadline = Instant::now() + self.door.limits.resolve_timeout;
+            let limit = self.door.limits.resolve_timeout;
+            let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
             let (grants, lookups) = (self.session.grants(), &self.lookups);
             let judged = self
                 .door
-                .judge(grants, lookups, &request.host, request.port, deadline);
+                .judge(grants, lookups, &request.host, request.port, allowed);
             let judged = judged.await?;
             running.allowed_by(&judged.rule);
             let texts = judged
@@ -324,15 +326,10 @@ impl Network for NetworkService {
             .sum();
         let room = self.session.limits().message;
         let room = room.saturating_sub(AROUND_BODY + around + head.url.len());
-        let body = timeout_at(answer.deadline, answer.reply.body.whole(room)).await;
+        let body = answer.allowed.within(answer.reply.body.whole(room)).await;
         let body = match body {
-            Ok(Ok(body)) => body,
-            Ok(Err(fault)) => return answer.running.finish(Err(fault)),
-            Err(_) => {
-                let limit = self.door.limits.total_timeout;
-                let fault = trouble::late("timeout_ms", limit);
-                return answer.running.finish(Err(fault));
-            }
+            Ok(body) => body,
+            Err(fault) => return answer.running.finish(Err(fault)),
         };
         self.session.pace(body.len() as u64).await;
         answer.running.read(body.len() as u64);

@@ -744,7 +744,8 @@ pub struct HttpRequest {
     pub headers: ::prost::alloc::vec::Vec<Header>,
     #[prost(bytes = "bytes", tag = "4")]
     pub body: ::prost::bytes::Bytes,
-    /// In milliseconds, 0 for the host's `call_timeout`.
+    /// In milliseconds, 0 for the host's `call_timeout`; all redirects together.
+    /// For `HttpStream` it ends with the head of the reply.
     #[prost(uint64, tag = "5")]
     pub timeout_ms: u64,
     /// Redirects to follow, each judged as a new request; 0 for none.
