@@ -22,6 +22,10 @@ pub struct TrustedRoots {
 }
 
 /// A text that holds no certificates.
+///
+/// *Cause*: it is empty, in DER form, or damaged.
+/// *Resolution*: give the certificates as PEM, each between its `BEGIN` and
+/// `END` lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the text holds no certificate in PEM form")]
 pub struct NoCertificates;

@@ -232,6 +232,10 @@ mod tests {
             parts("HTTPS://a.example?q=1#x"),
             of("a.example", 443, "/?q=1")
         );
+        assert_eq!(
+            parts("https://bücher.example/"),
+            of("bücher.example", 443, "/")
+        );
         assert_eq!(parts("http://[::1]:8080/a"), of("::1", 8080, "/a"));
         assert_eq!(
             parts("http://a.example:81/a/../b"),
