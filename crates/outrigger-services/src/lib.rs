@@ -65,6 +65,8 @@ mod host;
 mod hostserve;
 mod limits;
 mod mode;
+#[allow(dead_code)]
+mod process;
 mod proto;
 mod root;
 mod rpc;
