@@ -55,6 +55,8 @@
 #![forbid(unsafe_code)]
 
 mod area;
+#[allow(dead_code)]
+mod clock;
 mod describe;
 mod environment;
 mod fault;
@@ -64,6 +66,8 @@ mod handles;
 mod host;
 mod hostserve;
 mod limits;
+#[allow(dead_code)]
+mod log;
 mod mode;
 #[allow(dead_code)]
 mod process;
