@@ -54,33 +54,28 @@
 
 #![forbid(unsafe_code)]
 
-mod area;
+mod argument;
+mod audit;
 #[allow(dead_code)]
 mod clock;
-mod describe;
+#[allow(dead_code)]
 mod environment;
 mod fault;
-mod files;
 mod gate;
-mod handles;
-mod host;
-mod hostserve;
+mod granted;
+mod grants;
+mod leases;
 mod limits;
 #[allow(dead_code)]
 mod log;
-mod mode;
 #[allow(dead_code)]
 mod process;
 mod proto;
-mod root;
-mod rpc;
+mod rate;
 mod session;
-mod streams;
-mod temp;
+mod session_service;
 mod text;
-mod tree;
 
-pub use environment::EnvironmentGrant;
-pub use hostserve::{HOSTSERVE_DESCRIPTORS, HostServe};
+pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
+pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS};
 pub use limits::Limits;
-pub use root::{Root, RootError};

@@ -36,8 +36,7 @@ pub(crate) struct Order {
     pub(crate) open_files: Option<u64>,
 }
 
-/// A started command with the host's ends of its pipes. Dropping it ends the
-/// command.
+/// A started command with the host's ends of its pipes.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) child: Arc<Child>,
@@ -61,6 +60,7 @@ pub(crate) fn spawn(order: &Order) -> io::Result<Started> {
     );
     let child = Arc::new(Child::hold(spawned)?);
     limit(&child, order);
+    // Whatever fails from here on ends the process, because it is dropped.
     child.watch()?;
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err(io::ErrorKind::BrokenPipe.into());

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use super::child::End;
 use super::output::Part;
 use super::spawn::Order;
-use super::table::{Held, Processes};
+use super::processes::{Process, Processes};
 use super::variables;
 
 const SH: &str = "/bin/sh";
@@ -27,7 +27,7 @@ fn directory() -> OwnedFd {
     File::open("/").expect("a directory").into()
 }
 
-async fn start(processes: &Arc<Processes>, command: &str, arguments: &[&str]) -> Held {
+async fn start(processes: &Arc<Processes>, command: &str, arguments: &[&str]) -> Process {
     let program = processes
         .program(command)
         .expect("granted")
@@ -40,19 +40,18 @@ async fn start(processes: &Arc<Processes>, command: &str, arguments: &[&str]) ->
         directory: directory(),
         open_files: None,
     };
-    let place = processes.place().expect("room");
-    let command = command.to_owned();
-    tokio::task::spawn_blocking(move || place.start(command, &order).expect("a process"))
+    let room = processes.room().expect("room");
+    let processes = processes.clone();
+    tokio::task::spawn_blocking(move || processes.start(room, order).expect("a process"))
         .await
         .expect("no panic")
 }
 
 /// What it prints until it has ended: stdout, and stderr after it.
-async fn output(held: &Held) -> (String, String) {
-    let entry = held.entry().expect("an entry");
-    let mut outputs = entry.outputs.lock().await;
+async fn output(held: &Process) -> (String, String) {
+    let mut outputs = held.outputs.lock().await;
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    while let Some(part) = outputs.next(&entry.child).await.expect("output") {
+    while let Some(part) = outputs.next(&held.child).await.expect("output") {
         match part {
             Part::Output(bytes) => out.extend_from_slice(&bytes),
             Part::Error(bytes) => err.extend_from_slice(&bytes),
@@ -62,8 +61,8 @@ async fn output(held: &Held) -> (String, String) {
     (text(out), text(err))
 }
 
-async fn close_input(held: &Held) {
-    held.entry().expect("an entry").input.lock().await.take();
+async fn close_input(held: &Process) {
+    held.input.lock().await.take();
 }
 
 /// Waits until the process `pid` is gone, or only waits to be reaped.
@@ -80,9 +79,8 @@ fn gone(pid: i32) {
     }
 }
 
-fn pid_of(held: &Held) -> i32 {
-    let entry = held.entry().expect("an entry");
-    entry.child.pid().as_raw_nonzero().get()
+fn pid_of(held: &Process) -> i32 {
+    held.child.pid().as_raw_nonzero().get()
 }
 
 #[tokio::test]
@@ -157,8 +155,8 @@ async fn a_text_without_an_interpreter_is_not_given_to_a_shell() {
         directory: directory(),
         open_files: None,
     };
-    let place = processes.place().expect("room");
-    let error = place.start(path.into(), &order).expect_err("no program");
+    let room = processes.room().expect("room");
+    let error = processes.start(room, order).expect_err("no program");
     assert_eq!(
         error.raw_os_error(),
         Some(rustix::io::Errno::NOEXEC.raw_os_error())
@@ -169,43 +167,36 @@ async fn a_text_without_an_interpreter_is_not_given_to_a_shell() {
 async fn the_end_of_a_process_is_told_and_its_group_ends_with_it() {
     let processes = processes(&[SH]);
     let held = start(&processes, SH, &["-c", "sleep 1000 & echo $!; exit 7"]).await;
-    let entry = held.entry().expect("an entry").clone();
     // The background process holds stdout, and still the output ends.
     let (text, _) = output(&held).await;
     gone(text.trim().parse().expect("a pid"));
-    assert_eq!(entry.child.ended().await, End::Code(7));
+    assert_eq!(held.child.ended().await, End::Code(7));
     let held = start(&processes, SH, &["-c", "kill -USR1 $$"]).await;
-    let entry = held.entry().expect("an entry").clone();
     assert_eq!(
-        entry.child.ended().await,
+        held.child.ended().await,
         End::Signal(Signal::USR1.as_raw())
     );
     assert_eq!(
-        entry.child.signal(Signal::TERM),
+        held.child.signal(Signal::TERM),
         Err(rustix::io::Errno::SRCH)
     );
 }
 
 #[tokio::test]
-async fn dropping_a_process_ends_it_and_frees_its_place() {
-    let processes = processes(&[SH, "/bin/cat"]);
+async fn dropping_a_process_ends_it_and_frees_its_room() {
+    let processes = processes(&["/bin/cat"]);
     let mut kept = Vec::new();
     for _ in 0..4 {
         kept.push(start(&processes, "/bin/cat", &[]).await);
     }
-    assert!(processes.place().is_none());
+    assert!(processes.room().is_none());
     let pid = pid_of(&kept[0]);
     kept.remove(0);
     gone(pid);
     let held = start(&processes, "/bin/cat", &[]).await;
-    assert!(processes.place().is_none());
-    // One that ended gives its place to the next one.
+    assert!(processes.room().is_none());
     close_input(&held).await;
-    let entry = held.keep().expect("an entry");
-    assert_eq!(entry.child.ended().await, End::Code(0));
-    assert!(processes.find(&entry.id).is_some());
-    let _next = start(&processes, "/bin/cat", &[]).await;
-    assert!(processes.find(&entry.id).is_none());
+    assert_eq!(held.child.ended().await, End::Code(0));
 }
 
 #[tokio::test]
@@ -214,18 +205,17 @@ async fn nothing_that_a_plugin_started_outlives_its_connection() {
     let script = "sleep 1000 & echo $!; setsid -f sh -c 'echo $$; exec sleep 1000'; sleep 1000";
     let held = start(&processes, SH, &["-c", script]).await;
     let pid = pid_of(&held);
-    let entry = held.keep().expect("an entry");
     let mut text = Vec::new();
     {
-        let mut outputs = entry.outputs.lock().await;
+        let mut outputs = held.outputs.lock().await;
         while text.iter().filter(|byte| **byte == b'\n').count() < 2 {
-            match outputs.next(&entry.child).await.expect("output") {
+            match outputs.next(&held.child).await.expect("output") {
                 Some(Part::Output(bytes)) => text.extend_from_slice(&bytes),
                 other => panic!("no output: {other:?}"),
             }
         }
     }
-    drop(entry);
+    drop(held);
     drop(processes);
     gone(pid);
     for line in String::from_utf8(text).expect("UTF-8").lines() {

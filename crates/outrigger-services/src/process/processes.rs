@@ -1,0 +1,133 @@
+//! What one plugin connection may start, and what it started.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use tokio::net::unix::pipe;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+
+use super::child::Child;
+use super::family::Mark;
+use super::output::Outputs;
+use super::program::{Program, ProgramError};
+use super::spawn::{self, Order};
+
+/// A process that the plugin started; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) child: Arc<Child>,
+    pub(crate) command: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) started: SystemTime,
+    /// Larger than that of every process started before.
+    pub(crate) number: u64,
+    /// Nothing once it was closed.
+    pub(crate) input: Arc<Mutex<Option<pipe::Sender>>>,
+    /// One call at a time takes what it prints.
+    pub(crate) outputs: Arc<Mutex<Outputs>>,
+    _room: Room,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill();
+    }
+}
+
+/// Room for one process.
+#[derive(Debug)]
+pub(crate) struct Room(OwnedSemaphorePermit);
+
+/// The commands of one plugin connection. Nothing that was started with them
+/// outlives this value for long.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    /// By the commands that were granted: each found once, when the grants
+    /// were bound to the connection.
+    programs: BTreeMap<String, Result<Arc<Program>, ProgramError>>,
+    mark: Mark,
+    most: usize,
+    rooms: Arc<Semaphore>,
+    started: AtomicU64,
+    used: AtomicBool,
+}
+
+impl Processes {
+    /// At most `most` processes of the given commands.
+    pub(crate) fn new<'a>(commands: impl IntoIterator<Item = &'a str>, most: usize) -> Self {
+        let most = most.min(Semaphore::MAX_PERMITS);
+        let programs = commands
+            .into_iter()
+            .map(|command| (command.to_owned(), Program::open(command).map(Arc::new)))
+            .collect();
+        Self {
+            programs,
+            mark: Mark::new(),
+            most,
+            rooms: Arc::new(Semaphore::new(most)),
+            started: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// The commands that cannot run, and why.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (&str, &ProgramError)> {
+        self.programs
+            .iter()
+            .filter_map(|(command, program)| Some((command.as_str(), program.as_ref().err()?)))
+    }
+
+    /// The program of a granted command; nothing for other commands.
+    pub(crate) fn program(&self, command: &str) -> Option<Result<Arc<Program>, ProgramError>> {
+        self.programs.get(command).cloned()
+    }
+
+    /// The variable by which descendants of this plugin's commands are known.
+    pub(crate) fn variable(&self) -> (&'static str, &str) {
+        self.mark.variable()
+    }
+
+    /// How many processes there may be.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Room for one more process.
+    pub(crate) fn room(&self) -> Option<Room> {
+        self.rooms.clone().try_acquire_owned().ok().map(Room)
+    }
+
+    /// Starts a command. Blocks for about a millisecond; needs a runtime.
+    pub(crate) fn start(&self, room: Room, order: Order) -> io::Result<Process> {
+        self.used.store(true, Ordering::Relaxed);
+        let started = spawn::spawn(&order)?;
+        Ok(Process {
+            child: started.child,
+            command: order.name,
+            arguments: order.arguments,
+            started: SystemTime::now(),
+            number: self.started.fetch_add(1, Ordering::Relaxed),
+            input: Arc::new(Mutex::new(Some(started.input))),
+            outputs: Arc::new(Mutex::new(started.outputs)),
+            _room: room,
+        })
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if !*self.used.get_mut() {
+            return;
+        }
+        // Whoever drops may be a connection's thread; it must not look through
+        // all processes of the machine.
+        let mark = self.mark.clone();
+        let thread = std::thread::Builder::new().name("outrigger-commands".into());
+        if let Err(error) = thread.spawn(move || mark.end_all()) {
+            tracing::warn!(%error, "descendants of a plugin's commands may be left");
+        }
+    }
+}
