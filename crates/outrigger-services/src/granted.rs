@@ -8,8 +8,12 @@ use outrigger_manifest::Grants;
 use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
 use crate::audit::{AuditLog, AuditRecord, Verdict};
+use crate::clock::ClockService;
+use crate::environment::EnvironmentService;
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::log::LogService;
+use crate::process::ProcessService;
 use crate::session::Session;
 use crate::session_service::SessionService;
 
@@ -99,9 +103,17 @@ impl HostServices for GrantedServices {
                 )
             };
         }
+        use crate::proto::host::clock_server::ClockServer;
+        use crate::proto::host::environment_server::EnvironmentServer;
+        use crate::proto::host::log_server::LogServer;
+        use crate::proto::host::process_server::ProcessServer;
         use crate::proto::host::session_server::SessionServer;
         ServiceSet::new()
-            .with(serve!(SessionServer: SessionService::new(session)))
+            .with(serve!(SessionServer: SessionService::new(session.clone())))
+            .with(serve!(EnvironmentServer: EnvironmentService::new(session.clone())))
+            .with(serve!(ProcessServer: ProcessService::new(session.clone())))
+            .with(serve!(ClockServer: ClockService::new(session.clone())))
+            .with(serve!(LogServer: LogService::new(session)))
             .describe(HOST_SERVICES_DESCRIPTORS)
     }
 }

@@ -56,9 +56,7 @@
 
 mod argument;
 mod audit;
-#[allow(dead_code)]
 mod clock;
-#[allow(dead_code)]
 mod environment;
 mod fault;
 mod gate;
@@ -66,10 +64,9 @@ mod granted;
 mod grants;
 mod leases;
 mod limits;
-#[allow(dead_code)]
 mod log;
-#[allow(dead_code)]
 mod process;
+mod places;
 mod proto;
 mod rate;
 mod session;

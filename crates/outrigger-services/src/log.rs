@@ -3,11 +3,27 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Instant;
 
-use outrigger_wire::proto::host::{LogLevel, LogRecord};
+use outrigger_manifest::HostService;
+use outrigger_wire::proto::host::*;
+use tonic::{Request, Response, Status, Streaming};
 
-/// The most records of one call.
-pub(crate) const MOST_RECORDS: usize = 1024;
+use crate::argument::Argument;
+use crate::fault::Fault;
+use crate::proto::host::log_server;
+use crate::rate::Bucket;
+use crate::session::{Operation, Running, Session};
+
+const WRITE: Operation = operation("write");
+const WRITE_STREAM: Operation = operation("write_stream");
+const LEVEL: Operation = operation("level");
+
+/// The most records of one message.
+const MOST_RECORDS: usize = 1024;
+/// Records per second that are taken from one connection.
+const RECORDS_PER_SECOND: u64 = 10_000;
 /// The most fields of a record; further ones are left out, and said to be.
 const MOST_FIELDS: usize = 64;
 /// The longest message, in bytes.
@@ -17,9 +33,116 @@ const LONGEST_TEXT: usize = 8 << 10;
 /// The longest fields of a record together, in bytes.
 const LONGEST_FIELDS: usize = 64 << 10;
 
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Log, name)
+}
+
+/// `outrigger.host.v1.Log` for one plugin connection.
+pub(crate) struct LogService {
+    session: Arc<Session>,
+    pace: Bucket,
+}
+
+impl LogService {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            pace: Bucket::new(RECORDS_PER_SECOND, Instant::now()),
+        }
+    }
+
+    /// Writes records whose number was judged already.
+    fn write_all(&self, records: &[LogRecord], counts: &mut WriteLogResponse) {
+        let plugin = self.session.identity().name();
+        for record in records {
+            match write(plugin, record) {
+                true => counts.written = counts.written.saturating_add(1),
+                false => counts.filtered = counts.filtered.saturating_add(1),
+            }
+        }
+    }
+}
+
+fn check(records: &[LogRecord]) -> Result<(), Fault> {
+    match records.len() {
+        ..=MOST_RECORDS => Ok(()),
+        _ => Err(Fault::abuse(format!(
+            "at most {MOST_RECORDS} records in a message"
+        ))),
+    }
+}
+
+#[tonic::async_trait]
+impl log_server::Log for LogService {
+    async fn write(
+        &self,
+        request: Request<WriteLogRequest>,
+    ) -> Result<Response<WriteLogResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |_: &Running| {
+            check(&message.records)?;
+            let late = |after| Fault::Exhausted {
+                code: "rate-limited",
+                text: format!("more than {RECORDS_PER_SECOND} log records per second"),
+                after: Some(after),
+            };
+            let count = message.records.len() as u64;
+            self.pace.take(count, Instant::now()).map_err(late)?;
+            let mut counts = WriteLogResponse::default();
+            self.write_all(&message.records, &mut counts);
+            Ok(counts)
+        };
+        let shown = |shown: &mut Argument| {
+            shown.shown("records", message.records.len());
+        };
+        self.session.call(WRITE, &metadata, shown, work).await
+    }
+
+    async fn write_stream(
+        &self,
+        request: Request<Streaming<WriteLogRequest>>,
+    ) -> Result<Response<WriteLogResponse>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let begun = self.session.begin(WRITE_STREAM, &metadata, |_| {});
+        let running = begun.map_err(|fault| fault.status(&WRITE_STREAM.full_name()))?;
+        let mut counts = WriteLogResponse::default();
+        let outcome = loop {
+            match messages.message().await {
+                Ok(Some(message)) => {
+                    if let Err(fault) = check(&message.records) {
+                        break Err(fault);
+                    }
+                    let count = message.records.len() as u64;
+                    // A stream slows down to the pace.
+                    while let Err(wait) = self.pace.take(count, Instant::now()) {
+                        tokio::time::sleep(wait).await;
+                    }
+                    self.write_all(&message.records, &mut counts);
+                }
+                Ok(None) => break Ok(counts),
+                Err(_) => break Err(Fault::Cancelled),
+            }
+        };
+        running.finish(outcome).map(Response::new)
+    }
+
+    async fn level(
+        &self,
+        request: Request<LevelRequest>,
+    ) -> Result<Response<LevelResponse>, Status> {
+        let work = async |_: &_| {
+            let level = least().into();
+            Ok(LevelResponse { level })
+        };
+        self.session
+            .call(LEVEL, request.metadata(), |_| {}, work)
+            .await
+    }
+}
+
 /// How much a record matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+enum Level {
     Trace,
     Debug,
     Info,
@@ -57,7 +180,7 @@ impl Level {
 }
 
 /// The least severe level that the host keeps; nothing when it keeps none.
-pub(crate) fn least() -> LogLevel {
+fn least() -> LogLevel {
     let levels = [
         (Level::Trace, LogLevel::Trace),
         (Level::Debug, LogLevel::Debug),
@@ -70,7 +193,7 @@ pub(crate) fn least() -> LogLevel {
 }
 
 /// Writes a record under the name of `plugin`; whether the host keeps it.
-pub(crate) fn write(plugin: &str, record: &LogRecord) -> bool {
+fn write(plugin: &str, record: &LogRecord) -> bool {
     let level = Level::of(record.level);
     if !level.is_kept() {
         return false;

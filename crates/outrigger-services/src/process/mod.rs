@@ -3,10 +3,13 @@
 mod child;
 mod family;
 mod output;
+mod processes;
 mod program;
+mod rpc;
 mod spawn;
-mod table;
 mod variables;
+
+pub(crate) use rpc::ProcessService;
 
 #[cfg(test)]
 mod tests;

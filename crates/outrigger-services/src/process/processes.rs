@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -39,7 +40,9 @@ impl Drop for Process {
 
 /// Room for one process.
 #[derive(Debug)]
-pub(crate) struct Room(OwnedSemaphorePermit);
+pub(crate) struct Room {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// The commands of one plugin connection. Nothing that was started with them
 /// outlives this value for long.
@@ -47,7 +50,7 @@ pub(crate) struct Room(OwnedSemaphorePermit);
 pub(crate) struct Processes {
     /// By the commands that were granted: each found once, when the grants
     /// were bound to the connection.
-    programs: BTreeMap<String, Result<Arc<Program>, ProgramError>>,
+    programs: BTreeMap<PathBuf, Result<Arc<Program>, ProgramError>>,
     mark: Mark,
     most: usize,
     rooms: Arc<Semaphore>,
@@ -57,7 +60,7 @@ pub(crate) struct Processes {
 
 impl Processes {
     /// At most `most` processes of the given commands.
-    pub(crate) fn new<'a>(commands: impl IntoIterator<Item = &'a str>, most: usize) -> Self {
+    pub(crate) fn new<'a>(commands: impl IntoIterator<Item = &'a Path>, most: usize) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
         let programs = commands
             .into_iter()
@@ -74,14 +77,14 @@ impl Processes {
     }
 
     /// The commands that cannot run, and why.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = (&str, &ProgramError)> {
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (&Path, &ProgramError)> {
         self.programs
             .iter()
-            .filter_map(|(command, program)| Some((command.as_str(), program.as_ref().err()?)))
+            .filter_map(|(command, program)| Some((command.as_path(), program.as_ref().err()?)))
     }
 
     /// The program of a granted command; nothing for other commands.
-    pub(crate) fn program(&self, command: &str) -> Option<Result<Arc<Program>, ProgramError>> {
+    pub(crate) fn program(&self, command: &Path) -> Option<Result<Arc<Program>, ProgramError>> {
         self.programs.get(command).cloned()
     }
 
@@ -97,7 +100,8 @@ impl Processes {
 
     /// Room for one more process.
     pub(crate) fn room(&self) -> Option<Room> {
-        self.rooms.clone().try_acquire_owned().ok().map(Room)
+        let permit = self.rooms.clone().try_acquire_owned().ok()?;
+        Some(Room { _permit: permit })
     }
 
     /// Starts a command. Blocks for about a millisecond; needs a runtime.

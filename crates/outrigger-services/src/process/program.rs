@@ -5,7 +5,7 @@
 //! place later, and however often.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -41,7 +41,7 @@ pub(crate) enum ProgramError {
 
 impl Program {
     /// Opens the program at `path`. Links are followed now, and never again.
-    pub(crate) fn open(path: &str) -> Result<Self, ProgramError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ProgramError> {
         // Whatever stands there must not make the host wait.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -102,8 +102,8 @@ mod tests {
 
     use super::*;
 
-    fn failure(path: &std::path::Path) -> ProgramError {
-        Program::open(path.to_str().expect("UTF-8")).expect_err("no program")
+    fn failure(path: &Path) -> ProgramError {
+        Program::open(path).expect_err("no program")
     }
 
     #[test]
@@ -129,10 +129,10 @@ mod tests {
         assert_eq!(failure(&path("plain")), ProgramError::ChangesUser);
         mode(0o755);
         symlink("plain", path("link")).expect("a link");
-        let program = Program::open(path("link").to_str().expect("UTF-8")).expect("a program");
+        let program = Program::open(&path("link")).expect("a program");
         assert_eq!(program.kind, Kind::Binary);
         std::fs::write(path("plain"), b"#!/bin/sh\n").expect("a file");
-        let program = Program::open(path("plain").to_str().expect("UTF-8")).expect("a program");
+        let program = Program::open(&path("plain")).expect("a program");
         assert_eq!(program.kind, Kind::Script);
     }
 }

@@ -13,14 +13,14 @@ use rustix::process::Signal;
 
 use super::child::End;
 use super::output::Part;
-use super::spawn::Order;
 use super::processes::{Process, Processes};
+use super::spawn::Order;
 use super::variables;
 
 const SH: &str = "/bin/sh";
 
 fn processes(commands: &[&str]) -> Arc<Processes> {
-    Arc::new(Processes::new(commands.iter().copied(), 4))
+    Arc::new(Processes::new(commands.iter().map(Path::new), 4))
 }
 
 fn directory() -> OwnedFd {
@@ -29,7 +29,7 @@ fn directory() -> OwnedFd {
 
 async fn start(processes: &Arc<Processes>, command: &str, arguments: &[&str]) -> Process {
     let program = processes
-        .program(command)
+        .program(Path::new(command))
         .expect("granted")
         .expect("a program");
     let order = Order {
@@ -146,7 +146,7 @@ async fn a_text_without_an_interpreter_is_not_given_to_a_shell() {
     let processes = processes(&[path]);
     let order = Order {
         program: processes
-            .program(path)
+            .program(Path::new(path))
             .expect("granted")
             .expect("a program"),
         name: path.into(),
@@ -172,10 +172,7 @@ async fn the_end_of_a_process_is_told_and_its_group_ends_with_it() {
     gone(text.trim().parse().expect("a pid"));
     assert_eq!(held.child.ended().await, End::Code(7));
     let held = start(&processes, SH, &["-c", "kill -USR1 $$"]).await;
-    assert_eq!(
-        held.child.ended().await,
-        End::Signal(Signal::USR1.as_raw())
-    );
+    assert_eq!(held.child.ended().await, End::Signal(Signal::USR1.as_raw()));
     assert_eq!(
         held.child.signal(Signal::TERM),
         Err(rustix::io::Errno::SRCH)

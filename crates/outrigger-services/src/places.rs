@@ -1,0 +1,24 @@
+//! TEMPORARY until the filesystem service is here.
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use outrigger_manifest::Permissions;
+
+use crate::fault::Fault;
+use crate::session::Session;
+
+pub(crate) fn temp_dir(_: &Arc<Session>) -> Result<PathBuf, Fault> {
+    Ok(std::env::temp_dir())
+}
+
+pub(crate) fn granted_dir(
+    session: &Arc<Session>,
+    path: &str,
+    needs: Permissions,
+) -> Result<(OwnedFd, String), Fault> {
+    let grant = session
+        .grants()
+        .filesystem_verdict(Path::new(path), needs)?;
+    Ok((std::fs::File::open(path)?.into(), grant.rule().to_string()))
+}
