@@ -154,7 +154,7 @@ impl Pipe {
     fn take(&mut self, read: usize) -> Option<Bytes> {
         match read {
             0 => None,
-            ..SMALL => Some(Bytes::copy_from_slice(&self.buffer[..read])),
+            1..SMALL => Some(Bytes::copy_from_slice(&self.buffer[..read])),
             _ => Some(self.buffer.split_to(read).freeze()),
         }
     }

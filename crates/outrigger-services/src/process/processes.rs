@@ -15,6 +15,9 @@ use super::family::Mark;
 use super::output::Outputs;
 use super::program::{Program, ProgramError};
 use super::spawn::{self, Order};
+use crate::fault::Fault;
+use crate::places::Home;
+use crate::session::Session;
 
 /// A process that the plugin started; dropping it ends it.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub(crate) struct Processes {
     rooms: Arc<Semaphore>,
     started: AtomicU64,
     used: AtomicBool,
+    home: Home,
 }
 
 impl Processes {
@@ -73,6 +77,7 @@ impl Processes {
             rooms: Arc::new(Semaphore::new(most)),
             started: AtomicU64::new(0),
             used: AtomicBool::new(false),
+            home: Home::default(),
         }
     }
 
@@ -91,6 +96,12 @@ impl Processes {
     /// The variable by which descendants of this plugin's commands are known.
     pub(crate) fn variable(&self) -> (&'static str, &str) {
         self.mark.variable()
+    }
+
+    /// The directory that commands have for themselves: the plugin has no say
+    /// in what they find there. Blocks when it has to be made.
+    pub(crate) fn home(&self, session: &Session) -> Result<&str, Fault> {
+        self.home.get(session)
     }
 
     /// How many processes there may be.
@@ -128,9 +139,14 @@ impl Drop for Processes {
         }
         // Whoever drops may be a connection's thread; it must not look through
         // all processes of the machine.
-        let mark = self.mark.clone();
+        let (mark, home) = (self.mark.clone(), std::mem::take(&mut self.home));
         let thread = std::thread::Builder::new().name("outrigger-commands".into());
-        if let Err(error) = thread.spawn(move || mark.end_all()) {
+        let end = move || {
+            mark.end_all();
+            // Nobody is left who writes there.
+            drop(home);
+        };
+        if let Err(error) = thread.spawn(end) {
             tracing::warn!(%error, "descendants of a plugin's commands may be left");
         }
     }

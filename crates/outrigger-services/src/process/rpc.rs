@@ -142,50 +142,53 @@ impl ProcessService {
         &self,
         command: wire::Command,
         running: &Running,
-    ) -> Result<(String, Lent<Process>), Fault> {
+    ) -> Result<(Slot, Process), Fault> {
         let judged = self.judge(&command, running)?;
         let (slot, room) = self.room()?;
         let (processes, notes) = (self.processes.clone(), running.notes().clone());
         let started = self.session.blocking(move |session| {
-            let temp = places::temp_dir(session)?;
             let directory = if command.directory.is_empty() {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::openat(CWD, &temp, flags, Mode::empty())?
+                rustix::fs::openat(CWD, places::temp_dir(session)?, flags, Mode::empty())?
             } else {
                 let granted = places::granted_dir(session, &command.directory, Permissions::READ);
                 let (directory, rule) = granted?;
                 notes.allowed_by(&rule);
                 directory
             };
-            let variable = processes.variable();
+            let home = processes.home(session)?;
+            let environment = variables::compose(home, processes.variable(), &command.environment);
             let order = Order {
                 program: judged.program,
                 name: judged.name,
                 arguments: command.args,
-                environment: variables::compose(
-                    &temp.to_string_lossy(),
-                    variable,
-                    &command.environment,
-                ),
+                environment,
                 directory,
                 open_files: session.grants().resources().open_files.map(u64::from),
             };
             Ok(processes.start(room, order)?)
         });
         // Given up meanwhile, the process is dropped, which ends it.
-        let process = started.await?;
-        Ok(self.session.lend(slot, process))
+        Ok((slot, started.await?))
     }
 
     /// [`start_process`](Self::start_process) of a process that lasts no longer
-    /// than the call.
-    async fn hold_process(&self, command: wire::Command, running: &Running) -> Result<Held, Fault> {
-        let (id, process) = self.start_process(command, running).await?;
-        Ok(Held {
-            session: self.session.clone(),
+    /// than the call, which alone takes its output.
+    async fn hold_process(
+        &self,
+        command: wire::Command,
+        running: &Running,
+    ) -> Result<(Held, OwnedMutexGuard<Outputs>), Fault> {
+        let (slot, process) = self.start_process(command, running).await?;
+        let outputs = process.outputs.clone().lock_owned().await;
+        let (id, process) = self.session.lend(slot, process);
+        let session = self.session.clone();
+        let held = Held {
+            session,
             id,
             process,
-        })
+        };
+        Ok((held, outputs))
     }
 
     /// The command that a stream begins with, if it does.
@@ -320,13 +323,13 @@ impl process_server::Process for ProcessService {
         let shown = command.clone();
         let work = async |running: &Running| {
             self.session.may_move()?;
-            let held = self.hold_process(command, running).await?;
+            let (held, mut outputs) = self.hold_process(command, running).await?;
             let limit = match message.timeout_ms {
                 0 => Duration::MAX,
                 limit => Duration::from_millis(limit),
             };
             let most = self.session.limits().payload();
-            let collect = collect(&held.process, message.input, most);
+            let collect = collect(&held.process, &mut outputs, message.input, most);
             match tokio::time::timeout(limit, collect).await {
                 Ok(reply) => {
                     let reply = reply?;
@@ -364,13 +367,9 @@ impl process_server::Process for ProcessService {
             Some(command) => self.hold_process(command, &running).await,
             None => Err(Fault::abuse("the stream does not begin with a command")),
         };
-        let held = match started {
-            Ok(held) => held,
+        let (held, outputs) = match started {
+            Ok(started) => started,
             Err(fault) => return running.finish(Err(fault)),
-        };
-        let outputs = match held.process.outputs.clone().try_lock_owned() {
-            Ok(outputs) => outputs,
-            Err(_) => return running.finish(Err(Fault::Broken)),
         };
         let (failed, failure) = oneshot::channel();
         let (session, process) = (self.session.clone(), held.process.clone());
@@ -402,11 +401,10 @@ impl process_server::Process for ProcessService {
         let command = message.command.unwrap_or_default();
         let shown = command.clone();
         let work = async |running: &Running| {
-            let (process, started) = self.start_process(command, running).await?;
-            Ok(StartResponse {
-                process,
-                pid: started.child.pid().as_raw_nonzero().get(),
-            })
+            let (slot, process) = self.start_process(command, running).await?;
+            let pid = process.child.pid().as_raw_nonzero().get();
+            let (process, _) = self.session.lend(slot, process);
+            Ok(StartResponse { process, pid })
         };
         let shown = |argument: &mut Argument| show(argument, &shown);
         self.session.call(START, &metadata, shown, work).await
@@ -554,10 +552,14 @@ impl ProcessService {
 
 /// Feeds a process, and collects what it prints until it has ended: three
 /// quarters of `most` bytes of stdout, a quarter of stderr. The rest is counted.
-async fn collect(process: &Process, input: Bytes, most: usize) -> Result<RunResponse, Fault> {
+async fn collect(
+    process: &Process,
+    outputs: &mut Outputs,
+    input: Bytes,
+    most: usize,
+) -> Result<RunResponse, Fault> {
     let mut reply = RunResponse::default();
     let (mut output, mut error_output) = (Vec::new(), Vec::new());
-    let mut outputs = process.outputs.lock().await;
     let gather = async {
         while let Some(part) = outputs.next(&process.child).await? {
             let (bytes, kept, most) = match &part {

@@ -2,7 +2,8 @@
 
 /// What a command finds besides the names that it was given.
 const FIXED: [(&str, &str); 2] = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")];
-/// Set to the plugin's temporary directory.
+/// Set to a directory that the plugin cannot reach: what programs read there
+/// steers them.
 const DIRECTORIES: [&str; 2] = ["HOME", "TMPDIR"];
 
 /// Names with these beginnings make a program load or run something else.
@@ -106,12 +107,12 @@ pub(crate) fn check(name: &str, value: &str) -> Result<(), BadVariable> {
 
 /// The whole environment of a command.
 pub(crate) fn compose<'a>(
-    temp: &str,
+    home: &str,
     mark: (&str, &str),
     given: impl IntoIterator<Item = (&'a String, &'a String)>,
 ) -> Vec<(String, String)> {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let directories = DIRECTORIES.map(|name| (name, temp));
+    let directories = DIRECTORIES.map(|name| (name, home));
     let fixed = FIXED.into_iter().chain(directories).chain([mark]);
     let given = given
         .into_iter()

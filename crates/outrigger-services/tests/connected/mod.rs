@@ -84,16 +84,20 @@ impl Plugin {
     pub(crate) async fn records_of(&self, operation: &str) -> Vec<AuditRecord> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let mut records = self.records.lock().expect("not poisoned");
-            let is_meant = |record: &AuditRecord| record.operation == operation;
-            let taken: Vec<_> = records.extract_if(.., |record| is_meant(record)).collect();
-            drop(records);
+            let taken = self.taken(operation);
             if !taken.is_empty() {
                 return taken;
             }
             assert!(Instant::now() < deadline, "no record of {operation}");
             tokio::task::yield_now().await;
         }
+    }
+
+    fn taken(&self, operation: &str) -> Vec<AuditRecord> {
+        let mut records = self.records.lock().expect("not poisoned");
+        records
+            .extract_if(.., |record| record.operation == operation)
+            .collect()
     }
 
     async fn grpc(&self) -> tonic::client::Grpc<Channel> {
