@@ -1,6 +1,7 @@
 //! What a process prints, read at the pace of whoever takes it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -42,12 +43,30 @@ struct Pipe {
 }
 
 impl Outputs {
+    /// Nothing to read: somebody else does.
+    pub(crate) fn none() -> Self {
+        Self {
+            stdout: None,
+            stderr: None,
+            ended: false,
+        }
+    }
+
     pub(crate) fn new(stdout: pipe::Receiver, stderr: pipe::Receiver) -> Self {
         Self {
             stdout: Some(Pipe::new(stdout)),
             stderr: Some(Pipe::new(stderr)),
             ended: false,
         }
+    }
+
+    /// Both pipes, for somebody else to read.
+    pub(crate) fn into_fds(self) -> io::Result<[OwnedFd; 2]> {
+        let fd = |pipe: Option<Pipe>| {
+            let pipe = pipe.ok_or(io::ErrorKind::BrokenPipe)?;
+            pipe.receiver.into_blocking_fd()
+        };
+        Ok([fd(self.stdout)?, fd(self.stderr)?])
     }
 
     /// The next part, of at most [`CHUNK`] bytes; nothing once both pipes are

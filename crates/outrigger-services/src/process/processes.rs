@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +39,18 @@ pub(crate) struct Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.child.kill();
+    }
+}
+
+impl Process {
+    /// The host's ends of stdin, stdout and stderr, for the plugin to use by
+    /// itself. What was read already is not in them.
+    pub(crate) async fn take_pipes(&self) -> io::Result<[OwnedFd; 3]> {
+        let input = self.input.lock().await.take();
+        let input = input.ok_or(io::ErrorKind::BrokenPipe)?.into_blocking_fd()?;
+        let outputs = std::mem::replace(&mut *self.outputs.lock().await, Outputs::none());
+        let [output, error_output] = outputs.into_fds()?;
+        Ok([input, output, error_output])
     }
 }
 

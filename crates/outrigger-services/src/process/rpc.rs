@@ -1,5 +1,6 @@
 //! `outrigger.host.v1.Process` for one plugin connection.
 
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,8 @@ const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Process, name)
 }
 
-/// The process service of one plugin connection.
+/// The process service of one plugin connection; clones are the same one.
+#[derive(Clone)]
 pub(crate) struct ProcessService {
     session: Arc<Session>,
     processes: Arc<Processes>,
@@ -170,6 +172,26 @@ impl ProcessService {
         });
         // Given up meanwhile, the process is dropped, which ends it.
         Ok((slot, started.await?))
+    }
+
+    /// [`start_process`](Self::start_process) with its pipes handed over: what
+    /// `Start` answers, and stdin, stdout and stderr.
+    #[allow(dead_code, reason = "for the socket that hands over descriptors")]
+    pub(crate) async fn start_with_pipes(
+        &self,
+        command: wire::Command,
+        running: &Running,
+    ) -> Result<(StartResponse, [OwnedFd; 3]), Fault> {
+        let (slot, process) = self.start_process(command, running).await?;
+        let pipes = process.take_pipes().await?;
+        Ok((self.keep(slot, process), pipes))
+    }
+
+    /// Names a process that lasts until it is ended.
+    fn keep(&self, slot: Slot, process: Process) -> StartResponse {
+        let pid = process.child.pid().as_raw_nonzero().get();
+        let (process, _) = self.session.lend(slot, process);
+        StartResponse { process, pid }
     }
 
     /// [`start_process`](Self::start_process) of a process that lasts no longer
@@ -402,9 +424,7 @@ impl process_server::Process for ProcessService {
         let shown = command.clone();
         let work = async |running: &Running| {
             let (slot, process) = self.start_process(command, running).await?;
-            let pid = process.child.pid().as_raw_nonzero().get();
-            let (process, _) = self.session.lend(slot, process);
-            Ok(StartResponse { process, pid })
+            Ok(self.keep(slot, process))
         };
         let shown = |argument: &mut Argument| show(argument, &shown);
         self.session.call(START, &metadata, shown, work).await

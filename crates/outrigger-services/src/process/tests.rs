@@ -248,3 +248,23 @@ async fn limits_of_a_command_are_set() {
     assert_eq!(line("Max core file size"), "0 0");
     assert_eq!(line("Max open files"), "1024 1024");
 }
+
+#[tokio::test]
+async fn pipes_can_be_handed_over() {
+    use std::io::{Read, Write};
+
+    let processes = processes(&["/bin/cat"]);
+    let held = start(&processes, "/bin/cat", &[]).await;
+    let [input, output, error_output] = held.take_pipes().await.expect("pipes");
+    let mut input = File::from(input);
+    input.write_all(b"by itself").expect("written");
+    drop(input);
+    let mut text = String::new();
+    File::from(output).read_to_string(&mut text).expect("read");
+    assert_eq!(text, "by itself");
+    assert_eq!(held.child.ended().await, End::Code(0));
+    drop(error_output);
+    assert!(held.take_pipes().await.is_err());
+    let mut outputs = held.outputs.lock().await;
+    assert_eq!(outputs.next(&held.child).await.expect("no failure"), None);
+}
