@@ -123,16 +123,23 @@ impl Child {
         let unreaped = self.lock();
         if unreaped.is_some() {
             self.kill_group();
-            // It may have joined another group.
-            let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
     }
 
-    /// The group's number is its own only until the process is reaped: call
-    /// this with the lock held, or from where nobody else can reap.
+    /// Call this with the lock held: the group's number is its own only until
+    /// the process is reaped.
     fn kill_group(&self) {
-        // An empty group is fine.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        // The process itself, which may have joined another group; one that
+        // waits to be reaped counts as there.
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            // A host that ignores SIGCHLD has it reaped without us: the number
+            // may be somebody else's by now.
+            Err(Errno::SRCH) => {}
+            Ok(()) | Err(_) => {
+                // An empty group is fine.
+                let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+            }
+        }
     }
 
     fn reap(&self) {
