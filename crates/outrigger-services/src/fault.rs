@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Outside,
     /// No grant covers it.
     Denied(Box<Denial>),
+    /// The path lies beneath nothing that was granted.
+    Uncovered(Box<Denial>),
     /// A rule of the host forbids it whatever is granted; the reason is for the
     /// log only.
     Refused(Cow<'static, str>),
@@ -100,8 +102,8 @@ impl Fault {
         let (code, text) = (self.status_code(), self.public());
         let mut metadata = HashMap::from([("operation".to_owned(), operation.to_owned())]);
         match self {
-            Self::Denied(denial) => {
-                metadata.insert("missing".into(), denial.missing().to_owned());
+            Self::Denied(_) | Self::Uncovered(_) => {
+                metadata.insert("missing".into(), self.missing().to_owned());
             }
             Self::System(errno) => {
                 metadata.insert("errno".into(), errno_name(*errno));
@@ -130,6 +132,7 @@ impl Fault {
             Self::UnknownLease => Told::InBand("no such handle".into()),
             Self::Outside
             | Self::Denied(_)
+            | Self::Uncovered(_)
             | Self::Refused(_)
             | Self::System(_)
             | Self::Failed { .. }
@@ -140,7 +143,7 @@ impl Fault {
     /// What the plugin may know.
     pub(crate) fn public(&self) -> Cow<'static, str> {
         match self {
-            Self::Outside => "outside the granted directory".into(),
+            Self::Outside | Self::Uncovered(_) => "outside the granted directory".into(),
             Self::Denied(_) | Self::Refused(_) => "not permitted by the host".into(),
             Self::System(errno) => system_text(*errno).into(),
             Self::Failed { text, .. } => text.clone(),
@@ -156,7 +159,9 @@ impl Fault {
 
     fn status_code(&self) -> Code {
         match self {
-            Self::Outside | Self::Denied(_) | Self::Refused(_) => Code::PermissionDenied,
+            Self::Outside | Self::Denied(_) | Self::Uncovered(_) | Self::Refused(_) => {
+                Code::PermissionDenied
+            }
             Self::System(errno) => system_code(*errno),
             Self::Failed { status, .. } => *status,
             Self::UnknownLease => Code::NotFound,
@@ -175,6 +180,7 @@ impl Fault {
         match self {
             Self::Outside
             | Self::Denied(_)
+            | Self::Uncovered(_)
             | Self::Refused(_)
             | Self::Abuse(_)
             | Self::Exhausted { .. }
@@ -192,7 +198,7 @@ impl Fault {
     pub(crate) fn reason(&self) -> Cow<'static, str> {
         match self {
             Self::Outside => "the path leads out of the granted directory".into(),
-            Self::Denied(denial) => denial.to_string().into(),
+            Self::Denied(denial) | Self::Uncovered(denial) => denial.to_string().into(),
             Self::Refused(reason) => reason.clone(),
             Self::UnknownLease => "no such lease on this connection".into(),
             Self::Deadline => "not finished within `call_timeout`".into(),
@@ -209,7 +215,7 @@ impl Fault {
     /// The rule that decided; empty where no rule did.
     pub(crate) fn rule(&self) -> String {
         match self {
-            Self::Denied(denial) => denial.rule().to_string(),
+            Self::Denied(denial) | Self::Uncovered(denial) => denial.rule().to_owned(),
             Self::Outside => "paths stay beneath their grant".into(),
             Self::Refused(_) => "rules of the host".into(),
             Self::Exhausted { .. } => "limits".into(),
@@ -226,7 +232,7 @@ impl Fault {
     /// The grant that would have been needed.
     pub(crate) fn missing(&self) -> &str {
         match self {
-            Self::Denied(denial) => denial.missing(),
+            Self::Denied(denial) | Self::Uncovered(denial) => denial.missing().unwrap_or_default(),
             _ => "",
         }
     }
@@ -236,6 +242,7 @@ impl Fault {
         match self {
             Self::Outside => "outside-grant",
             Self::Denied(denial) => denial.code(),
+            Self::Uncovered(_) => "outside-grant",
             Self::Refused(_) => "forbidden",
             Self::System(errno) => system_reason(*errno),
             Self::Failed { code, .. } | Self::Exhausted { code, .. } => code,

@@ -10,10 +10,19 @@ use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 use crate::audit::{AuditLog, AuditRecord, Verdict};
 use crate::clock::ClockService;
 use crate::environment::EnvironmentService;
+use crate::fs::{Files, Filesystem, UnusableGrant};
 use crate::gate::Gate;
+use crate::hostserve::HostServe;
 use crate::limits::Limits;
 use crate::log::LogService;
-use crate::process::ProcessService;
+use crate::process::{ProcessService, Programs};
+use crate::proto::host::clock_server::ClockServer;
+use crate::proto::host::environment_server::EnvironmentServer;
+use crate::proto::host::filesystem_server::FilesystemServer;
+use crate::proto::host::log_server::LogServer;
+use crate::proto::host::process_server::ProcessServer;
+use crate::proto::host::session_server::SessionServer;
+use crate::proto::hostserve::host_service_server::HostServiceServer;
 use crate::session::Session;
 use crate::session_service::SessionService;
 
@@ -38,13 +47,43 @@ pub(crate) struct Shared {
     pub(crate) audit: AuditLog,
     pub(crate) digest: Option<Arc<str>>,
     pub(crate) temp_root: PathBuf,
+    pub(crate) files: Arc<Files>,
+    pub(crate) programs: Arc<Programs>,
+    pub(crate) hard_links: HardLinks,
+    pub(crate) ownership: Ownership,
+}
+
+/// Whether a file with several names may be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HardLinks {
+    /// No: another of its names may lie outside every grant.
+    #[default]
+    ReadOnly,
+    /// Yes, like any other file.
+    Writable,
+}
+
+/// Whether files may be given to someone else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// Only to the host's own user and group.
+    Own,
+    /// To whomever the kernel allows.
+    Any,
 }
 
 impl GrantedServices {
-    /// Services under `grants`.
+    /// Services under `grants`. What is granted of the file tree, and the
+    /// programs of granted commands, are opened now and held: it does not matter
+    /// what happens to their paths afterwards.
+    /// [`unusable`](Self::unusable) says what could not be opened.
     pub fn new(grants: Grants) -> Self {
         let shared = Shared {
-            limits: Limits::default(),
+            limits: crate::grants::limits(&grants, Limits::default()),
+            files: Arc::new(Files::take(&grants)),
+            programs: Arc::new(Programs::take(&grants)),
+            hard_links: HardLinks::default(),
+            ownership: Ownership::Own,
             grants,
             audit: AuditLog::none(),
             digest: None,
@@ -53,10 +92,12 @@ impl GrantedServices {
         Self(Arc::new(shared))
     }
 
-    /// What one connection may make the host hold and move.
+    /// What one connection may make the host hold and move: the smaller of each
+    /// of these and what was granted of resources.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        Arc::make_mut(&mut self.0).limits = limits;
+        let shared = Arc::make_mut(&mut self.0);
+        shared.limits = crate::grants::limits(&shared.grants, limits);
         self
     }
 
@@ -82,6 +123,27 @@ impl GrantedServices {
         self
     }
 
+    /// Whether files with several names may be changed: not unless said here.
+    #[must_use]
+    pub fn hard_links(mut self, hard_links: HardLinks) -> Self {
+        Arc::make_mut(&mut self.0).hard_links = hard_links;
+        self
+    }
+
+    /// Lets plugins give files to any owner that the kernel allows, rather than
+    /// to the host's own user and group only.
+    #[must_use]
+    pub fn allow_ownership_changes(mut self) -> Self {
+        Arc::make_mut(&mut self.0).ownership = Ownership::Any;
+        self
+    }
+
+    /// Granted paths and commands that could not be opened: requests for them
+    /// are refused.
+    pub fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
+        self.0.files.unusable().chain(self.0.programs.unusable())
+    }
+
     /// The grants.
     pub fn grants(&self) -> &Grants {
         &self.0.grants
@@ -90,6 +152,13 @@ impl GrantedServices {
 
 impl HostServices for GrantedServices {
     fn bind(&self, identity: &PluginIdentity) -> ServiceSet {
+        for unusable in self.unusable() {
+            tracing::warn!(
+                target: "outrigger_services::audit",
+                plugin = identity.name(), instance = identity.instance(),
+                code = unusable.code(), error = %unusable, "a grant cannot be served"
+            );
+        }
         let session = Arc::new(Session::new(self.0.clone(), identity.clone()));
         let limits = &self.0.limits;
         let gate = Gate::new(limits.calls, limits.call_timeout);
@@ -103,12 +172,9 @@ impl HostServices for GrantedServices {
                 )
             };
         }
-        use crate::proto::host::clock_server::ClockServer;
-        use crate::proto::host::environment_server::EnvironmentServer;
-        use crate::proto::host::log_server::LogServer;
-        use crate::proto::host::process_server::ProcessServer;
-        use crate::proto::host::session_server::SessionServer;
         ServiceSet::new()
+            .with(serve!(HostServiceServer: HostServe::new(session.clone())))
+            .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
             .with(serve!(SessionServer: SessionService::new(session.clone())))
             .with(serve!(EnvironmentServer: EnvironmentService::new(session.clone())))
             .with(serve!(ProcessServer: ProcessService::new(session.clone())))
@@ -135,15 +201,15 @@ impl Shared {
                     $level,
                     plugin = &*record.plugin,
                     instance = &*record.instance,
-                    client = record.client,
-                    request = record.request,
+                    client = %record.client,
+                    request = %record.request,
                     operation = %format_args!("{}.{}", record.capability, record.operation),
-                    arguments = record.argument,
+                    arguments = %record.argument,
                     verdict = record.verdict.as_str(),
-                    rule = record.rule,
+                    rule = %record.rule,
                     code = record.code,
-                    reason = record.reason,
-                    missing = record.missing,
+                    reason = %record.reason,
+                    missing = %record.missing,
                     bytes = record.bytes,
                     duration_us = record.micros,
                     $text

@@ -17,7 +17,9 @@ use crate::fault::Fault;
 
 /// A place for one more lease.
 #[derive(Debug)]
-pub(crate) struct Slot(OwnedSemaphorePermit);
+pub(crate) struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// Something lent. It counts until its last holder lets go of it, which may be
 /// a stream that outlives its name.
@@ -101,7 +103,7 @@ impl Leases {
     /// Room for one more.
     pub(crate) fn slot(&self) -> Result<Slot, Fault> {
         match self.slots.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Slot(permit)),
+            Ok(permit) => Ok(Slot { _permit: permit }),
             Err(_) => Err(Fault::exhausted(
                 "too-many-leases",
                 format!("{} leases are held already (`leases`)", self.most),

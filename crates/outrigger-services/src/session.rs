@@ -14,6 +14,7 @@ use tonic::{Response, Status};
 use crate::argument::Argument;
 use crate::audit::{AuditRecord, Verdict};
 use crate::fault::Fault;
+use crate::fs::{Cx, Own};
 use crate::granted::Shared;
 use crate::leases::{Leases, Lent, Slot};
 use crate::limits::Limits;
@@ -63,6 +64,7 @@ pub(crate) struct Session {
     bytes: Bucket,
     usage: Usage,
     blocking: Arc<Semaphore>,
+    own: Own,
 }
 
 /// What a connection has used up.
@@ -86,6 +88,7 @@ impl Session {
             bytes: Bucket::new(limits.bytes_per_second, now),
             usage: Usage::default(),
             blocking: Arc::new(Semaphore::new(limits.blocking.min(Semaphore::MAX_PERMITS))),
+            own: Own::default(),
             identity,
             shared,
         }
@@ -109,6 +112,11 @@ impl Session {
 
     pub(crate) fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// What the file services keep for this connection.
+    pub(crate) fn own(&self) -> &Own {
+        &self.own
     }
 
     pub(crate) fn leases(&self) -> &Leases {
@@ -310,6 +318,11 @@ impl Session {
         self.bytes.take(0, Instant::now()).map_err(late)
     }
 
+    /// How long it takes until bytes may be moved again; nothing if they may.
+    pub(crate) fn owes_bytes(&self) -> Option<Duration> {
+        self.bytes.take(0, Instant::now()).err()
+    }
+
     /// Waits until `count` bytes may be moved.
     ///
     /// # Cancel safety
@@ -318,6 +331,16 @@ impl Session {
         while let Err(wait) = self.bytes.take(count, Instant::now()) {
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Charges bytes that were moved without waiting.
+    pub(crate) fn charge(&self, count: u64) {
+        self.bytes.charge(count);
+    }
+
+    /// Counts contents that the plugin got.
+    pub(crate) fn count_read(&self, count: u64) {
+        self.usage.read.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Reserves `count` bytes of what may be written in total.
@@ -361,6 +384,7 @@ struct Shown {
 pub(crate) struct Notes {
     rule: Mutex<String>,
     bytes: AtomicU64,
+    over: AtomicBool,
 }
 
 impl Notes {
@@ -373,6 +397,15 @@ impl Notes {
             known.push_str("; ");
             known.push_str(rule);
         }
+    }
+
+    /// Fails once nobody waits for the operation any more: long work asks now
+    /// and then.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        if self.over.load(Ordering::Relaxed) {
+            return Err(Fault::Cancelled);
+        }
+        Ok(())
     }
 
     /// Notes contents moved.
@@ -398,11 +431,21 @@ impl Running {
         &self.session
     }
 
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn notes(&self) -> &Arc<Notes> {
         &self.notes
     }
 
+    /// For work on threads that may outlive it.
+    pub(crate) fn cx(&self) -> Cx {
+        Cx {
+            session: self.session.clone(),
+            notes: self.notes.clone(),
+        }
+    }
+
     /// Notes which rule allowed it.
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn allowed_by(&self, rule: &str) {
         self.notes.allowed_by(rule);
     }
@@ -410,18 +453,20 @@ impl Running {
     /// Counts contents that the plugin got.
     pub(crate) fn read(&self, bytes: u64) {
         self.notes.moved(bytes);
-        self.session.usage.read.fetch_add(bytes, Ordering::Relaxed);
+        self.session.count_read(bytes);
     }
 
     /// Counts contents that came from the plugin; what is written to files is
     /// reserved beforehand and not counted again.
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn wrote(&self, bytes: u64) {
         self.notes.moved(bytes);
     }
 
     /// Charges bytes that were moved without waiting.
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn charge(&self, bytes: u64) {
-        self.session.bytes.charge(bytes);
+        self.session.charge(bytes);
     }
 
     /// Records the end and makes the answer.
@@ -446,6 +491,7 @@ impl Running {
 
     fn record(&mut self, fault: Option<&Fault>) {
         self.ended = true;
+        self.notes.over.store(true, Ordering::Relaxed);
         let refused = fault.is_some_and(Fault::is_refusal);
         if refused {
             self.session.usage.refused.fetch_add(1, Ordering::Relaxed);
