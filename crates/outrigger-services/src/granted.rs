@@ -144,6 +144,11 @@ impl GrantedServices {
         self.0.files.unusable().chain(self.0.programs.unusable())
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Shared {
+        Shared::clone(&self.0)
+    }
+
     /// The grants.
     pub fn grants(&self) -> &Grants {
         &self.0.grants

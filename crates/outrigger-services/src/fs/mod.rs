@@ -6,6 +6,8 @@ mod list;
 pub(crate) mod mode;
 pub(crate) mod open;
 pub(crate) mod ops;
+#[cfg(test)]
+mod races;
 mod rpc;
 pub(crate) mod stream;
 pub(crate) mod temp;
@@ -221,9 +223,6 @@ impl Cx {
         let (area, path) = self.start(wanted, needs)?;
         let mut rest = plain(&path);
         for _ in 0..ATTEMPTS {
-            if !area.is_dir() && rest.is_none() {
-                return Err(Fault::Outside);
-            }
             if let Some(path) = rest.take() {
                 let place = Place {
                     area: area.clone(),
@@ -240,6 +239,10 @@ impl Cx {
                 }
             }
             self.notes.check()?;
+            if !area.is_dir() {
+                // A link was put in the place of the granted file.
+                return Err(Fault::Outside);
+            }
             rest = Some(self.without_links(&area, &path, follow)?);
         }
         Err(Fault::System(Errno::BUSY))
