@@ -35,7 +35,14 @@ impl session_server::Session for SessionService {
         &self,
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let work = async |_: &_| Ok(describe(&self.0));
+        let work = async |_: &_| {
+            let mut known = describe(&self.0);
+            if self.0.grants().service(HostService::Filesystem).is_ok() {
+                let temp = self.0.blocking(|session| session.temp_dir()).await?;
+                known.temp_dir = temp.to_string_lossy().into_owned();
+            }
+            Ok(known)
+        };
         self.0
             .call(DESCRIBE, request.metadata(), |_| {}, work)
             .await
