@@ -33,9 +33,7 @@ impl Serialize for Shown<'_> {
                 Some(text) => to.serialize_str(text),
                 None => marked(BASE64, text.as_bytes(), to),
             },
-            Value::Array(list) | Value::Slice(list) => {
-                to.collect_seq(list.items.iter().map(Shown))
-            }
+            Value::Array(list) | Value::Slice(list) => to.collect_seq(list.items.iter().map(Shown)),
             Value::Map(entries) => map(entries, to),
             Value::Struct(fields) => structure(fields, to),
             Value::Interface(held) => interface(held, to),
@@ -194,7 +192,8 @@ fn rfc3339(time: &Time) -> Option<String> {
         Some(offset) => instant.display_with_offset(offset).to_string(),
         None => instant.to_string(),
     };
-    text.starts_with(|c: char| c.is_ascii_digit()).then_some(text)
+    text.starts_with(|c: char| c.is_ascii_digit())
+        .then_some(text)
 }
 
 #[cfg(test)]

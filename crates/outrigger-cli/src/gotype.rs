@@ -74,9 +74,9 @@ impl GoTypes {
             });
         }
         for (place, (name, text)) in defs.iter().enumerate() {
-            let ty = types.parse(text).map_err(|reason| {
-                invalid(name, "is no type in Go's syntax").note(reason)
-            })?;
+            let ty = types
+                .parse(text)
+                .map_err(|reason| invalid(name, "is no type in Go's syntax").note(reason))?;
             types.defs[place].ty = ty;
         }
         // No definition is only another's name, so each passes a struct, list or map.
@@ -131,7 +131,9 @@ impl GoTypes {
         let ty = self.parse(name)?;
         match (&ty, self.describe(&ty, 1)) {
             (GoType::Named(place), _) => Ok((self.defs[*place].registered.clone(), ty)),
-            (GoType::Struct(_), _) => Err("a struct needs a name: define it with `--type-def`".into()),
+            (GoType::Struct(_), _) => {
+                Err("a struct needs a name: define it with `--type-def`".into())
+            }
             (GoType::Builtin(Builtin::Interface), _) => {
                 Err("an interface holds values of other types only".into())
             }
@@ -161,9 +163,7 @@ impl GoTypes {
                 }
                 let def = self.defs.get(*place)?;
                 let described = match &def.ty {
-                    GoType::Struct(fields) => {
-                        Some(self.structure(def.bare(), fields, below, made))
-                    }
+                    GoType::Struct(fields) => Some(self.structure(def.bare(), fields, below, made)),
                     GoType::Opaque(kind) => Some(Type::opaque(def.bare(), *kind)),
                     ty => self.built(ty, below, made),
                 };
@@ -232,7 +232,10 @@ impl<'a> Parser<'a> {
     fn expected(&self, what: &str) -> String {
         let found = match self.rest() {
             "" => "nothing more".to_owned(),
-            rest => format!("`{}`", printable(&rest.chars().take(24).collect::<String>())),
+            rest => format!(
+                "`{}`",
+                printable(&rest.chars().take(24).collect::<String>())
+            ),
         };
         self.error(&format!("expected {what}, found {found}"))
     }
@@ -327,7 +330,11 @@ impl<'a> Parser<'a> {
             return Err(format!("`{word}` cannot be sent: only data can"));
         }
         let own = self.types.defs.iter().map(Def::bare);
-        let known: Vec<&str> = names().into_iter().map(|(name, _)| name).chain(own).collect();
+        let known: Vec<&str> = names()
+            .into_iter()
+            .map(|(name, _)| name)
+            .chain(own)
+            .collect();
         Err(match near(word, known).first() {
             Some(name) => format!("{unknown}; did you mean `{name}`?"),
             None => format!("{unknown}; types of a program are defined with `--type-def`"),
@@ -486,7 +493,10 @@ mod tests {
     #[test]
     fn a_type_that_contains_itself_is_described_as_deep_as_asked() {
         let types = types(&[
-            ("*main.Shape", "struct{Name string; Inner *main.Shape; Color main.Color}"),
+            (
+                "*main.Shape",
+                "struct{Name string; Inner *main.Shape; Color main.Color}",
+            ),
             ("main.Color", "main.Paint"),
             ("main.Paint", "string"),
         ])

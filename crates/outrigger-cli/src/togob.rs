@@ -169,7 +169,11 @@ impl Reader<'_> {
     }
 
     /// `{"@type": NAME, "value": …}`.
-    fn named(&mut self, name: &Json, object: &Object<String, Json>) -> Result<(String, Value), Misfit> {
+    fn named(
+        &mut self,
+        name: &Json,
+        object: &Object<String, Json>,
+    ) -> Result<(String, Value), Misfit> {
         if let Some(other) = object.keys().find(|key| *key != TYPE && *key != VALUE) {
             let problem = format!(
                 "expected `{TYPE}` and `{VALUE}` only, found `{}` as well",
@@ -285,7 +289,8 @@ impl Reader<'_> {
                 })
             }
             _ => {
-                let mut misfit = self.misfit(format!("a member's name cannot be a key of type {ty}"));
+                let mut misfit =
+                    self.misfit(format!("a member's name cannot be a key of type {ty}"));
                 misfit.help = Some("write the map as `[{\"key\": …, \"value\": …}]`".to_owned());
                 Err(misfit)
             }
@@ -406,10 +411,14 @@ impl Reader<'_> {
             Kind::Array { len, elem } => {
                 let count = usize::try_from(len).unwrap_or(usize::MAX);
                 if count > self.zeros {
-                    return Err(self.misfit(format!("{ty} has more elements than are made up here")));
+                    return Err(
+                        self.misfit(format!("{ty} has more elements than are made up here"))
+                    );
                 }
                 self.zeros -= count;
-                let items = (0..count).map(|_| self.zero(&elem)).collect::<Result<_, _>>()?;
+                let items = (0..count)
+                    .map(|_| self.zero(&elem))
+                    .collect::<Result<_, _>>()?;
                 return Ok(Value::Array(List {
                     ty: ty.clone(),
                     items,
@@ -434,7 +443,9 @@ impl Reader<'_> {
             Kind::Opaque(_) => {
                 let zero = ty.is_time().then(|| Value::try_from(Time::ZERO).ok());
                 return zero.flatten().ok_or_else(|| {
-                    self.misfit(format!("expected `{{\"{OPAQUE}\": BASE64}}` ({ty}), found null"))
+                    self.misfit(format!(
+                        "expected `{{\"{OPAQUE}\": BASE64}}` ({ty}), found null"
+                    ))
                 });
             }
         };
@@ -620,9 +631,15 @@ mod tests {
             (json!({"a": 1}), "map[string]interface {}"),
             (json!({"@type": "uint8", "value": 7}), "uint8"),
             (json!({"@type": "[]string", "value": ["a"]}), "[]string"),
-            (json!({"@type": "time.Time", "value": "2026-01-31T12:00:00+01:30"}), "time.Time"),
+            (
+                json!({"@type": "time.Time", "value": "2026-01-31T12:00:00+01:30"}),
+                "time.Time",
+            ),
             (json!({"@type": "main.Shape"}), "main.Shape"),
-            (json!({"@type": "big.Int", "value": {"@opaque": "AgE="}}), "big.Int"),
+            (
+                json!({"@type": "big.Int", "value": {"@opaque": "AgE="}}),
+                "big.Int",
+            ),
         ] {
             match read(&json, Some("any")).expect("a value") {
                 Value::Interface(held) => assert_eq!(held.name(), Some(name), "{json}"),
@@ -656,7 +673,11 @@ mod tests {
         for (json, ty, value) in [
             (json!("9223372036854775807"), "int64", Value::Int(i64::MAX)),
             (json!(1e3), "uint16", Value::Uint(1000)),
-            (json!("-Infinity"), "float64", Value::Float(f64::NEG_INFINITY)),
+            (
+                json!("-Infinity"),
+                "float64",
+                Value::Float(f64::NEG_INFINITY),
+            ),
             (
                 json!({"re": 1, "im": -0.5}),
                 "complex64",
@@ -679,8 +700,19 @@ mod tests {
     #[test]
     fn zeros_stand_for_null() {
         for ty in [
-            "bool", "uint8", "float32", "complex128", "string", "[]byte", "[3][2]int", "[]int",
-            "map[int]int", "main.Shape", "time.Time", "any", "struct{}",
+            "bool",
+            "uint8",
+            "float32",
+            "complex128",
+            "string",
+            "[]byte",
+            "[3][2]int",
+            "[]int",
+            "map[int]int",
+            "main.Shape",
+            "time.Time",
+            "any",
+            "struct{}",
         ] {
             read(&Json::Null, Some(ty)).expect(ty);
         }
@@ -691,29 +723,98 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_pointed_at_with_the_type_expected() {
         for (json, ty, path, problem) in [
-            (json!(1), "string", "$", "expected a text (string), found the number 1"),
-            (json!({"Sides": 128}), "main.Shape", "$.Sides", "an integer in range (int8)"),
-            (json!({"Inner": {"Tags": ["a", 2]}}), "main.Shape", "$.Inner.Tags[1]", "a text (string)"),
-            (json!({"Sdies": 1}), "main.Shape", "$", "there is no field `Sdies` in main.Shape"),
-            (json!({"Pair": [1]}), "main.Shape", "$.Pair", "expected 2 elements ([2]float32), found 1"),
-            (json!({"At": "yesterday"}), "main.Shape", "$.At", "(time.Time), found the text \"yesterday\""),
-            (json!({"At": "2026-01-01T00:00:00-00:01"}), "main.Shape", "$.At", "(time.Time)"),
-            (json!({"Raw": "?"}), "main.Shape", "$.Raw", "expected base64 ([]uint8)"),
-            (json!({"a b": "x"}), "map[string]int", "$[\"a b\"]", "an integer (int)"),
-            (json!({"x": 1}), "map[int]int", "$.x", "as a key, expected an integer (int)"),
+            (
+                json!(1),
+                "string",
+                "$",
+                "expected a text (string), found the number 1",
+            ),
+            (
+                json!({"Sides": 128}),
+                "main.Shape",
+                "$.Sides",
+                "an integer in range (int8)",
+            ),
+            (
+                json!({"Inner": {"Tags": ["a", 2]}}),
+                "main.Shape",
+                "$.Inner.Tags[1]",
+                "a text (string)",
+            ),
+            (
+                json!({"Sdies": 1}),
+                "main.Shape",
+                "$",
+                "there is no field `Sdies` in main.Shape",
+            ),
+            (
+                json!({"Pair": [1]}),
+                "main.Shape",
+                "$.Pair",
+                "expected 2 elements ([2]float32), found 1",
+            ),
+            (
+                json!({"At": "yesterday"}),
+                "main.Shape",
+                "$.At",
+                "(time.Time), found the text \"yesterday\"",
+            ),
+            (
+                json!({"At": "2026-01-01T00:00:00-00:01"}),
+                "main.Shape",
+                "$.At",
+                "(time.Time)",
+            ),
+            (
+                json!({"Raw": "?"}),
+                "main.Shape",
+                "$.Raw",
+                "expected base64 ([]uint8)",
+            ),
+            (
+                json!({"a b": "x"}),
+                "map[string]int",
+                "$[\"a b\"]",
+                "an integer (int)",
+            ),
+            (
+                json!({"x": 1}),
+                "map[int]int",
+                "$.x",
+                "as a key, expected an integer (int)",
+            ),
             (json!([1]), "map[int]int", "$[0]", "an entry"),
-            (json!({"v": {"@type": "nothing", "value": 1}}), "map[string]any", "$.v.@type", "unknown type"),
+            (
+                json!({"v": {"@type": "nothing", "value": 1}}),
+                "map[string]any",
+                "$.v.@type",
+                "unknown type",
+            ),
             (json!({"@type": "int", "extra": 1}), "any", "$", "`extra`"),
-            (json!({"@type": "int8", "value": 300}), "any", "$.value", "int8"),
+            (
+                json!({"@type": "int8", "value": 300}),
+                "any",
+                "$.value",
+                "int8",
+            ),
             (json!([[]]), "[]map[string]string", "$[0]", ""),
             (json!(1e300), "float32", "$", "in range (float32)"),
-            (json!(1.5), "int", "$", "an integer (int), found the number 1.5"),
+            (
+                json!(1.5),
+                "int",
+                "$",
+                "an integer (int), found the number 1.5",
+            ),
             (json!(-1), "uint", "$", "in range (uint)"),
         ] {
             match read(&json, Some(ty)) {
                 Err(misfit) => {
                     assert_eq!(misfit.path, path, "{json}");
-                    assert!(misfit.problem.contains(problem), "{json}: {}", misfit.problem);
+                    assert!(
+                        misfit.problem.contains(problem),
+                        "{json}: {}",
+                        misfit.problem
+                    );
                 }
                 // An empty list is also an empty map.
                 Ok(_) => assert!(problem.is_empty(), "{json}"),

@@ -357,10 +357,7 @@ pub enum KvStoreClient {
 impl Interface for KvStore {
     type Client = KvStoreClient;
 
-    fn grpc(
-        connection: Channel,
-        _: Arc<dyn Broker>,
-    ) -> Result<Self::Client, UnsupportedTransport> {
+    fn grpc(connection: Channel, _: Arc<dyn Broker>) -> Result<Self::Client, UnsupportedTransport> {
         let client = KvClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
         Ok(KvStoreClient::Grpc(client))
     }
@@ -432,10 +429,7 @@ pub enum AnyAnimal {
 impl Interface for Animal {
     type Client = AnyAnimal;
 
-    fn grpc(
-        connection: Channel,
-        _: Arc<dyn Broker>,
-    ) -> Result<Self::Client, UnsupportedTransport> {
+    fn grpc(connection: Channel, _: Arc<dyn Broker>) -> Result<Self::Client, UnsupportedTransport> {
         Ok(AnyAnimal::Grpc(AnimalClient::new(connection)))
     }
 

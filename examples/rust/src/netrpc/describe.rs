@@ -50,10 +50,16 @@ fn any(text: &mut String, value: &Value) -> Result<()> {
         Value::Float(value) => text.push_str(&float(*value)),
         Value::Complex(value) => {
             let (real, imaginary) = (float(value.real), float(value.imaginary));
-            let sign = if imaginary.starts_with(['-', '+']) { "" } else { "+" };
+            let sign = if imaginary.starts_with(['-', '+']) {
+                ""
+            } else {
+                "+"
+            };
             write!(text, "({real}{sign}{imaginary}i)")?;
         }
-        Value::Bytes(bytes) => listed(text, bytes.iter(), |text, byte| Ok(write!(text, "{byte}")?))?,
+        Value::Bytes(bytes) => {
+            listed(text, bytes.iter(), |text, byte| Ok(write!(text, "{byte}")?))?
+        }
         Value::String(value) => text.push_str(&value.to_string_lossy()),
         Value::Array(list) | Value::Slice(list) => listed(text, list.items.iter(), any)?,
         Value::Map(map) => {

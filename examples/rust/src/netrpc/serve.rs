@@ -15,8 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Any, AnyMap, Pair, Wanted, Words, adder, animal_cookie, animals, describe, http,
-    pattern, sound,
+    Any, AnyMap, Pair, Wanted, Words, adder, animal_cookie, animals, describe, http, pattern, sound,
 };
 use crate::kv_file;
 use crate::proto::animal::animal_server::{Animal, AnimalServer};

@@ -21,6 +21,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use futures_util::StreamExt;
 use outrigger_examples::granting::{self, Rights};
+use outrigger_examples::netrpc::{
+    Animal, Callbacks, Greeter, KvStore, KvStoreClient, Stdio, Streams, Types, sound,
+};
 use outrigger_examples::proto::counter::add_helper_server::{AddHelper, AddHelperServer};
 use outrigger_examples::proto::counter::{self, SumRequest, SumResponse};
 use outrigger_examples::proto::filelister::{FileListRequest, HostServiceRequest};
@@ -28,9 +31,6 @@ use outrigger_examples::proto::grpctest::ping_pong_client::PingPongClient;
 use outrigger_examples::proto::grpctest::print_kv_request::Value;
 use outrigger_examples::proto::grpctest::{
     BidirectionalRequest, PanicRequest, PingRequest, PrintKvRequest, PrintStdioRequest, TestRequest,
-};
-use outrigger_examples::netrpc::{
-    Animal, Callbacks, Greeter, KvStore, KvStoreClient, Stdio, Streams, Types, sound,
 };
 use outrigger_examples::proto::streaming;
 use outrigger_examples::{
@@ -197,12 +197,10 @@ impl Args {
             }
             (None, []) => bail!("no program"),
         };
-        launch = launch
-            .allow(self.allowed()?)
-            .deadlines(Deadlines {
-                start: STEP,
-                ..Deadlines::default()
-            });
+        launch = launch.allow(self.allowed()?).deadlines(Deadlines {
+            start: STEP,
+            ..Deadlines::default()
+        });
         for version in &self.versions {
             launch = launch.offer(*version, self.set()?);
         }

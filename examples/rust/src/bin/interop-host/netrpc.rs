@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use outrigger_examples::netrpc::{
-    Animal, AnyAnimal, Callbacks, CallbacksClient, Greeter, GreeterClient, Pair, Stdio,
-    Streams, StreamsClient, Types, TypesClient, Words, adder, http, pattern, sound,
+    Animal, AnyAnimal, Callbacks, CallbacksClient, Greeter, GreeterClient, Pair, Stdio, Streams,
+    StreamsClient, Types, TypesClient, Words, adder, http, pattern, sound,
 };
 use outrigger_host::netrpc::{CallError, CallErrorKind, Client, SessionError};
 use outrigger_host::{BrokerId, DispenseError, RunningPlugin, Stream};
@@ -308,7 +308,8 @@ impl Session {
             for (number, value) in echoed.iter().enumerate() {
                 let what = || format!("value {number}, a {:?}", value.name());
                 let back = client.echo(value).await.with_context(what)?;
-                ensure!(back == *value, "{} came back as {back:.400?}", what());
+                let same = values::in_order(&back)? == values::in_order(value)?;
+                ensure!(same, "{} came back as {back:.400?}", what());
             }
             Ok(format!("{} values", echoed.len()))
         })
@@ -369,9 +370,8 @@ impl Session {
                 err: format!("printed on stderr\n{}\n", "e".repeat(300 << 10)),
             };
             client.print(&words).await?;
-            let came = |printed: &super::Printed, text: &str| {
-                printed.holds(text.as_bytes()).then_some(())
-            };
+            let came =
+                |printed: &super::Printed, text: &str| printed.holds(text.as_bytes()).then_some(());
             later("stdout", || came(&self.stdout, &words.out)).await?;
             later("stderr", || came(&self.stderr, &words.err)).await?;
             Ok(format!("{} bytes", words.out.len() + words.err.len()))

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use outrigger_examples::netrpc::{Any, AnyMap, Shape};
-use outrigger_host::gob::{Complex, Named, Time};
+use outrigger_host::gob::{Complex, Named, Time, Value};
 
 fn of<T: Named>(value: &T) -> Result<Any> {
     Ok(Any::of(value)?)
@@ -53,11 +53,11 @@ pub(crate) fn described() -> Result<Vec<(Any, &'static str)>> {
         (1.5.into(), "float64 1.5"),
         ("hi there".into(), "string hi there"),
         (vec![1_u8, 2, 255].into(), "[]uint8 [1 2 255]"),
-        (vec!["a".to_owned(), "b".to_owned()].into(), "[]string [a b]"),
         (
-            of(&map)?,
-            "map[string]interface {} map[a:1 b:true c:<nil>]",
+            vec!["a".to_owned(), "b".to_owned()].into(),
+            "[]string [a b]",
         ),
+        (of(&map)?, "map[string]interface {} map[a:1 b:true c:<nil>]"),
         (list.into(), "[]interface {} [x 1 [y]]"),
         (
             of(&moment(1_770_091_506, 0))?,
@@ -127,4 +127,39 @@ pub(crate) fn echoed() -> Result<Vec<Any>> {
         of(&some_shape())?,
         of(&nested)?,
     ])
+}
+
+/// The value with its maps in the order of their keys; Go sends them in any.
+pub(crate) fn in_order(value: &Any) -> Result<Any> {
+    Ok(match (value.name(), value.value()?) {
+        (Some(name), Some(value)) => Any::named(name.to_owned(), ordered(value)?),
+        _ => Any::nil(),
+    })
+}
+
+fn ordered(value: Value) -> Result<Value> {
+    Ok(match value {
+        Value::Map(mut map) => {
+            for (_, value) in &mut map.entries {
+                *value = ordered(value.clone())?;
+            }
+            map.entries
+                .sort_by_key(|(key, _)| key.as_str().map(str::to_owned));
+            Value::Map(map)
+        }
+        Value::Slice(mut list) => {
+            for item in &mut list.items {
+                *item = ordered(item.clone())?;
+            }
+            Value::Slice(list)
+        }
+        Value::Struct(mut fields) => {
+            for field in fields.fields.iter_mut().flatten() {
+                *field = ordered(field.clone())?;
+            }
+            Value::Struct(fields)
+        }
+        Value::Interface(value) => Value::Interface(in_order(&value)?),
+        other => other,
+    })
 }
