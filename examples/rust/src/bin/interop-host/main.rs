@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use futures_util::StreamExt;
+use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::netrpc::{
     Animal, Callbacks, Greeter, KvStore, KvStoreClient, Stdio, Streams, Types, sound,
 };
@@ -41,7 +42,6 @@ use outrigger_host::{
     Launch, MagicCookie, PingError, PluginSet, ProcessRunner, Reattach, RunningPlugin, ServiceSet,
     Transport,
 };
-use outrigger_services::HostServe;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tonic::{Code, Request, Response, Status};
@@ -779,7 +779,7 @@ impl Session {
         let dir = self.dir.join("listed");
         std::fs::create_dir_all(dir.join("folder"))?;
         std::fs::write(dir.join("file.txt"), "text")?;
-        let services = HostServe::open(&dir)?.read_only(true);
+        let services = granting::services(&dir, Rights::Read, &[])?;
         let serving = self.plugin.attach(&services).await?;
         let mut client = self.dispense::<FileLister>("file-lister").await?;
         self.step("list", async {
