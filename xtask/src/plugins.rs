@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::tools;
 
 /// Where the manifests are.
-const MANIFESTS: &str = "examples/animals";
+pub(crate) const MANIFESTS: &str = "examples/animals";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -44,7 +44,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 /// An animal's folder, its manifest and its program have one name.
-fn names(manifests: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(manifests: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(manifests)? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -54,7 +54,8 @@ fn names(manifests: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn lay_out(root: &Path, built: &Path, name: &str, into: &Path) -> Result<()> {
+/// Writes the folder of one animal whose program was built.
+pub(crate) fn lay_out(root: &Path, built: &Path, name: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     let manifest = root.join(MANIFESTS).join(name).join("manifest.yaml");
     fs::copy(&manifest, into.join("manifest.yaml"))

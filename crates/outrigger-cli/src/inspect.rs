@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::args::{InspectArgs, PluginArgs};
 use crate::descriptors::{self, ListedMethod, ListedService};
-use crate::failure::{Exit, Failure, printable};
+use crate::failure::{Exit, Failure, chain, printable};
 use crate::launch::{self, Seen, Session, Start};
 use crate::memory::Memory;
 use crate::{json, netrpc, output, status};
@@ -306,7 +306,7 @@ async fn ping(plugin: &RunningPlugin) -> Ping {
     let answer = plugin.ping().await;
     Ping {
         answered_ms: millis(asked.elapsed()),
-        error: answer.err().map(|error| printable(&error.to_string())),
+        error: answer.err().map(|error| chain(&error)),
     }
 }
 

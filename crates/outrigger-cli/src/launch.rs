@@ -93,7 +93,7 @@ pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
                 (None, Some(control)) => Ok(Start::NetRpc(session, control)),
                 (None, None) => Err(Failure::new(
                     Exit::Internal,
-                    "transport-unsupported",
+                    "runtime-failed",
                     format!("plugin `{}` speaks a protocol unknown here", name(args)),
                 )),
             }
@@ -158,6 +158,13 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
         .stderr(stderr)
         .mirror_stdout(LoggedLines::new("stdout"))
         .mirror_stderr(LoggedLines::new("stderr"));
+    let manifested = args.granting.as_ref().and_then(|g| g.manifest.as_ref());
+    if let Some(manifested) = manifested {
+        let grants = manifested.decision.grants();
+        for (name, value) in grants.environment().set() {
+            launch = launch.env(name, value);
+        }
+    }
     for version in offered {
         launch = launch.offer(*version, PluginSet::new());
     }
@@ -175,8 +182,11 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
     }
 }
 
-/// The file name of the program: what messages call the plugin.
+/// What messages call the plugin: its name in the manifest, or the file name of the program.
 pub(crate) fn name(args: &PluginArgs) -> String {
+    if let Some(manifested) = args.granting.as_ref().and_then(|g| g.manifest.as_ref()) {
+        return manifested.manifest.name().to_string();
+    }
     let program = args.program();
     let name = program.file_name().unwrap_or(program.as_os_str());
     printable(&name.to_string_lossy())

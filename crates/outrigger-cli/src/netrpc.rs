@@ -13,7 +13,7 @@ use outrigger_wire::Excerpt;
 
 use crate::args::CallArgs;
 use crate::call::UNARY_TIMEOUT;
-use crate::failure::{Exit, Failure, printable};
+use crate::failure::{Exit, Failure, chain, printable};
 use crate::fromgob::Shown;
 use crate::gotext;
 use crate::gotype::{GoType, GoTypes};
@@ -203,12 +203,11 @@ impl Refused {
             Self::Unknown(_) => "the plugin has no such name".to_owned(),
             Self::Said(_, text) => format!("the plugin refused: {text}"),
             Self::Late(_) => format!("no answer within {} s", DISPENSE_TIMEOUT.as_secs()),
-            Self::Unreached(_, error) => printable(&error.to_string()),
+            Self::Unreached(_, error) => chain(error),
         }
     }
 
     fn failure(&self, session: &Session) -> Failure {
-        let text = self.text();
         match self {
             Self::Unknown(name) => Failure::usage(
                 "unknown-plugin-name",
@@ -232,10 +231,11 @@ impl Refused {
             Self::Late(name) => Failure::new(
                 Exit::Failed,
                 "dispense-failed",
-                format!("the plugin did not dispense `{name}`: {text}"),
+                format!("the plugin did not dispense `{name}`: {}", self.text()),
             ),
             Self::Unreached(name, error) => {
-                let message = format!("the plugin did not dispense `{name}`: {text}");
+                let reason = printable(&error.to_string());
+                let message = format!("the plugin did not dispense `{name}`: {reason}");
                 let failure = Failure::new(Exit::Failed, error.code(), message);
                 bereaved(failure, error, session)
             }
@@ -243,16 +243,12 @@ impl Refused {
     }
 }
 
-/// Adds how the plugin ended, where that is the reason.
+/// Adds how the plugin ended, where that is the reason, or what is.
 fn bereaved(failure: Failure, error: &(dyn Error + 'static), session: &Session) -> Failure {
-    let mut source = error.source();
-    while let Some(reason) = source {
-        if let Some(exited) = reason.downcast_ref::<PluginExited>() {
-            return session.epitaph(failure, exited);
-        }
-        source = reason.source();
+    match PluginExited::behind(error) {
+        Some(exited) => session.epitaph(failure, exited),
+        None => failure.caused_by(error),
     }
-    failure
 }
 
 /// Why the call has no reply.
@@ -266,17 +262,14 @@ fn failed(error: &CallError, argument: &Value, args: &CallArgs, session: &Sessio
             };
             gotext::explained(text, &args.method, &sent)
         }
-        CallErrorKind::Lost(_) => {
-            let message = format!("`{method}`: {}", printable(&error.kind().to_string()));
-            bereaved(
-                Failure::new(Exit::Failed, error.code(), message),
-                error,
-                session,
-            )
+        CallErrorKind::Argument(reason) => {
+            Failure::usage("data-invalid", "the data cannot be sent as gob")
+                .note(printable(&reason.to_string()))
         }
         kind => {
-            let message = format!("`{method}`: {kind}");
-            Failure::new(Exit::Failed, error.code(), printable(&message)).caused_by(kind)
+            let message = format!("`{method}` has no reply: {}", printable(&kind.to_string()));
+            let failure = Failure::new(Exit::Failed, error.code(), message);
+            bereaved(failure, kind, session)
         }
     }
 }

@@ -18,7 +18,9 @@ pub(crate) struct Printer {
     replies: u64,
     started: Instant,
     pub(crate) ending: Ending,
-    pub(crate) notes: Vec<&'static str>,
+    pub(crate) notes: Vec<String>,
+    /// What the host did for the plugin, if anything was offered.
+    pub(crate) host: Option<serde_json::Value>,
 }
 
 /// How a call ended, in the words of its protocol.
@@ -60,6 +62,7 @@ impl Printer {
             started: Instant::now(),
             ending: Ending::Grpc(None),
             notes: Vec::new(),
+            host: None,
         }
     }
 
@@ -112,6 +115,9 @@ impl Printer {
         let millis = (self.started.elapsed().as_secs_f64() * 1e4).round() / 10.0;
         let ending = self.ending.members();
         let mut rest = format!("],{ending},\"duration_ms\":{millis}");
+        if let Some(host) = &self.host {
+            rest.push_str(&format!(",\"host\":{}", line(host)));
+        }
         if !self.notes.is_empty() {
             rest.push_str(&format!(",\"notes\":{}", line(&self.notes)));
         }

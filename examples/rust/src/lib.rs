@@ -5,6 +5,7 @@ pub mod granting;
 pub mod hosted;
 pub mod netrpc;
 pub mod proto;
+pub mod test_mode;
 pub mod tls;
 
 use std::path::{Path, PathBuf};

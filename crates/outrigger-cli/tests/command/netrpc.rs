@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrigger_gob::{Gob, Interface, Value as GobValue};
 use outrigger_transport::ServeLimits;
-use outrigger_transport::netrpc::{self, Methods, PluginSession};
+use outrigger_transport::netrpc::{self, Method, Methods, PluginSession};
 use outrigger_transport::yamux;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +104,7 @@ impl Fake {
         })
     }
 
-    /// A net/rpc plugin that knows nothing of a ping, and ends when it is left.
+    /// A net/rpc plugin that knows nothing of a ping, and ends when asked.
     fn deaf() -> Self {
         Self::announced(1, "netrpc", |fifo, listener, stop| {
             let program = Program { fifo, stop };
@@ -114,10 +114,16 @@ impl Fake {
                     let session =
                         yamux::Session::new(Box::new(stream), yamux::Role::Server, config);
                     let control = session.accept().await.expect("a stream");
+                    let quit = Method::new(move |_: bool| {
+                        let program = program.clone();
+                        async move {
+                            program.end().await;
+                            Ok::<(), String>(())
+                        }
+                    });
+                    let methods = Methods::new().with("Control", "Quit", quit);
                     let stop = CancellationToken::new();
-                    let limits = ServeLimits::default();
-                    netrpc::serve(Box::new(control), Methods::new(), limits, stop).await;
-                    program.end().await;
+                    netrpc::serve(Box::new(control), methods, ServeLimits::default(), stop).await;
                 })
             }
         })
@@ -385,6 +391,16 @@ fn data_that_does_not_fit_its_go_type_is_pointed_at() {
         .expect(2)
         .says("error[data-invalid]")
         .says("is not JSON");
+}
+
+#[test]
+fn data_that_gob_cannot_carry_is_a_usage_error() {
+    let name = "a".repeat(1100);
+    let (def, data) = (format!("{name}=int"), format!("{{\"@type\":\"{name}\"}}"));
+    let args = ["--type", "any", "--type-def", &def, "--data", &data];
+    call("Plugin.Any", &args)
+        .expect(2)
+        .says("error[data-invalid]: the data cannot be sent as gob");
 }
 
 #[test]
