@@ -272,6 +272,7 @@ pub mod filesystem_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Opens a file as a lease, for reading unless the options say otherwise.
         pub async fn open(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::OpenRequest>,
@@ -289,7 +290,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Open"));
             self.inner.unary(req, path, codec).await
         }
-        /// Open for writing, made if needed, emptied if there.
+        /// Opens a file for writing, made if needed, emptied if there.
         pub async fn create(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::CreateRequest>,
@@ -307,7 +308,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Create"));
             self.inner.unary(req, path, codec).await
         }
-        /// A directory as a lease, from which `OpenAt` opens.
+        /// Opens a directory as a lease, from which `OpenAt` opens.
         pub async fn open_dir(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::OpenDirRequest>,
@@ -326,6 +327,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "OpenDir"));
             self.inner.unary(req, path, codec).await
         }
+        /// Opens a file beneath a directory that is open.
         pub async fn open_at(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::OpenAtRequest>,
@@ -343,6 +345,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "OpenAt"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives a lease back.
         pub async fn close(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::CloseRequest>,
@@ -360,7 +363,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Close"));
             self.inner.unary(req, path, codec).await
         }
-        /// At an offset; the lease's position does not matter and does not move.
+        /// Reads at an offset; the lease's position does not matter and does not move.
         pub async fn read(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ReadRequest>,
@@ -378,6 +381,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Read"));
             self.inner.unary(req, path, codec).await
         }
+        /// Writes at an offset; the lease's position does not matter and does not move.
         pub async fn write(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::WriteRequest>,
@@ -395,6 +399,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Write"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads from an offset on, part by part, at the pace of whoever takes the parts.
         pub async fn read_stream(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ReadStreamRequest>,
@@ -417,6 +422,7 @@ pub mod filesystem_client {
             ));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Writes from an offset on, part by part.
         pub async fn write_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -439,7 +445,7 @@ pub mod filesystem_client {
             ));
             self.inner.client_streaming(req, path, codec).await
         }
-        /// At the lease's position, which moves.
+        /// Reads at the lease's position, which moves.
         pub async fn read_next(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ReadNextRequest>,
@@ -458,6 +464,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "ReadNext"));
             self.inner.unary(req, path, codec).await
         }
+        /// Writes at the lease's position, which moves.
         pub async fn write_next(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::WriteNextRequest>,
@@ -476,6 +483,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "WriteNext"));
             self.inner.unary(req, path, codec).await
         }
+        /// Moves the lease's position.
         pub async fn seek(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::SeekRequest>,
@@ -493,6 +501,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Seek"));
             self.inner.unary(req, path, codec).await
         }
+        /// Waits until what was written is on storage.
         pub async fn sync(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::SyncRequest>,
@@ -510,6 +519,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Sync"));
             self.inner.unary(req, path, codec).await
         }
+        /// Cuts a file, or grows it with zeros.
         pub async fn truncate(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::TruncateRequest>,
@@ -528,7 +538,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Truncate"));
             self.inner.unary(req, path, codec).await
         }
-        /// Whole small files.
+        /// Reads a file that fits into a message.
         pub async fn read_file(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ReadFileRequest>,
@@ -547,6 +557,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "ReadFile"));
             self.inner.unary(req, path, codec).await
         }
+        /// Writes a whole file, made if needed.
         pub async fn write_file(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::WriteFileRequest>,
@@ -565,6 +576,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "WriteFile"));
             self.inner.unary(req, path, codec).await
         }
+        /// Adds to the end of a file, made if needed.
         pub async fn append(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::AppendRequest>,
@@ -582,6 +594,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Append"));
             self.inner.unary(req, path, codec).await
         }
+        /// Copies a file's contents and permission bits.
         pub async fn copy(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::CopyRequest>,
@@ -599,7 +612,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Copy"));
             self.inner.unary(req, path, codec).await
         }
-        /// Follows links that stay within the grant.
+        /// What a path leads to; follows links that stay within the grant.
         pub async fn stat(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::StatRequest>,
@@ -617,7 +630,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Stat"));
             self.inner.unary(req, path, codec).await
         }
-        /// A link stands for itself.
+        /// What a path names; a link stands for itself.
         pub async fn lstat(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::LstatRequest>,
@@ -635,6 +648,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Lstat"));
             self.inner.unary(req, path, codec).await
         }
+        /// The state of an open file.
         pub async fn file_stat(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::FileStatRequest>,
@@ -653,6 +667,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "FileStat"));
             self.inner.unary(req, path, codec).await
         }
+        /// Whether a path leads to something.
         pub async fn exists(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ExistsRequest>,
@@ -670,7 +685,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Exists"));
             self.inner.unary(req, path, codec).await
         }
-        /// One page; `next` of the reply continues.
+        /// One page of a directory; `next` of the reply continues.
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ListRequest>,
@@ -688,6 +703,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "List"));
             self.inner.unary(req, path, codec).await
         }
+        /// A whole directory, page by page.
         pub async fn list_stream(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ListStreamRequest>,
@@ -710,6 +726,7 @@ pub mod filesystem_client {
             ));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The text of a link.
         pub async fn readlink(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ReadlinkRequest>,
@@ -728,6 +745,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Readlink"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a directory, on request with its parents.
         pub async fn mkdir(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::MkdirRequest>,
@@ -745,6 +763,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Mkdir"));
             self.inner.unary(req, path, codec).await
         }
+        /// Moves something to where no more may be done with it.
         pub async fn rename(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::RenameRequest>,
@@ -762,6 +781,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Rename"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes a file, a link or an empty directory.
         pub async fn remove(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::RemoveRequest>,
@@ -779,6 +799,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Remove"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes a tree, without following links; nothing there is fine.
         pub async fn remove_all(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::RemoveAllRequest>,
@@ -797,6 +818,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "RemoveAll"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a second name for a file.
         pub async fn link(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::LinkRequest>,
@@ -814,6 +836,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Link"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a link that leads down from its own directory.
         pub async fn symlink(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::SymlinkRequest>,
@@ -832,6 +855,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Symlink"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets permission bits.
         pub async fn chmod(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ChmodRequest>,
@@ -849,6 +873,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Chmod"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets owner and group.
         pub async fn chown(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ChownRequest>,
@@ -866,6 +891,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Chown"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets times.
         pub async fn chtimes(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ChtimesRequest>,
@@ -884,6 +910,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "Chtimes"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets permission bits of an open file.
         pub async fn file_chmod(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::FileChmodRequest>,
@@ -902,6 +929,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "FileChmod"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets owner and group of an open file.
         pub async fn file_chown(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::FileChownRequest>,
@@ -920,6 +948,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "FileChown"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets times of an open file.
         pub async fn file_chtimes(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::FileChtimesRequest>,
@@ -940,7 +969,7 @@ pub mod filesystem_client {
             ));
             self.inner.unary(req, path, codec).await
         }
-        /// In the plugin's temporary directory.
+        /// Makes a file in the plugin's temporary directory, open to read and write.
         pub async fn temp_file(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::TempFileRequest>,
@@ -959,6 +988,7 @@ pub mod filesystem_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Filesystem", "TempFile"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a directory in the plugin's temporary directory.
         pub async fn temp_dir(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::TempDirRequest>,

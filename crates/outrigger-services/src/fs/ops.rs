@@ -305,10 +305,7 @@ impl Cx {
 
     pub(crate) fn mkdir(&self, wanted: &Wanted, perm: Mode) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, CREATE, |place| {
-            let entry = entry(place)?.ok_or(Fault::System(Errno::EXIST))?;
-            if !place.area.is_dir() {
-                return Err(Fault::refused("the grant is for a single file"));
-            }
+            let entry = entry(place)?.ok_or_else(there)?;
             Ok(rustix::fs::mkdirat(&entry.parent, &entry.name, perm)?)
         })
     }
@@ -334,13 +331,13 @@ impl Cx {
     /// Nothing is moved to where more may be done with it, and nothing is
     /// replaced where that is not granted.
     pub(crate) fn rename(&self, from: &Wanted, to: &Wanted, replace: Replace) -> Result<(), Fault> {
-        let (from_place, from) = self.end(from, DELETE)?;
+        let (from_place, from) = self.end(from, DELETE, fixed)?;
         let both = Needs::All(Permissions::CREATE | Permissions::DELETE);
         let (to_end, may_replace) = match replace {
-            Replace::No => (self.end(to, CREATE)?, Ok(false)),
-            Replace::Yes => match self.end(to, both) {
+            Replace::No => (self.end(to, CREATE, fixed)?, Ok(false)),
+            Replace::Yes => match self.end(to, both, fixed) {
                 Ok(end) => (end, Ok(true)),
-                Err(Fault::Denied(denial)) => (self.end(to, CREATE)?, Err(denial)),
+                Err(Fault::Denied(denial)) => (self.end(to, CREATE, fixed)?, Err(denial)),
                 Err(fault) => return Err(fault),
             },
         };
@@ -361,16 +358,22 @@ impl Cx {
     }
 
     /// The last step of a path that an operation on two of them uses.
-    fn end(&self, wanted: &Wanted, needs: Needs) -> Result<(Place, Entry), Fault> {
+    /// `top` is what is said when that is a granted directory itself.
+    fn end(
+        &self,
+        wanted: &Wanted,
+        needs: Needs,
+        top: impl Fn() -> Fault,
+    ) -> Result<(Place, Entry), Fault> {
         self.reach(wanted, Follow::No, needs, |place| {
-            Ok((place.clone(), changeable_entry(place)?))
+            Ok((place.clone(), entry(place)?.ok_or_else(&top)?))
         })
     }
 
     /// Removes a file, a link or an empty directory.
     pub(crate) fn remove(&self, wanted: &Wanted) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, DELETE, |place| {
-            let entry = changeable_entry(place)?;
+            let entry = entry(place)?.ok_or_else(fixed)?;
             self.holds_no_grant(place)?;
             remove_one(&entry)
         })
@@ -379,7 +382,7 @@ impl Cx {
     /// Removes a tree. Nothing there is fine too.
     pub(crate) fn remove_all(&self, wanted: &Wanted) -> Result<(), Fault> {
         let removed = self.reach(wanted, Follow::No, DELETE, |place| {
-            let entry = changeable_entry(place)?;
+            let entry = entry(place)?.ok_or_else(fixed)?;
             self.holds_no_grant(place)?;
             let beneath = Place {
                 path: place.path.join("x"),
@@ -401,15 +404,14 @@ impl Cx {
 
     /// A second name for a file, where no more may be done with it.
     pub(crate) fn link(&self, existing: &Wanted, new: &Wanted) -> Result<(), Fault> {
-        let (old_place, old) = self.end(existing, Needs::All(Permissions::READ))?;
-        let (new_place, new) = self.end(new, CREATE)?;
+        let (old_place, old) = self.end(existing, Needs::All(Permissions::READ), || {
+            Fault::System(Errno::ISDIR)
+        })?;
+        let (new_place, new) = self.end(new, CREATE, there)?;
         self.gains_nothing(&old_place, &new_place)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = rustix::fs::statat(&old.parent, &old.name, flags)?;
-        area::regular(&stat).map_err(|fault| match fault {
-            Fault::System(_) => Fault::System(Errno::PERM),
-            fault => fault,
-        })?;
+        area::regular(&stat)?;
         let flags = AtFlags::empty();
         rustix::fs::linkat(&old.parent, &old.name, &new.parent, &new.name, flags)
             .map_err(Fault::System)
@@ -422,7 +424,7 @@ impl Cx {
         area::check_path(target)?;
         self.reach(new, Follow::No, CREATE, |place| {
             let target = link_text(place, target)?;
-            let entry = changeable_entry(place)?;
+            let entry = entry(place)?.ok_or_else(there)?;
             Ok(rustix::fs::symlinkat(&target, &entry.parent, &entry.name)?)
         })
     }
@@ -529,12 +531,12 @@ fn entry(place: &Place) -> Result<Option<Entry>, Fault> {
     Ok(place.entry()?)
 }
 
-/// The entry for a change that cannot be made to a granted directory itself.
-fn changeable_entry(place: &Place) -> Result<Entry, Fault> {
-    let entry = entry(place)?.ok_or_else(|| {
-        Fault::refused("a granted directory itself cannot be moved, replaced or removed")
-    })?;
-    Ok(entry)
+fn fixed() -> Fault {
+    Fault::refused("a granted directory itself cannot be moved, replaced or removed")
+}
+
+fn there() -> Fault {
+    Fault::System(Errno::EXIST)
 }
 
 fn remove_one(entry: &Entry) -> Result<(), Fault> {

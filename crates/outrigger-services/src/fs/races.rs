@@ -153,7 +153,7 @@ fn race(stepwise: bool, turns: usize) {
             // The quick way left it to the other one.
             None => {}
         }
-        if turn % 16 == 0 {
+        if turn % 100 == 0 {
             // Changes must not get out either; that they fail is fine.
             let _ = cx.mkdir(&wanted(&cx, "dir/made"), Mode::RWXU);
             let _ = cx.chmod(&wanted(&cx, "dir"), Mode::RWXU | Mode::ROTH);

@@ -430,6 +430,7 @@ pub mod filesystem_server {
     /// Generated trait containing gRPC methods that should be implemented for use with FilesystemServer.
     #[async_trait]
     pub trait Filesystem: std::marker::Send + std::marker::Sync + 'static {
+        /// Opens a file as a lease, for reading unless the options say otherwise.
         async fn open(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::OpenRequest>,
@@ -437,7 +438,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::OpenResponse>,
             tonic::Status,
         >;
-        /// Open for writing, made if needed, emptied if there.
+        /// Opens a file for writing, made if needed, emptied if there.
         async fn create(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::CreateRequest>,
@@ -445,7 +446,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::OpenResponse>,
             tonic::Status,
         >;
-        /// A directory as a lease, from which `OpenAt` opens.
+        /// Opens a directory as a lease, from which `OpenAt` opens.
         async fn open_dir(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::OpenDirRequest>,
@@ -453,6 +454,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::OpenDirResponse>,
             tonic::Status,
         >;
+        /// Opens a file beneath a directory that is open.
         async fn open_at(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::OpenAtRequest>,
@@ -460,6 +462,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::OpenResponse>,
             tonic::Status,
         >;
+        /// Gives a lease back.
         async fn close(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::CloseRequest>,
@@ -467,7 +470,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::CloseResponse>,
             tonic::Status,
         >;
-        /// At an offset; the lease's position does not matter and does not move.
+        /// Reads at an offset; the lease's position does not matter and does not move.
         async fn read(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ReadRequest>,
@@ -475,6 +478,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ReadResponse>,
             tonic::Status,
         >;
+        /// Writes at an offset; the lease's position does not matter and does not move.
         async fn write(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::WriteRequest>,
@@ -490,10 +494,12 @@ pub mod filesystem_server {
                 >,
             > + std::marker::Send
             + 'static;
+        /// Reads from an offset on, part by part, at the pace of whoever takes the parts.
         async fn read_stream(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ReadStreamRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReadStreamStream>, tonic::Status>;
+        /// Writes from an offset on, part by part.
         async fn write_stream(
             &self,
             request: tonic::Request<
@@ -503,7 +509,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::WriteStreamResponse>,
             tonic::Status,
         >;
-        /// At the lease's position, which moves.
+        /// Reads at the lease's position, which moves.
         async fn read_next(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ReadNextRequest>,
@@ -511,6 +517,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ReadResponse>,
             tonic::Status,
         >;
+        /// Writes at the lease's position, which moves.
         async fn write_next(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::WriteNextRequest>,
@@ -518,6 +525,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::WriteResponse>,
             tonic::Status,
         >;
+        /// Moves the lease's position.
         async fn seek(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::SeekRequest>,
@@ -525,6 +533,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::SeekResponse>,
             tonic::Status,
         >;
+        /// Waits until what was written is on storage.
         async fn sync(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::SyncRequest>,
@@ -532,6 +541,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::SyncResponse>,
             tonic::Status,
         >;
+        /// Cuts a file, or grows it with zeros.
         async fn truncate(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::TruncateRequest>,
@@ -539,7 +549,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::TruncateResponse>,
             tonic::Status,
         >;
-        /// Whole small files.
+        /// Reads a file that fits into a message.
         async fn read_file(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ReadFileRequest>,
@@ -547,6 +557,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ReadFileResponse>,
             tonic::Status,
         >;
+        /// Writes a whole file, made if needed.
         async fn write_file(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::WriteFileRequest>,
@@ -554,6 +565,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::WriteFileResponse>,
             tonic::Status,
         >;
+        /// Adds to the end of a file, made if needed.
         async fn append(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::AppendRequest>,
@@ -561,6 +573,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::AppendResponse>,
             tonic::Status,
         >;
+        /// Copies a file's contents and permission bits.
         async fn copy(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::CopyRequest>,
@@ -568,7 +581,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::CopyResponse>,
             tonic::Status,
         >;
-        /// Follows links that stay within the grant.
+        /// What a path leads to; follows links that stay within the grant.
         async fn stat(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::StatRequest>,
@@ -576,7 +589,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::StatResponse>,
             tonic::Status,
         >;
-        /// A link stands for itself.
+        /// What a path names; a link stands for itself.
         async fn lstat(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::LstatRequest>,
@@ -584,6 +597,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::StatResponse>,
             tonic::Status,
         >;
+        /// The state of an open file.
         async fn file_stat(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::FileStatRequest>,
@@ -591,6 +605,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::StatResponse>,
             tonic::Status,
         >;
+        /// Whether a path leads to something.
         async fn exists(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ExistsRequest>,
@@ -598,7 +613,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ExistsResponse>,
             tonic::Status,
         >;
-        /// One page; `next` of the reply continues.
+        /// One page of a directory; `next` of the reply continues.
         async fn list(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ListRequest>,
@@ -614,10 +629,12 @@ pub mod filesystem_server {
                 >,
             > + std::marker::Send
             + 'static;
+        /// A whole directory, page by page.
         async fn list_stream(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ListStreamRequest>,
         ) -> std::result::Result<tonic::Response<Self::ListStreamStream>, tonic::Status>;
+        /// The text of a link.
         async fn readlink(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ReadlinkRequest>,
@@ -625,6 +642,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ReadlinkResponse>,
             tonic::Status,
         >;
+        /// Makes a directory, on request with its parents.
         async fn mkdir(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::MkdirRequest>,
@@ -632,6 +650,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::MkdirResponse>,
             tonic::Status,
         >;
+        /// Moves something to where no more may be done with it.
         async fn rename(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::RenameRequest>,
@@ -639,6 +658,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::RenameResponse>,
             tonic::Status,
         >;
+        /// Removes a file, a link or an empty directory.
         async fn remove(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::RemoveRequest>,
@@ -646,6 +666,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::RemoveResponse>,
             tonic::Status,
         >;
+        /// Removes a tree, without following links; nothing there is fine.
         async fn remove_all(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::RemoveAllRequest>,
@@ -653,6 +674,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::RemoveAllResponse>,
             tonic::Status,
         >;
+        /// Makes a second name for a file.
         async fn link(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::LinkRequest>,
@@ -660,6 +682,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::LinkResponse>,
             tonic::Status,
         >;
+        /// Makes a link that leads down from its own directory.
         async fn symlink(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::SymlinkRequest>,
@@ -667,6 +690,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::SymlinkResponse>,
             tonic::Status,
         >;
+        /// Sets permission bits.
         async fn chmod(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ChmodRequest>,
@@ -674,6 +698,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ChmodResponse>,
             tonic::Status,
         >;
+        /// Sets owner and group.
         async fn chown(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ChownRequest>,
@@ -681,6 +706,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ChownResponse>,
             tonic::Status,
         >;
+        /// Sets times.
         async fn chtimes(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ChtimesRequest>,
@@ -688,6 +714,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ChtimesResponse>,
             tonic::Status,
         >;
+        /// Sets permission bits of an open file.
         async fn file_chmod(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::FileChmodRequest>,
@@ -695,6 +722,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ChmodResponse>,
             tonic::Status,
         >;
+        /// Sets owner and group of an open file.
         async fn file_chown(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::FileChownRequest>,
@@ -702,6 +730,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ChownResponse>,
             tonic::Status,
         >;
+        /// Sets times of an open file.
         async fn file_chtimes(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::FileChtimesRequest>,
@@ -709,7 +738,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::ChtimesResponse>,
             tonic::Status,
         >;
-        /// In the plugin's temporary directory.
+        /// Makes a file in the plugin's temporary directory, open to read and write.
         async fn temp_file(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::TempFileRequest>,
@@ -717,6 +746,7 @@ pub mod filesystem_server {
             tonic::Response<::outrigger_wire::proto::host::TempFileResponse>,
             tonic::Status,
         >;
+        /// Makes a directory in the plugin's temporary directory.
         async fn temp_dir(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::TempDirRequest>,

@@ -1,0 +1,79 @@
+//! The table of operations in the documentation is the one of the protos.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use outrigger_services::HOST_SERVICES_DESCRIPTORS;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+const BEGIN: &str = "<!-- operations -->\n";
+const END: &str = "<!-- end -->";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The first sentence of the comment before each line that starts with `rpc`.
+fn comments(proto: &str) -> Vec<(String, String)> {
+    let (mut comment, mut found) = (Vec::new(), Vec::new());
+    for line in proto.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("//") {
+            comment.push(text.trim().to_owned());
+        } else if let Some(rest) = line.strip_prefix("rpc ") {
+            let name = rest.split('(').next().unwrap_or_default().to_owned();
+            let text = comment.join(" ");
+            let sentence = text.split_inclusive(". ").next().unwrap_or_default();
+            found.push((name, sentence.trim().to_owned()));
+            comment.clear();
+        } else {
+            comment.clear();
+        }
+    }
+    found
+}
+
+fn table() -> (usize, String) {
+    let set = FileDescriptorSet::decode(HOST_SERVICES_DESCRIPTORS).expect("descriptors");
+    let (mut count, mut text) = (0, String::new());
+    text.push_str("| operation | calls | what it does |\n| --- | --- | --- |\n");
+    for file in &set.file {
+        if file.package() != "outrigger.host.v1" {
+            continue;
+        }
+        let path = root().join("proto").join(file.name());
+        let comments = comments(&std::fs::read_to_string(path).expect("the proto"));
+        for service in &file.service {
+            for method in &service.method {
+                count += 1;
+                let calls = match (method.client_streaming(), method.server_streaming()) {
+                    (false, false) => "once",
+                    (false, true) => "stream of replies",
+                    (true, false) => "stream of requests",
+                    (true, true) => "streams both ways",
+                };
+                let (service, name) = (service.name(), method.name());
+                let comment = comments.iter().find(|(of, _)| of == name);
+                let comment = comment.map_or("", |(_, text)| text.as_str());
+                writeln!(text, "| `{service}.{name}` | {calls} | {comment} |").expect("a string");
+            }
+        }
+    }
+    (count, format!("{count} operations.\n\n{text}"))
+}
+
+#[test]
+fn the_documented_table_is_that_of_the_protos() {
+    let (count, table) = table();
+    assert!(count >= 70, "{count} operations");
+    let path = root().join("docs/capabilities/README.md");
+    let page = std::fs::read_to_string(&path).expect("the page");
+    let (before, rest) = page.split_once(BEGIN).expect("the table's beginning");
+    let (_, after) = rest.split_once(END).expect("the table's end");
+    let current = format!("{before}{BEGIN}{table}{END}{after}");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &current).expect("written");
+    } else {
+        assert_eq!(page, current, "run with UPDATE=1 to write it anew");
+    }
+}
