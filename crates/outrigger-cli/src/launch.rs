@@ -21,6 +21,7 @@ use prost::Message as _;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::args::{PluginArgs, Protocol};
+use crate::contracts;
 use crate::cookies;
 use crate::descriptors::Catalogue;
 use crate::failure::{Exit, Failure, near, printable};
@@ -411,7 +412,8 @@ pub(crate) async fn describe(channel: &Channel) -> Result<Catalogue, Failure> {
     }
 }
 
-/// [`describe`] for calls: without reflection, the services every gRPC plugin has are still known.
+/// [`describe`] for calls: without reflection, the services every gRPC plugin has, and
+/// published contracts, are still known.
 ///
 /// # Errors
 /// As [`describe`]; never `reflection-not-served`.
@@ -420,7 +422,10 @@ pub(crate) async fn describe_or_standard(channel: &Channel) -> Result<Catalogue,
         Ok(description) => Ok(description.into()),
         Err(ReflectionError::NotServed) => {
             prost_types::FileDescriptorSet::decode(outrigger_transport::GO_PLUGIN_DESCRIPTORS)
-                .map(Catalogue::standard)
+                .map(|mut files| {
+                    files.file.extend(contracts::files());
+                    Catalogue::standard(files)
+                })
                 .map_err(|error| {
                     Failure::new(
                         Exit::Internal,

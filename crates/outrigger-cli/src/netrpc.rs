@@ -20,7 +20,7 @@ use crate::gotype::{GoType, GoTypes};
 use crate::input::{self, Source};
 use crate::launch::Session;
 use crate::printer::{Ending, Printer};
-use crate::{json, togob};
+use crate::{establish, json, togob};
 
 /// How long a plugin may take to make an object.
 pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +73,13 @@ pub(crate) async fn call(
     let object = dispense(control, name)
         .await
         .map_err(|refused| refused.failure(session))?;
+    let _introduced = match (&args.establish, &args.plugin.granting) {
+        (Some(name), Some(granting)) => {
+            let introduced = establish::over_net_rpc(session, &object, granting, name).await?;
+            Some(printer.introduced(introduced))
+        }
+        _ => None,
+    };
     printer.ending = Ending::NetRpc {
         reply_type: None,
         failure: None,

@@ -27,11 +27,6 @@ impl Listing {
         }
     }
 
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The line at `at` with a mark below it and `label` beside the mark, then
     /// the `remarks`, each with its heading.
     pub(crate) fn show(

@@ -429,6 +429,11 @@ impl Drop for RunningPlugin {
             }
         }
         self.inner.connection.broker().close();
+        if let Connection::NetRpc(session) = &self.inner.connection {
+            // Its control stream goes with this handle; a plugin may or may not
+            // end the rest of the session with that.
+            session.close();
+        }
         // Ends the watch, whose end reaps the process and removes its directory.
         self.inner
             .tasks
