@@ -24,8 +24,8 @@ use crate::codec::DynamicCodec;
 use crate::descriptors::{self, guarded};
 use crate::establish::{self, Fill};
 use crate::failure::{Exit, Failure, printable};
-use crate::input::{self, Source};
 use crate::granting;
+use crate::input::{self, Source};
 use crate::launch::{self, Session, Start};
 use crate::printer::{Ending, Printer, line};
 use crate::status::StatusReport;
@@ -69,6 +69,10 @@ fn report(args: &CallArgs, printer: &mut Printer) {
         return;
     };
     printer.notes.extend(granting.audit.finish());
+    if granting.manifest.is_none() && granting.audit.counts().refused > 0 {
+        let note = "nothing is granted without `--manifest`";
+        printer.notes.push(note.to_owned());
+    }
     if granting.manifest.is_some() || args.establish.is_some() {
         let counts = granting.audit.counts();
         let client = printer.client_id.take();
@@ -398,9 +402,7 @@ fn one(
     queue: &mpsc::Sender<DynamicMessage>,
 ) -> Result<(), Failure> {
     let mut messages = messages(input, message);
-    let request = messages
-        .next()
-        .unwrap_or_else(|| Ok(message.empty()))?;
+    let request = messages.next().unwrap_or_else(|| Ok(message.empty()))?;
     if let Some(second) = messages.next() {
         second?;
         return Err(input::too_much());

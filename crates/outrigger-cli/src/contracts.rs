@@ -134,14 +134,15 @@ pub(crate) fn files() -> Vec<FileDescriptorProto> {
 
 fn file(contract: &Contract) -> FileDescriptorProto {
     let full = |name: &str| Some(format!(".{}.{name}", contract.package));
-    let methods = contract.methods.iter().map(|(name, request, reply)| {
-        MethodDescriptorProto {
+    let methods = contract
+        .methods
+        .iter()
+        .map(|(name, request, reply)| MethodDescriptorProto {
             name: Some((*name).to_owned()),
             input_type: full(request),
             output_type: full(reply),
             ..Default::default()
-        }
-    });
+        });
     FileDescriptorProto {
         name: Some(contract.file.to_owned()),
         package: Some(contract.package.to_owned()),

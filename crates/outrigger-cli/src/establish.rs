@@ -187,7 +187,9 @@ pub(crate) async fn over_net_rpc(
                 let said = Excerpt::new(text.as_bytes());
                 Err(failed(name).note(format!("the plugin says {said}")))
             }
-            kind => Err(failed(name).note(printable(&kind.to_string())).caused_by(kind)),
+            kind => Err(failed(name)
+                .note(printable(&kind.to_string()))
+                .caused_by(kind)),
         },
     }
 }

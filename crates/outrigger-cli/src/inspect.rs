@@ -44,7 +44,11 @@ pub(crate) async fn run(inspect: &InspectArgs) -> Result<(), Failure> {
         Ok(inspect) => {
             let found = found(&inspect, began).await;
             if let Some(granting) = &inspect.plugin.granting {
-                granting.audit.finish().iter().for_each(|note| output::note(note));
+                granting
+                    .audit
+                    .finish()
+                    .iter()
+                    .for_each(|note| output::note(note));
             }
             show(&inspect.plugin, found)
         }

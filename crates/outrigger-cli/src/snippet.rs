@@ -51,8 +51,12 @@ impl Listing {
             let marks = "^".repeat(shown.width);
             line(format_args!("{pad} {frame}|{frame:#}"));
             line(format_args!("{frame}{number} |{frame:#} {}", shown.text));
+            let label = match label {
+                "" => String::new(),
+                label => format!(" {label}"),
+            };
             line(format_args!(
-                "{pad} {frame}|{frame:#} {below}{mark}{marks} {label}{mark:#}"
+                "{pad} {frame}|{frame:#} {below}{mark}{marks}{label}{mark:#}"
             ));
         }
         if !remarks.is_empty() && shown.is_some() {
@@ -144,6 +148,9 @@ fn word(rest: &[char]) -> usize {
         }
         return rest.len();
     }
+    if let Some(close) = closing(rest) {
+        return close + 1;
+    }
     let space = |at: usize| rest.get(at).is_none_or(|c| c.is_whitespace());
     let mut index = 0;
     while let Some(c) = rest.get(index) {
@@ -162,6 +169,24 @@ fn word(rest: &[char]) -> usize {
     }
     let text = rest[..index].iter().rposition(|c| !c.is_whitespace());
     text.map_or(1, |last| last + 1)
+}
+
+/// Where the list or map that begins here ends, if it does on this line.
+fn closing(rest: &[char]) -> Option<usize> {
+    let (mut depth, mut quote) = (0_usize, None);
+    for (index, c) in rest.iter().enumerate() {
+        match (quote, c) {
+            (Some(open), c) => quote = Some(open).filter(|open| open != c),
+            (None, '"' | '\'') => quote = Some(*c),
+            (None, '[' | '{') => depth += 1,
+            (None, ']' | '}') => depth = depth.checked_sub(1)?,
+            (None, _) => {}
+        }
+        if depth == 0 && quote.is_none() {
+            return (index > 0).then_some(index);
+        }
+    }
+    None
 }
 
 /// A character as it is shown: nothing that moves a cursor.
@@ -203,12 +228,17 @@ mod tests {
     fn the_mark_stands_below_the_whole_word() {
         for (line, column, mark) in [
             ("permisions: [read]", 1, "^^^^^^^^^^"),
-            ("a: {path: /x, permisions: [r]}", 15, "              ^^^^^^^^^^"),
+            (
+                "a: {path: /x, permisions: [r]}",
+                15,
+                "              ^^^^^^^^^^",
+            ),
             ("a: \"b c\" # d", 4, "   ^^^^^"),
             ("- 'it''s'", 3, "  ^^^^"),
             ("path: ${HOME}/a}", 7, "      ^^^^^^^^^"),
             ("text: two words # three", 7, "      ^^^^^^^^^"),
-            ("a: [1, 2]", 4, "   ^"),
+            ("a: [1, {b: ']'}] # x", 4, "   ^^^^^^^^^^^^^"),
+            ("a: [1, 2", 4, "   ^"),
             ("- a", 1, "^"),
             ("a:", 3, "  ^"),
             ("", 1, "^"),
@@ -235,7 +265,10 @@ mod tests {
         let at = |line, column| Position { line, column };
         let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
         let text = listing.show(at(2, 1), "here", Style::new(), &[("help", "no".to_owned())]);
-        assert_eq!(plain(text), " --> f:2:1\n  |\n2 | b\n  | ^ here\n  |\n  = help: no\n");
+        assert_eq!(
+            plain(text),
+            " --> f:2:1\n  |\n2 | b\n  | ^ here\n  |\n  = help: no\n"
+        );
         let text = listing.show(at(9, 9), "here", Style::new(), &[]);
         assert_eq!(plain(text), " --> f:9:9\n  = note: here\n");
     }

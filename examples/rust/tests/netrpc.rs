@@ -553,6 +553,26 @@ async fn a_thousand_dispenses_leave_nothing_behind() {
     }
 }
 
+/// Longer than yamux waits for anything: 30 s between its pings, 75 s for an acknowledgement.
+#[tokio::test]
+#[ignore = "takes 85 s"]
+async fn a_connection_that_was_idle_for_85_s_still_works() {
+    let idle = async |program: PathBuf| {
+        let plugin = started(&program).await;
+        let streams = plugin.dispense::<Streams>("streams").await;
+        let streams = streams.expect("a client");
+        let mut stream = echoing(&streams, b"before").await;
+        tokio::time::sleep(Duration::from_secs(85)).await;
+        greets(&plugin).await;
+        stream.write_all(b"after").await.expect("written");
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).await.expect("an echo");
+        assert_eq!(&back, b"after");
+        stops_cleanly(plugin).await;
+    };
+    futures_util::future::join_all(peers().into_iter().map(idle)).await;
+}
+
 /// Answers nothing before it is dropped.
 fn silent() -> Methods {
     Methods::new().method("Add", |_: outrigger_examples::netrpc::Pair| {
