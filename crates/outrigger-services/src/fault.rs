@@ -2,35 +2,61 @@
 //! for the plugin and the full one for the operator's log.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
+use outrigger_manifest::Denial;
 use rustix::io::Errno;
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of the reasons in `google.rpc.ErrorInfo`.
+pub(crate) const DOMAIN: &str = "outrigger.host";
 
 /// Why an operation did not happen.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The path leads out of what was granted.
     Outside,
-    /// The grant does not cover it; the reason is for the log only.
-    Refused(&'static str),
+    /// No grant covers it.
+    Denied(Box<Denial>),
+    /// The path lies beneath nothing that was granted.
+    Uncovered(Box<Denial>),
+    /// A rule of the host forbids it whatever is granted; the reason is for the
+    /// log only.
+    Refused(Cow<'static, str>),
     /// The system refused it.
     System(Errno),
-    /// It failed for a reason of ours that the plugin may know.
-    Failed(Cow<'static, str>),
-    /// The handle names nothing that is open here.
-    UnknownHandle,
+    /// It failed for a reason that the plugin may know.
+    Failed {
+        code: &'static str,
+        status: Code,
+        text: Cow<'static, str>,
+    },
+    /// The lease names nothing that is held here.
+    UnknownLease,
     /// The message itself makes no sense.
-    Abuse(&'static str),
+    Abuse(Cow<'static, str>),
     /// A limit is used up.
-    Exhausted(String),
+    Exhausted {
+        code: &'static str,
+        text: String,
+        /// When it may work again.
+        after: Option<Duration>,
+    },
+    /// The host does not do that at all.
+    #[allow(dead_code, reason = "for services that say so")]
+    Unsupported(&'static str),
     /// The operation took longer than `call_timeout`.
     Deadline,
+    /// The plugin did not wait for the end.
+    Cancelled,
     /// A panic of ours.
     Broken,
 }
 
-/// What the plugin is told.
+/// What the plugin is told by a contract with errors in its replies.
 pub(crate) enum Told {
     /// In the reply's `error`.
     InBand(Cow<'static, str>),
@@ -39,40 +65,175 @@ pub(crate) enum Told {
 }
 
 impl Fault {
-    /// The public wording.
-    pub(crate) fn told(&self) -> Told {
-        Told::InBand(match self {
-            Self::Outside => "outside the granted directory".into(),
-            Self::Refused(_) => "not permitted by the host".into(),
-            Self::System(errno) => system_text(*errno).into(),
-            Self::Failed(text) => text.clone(),
-            Self::UnknownHandle => "no such handle".into(),
-            Self::Abuse(text) => return Told::Status(Status::invalid_argument(*text)),
-            Self::Exhausted(text) => return Told::Status(Status::resource_exhausted(text)),
-            Self::Deadline => {
-                let text = "the host did not finish in time";
-                return Told::Status(Status::deadline_exceeded(text));
-            }
-            Self::Broken => return Told::Status(Status::internal("the host failed")),
-        })
+    /// It failed for a reason that the plugin may know.
+    pub(crate) fn failed(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::failed_as("failed", Code::FailedPrecondition, text)
     }
 
-    /// Whether the operator should see it: someone tried what was not granted.
+    /// [`failed`](Self::failed) with a stable code and status of its own.
+    pub(crate) fn failed_as(
+        code: &'static str,
+        status: Code,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let text = text.into();
+        Self::Failed { code, status, text }
+    }
+
+    /// The message makes no sense.
+    pub(crate) fn abuse(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Abuse(text.into())
+    }
+
+    /// A rule of the host forbids it.
+    pub(crate) fn refused(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refused(reason.into())
+    }
+
+    /// A limit is used up for as long as what uses it.
+    pub(crate) fn exhausted(code: &'static str, text: impl Into<String>) -> Self {
+        let (text, after) = (text.into(), None);
+        Self::Exhausted { code, text, after }
+    }
+
+    /// The status of the call, with `google.rpc.ErrorInfo`. `operation` is its
+    /// full name, such as `filesystem.open`.
+    pub(crate) fn status(&self, operation: &str) -> Status {
+        let (code, text) = (self.status_code(), self.public());
+        let mut metadata = HashMap::from([("operation".to_owned(), operation.to_owned())]);
+        match self {
+            Self::Denied(_) | Self::Uncovered(_) => {
+                metadata.insert("missing".into(), self.missing().to_owned());
+            }
+            Self::System(errno) => {
+                metadata.insert("errno".into(), errno_name(*errno));
+            }
+            Self::Exhausted {
+                after: Some(after), ..
+            } => {
+                let after = after.as_millis().max(1).to_string();
+                metadata.insert("retry_after_ms".into(), after);
+            }
+            _ => {}
+        }
+        let details = ErrorDetails::with_error_info(self.code(), DOMAIN, metadata);
+        Status::with_error_details(code, format!("{operation}: {text}"), details)
+    }
+
+    /// The public wording, where replies carry it.
+    pub(crate) fn told(&self) -> Told {
+        let status = |code, text: &str| Told::Status(Status::new(code, text));
+        match self {
+            Self::Abuse(text) => status(Code::InvalidArgument, text),
+            Self::Exhausted { text, .. } => status(Code::ResourceExhausted, text),
+            Self::Deadline => status(Code::DeadlineExceeded, &self.public()),
+            Self::Cancelled => status(Code::Cancelled, &self.public()),
+            Self::Broken => status(Code::Internal, &self.public()),
+            Self::UnknownLease => Told::InBand("no such handle".into()),
+            Self::Outside
+            | Self::Denied(_)
+            | Self::Uncovered(_)
+            | Self::Refused(_)
+            | Self::System(_)
+            | Self::Failed { .. }
+            | Self::Unsupported(_) => Told::InBand(self.public()),
+        }
+    }
+
+    /// What the plugin may know.
+    pub(crate) fn public(&self) -> Cow<'static, str> {
+        match self {
+            Self::Outside | Self::Uncovered(_) => "outside the granted directory".into(),
+            Self::Denied(_) | Self::Refused(_) => "not permitted by the host".into(),
+            Self::System(errno) => system_text(*errno).into(),
+            Self::Failed { text, .. } => text.clone(),
+            Self::UnknownLease => "no such lease".into(),
+            Self::Abuse(text) => text.clone(),
+            Self::Exhausted { text, .. } => text.clone().into(),
+            Self::Unsupported(text) => (*text).into(),
+            Self::Deadline => "the host did not finish in time".into(),
+            Self::Cancelled => "the call was given up".into(),
+            Self::Broken => "the host failed".into(),
+        }
+    }
+
+    fn status_code(&self) -> Code {
+        match self {
+            Self::Outside | Self::Denied(_) | Self::Uncovered(_) | Self::Refused(_) => {
+                Code::PermissionDenied
+            }
+            Self::System(errno) => system_code(*errno),
+            Self::Failed { status, .. } => *status,
+            Self::UnknownLease => Code::NotFound,
+            Self::Abuse(_) => Code::InvalidArgument,
+            Self::Exhausted { .. } => Code::ResourceExhausted,
+            Self::Unsupported(_) => Code::Unimplemented,
+            Self::Deadline => Code::DeadlineExceeded,
+            Self::Cancelled => Code::Cancelled,
+            Self::Broken => Code::Internal,
+        }
+    }
+
+    /// Whether the operator should see it: someone tried what was not granted,
+    /// or more than was.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Outside | Self::Refused(_) | Self::Abuse(_))
+        match self {
+            Self::Outside
+            | Self::Denied(_)
+            | Self::Uncovered(_)
+            | Self::Refused(_)
+            | Self::Abuse(_)
+            | Self::Exhausted { .. }
+            | Self::UnknownLease
+            | Self::Unsupported(_) => true,
+            Self::System(_)
+            | Self::Failed { .. }
+            | Self::Deadline
+            | Self::Cancelled
+            | Self::Broken => false,
+        }
     }
 
     /// The wording of the log.
     pub(crate) fn reason(&self) -> Cow<'static, str> {
         match self {
             Self::Outside => "the path leads out of the granted directory".into(),
-            Self::Refused(reason) | Self::Abuse(reason) => (*reason).into(),
-            Self::System(errno) => system_text(*errno).into(),
-            Self::Failed(text) => text.clone(),
-            Self::UnknownHandle => "no such handle on this connection".into(),
-            Self::Exhausted(text) => text.clone().into(),
+            Self::Denied(denial) | Self::Uncovered(denial) => denial.to_string().into(),
+            Self::Refused(reason) => reason.clone(),
+            Self::UnknownLease => "no such lease on this connection".into(),
             Self::Deadline => "not finished within `call_timeout`".into(),
+            Self::Cancelled => "the plugin did not wait for the end".into(),
             Self::Broken => "a panic in the host's service".into(),
+            Self::System(_)
+            | Self::Failed { .. }
+            | Self::Abuse(_)
+            | Self::Exhausted { .. }
+            | Self::Unsupported(_) => self.public(),
+        }
+    }
+
+    /// The rule that decided; empty where no rule did.
+    pub(crate) fn rule(&self) -> String {
+        match self {
+            Self::Denied(denial) | Self::Uncovered(denial) => denial.rule().to_owned(),
+            Self::Outside => "paths stay beneath their grant".into(),
+            Self::Refused(_) => "rules of the host".into(),
+            Self::Exhausted { .. } => "limits".into(),
+            Self::UnknownLease => "leases belong to one connection".into(),
+            Self::Abuse(_) | Self::Unsupported(_) => "the contract".into(),
+            Self::System(_)
+            | Self::Failed { .. }
+            | Self::Deadline
+            | Self::Cancelled
+            | Self::Broken => String::new(),
+        }
+    }
+
+    /// The grant that would have been needed.
+    pub(crate) fn missing(&self) -> &str {
+        match self {
+            Self::Denied(denial) | Self::Uncovered(denial) => denial.missing().unwrap_or_default(),
+            _ => "",
         }
     }
 
@@ -80,22 +241,31 @@ impl Fault {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Outside => "outside-grant",
-            Self::Refused(_) => "not-granted",
-            Self::System(_) => "system-error",
-            Self::Failed(_) => "failed",
-            Self::UnknownHandle => "unknown-handle",
+            Self::Denied(denial) => denial.code(),
+            Self::Uncovered(_) => "outside-grant",
+            Self::Refused(_) => "forbidden",
+            Self::System(errno) => system_reason(*errno),
+            Self::Failed { code, .. } | Self::Exhausted { code, .. } => code,
+            Self::UnknownLease => "unknown-lease",
             Self::Abuse(_) => "malformed-request",
-            Self::Exhausted(_) => "limit-reached",
+            Self::Unsupported(_) => "unsupported",
             Self::Deadline => "call-timeout",
+            Self::Cancelled => "cancelled",
             Self::Broken => "internal",
         }
+    }
+}
+
+impl From<Denial> for Fault {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(Box::new(denial))
     }
 }
 
 impl From<Errno> for Fault {
     fn from(errno: Errno) -> Self {
         match errno {
-            // Both are how the kernel says that a resolution left its start.
+            // How the kernel says that a resolution left its start.
             Errno::XDEV => Self::Outside,
             errno => Self::System(errno),
         }
@@ -106,11 +276,95 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(errno) => errno.into(),
-            // cap-std's own refusal to leave the directory carries no number.
-            None if error.kind() == io::ErrorKind::PermissionDenied => Self::Outside,
             None if error.kind() == io::ErrorKind::InvalidInput => Self::System(Errno::INVAL),
             None => Self::System(Errno::IO),
         }
+    }
+}
+
+/// How a gRPC status names what the system said.
+fn system_code(errno: Errno) -> Code {
+    match errno {
+        Errno::NOENT | Errno::SRCH => Code::NotFound,
+        Errno::EXIST => Code::AlreadyExists,
+        Errno::INVAL | Errno::NAMETOOLONG | Errno::ILSEQ => Code::InvalidArgument,
+        Errno::NOSPC
+        | Errno::DQUOT
+        | Errno::FBIG
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOMEM
+        | Errno::MLINK => Code::ResourceExhausted,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => Code::PermissionDenied,
+        Errno::TIMEDOUT => Code::DeadlineExceeded,
+        Errno::AGAIN
+        | Errno::BUSY
+        | Errno::CONNREFUSED
+        | Errno::HOSTUNREACH
+        | Errno::NETUNREACH => Code::Unavailable,
+        Errno::IO => Code::Internal,
+        Errno::NOSYS | Errno::OPNOTSUPP => Code::Unimplemented,
+        _ => Code::FailedPrecondition,
+    }
+}
+
+fn system_reason(errno: Errno) -> &'static str {
+    match system_code(errno) {
+        Code::NotFound => "not-found",
+        Code::AlreadyExists => "already-exists",
+        Code::InvalidArgument => "invalid-argument",
+        Code::ResourceExhausted => "host-resources",
+        Code::PermissionDenied => "host-permission",
+        Code::DeadlineExceeded => "call-timeout",
+        Code::Unavailable => "unavailable",
+        Code::Unimplemented => "unsupported",
+        _ => "system-error",
+    }
+}
+
+fn errno_name(errno: Errno) -> String {
+    let known = [
+        (Errno::NOENT, "ENOENT"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::NOTDIR, "ENOTDIR"),
+        (Errno::ISDIR, "EISDIR"),
+        (Errno::NOTEMPTY, "ENOTEMPTY"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::NAMETOOLONG, "ENAMETOOLONG"),
+        (Errno::LOOP, "ELOOP"),
+        (Errno::NOSPC, "ENOSPC"),
+        (Errno::DQUOT, "EDQUOT"),
+        (Errno::FBIG, "EFBIG"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::NOMEM, "ENOMEM"),
+        (Errno::MLINK, "EMLINK"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::PERM, "EPERM"),
+        (Errno::ROFS, "EROFS"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
+        (Errno::AGAIN, "EAGAIN"),
+        (Errno::BUSY, "EBUSY"),
+        (Errno::TXTBSY, "ETXTBSY"),
+        (Errno::XDEV, "EXDEV"),
+        (Errno::IO, "EIO"),
+        (Errno::BADF, "EBADF"),
+        (Errno::NODEV, "ENODEV"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::SRCH, "ESRCH"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::NOSYS, "ENOSYS"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::CONNREFUSED, "ECONNREFUSED"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+        (Errno::NETUNREACH, "ENETUNREACH"),
+        (Errno::ADDRINUSE, "EADDRINUSE"),
+        (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
+    ];
+    match known.iter().find(|(known, _)| *known == errno) {
+        Some((_, name)) => (*name).to_owned(),
+        None => errno.raw_os_error().to_string(),
     }
 }
 
@@ -147,12 +401,44 @@ mod tests {
 
     #[test]
     fn a_refusal_says_that_and_only_the_log_says_why() {
-        let fault = Fault::Refused("the grant is read-only");
-        assert_eq!(fault.reason(), "the grant is read-only");
+        let fault = Fault::refused("it has more than one name");
+        assert_eq!(fault.reason(), "it has more than one name");
         assert_eq!(in_band(fault), "not permitted by the host");
         assert_eq!(
             in_band(Fault::from(Errno::XDEV)),
             "outside the granted directory"
+        );
+    }
+
+    #[test]
+    fn a_status_carries_its_reason_and_what_the_system_said() {
+        let status = Fault::System(Errno::NOTEMPTY).status("filesystem.remove");
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(status.message(), "filesystem.remove: directory not empty");
+        let info = status.get_details_error_info().expect("there");
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("system-error", DOMAIN)
+        );
+        assert_eq!(
+            info.metadata.get("errno").map(String::as_str),
+            Some("ENOTEMPTY")
+        );
+        let limit = Fault::Exhausted {
+            code: "too-fast",
+            text: "slow down".into(),
+            after: Some(Duration::from_millis(20)),
+        };
+        let status = limit.status("clock.now");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let info = status.get_details_error_info().expect("there");
+        assert_eq!(
+            info.metadata.get("retry_after_ms").map(String::as_str),
+            Some("20")
+        );
+        assert_eq!(
+            info.metadata.get("operation").map(String::as_str),
+            Some("clock.now")
         );
     }
 }

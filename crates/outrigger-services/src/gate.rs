@@ -18,25 +18,34 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 
-/// A service of which one connection uses only so many places.
+/// The places of one connection, shared by its services.
 #[derive(Clone, Debug)]
-pub(crate) struct Gated<S> {
-    service: S,
+pub(crate) struct Gate {
     places: Arc<Semaphore>,
     patience: Duration,
 }
 
-impl<S> Gated<S> {
-    /// `service` with so many places; who waits longer than `patience` for one
-    /// is sent away.
-    pub(crate) fn new(service: S, places: usize, patience: Duration) -> Self {
+impl Gate {
+    /// So many places; who waits longer than `patience` for one is sent away.
+    pub(crate) fn new(places: usize, patience: Duration) -> Self {
         let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self {
+        Self { places, patience }
+    }
+
+    /// `service`, whose calls take places here.
+    pub(crate) fn wrap<S>(&self, service: S) -> Gated<S> {
+        Gated {
             service,
-            places,
-            patience,
+            gate: self.clone(),
         }
     }
+}
+
+/// A service of which one connection uses only so many places.
+#[derive(Clone, Debug)]
+pub(crate) struct Gated<S> {
+    service: S,
+    gate: Gate,
 }
 
 impl<S: NamedService> NamedService for Gated<S> {
@@ -60,15 +69,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answer {
-        let (mut service, places) = (self.service.clone(), self.places.clone());
-        let patience = self.patience;
+        let (mut service, gate) = (self.service.clone(), self.gate.clone());
         Box::pin(async move {
-            let place = match places.clone().try_acquire_owned() {
+            let place = match gate.places.clone().try_acquire_owned() {
                 Ok(place) => place,
-                Err(_) => match tokio::time::timeout(patience, places.acquire_owned()).await {
-                    Ok(Ok(place)) => place,
-                    Ok(Err(_)) | Err(_) => return Ok(full().into_http()),
-                },
+                Err(_) => {
+                    let place = gate.places.acquire_owned();
+                    match tokio::time::timeout(gate.patience, place).await {
+                        Ok(Ok(place)) => place,
+                        Ok(Err(_)) | Err(_) => return Ok(full().into_http()),
+                    }
+                }
             };
             let reply = service.call(request).await?;
             Ok(reply.map(|body| {

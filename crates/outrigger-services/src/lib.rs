@@ -1,44 +1,57 @@
-//! What a host does for its plugins: files, environment, ids and directories.
+//! What a host does for a plugin under its grants: files, processes, the
+//! network, environment, clock and log.
 //!
 //! ```
-//! use outrigger_services::{HostServe, Limits};
+//! use outrigger_manifest::{Manifest, Places, Policy};
+//! use outrigger_services::{AuditLog, GrantedServices, Limits};
 //! use outrigger_transport::{HostServices, PluginIdentity};
 //!
-//! let services = HostServe::open(".")?
-//!     .read_only(true)
-//!     .allow_env(["LANG"])
-//!     .limits(Limits { handles: 16, ..Limits::default() });
-//! // One value serves many plugins; each connection gets services of its own.
-//! let greeter = services.bind(&PluginIdentity::new("greeter", "1", None));
-//! let lister = services.bind(&PluginIdentity::new("lister", "2", None));
-//! # drop((greeter, lister));
-//! # Ok::<(), outrigger_services::RootError>(())
+//! let manifest = Manifest::parse("
+//! plugin: {name: lister, format: grpc, entrypoint: lister}
+//! handshake: {protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}
+//! capabilities:
+//!   filesystem: [{path: /usr/share/doc, permissions: [read, list], recursive: true}]
+//!   environment: {read: [LANG]}
+//! ")?;
+//! let places = Places::new("/opt/plugins/lister", "/var/lib/app/lister")?;
+//! let decision = Policy::allow_requested().decide(&manifest, &places);
+//!
+//! let (audit, mut records) = AuditLog::channel(1000);
+//! let services = GrantedServices::new(decision.grants())
+//!     .limits(Limits { leases: 16, ..Limits::default() })
+//!     .audit(audit);
+//! // Each connection gets services of its own.
+//! let bound = services.bind(&PluginIdentity::new("lister", "1", None));
+//! assert!(bound.names().any(|name| name == "outrigger.host.v1.Filesystem"));
+//! assert!(bound.names().any(|name| name == "hostserve.v1.HostService"));
+//! assert!(records.try_recv().is_none(), "nothing was asked for yet");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # How it is confined
-//! - A directory is taken once, by its handle. Every path is resolved beneath
-//!   that handle by the kernel (`openat2`, or step by step where it is missing),
-//!   so `..`, absolute links and links swapped in at the last moment lead
-//!   nowhere. What is opened must be a regular file or a directory; anything
-//!   else is refused without waiting for it.
-//! - `root_dir` is relative to that directory, or absolute and beneath it by its
-//!   text, or beneath the plugin's temporary directory; it is no authority of
-//!   its own. `path` is taken from there and may not lead above it; an absolute
-//!   one stands for itself, by the same rule.
-//! - Identity is the connection. Metadata that a plugin sends is logged, no more.
-//! - Each call writes one `tracing` event (target `outrigger_services::hostserve`):
-//!   at debug level when it worked, info when it failed, warn when it was
-//!   refused. The plugin learns that it was refused, the event says why.
-//! - What one plugin can make the host hold is in [`Limits`].
+//! - `outrigger_manifest::Grants` is the only source of verdicts. What is not
+//!   granted is refused call by call, and every call leaves one record.
+//! - What is granted of the file tree is opened once, when the services are
+//!   made. A path is judged as it is spelled and then used in just that spelling
+//!   beneath the grant's handle, where no step may be a link; links are
+//!   spelled out and judged again. So `..`, links, and links swapped in at the
+//!   last moment lead nowhere that was not judged. What is opened must be a
+//!   regular file or a directory; anything else is refused without waiting for it.
+//! - Identity is the connection. Metadata that a plugin sends is recorded, no more.
+//! - Each operation writes one `tracing` event (target `outrigger_services::audit`)
+//!   and one record to the [`AuditLog`]: at debug level when it worked, info when
+//!   it failed, warn when it was refused. The plugin learns that it was refused,
+//!   the record says why, by which rule, and which grant would have been needed.
+//! - What one plugin can make the host hold, move and wait for is in [`Limits`].
 //!
-//! # Where a plugin may be surprised
+//! # `hostserve.v1`
+//! The same operations under the same grants, with errors inside the replies.
+//! - `root_dir` is no authority of its own: it is an absolute name, or relative
+//!   to the first granted directory. `path` is taken from there and may not lead
+//!   above it; an absolute one stands for itself.
 //! - `TempDir` is the plugin's own directory, not the system's; `MkdirTemp` and
-//!   `FileCreateTemp` work in it whatever `root_dir` says. It is writable even
-//!   when the granted directory is read-only, and gone with the connection.
-//! - A symbolic link's text may only lead down from the link's own directory;
-//!   an absolute one into that directory is stored as a relative one.
-//! - Set-user-id, set-group-id and sticky bits cannot be set, and files cannot be
-//!   given to other owners unless [`HostServe::allow_ownership_changes`] says so.
+//!   `FileCreateTemp` work in it whatever `root_dir` says. It is writable whatever
+//!   is granted, and gone with the connection.
 //! - `ReadFile` returns what fits into a message; larger files are streamed.
 //! - `FileReader` and `FileWriter` use and move the handle's position; the calls
 //!   with an offset do not. A file opened for appending takes no offset.
@@ -54,27 +67,24 @@
 
 #![forbid(unsafe_code)]
 
-mod area;
-mod describe;
-mod environment;
+mod argument;
+mod audit;
 mod fault;
-mod files;
+mod fs;
 mod gate;
-mod handles;
-mod host;
+mod granted;
+mod grants;
 mod hostserve;
+mod leases;
 mod limits;
-mod mode;
 mod proto;
-mod root;
-mod rpc;
+mod rate;
 mod session;
-mod streams;
-mod temp;
+mod session_service;
 mod text;
-mod tree;
+mod work;
 
-pub use environment::EnvironmentGrant;
-pub use hostserve::{HOSTSERVE_DESCRIPTORS, HostServe};
+pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
+pub use fs::UnusableGrant;
+pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS, HardLinks};
 pub use limits::Limits;
-pub use root::{Root, RootError};

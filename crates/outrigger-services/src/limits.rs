@@ -1,15 +1,29 @@
-//! What one plugin may make its host hold, and for how long.
+//! What one plugin may make its host hold, how much it may move, and for how
+//! long.
 
 use std::time::Duration;
 
 /// Room in a message for everything that is not file contents, in bytes.
 const OVERHEAD: usize = 1024;
 
-/// What one plugin may make its host hold, and for how long.
+/// What one plugin may make its host hold, how much it may move, and for how
+/// long. Each connection of a plugin has a whole set of its own.
+///
+/// # Examples
+/// ```
+/// use outrigger_services::Limits;
+///
+/// let limits = Limits { leases: 16, written_bytes: 1 << 30, ..Limits::default() };
+/// assert_eq!(limits.message, 4 << 20);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Files open at the same time (default 64).
-    pub handles: usize,
+    /// Leases at the same time (default 64): open files and directories,
+    /// connections, processes, listeners.
+    pub leases: usize,
+    /// A lease that is not used for so long is given up (default one hour; zero
+    /// for never).
+    pub lease_idle: Duration,
     /// Largest message in either direction, in bytes (default 4 MiB, what peers
     /// accept unless told otherwise).
     pub message: usize,
@@ -22,9 +36,12 @@ pub struct Limits {
     /// Largest file that one `ReadFile` returns, in bytes (default 4 MiB less
     /// 1 KiB); never more than fits into a message.
     pub whole_file: usize,
-    /// Most entries of a directory that one `ReadDir` returns (default 65 536).
-    /// The contract has no pages: a larger directory is an error.
+    /// Most entries of a directory that one `ReadDir` of `hostserve.v1` returns
+    /// (default 65 536). That contract has no pages: a larger directory is an
+    /// error.
     pub list_entries: usize,
+    /// Directories that one `Watch` covers (default 1024).
+    pub watched_dirs: usize,
     /// Operations that may wait for storage at the same time (default 8), so
     /// that one plugin cannot take the threads that others need.
     pub blocking: usize,
@@ -35,27 +52,42 @@ pub struct Limits {
     pub calls: usize,
     /// How long one operation, or one step of a stream, may take (default 30 s).
     pub call_timeout: Duration,
+    /// Operations per second (default 100 000; 0 for no limit), with up to one
+    /// second's worth at once. What exceeds it is refused.
+    pub operations_per_second: u32,
+    /// Bytes of contents moved per second (default 0: no limit), with up to one
+    /// second's worth at once. Streams slow down to it; single calls are refused
+    /// until what they owe is paid.
+    pub bytes_per_second: u64,
+    /// Bytes written in total (default 0: no limit), whether by writing, by
+    /// growing a file, or by copying.
+    pub written_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let message = 4 << 20;
         Self {
-            handles: 64,
+            leases: 64,
+            lease_idle: Duration::from_secs(3600),
             message,
             chunk: 1 << 20,
             default_chunk: 64 << 10,
             whole_file: message - OVERHEAD,
             list_entries: 65_536,
+            watched_dirs: 1024,
             blocking: 8,
             calls: 64,
             call_timeout: Duration::from_secs(30),
+            operations_per_second: 100_000,
+            bytes_per_second: 0,
+            written_bytes: 0,
         }
     }
 }
 
 impl Limits {
-    /// The most bytes of a file that fit into one message.
+    /// The most bytes of contents that fit into one message.
     pub(crate) fn payload(&self) -> usize {
         self.message.saturating_sub(OVERHEAD)
     }

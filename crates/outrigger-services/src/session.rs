@@ -1,252 +1,303 @@
-//! What one plugin connection holds, and how its operations are run: bounded,
-//! recorded, and never waiting on a thread that serves others.
+//! What one plugin connection is, holds and uses up; how its operations are
+//! judged, bounded and recorded.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use outrigger_manifest::{Grants, HostService};
 use outrigger_transport::PluginIdentity;
-use rustix::process::{Gid, Uid};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
-use uuid::Uuid;
+use tonic::{Response, Status};
 
-use crate::area::{self, Access, Place};
-use crate::describe::{Describe, Reply};
-use crate::environment::EnvironmentGrant;
-use crate::fault::{Fault, Told};
-use crate::handles::Lease;
+use crate::argument::Argument;
+use crate::audit::{AuditRecord, Verdict};
+use crate::fault::Fault;
+use crate::fs::{Cx, Own};
+use crate::granted::Shared;
+use crate::leases::{Leases, Lent, Slot};
 use crate::limits::Limits;
-use crate::root::Root;
-use crate::temp::TempArea;
+use crate::rate::Bucket;
 use crate::text::Quoted;
 
-/// What was granted to every plugin that one service value serves.
-#[derive(Clone, Debug)]
-pub(crate) struct Granted {
-    pub(crate) root: Root,
-    pub(crate) access: Access,
-    pub(crate) ownership: Ownership,
-    pub(crate) environment: EnvironmentGrant,
-    pub(crate) temp_root: PathBuf,
-    pub(crate) limits: Limits,
-}
+/// Threads of this process that may wait for the system on behalf of plugins,
+/// whatever their number: fewer than the runtime has.
+const WAITING_THREADS: usize = 128;
+static THREADS: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(WAITING_THREADS)));
 
-/// Whether files may be given to someone else.
+/// One operation of a service, by its name in records: `filesystem.open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ownership {
-    /// Only to the host's own user and group.
-    Own,
-    /// To whomever the kernel allows.
-    Any,
+pub(crate) struct Operation {
+    /// The service that must be granted; none for what every plugin may ask.
+    pub(crate) service: Option<HostService>,
+    pub(crate) name: &'static str,
 }
 
-/// One plugin's connection.
+impl Operation {
+    pub(crate) const fn new(service: HostService, name: &'static str) -> Self {
+        Self {
+            service: Some(service),
+            name,
+        }
+    }
+
+    pub(crate) fn capability(self) -> &'static str {
+        self.service.map_or("session", |service| service.as_str())
+    }
+
+    pub(crate) fn full_name(self) -> String {
+        format!("{}.{}", self.capability(), self.name)
+    }
+}
+
+/// One plugin's connection: dropped with it, and with everything it holds.
 pub(crate) struct Session {
-    pub(crate) granted: Arc<Granted>,
+    shared: Arc<Shared>,
     identity: PluginIdentity,
-    temp: OnceLock<TempArea>,
-    making_temp: Mutex<()>,
-    handles: Mutex<HashMap<u128, Arc<Lease>>>,
-    slots: Arc<Semaphore>,
+    plugin: Arc<str>,
+    instance: Arc<str>,
+    leases: Leases,
+    sweeping: AtomicBool,
+    operations: Bucket,
+    bytes: Bucket,
+    usage: Usage,
     blocking: Arc<Semaphore>,
+    own: Own,
 }
 
-/// How an operation is run.
-pub(crate) enum Work<Q, R> {
-    /// On the spot: it waits for nothing.
-    Now(fn(&Session, &Q) -> Result<R, Fault>),
-    /// On a thread of its own.
-    Blocking(fn(&Session, &Q) -> Result<R, Fault>),
-    /// The first on the spot; the second on a thread if the first finds that it
-    /// would have to wait.
-    Try(
-        fn(&Session, &Q) -> Option<Result<R, Fault>>,
-        fn(&Session, &Q) -> Result<R, Fault>,
-    ),
+/// What a connection has used up.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) operations: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) read: AtomicU64,
+    pub(crate) written: AtomicU64,
 }
 
 impl Session {
-    pub(crate) fn new(granted: Arc<Granted>, identity: PluginIdentity) -> Self {
-        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
-        let limits = &granted.limits;
+    pub(crate) fn new(shared: Arc<Shared>, identity: PluginIdentity) -> Self {
+        let (limits, now) = (&shared.limits, Instant::now());
         Self {
-            temp: OnceLock::new(),
-            making_temp: Mutex::new(()),
-            handles: Mutex::new(HashMap::new()),
-            slots: permits(limits.handles),
-            blocking: permits(limits.blocking),
+            plugin: identity.name().into(),
+            instance: identity.instance().into(),
+            leases: Leases::new(limits.leases),
+            sweeping: AtomicBool::new(false),
+            operations: Bucket::new(limits.operations_per_second.into(), now),
+            bytes: Bucket::new(limits.bytes_per_second, now),
+            usage: Usage::default(),
+            blocking: Arc::new(Semaphore::new(limits.blocking.min(Semaphore::MAX_PERMITS))),
+            own: Own::default(),
             identity,
-            granted,
+            shared,
         }
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.shared.grants
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        &self.granted.limits
+        &self.shared.limits
     }
 
-    /// Where `path`, seen from `root_dir`, lies within what was granted.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn identity(&self) -> &PluginIdentity {
+        &self.identity
+    }
+
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// What the file services keep for this connection.
+    pub(crate) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Room for one more lease.
+    pub(crate) fn slot(&self) -> Result<Slot, Fault> {
+        self.leases.slot()
+    }
+
+    /// Keeps `value` and names it. It is dropped when the plugin gives it back,
+    /// when nobody has used it for `lease_idle`, or with the connection.
+    pub(crate) fn lend<T: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        slot: Slot,
+        value: T,
+    ) -> (String, Lent<T>) {
+        let lent = self.leases.lend(slot, value);
+        self.sweep();
+        lent
+    }
+
+    /// What `lease` names on this connection, if it is of that kind.
+    pub(crate) fn lease<T: Send + Sync + 'static>(&self, lease: &str) -> Result<Lent<T>, Fault> {
+        self.leases.get(lease)
+    }
+
+    /// Takes back what `lease` names on this connection.
+    pub(crate) fn give_back<T: Send + Sync + 'static>(
+        &self,
+        lease: &str,
+    ) -> Result<Lent<T>, Fault> {
+        self.leases.take(lease)
+    }
+
+    /// Sees to it that unused leases are given up. The task ends with the
+    /// session, and when there are no leases.
+    fn sweep(self: &Arc<Self>) {
+        let idle = self.limits().lease_idle;
+        if idle.is_zero() || self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let session = Arc::downgrade(self);
+        let run = async move {
+            let mut wait = idle;
+            loop {
+                tokio::time::sleep(wait).await;
+                let Some(session) = session.upgrade() else {
+                    return;
+                };
+                let (next, expired) = session.leases.expire(idle);
+                if !expired.is_empty() {
+                    let count = expired.len();
+                    tracing::info!(
+                        target: "outrigger_services::audit",
+                        plugin = session.identity.name(), count, "unused leases were given up"
+                    );
+                    // Closing may wait for storage.
+                    drop(tokio::task::spawn_blocking(move || drop(expired)));
+                }
+                match next {
+                    Some(next) => wait = next,
+                    None => {
+                        session.sweeping.store(false, Ordering::Release);
+                        // One may have come in between.
+                        if session.leases.count() == 0
+                            || session.sweeping.swap(true, Ordering::AcqRel)
+                        {
+                            return;
+                        }
+                        wait = idle;
+                    }
+                }
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(run)),
+            Err(_) => self.sweeping.store(false, Ordering::Release),
+        }
+    }
+
+    /// Begins an operation: counts it, checks that its service is granted and
+    /// that the plugin is not too fast, and sees to its record. `argument` is
+    /// asked for only when someone keeps records.
     ///
-    /// An absolute path must name something beneath the granted directory or
-    /// beneath this plugin's temporary one, and then stands for itself. A
-    /// relative one is taken from `root_dir`, which is relative to the granted
-    /// directory, or absolute by the same rule; its text must not lead above
-    /// `root_dir`. Everything after that is the kernel's resolution beneath the
-    /// directory's handle.
-    pub(crate) fn place(&self, root_dir: &str, path: &str) -> Result<Place<'_>, Fault> {
-        area::check_path(root_dir)?;
-        area::check_path(path)?;
-        let (root_dir, path) = (Path::new(root_dir), Path::new(path));
-        if path.is_absolute() {
-            return self.absolute(&area::clean(path));
-        }
-        if area::leaves_start(path) {
-            return Err(Fault::Outside);
-        }
-        let place = if root_dir.is_absolute() {
-            let joined = area::clean(root_dir).join(path);
-            match self.absolute(&joined) {
-                Err(Fault::Outside) => self.absolute(&area::clean(&joined))?,
-                place => place?,
+    /// # Errors
+    /// Why it must not happen; that is recorded already.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        operation: Operation,
+        metadata: &MetadataMap,
+        argument: impl FnOnce(&mut Argument),
+    ) -> Result<Running, Fault> {
+        let running = self.announce(operation, metadata, argument);
+        match self.admit(operation) {
+            Ok(()) => Ok(running),
+            Err(fault) => {
+                running.end(Some(&fault));
+                Err(fault)
             }
-        } else {
-            let path = match root_dir.to_str() {
-                Some("" | "." | "./") => path.to_owned(),
-                _ => root_dir.join(path),
-            };
-            Place {
-                area: &self.granted.root.0,
-                path,
-                access: self.granted.access,
+        }
+    }
+
+    fn announce(
+        self: &Arc<Self>,
+        operation: Operation,
+        metadata: &MetadataMap,
+        argument: impl FnOnce(&mut Argument),
+    ) -> Running {
+        self.usage.operations.fetch_add(1, Ordering::Relaxed);
+        let shown = self.shared.records().then(|| {
+            let mut shown = Argument::default();
+            argument(&mut shown);
+            Shown {
+                client: said(metadata, "client"),
+                request: said(metadata, "request"),
+                argument: shown.into_text(),
             }
+        });
+        Running {
+            session: self.clone(),
+            operation,
+            started: Instant::now(),
+            shown,
+            notes: Arc::default(),
+            ended: false,
+        }
+    }
+
+    fn admit(&self, operation: Operation) -> Result<(), Fault> {
+        if let Some(service) = operation.service {
+            self.grants().service(service)?;
+        }
+        let rate = self.limits().operations_per_second;
+        let late = |after| Fault::Exhausted {
+            code: "rate-limited",
+            text: format!("more than {rate} operations per second (`operations_per_second`)"),
+            after: Some(after),
         };
-        match place.path.as_os_str().len() {
-            area::MAX_PATH.. => Err(Fault::System(rustix::io::Errno::NAMETOOLONG)),
-            _ => Ok(place),
-        }
+        self.operations.take(1, Instant::now()).map_err(late)
     }
 
-    fn absolute(&self, path: &Path) -> Result<Place<'_>, Fault> {
-        if let Some(temp) = self.temp.get()
-            && let Some(rest) = temp.area().relative(path)
-        {
-            return Ok(self.temp_place(temp, rest.to_owned()));
-        }
-        let area = &*self.granted.root.0;
-        match area.relative(path) {
-            Some(rest) => Ok(Place {
-                area,
-                path: rest.to_owned(),
-                access: self.granted.access,
-            }),
-            None => Err(Fault::Outside),
-        }
-    }
-
-    fn temp_place<'a>(&self, temp: &'a TempArea, path: PathBuf) -> Place<'a> {
-        temp.note_changes(path.components().count());
-        Place {
-            area: temp.area(),
-            path,
-            access: Access::ReadWrite,
-        }
-    }
-
-    /// A place in this plugin's temporary directory, which is made if needed.
-    pub(crate) fn in_temp(&self, name: &str) -> Result<Place<'_>, Fault> {
-        Ok(self.temp_place(self.temp()?, name.into()))
-    }
-
-    /// The temporary directory if it exists already.
-    pub(crate) fn temp_if_made(&self) -> Option<&TempArea> {
-        self.temp.get()
-    }
-
-    /// The temporary directory, which is made if needed.
-    pub(crate) fn temp(&self) -> Result<&TempArea, Fault> {
-        let _making = self
-            .making_temp
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if self.temp.get().is_none() {
-            // The lock makes this the only writer.
-            let _ = self.temp.set(TempArea::create(&self.granted.temp_root)?);
-        }
-        self.temp.get().ok_or(Fault::Broken)
-    }
-
-    /// The owners that a plugin asks for, where they may be given.
-    pub(crate) fn owners(&self, uid: i32, gid: i32) -> Result<(Option<Uid>, Option<Gid>), Fault> {
-        let id = |id: i32| match id {
-            -1 => Ok(None),
-            id => u32::try_from(id)
-                .map(Some)
-                .map_err(|_| Fault::System(rustix::io::Errno::INVAL)),
+    /// Begins an operation, does `work` within `call_timeout`, and answers.
+    pub(crate) async fn call<T>(
+        self: &Arc<Self>,
+        operation: Operation,
+        metadata: &MetadataMap,
+        argument: impl FnOnce(&mut Argument),
+        work: impl AsyncFnOnce(&Running) -> Result<T, Fault>,
+    ) -> Result<Response<T>, Status> {
+        let running = match self.begin(operation, metadata, argument) {
+            Ok(running) => running,
+            Err(fault) => return Err(fault.status(&operation.full_name())),
         };
-        let (uid, gid) = (id(uid)?.map(Uid::from_raw), id(gid)?.map(Gid::from_raw));
-        let own = uid.is_none_or(|uid| uid == rustix::process::geteuid())
-            && gid.is_none_or(|gid| gid == rustix::process::getegid());
-        match self.granted.ownership {
-            Ownership::Any => Ok((uid, gid)),
-            Ownership::Own if own => Ok((uid, gid)),
-            Ownership::Own => Err(Fault::Refused("giving files to others is not granted")),
-        }
-    }
-
-    /// Room for one more open file.
-    pub(crate) fn slot(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        self.slots.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.limits().handles;
-            Fault::Exhausted(format!("{limit} files are open already (`handles`)"))
-        })
-    }
-
-    /// Keeps an open file and names it.
-    pub(crate) fn lend(&self, lease: Lease) -> String {
-        // The fixed bits of the one are covered by random bits of the other.
-        let id = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(64);
-        self.table().insert(id, Arc::new(lease));
-        format!("{id:032x}")
-    }
-
-    /// The open file of that name; names of other connections mean nothing here.
-    pub(crate) fn lease(&self, handle: &str) -> Result<Arc<Lease>, Fault> {
-        let id = handle_id(handle)?;
-        self.table().get(&id).cloned().ok_or(Fault::UnknownHandle)
-    }
-
-    /// Takes an open file back.
-    pub(crate) fn give_back(&self, handle: &str) -> Result<Arc<Lease>, Fault> {
-        let id = handle_id(handle)?;
-        self.table().remove(&id).ok_or(Fault::UnknownHandle)
-    }
-
-    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Arc<Lease>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+        let work = tokio::time::timeout(self.limits().call_timeout, work(&running));
+        let outcome = work.await.unwrap_or(Err(Fault::Deadline));
+        running.finish(outcome).map(Response::new)
     }
 
     /// Runs `work` on a thread that may wait, within `call_timeout`.
     ///
-    /// A plugin never has more than `blocking` such threads: work that is given
-    /// up keeps its place until the system lets go of it.
+    /// A plugin never has more than `blocking` such threads, and all plugins
+    /// together fewer than the runtime has: work that is given up keeps its
+    /// place until the system lets go of it.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Session) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Arc<Session>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let run = async {
-            let permit = self
-                .blocking
-                .clone()
-                .acquire_owned()
-                .await
-                .map_err(|_| Fault::Broken)?;
+            let own = self.blocking.clone().acquire_owned().await;
+            let shared = THREADS.clone().acquire_owned().await;
+            let permits = (
+                own.map_err(|_| Fault::Broken)?,
+                shared.map_err(|_| Fault::Broken)?,
+            );
             let session = self.clone();
             let work = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                work(&session)
+                let outcome = work(&session);
+                drop(permits);
+                outcome
             });
             work.await.unwrap_or(Err(Fault::Broken))
         };
@@ -256,147 +307,262 @@ impl Session {
         }
     }
 
-    /// Runs one unary operation and records it.
-    pub(crate) async fn call<Q, R>(
-        self: &Arc<Self>,
-        operation: &'static str,
-        request: Request<Q>,
-        work: Work<Q, R>,
-    ) -> Result<Response<R>, Status>
-    where
-        Q: Describe + Send + Sync + 'static,
-        R: Reply + Send + 'static,
-    {
-        let (metadata, _, message) = request.into_parts();
-        let call = Call {
-            session: self,
-            operation,
-            metadata: &metadata,
-            started: Instant::now(),
+    /// Checks that bytes may be moved now, for an operation that cannot wait.
+    pub(crate) fn may_move(&self) -> Result<(), Fault> {
+        let rate = self.limits().bytes_per_second;
+        let late = |after| Fault::Exhausted {
+            code: "rate-limited",
+            text: format!("more than {rate} bytes per second (`bytes_per_second`)"),
+            after: Some(after),
         };
-        let (now, later) = match work {
-            Work::Now(now) => (Some(now(self, &message)), None),
-            Work::Try(now, later) => (now(self, &message), Some(later)),
-            Work::Blocking(later) => (None, Some(later)),
-        };
-        match (now, later) {
-            (Some(outcome), _) => call.finish(&message, outcome),
-            (None, Some(later)) => {
-                let message = Arc::new(message);
-                let shared = message.clone();
-                let outcome = self.blocking(move |session| later(session, &shared)).await;
-                call.finish(&*message, outcome)
-            }
-            (None, None) => call.finish(&message, Err(Fault::Broken)),
+        self.bytes.take(0, Instant::now()).map_err(late)
+    }
+
+    /// How long it takes until bytes may be moved again; nothing if they may.
+    pub(crate) fn owes_bytes(&self) -> Option<Duration> {
+        self.bytes.take(0, Instant::now()).err()
+    }
+
+    /// Waits until `count` bytes may be moved.
+    ///
+    /// # Cancel safety
+    /// Nothing is counted when it is dropped.
+    pub(crate) async fn pace(&self, count: u64) {
+        while let Err(wait) = self.bytes.take(count, Instant::now()) {
+            tokio::time::sleep(wait).await;
         }
     }
-}
 
-fn handle_id(handle: &str) -> Result<u128, Fault> {
-    if handle.len() != 32 || !handle.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(Fault::UnknownHandle);
+    /// Charges bytes that were moved without waiting.
+    pub(crate) fn charge(&self, count: u64) {
+        self.bytes.charge(count);
     }
-    u128::from_str_radix(handle, 16).map_err(|_| Fault::UnknownHandle)
+
+    /// Counts contents that the plugin got.
+    pub(crate) fn count_read(&self, count: u64) {
+        self.usage.read.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Reserves `count` bytes of what may be written in total.
+    pub(crate) fn reserve(&self, count: u64) -> Result<(), Fault> {
+        let most = match self.limits().written_bytes {
+            0 => u64::MAX,
+            most => most,
+        };
+        let add = |written: u64| {
+            written
+                .checked_add(count)
+                .filter(|written| *written <= most)
+        };
+        let order = Ordering::Relaxed;
+        match self.usage.written.fetch_update(order, order, add) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::exhausted(
+                "quota-exhausted",
+                format!("at most {most} bytes may be written (`written_bytes`)"),
+            )),
+        }
+    }
+
+    /// Gives back what was reserved and not written.
+    pub(crate) fn release(&self, count: u64) {
+        self.usage.written.fetch_sub(count, Ordering::Relaxed);
+    }
 }
 
-/// One call as the log shows it.
-pub(crate) struct Call<'a> {
-    pub(crate) session: &'a Session,
-    pub(crate) operation: &'static str,
-    pub(crate) metadata: &'a MetadataMap,
-    pub(crate) started: Instant,
+/// What a record shows of the request.
+#[derive(Debug, Default)]
+struct Shown {
+    client: String,
+    request: String,
+    argument: String,
 }
 
-impl Call<'_> {
-    /// Records how the call ended and makes its answer.
-    pub(crate) fn finish<R: Reply>(
-        &self,
-        request: &impl Describe,
-        outcome: Result<R, Fault>,
-    ) -> Result<Response<R>, Status> {
-        self.record(request, outcome.as_ref().err());
+/// What is found out about an operation while it runs, perhaps on a thread that
+/// outlives it.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    rule: Mutex<String>,
+    bytes: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Notes {
+    /// Notes which rule allowed it; several are joined.
+    pub(crate) fn allowed_by(&self, rule: &str) {
+        let mut known = self.rule.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_empty() {
+            known.push_str(rule);
+        } else if *known != rule && known.len() < 500 {
+            known.push_str("; ");
+            known.push_str(rule);
+        }
+    }
+
+    /// Fails once nobody waits for the operation any more: long work asks now
+    /// and then.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        if self.over.load(Ordering::Relaxed) {
+            return Err(Fault::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Notes contents moved.
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// An operation in hand. It leaves exactly one record: when it ends, or, as
+/// cancelled, when it is dropped.
+pub(crate) struct Running {
+    session: Arc<Session>,
+    operation: Operation,
+    started: Instant,
+    /// Nothing when no one keeps records.
+    shown: Option<Shown>,
+    notes: Arc<Notes>,
+    ended: bool,
+}
+
+impl Running {
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
+    pub(crate) fn notes(&self) -> &Arc<Notes> {
+        &self.notes
+    }
+
+    /// For work on threads that may outlive it.
+    pub(crate) fn cx(&self) -> Cx {
+        Cx {
+            session: self.session.clone(),
+            notes: self.notes.clone(),
+        }
+    }
+
+    /// Notes which rule allowed it.
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
+    pub(crate) fn allowed_by(&self, rule: &str) {
+        self.notes.allowed_by(rule);
+    }
+
+    /// Counts contents that the plugin got.
+    pub(crate) fn read(&self, bytes: u64) {
+        self.notes.moved(bytes);
+        self.session.count_read(bytes);
+    }
+
+    /// Counts contents that came from the plugin; what is written to files is
+    /// reserved beforehand and not counted again.
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
+    pub(crate) fn wrote(&self, bytes: u64) {
+        self.notes.moved(bytes);
+    }
+
+    /// Charges bytes that were moved without waiting.
+    #[allow(dead_code, reason = "for services that move bytes themselves")]
+    pub(crate) fn charge(&self, bytes: u64) {
+        self.session.charge(bytes);
+    }
+
+    /// Records the end and makes the answer.
+    pub(crate) fn finish<T>(self, outcome: Result<T, Fault>) -> Result<T, Status> {
         match outcome {
-            Ok(reply) => Ok(Response::new(reply)),
-            Err(fault) => failed(self.operation, request.subject(), &fault).map(Response::new),
-        }
-    }
-
-    /// Writes the one event of this call: plainly for what worked or failed,
-    /// as a warning for what was refused.
-    pub(crate) fn record(&self, request: &impl Describe, fault: Option<&Fault>) {
-        match fault {
-            None => {
-                tracing::debug!(
-                    target: "outrigger_services::hostserve",
-                    plugin = self.session.identity.name(),
-                    instance = self.session.identity.instance(),
-                    operation = self.operation,
-                    client = %self.said("client"),
-                    request = %self.said("request"),
-                    arguments = %request.arguments(),
-                    duration_us = self.micros(),
-                    success = true,
-                    "host service call"
-                );
+            Ok(value) => {
+                self.end(None);
+                Ok(value)
             }
-            Some(fault) if fault.is_refusal() => {
-                tracing::warn!(
-                    target: "outrigger_services::hostserve",
-                    plugin = self.session.identity.name(),
-                    instance = self.session.identity.instance(),
-                    operation = self.operation,
-                    client = %self.said("client"),
-                    request = %self.said("request"),
-                    arguments = %request.arguments(),
-                    duration_us = self.micros(),
-                    success = false,
-                    code = fault.code(),
-                    error = %fault.reason(),
-                    "host service call refused"
-                );
-            }
-            Some(fault) => {
-                tracing::info!(
-                    target: "outrigger_services::hostserve",
-                    plugin = self.session.identity.name(),
-                    instance = self.session.identity.instance(),
-                    operation = self.operation,
-                    client = %self.said("client"),
-                    request = %self.said("request"),
-                    arguments = %request.arguments(),
-                    duration_us = self.micros(),
-                    success = false,
-                    code = fault.code(),
-                    error = %fault.reason(),
-                    "host service call failed"
-                );
+            Err(fault) => {
+                let status = fault.status(&self.operation.full_name());
+                self.end(Some(&fault));
+                Err(status)
             }
         }
     }
 
-    fn micros(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    /// Records the end.
+    pub(crate) fn end(mut self, fault: Option<&Fault>) {
+        self.record(fault);
     }
 
-    /// What the plugin says about itself: for the log, never for a decision.
-    fn said(&self, key: &'static str) -> Cow<'static, str> {
-        match self.metadata.get(key) {
-            None => "".into(),
-            Some(value) => Quoted(&String::from_utf8_lossy(value.as_bytes()))
-                .to_string()
-                .into(),
+    fn record(&mut self, fault: Option<&Fault>) {
+        self.ended = true;
+        self.notes.over.store(true, Ordering::Relaxed);
+        let refused = fault.is_some_and(Fault::is_refusal);
+        if refused {
+            self.session.usage.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(shown) = self.shown.take() else {
+            return;
+        };
+        let allowed_by = || {
+            let mut rule = self
+                .notes
+                .rule
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *rule)
+        };
+        let shared = &self.session.shared;
+        let record = AuditRecord {
+            time: SystemTime::now(),
+            plugin: self.session.plugin.clone(),
+            digest: shared.digest.clone(),
+            instance: self.session.instance.clone(),
+            pid: self.session.identity.pid(),
+            client: shown.client,
+            request: shown.request,
+            capability: self.operation.capability(),
+            operation: self.operation.name,
+            argument: shown.argument,
+            verdict: if refused {
+                Verdict::Refused
+            } else {
+                Verdict::Allowed
+            },
+            rule: match fault {
+                Some(fault) if refused => fault.rule(),
+                _ => allowed_by(),
+            },
+            code: fault.map_or("ok", Fault::code),
+            reason: fault
+                .map(|fault| fault.reason().into_owned())
+                .unwrap_or_default(),
+            missing: fault
+                .map(|fault| fault.missing().to_owned())
+                .unwrap_or_default(),
+            bytes: self.notes.bytes.load(Ordering::Relaxed),
+            micros: micros(self.started.elapsed()),
+        };
+        shared.keep(record);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.record(Some(&Fault::Cancelled));
         }
     }
 }
 
-/// How `fault` reaches the plugin: in the reply, or as the call's status.
-pub(crate) fn failed<R: Reply>(operation: &str, subject: &str, fault: &Fault) -> Result<R, Status> {
-    match fault.told() {
-        Told::Status(status) => Err(status),
-        Told::InBand(text) if subject.is_empty() => Ok(R::failed(format!("{operation}: {text}"))),
-        Told::InBand(text) => Ok(R::failed(format!(
-            "{operation} {}: {text}",
-            Quoted(subject)
-        ))),
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What the plugin says about itself: for the log, never for a decision.
+fn said(metadata: &MetadataMap, key: &'static str) -> String {
+    match metadata.get(key) {
+        None => String::new(),
+        Some(value) => {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let quoted = Quoted(&text).to_string();
+            // Quotes mark where a text ends in a sentence; here it is alone.
+            quoted[1..quoted.len() - 1].to_owned()
+        }
     }
 }

@@ -6,8 +6,8 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Peer, gone, in_band};
-use outrigger_services::{HostServe, Limits};
+use common::{EVERYTHING, Peer, gone, in_band, services};
+use outrigger_services::{GrantedServices, Limits};
 use outrigger_wire::proto::hostserve::*;
 use rustix::fs::{CWD, FileType, Mode};
 use tonic::{Code, Request};
@@ -35,8 +35,12 @@ impl Place {
         self.base.path().join("outside")
     }
 
-    fn services(&self) -> HostServe {
-        HostServe::open(self.granted()).expect("a root")
+    fn services(&self) -> GrantedServices {
+        services(&self.granted(), EVERYTHING)
+    }
+
+    fn read_only(&self) -> GrantedServices {
+        services(&self.granted(), "read, list")
     }
 }
 
@@ -181,11 +185,7 @@ async fn what_is_no_file_is_refused_without_waiting_for_it() {
     let _socket =
         std::os::unix::net::UnixListener::bind(place.granted().join("socket")).expect("a socket");
     let peer = Peer::new(&place.services(), "opener").await;
-    let devices = Peer::new(
-        &HostServe::open("/dev").expect("a root").read_only(true),
-        "dev",
-    )
-    .await;
+    let devices = Peer::new(&services(Path::new("/dev"), "read, list"), "dev").await;
     let refused = "not permitted by the host";
     let read = async |peer: &Peer, path| {
         let read = peer.read("", path);
@@ -211,10 +211,8 @@ async fn what_is_no_file_is_refused_without_waiting_for_it() {
 
 #[tokio::test]
 async fn magic_links_are_not_followed() {
-    let services = HostServe::open("/proc/self")
-        .expect("a root")
-        .read_only(true);
-    let peer = Peer::new(&services, "magician").await;
+    let granted = services(Path::new("/proc/self"), "read, list");
+    let peer = Peer::new(&granted, "magician").await;
     for path in [
         "root/etc/passwd",
         "cwd/Cargo.toml",
@@ -241,7 +239,7 @@ async fn close(peer: &Peer, handle: &str) {
 async fn handles_are_counted_belong_to_one_connection_and_end_with_it() {
     let place = Place::new();
     let services = place.services().limits(Limits {
-        handles: 3,
+        leases: 3,
         ..Limits::default()
     });
     let (one, two) = (
@@ -325,7 +323,7 @@ async fn closing_a_handle_ends_its_streams() {
 async fn a_temporary_directory_is_private_and_gone_with_its_connection() {
     let place = Place::new();
     let temp = tempfile::tempdir().expect("a directory");
-    let services = place.services().temp_root(temp.path()).read_only(true);
+    let services = place.read_only().temp_root(temp.path());
     let (one, two) = (
         Peer::new(&services, "one").await,
         Peer::new(&services, "two").await,
@@ -372,7 +370,7 @@ async fn a_temporary_directory_is_private_and_gone_with_its_connection() {
 #[tokio::test]
 async fn a_read_only_grant_allows_no_change_by_any_way() {
     let place = Place::new();
-    let peer = Peer::new(&place.services().read_only(true), "reader").await;
+    let peer = Peer::new(&place.read_only(), "reader").await;
     let temp = peer.temp_dir().await;
     let refused = |error: Option<String>, what: &str| {
         let error = error.expect(what);

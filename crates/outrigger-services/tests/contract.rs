@@ -4,8 +4,8 @@ mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use common::{Peer, in_band};
-use outrigger_services::{HOSTSERVE_DESCRIPTORS, HostServe};
+use common::{EVERYTHING, Peer, entry, grants, in_band, services};
+use outrigger_services::{GrantedServices, HOST_SERVICES_DESCRIPTORS};
 use outrigger_wire::proto::hostserve::*;
 use prost::Message;
 use prost_types::{FileDescriptorSet, Timestamp};
@@ -380,10 +380,11 @@ async fn host(peer: &Peer) {
 #[tokio::test]
 async fn every_call_of_the_contract_does_what_it_says() {
     let dir = tempfile::tempdir().expect("a directory");
-    let services = HostServe::open(dir.path())
-        .expect("a root")
-        .allow_env(["PATH", "OUTRIGGER_NEVER_SET"]);
-    let peer = Peer::new(&services, "lister").await;
+    let granted = GrantedServices::new(grants(&format!(
+        "{{filesystem: [{}], environment: {{read: [PATH, OUTRIGGER_NEVER_SET]}}}}",
+        entry(dir.path(), EVERYTHING, true)
+    )));
+    let peer = Peer::new(&granted, "lister").await;
     paths(&peer, dir.path()).await;
     handles(&peer, dir.path()).await;
     temporary(&peer).await;
@@ -391,11 +392,12 @@ async fn every_call_of_the_contract_does_what_it_says() {
     let handle = peer.open("h", OpenFileFlags::ReadOnly).await.expect("open");
     assert_eq!(peer.section(&handle, 0, 3).await.map(|c| c.len()), Ok(3));
 
-    let contract = FileDescriptorSet::decode(HOSTSERVE_DESCRIPTORS).expect("descriptors");
+    let contract = FileDescriptorSet::decode(HOST_SERVICES_DESCRIPTORS).expect("descriptors");
     let methods: std::collections::BTreeSet<String> = contract
         .file
         .iter()
         .flat_map(|file| &file.service)
+        .filter(|service| service.name() == "HostService")
         .flat_map(|service| &service.method)
         .map(|method| method.name().to_owned())
         .collect();
@@ -409,8 +411,8 @@ async fn every_call_of_the_contract_does_what_it_says() {
 async fn open_flags_mean_what_the_contract_says() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("file"), b"12345").expect("a file");
-    let services = HostServe::open(dir.path()).expect("a root");
-    let peer = Peer::new(&services, "opener").await;
+    let granted = services(dir.path(), EVERYTHING);
+    let peer = Peer::new(&granted, "opener").await;
     let put = async |handle: &str| {
         let request = FileWriteRequest {
             handle: handle.into(),
@@ -475,8 +477,8 @@ async fn a_root_dir_may_be_relative_absolute_or_the_top() {
     let elsewhere = tempfile::tempdir().expect("a directory");
     let alias = elsewhere.path().join("alias");
     std::os::unix::fs::symlink(dir.path(), &alias).expect("a link");
-    let services = HostServe::open(&alias).expect("a root");
-    let peer = Peer::new(&services, "lister").await;
+    let granted = services(&alias, EVERYTHING);
+    let peer = Peer::new(&granted, "lister").await;
     let top = dir.path().to_str().expect("UTF-8");
     let from_slash = format!("{}/sub/file", &top[1..]);
     let sub = format!("{top}/sub/");

@@ -6,8 +6,7 @@ mod common;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use common::Peer;
-use outrigger_services::HostServe;
+use common::{EVERYTHING, Peer, services};
 use outrigger_wire::proto::hostserve::*;
 use tonic::Request;
 
@@ -39,7 +38,7 @@ async fn each_call_is_one_event_whose_identity_is_the_connection() {
     let _default = tracing::subscriber::set_default(subscriber);
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("file"), "x").expect("a file");
-    let services = HostServe::open(dir.path()).expect("a root");
+    let services = services(dir.path(), EVERYTHING);
     let peer = Peer::new(&services, "honest").await;
     let mut request = Request::new(ReadFileRequest {
         root_dir: String::new(),
@@ -58,7 +57,7 @@ async fn each_call_is_one_event_whose_identity_is_the_connection() {
     peer.close().await;
     let printed = printed.0.lock().expect("not poisoned").clone();
     let printed = String::from_utf8(printed).expect("UTF-8");
-    let ours = |line: &&str| line.contains("outrigger_services::hostserve");
+    let ours = |line: &&str| line.contains("outrigger_services::audit");
     let lines: Vec<&str> = printed.lines().filter(ours).collect();
     let [refused, failed, done] = lines.as_slice() else {
         panic!("three events: {printed}")
@@ -67,11 +66,11 @@ async fn each_call_is_one_event_whose_identity_is_the_connection() {
         "WARN",
         r#"plugin="honest""#,
         r#"instance="honest-1""#,
-        r#"operation="ReadFile""#,
-        r#"client="someone-else""#,
-        r#"request="r-1""#,
+        "operation=filesystem.ReadFile",
+        "client=someone-else",
+        "request=r-1",
         r#"path="../\u{1b}[2J\nx""#,
-        "success=false",
+        r#"verdict="refused""#,
         r#"code="outside-grant""#,
     ] {
         assert!(refused.contains(part), "{part} in {refused}");
@@ -81,7 +80,7 @@ async fn each_call_is_one_event_whose_identity_is_the_connection() {
         "{failed}"
     );
     assert!(
-        done.contains("DEBUG") && done.contains("success=true"),
+        done.contains("DEBUG") && done.contains(r#"code="ok""#),
         "{done}"
     );
 }

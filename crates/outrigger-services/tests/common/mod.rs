@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use http::uri::PathAndQuery;
-use outrigger_services::HostServe;
+use outrigger_manifest::{Grants, Manifest, Places, Policy};
+use outrigger_services::GrantedServices;
 use outrigger_transport::{
     Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
 };
@@ -19,6 +20,43 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+/// What a plugin gets whose manifest asks for `capabilities` (the section of
+/// that name, as YAML on one line), under a policy that grants it all.
+pub(crate) fn grants(capabilities: &str) -> Grants {
+    grants_with(&format!("capabilities: {capabilities}"))
+}
+
+/// [`grants`] of a manifest with these sections.
+pub(crate) fn grants_with(sections: &str) -> Grants {
+    let manifest = Manifest::parse(&format!(
+        "plugin: {{name: tested, format: grpc, entrypoint: tested}}\n\
+         handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
+         {sections}\n"
+    ));
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
+        Err(problems) => panic!("{sections}: {problems}"),
+    };
+    let places = Places::new("/nowhere/plugin", "/nowhere/data").expect("places");
+    let decision = Policy::allow_requested().decide(&manifest, &places);
+    assert!(decision.is_complete(), "{:?}", decision.refused());
+    decision.grants()
+}
+
+/// One entry of a `filesystem` section.
+pub(crate) fn entry(path: &Path, permissions: &str, recursive: bool) -> String {
+    let path = path.to_str().expect("UTF-8");
+    format!("{{path: \"{path}\", permissions: [{permissions}], recursive: {recursive}}}")
+}
+
+pub(crate) const EVERYTHING: &str = "read, write, list, create, delete";
+
+/// Services under one grant for a whole directory.
+pub(crate) fn services(path: &Path, permissions: &str) -> GrantedServices {
+    let entry = entry(path, permissions, true);
+    GrantedServices::new(grants(&format!("{{filesystem: [{entry}]}}")))
+}
+
 /// One plugin, connected.
 pub(crate) struct Peer {
     channel: Channel,
@@ -28,7 +66,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn new(services: &HostServe, name: &str) -> Self {
+    pub(crate) async fn new(services: &GrantedServices, name: &str) -> Self {
         let bound = services.bind(&PluginIdentity::new(name, format!("{name}-1"), None));
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let stop = CancellationToken::new();
@@ -56,14 +94,18 @@ impl Peer {
         self.serving.await.expect("the host's end finished");
     }
 
+    /// `Method` of `hostserve.v1`, or `Service/Method` of `outrigger.host.v1`.
     fn path(&self, method: &str) -> PathAndQuery {
         self.called
             .lock()
             .expect("not poisoned")
             .insert(method.to_owned());
-        format!("/hostserve.v1.HostService/{method}")
-            .parse()
-            .expect("a path")
+        let path = if method.contains('/') {
+            format!("/outrigger.host.v1.{method}")
+        } else {
+            format!("/hostserve.v1.HostService/{method}")
+        };
+        path.parse().expect("a path")
     }
 
     /// The methods called so far.

@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-use rustix::fs::Mode;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::area::Area;
+use super::area::Area;
+use super::tree;
 use crate::fault::Fault;
-use crate::tree;
 
 /// How often a free name is looked for.
 const ATTEMPTS: usize = 32;
@@ -29,7 +27,7 @@ const REMOVAL: Duration = Duration::from_secs(60);
 /// A directory with mode 0700 that only one plugin's services use.
 #[derive(Debug)]
 pub(crate) struct TempArea {
-    area: Area,
+    area: Arc<Area>,
     parent: Option<Arc<OwnedFd>>,
     name: OsString,
     changes: AtomicU64,
@@ -38,20 +36,22 @@ pub(crate) struct TempArea {
 impl TempArea {
     /// Makes the directory beneath `root`.
     pub(crate) fn create(root: &Path) -> Result<Self, Fault> {
-        let given = std::path::absolute(root)?;
+        let given = super::area::clean(&std::path::absolute(root)?);
         let canonical = std::fs::canonicalize(root)?;
-        let parent = Dir::open_ambient_dir(&canonical, ambient_authority())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::openat(CWD, &canonical, flags, Mode::empty())?;
         let name = free_name("outrigger-", "", |name| {
             rustix::fs::mkdirat(&parent, name, Mode::RWXU)
         })?;
-        let dir = parent.open_dir(&name)?;
-        let names = if given == canonical {
-            vec![canonical.join(&name)]
-        } else {
-            vec![canonical.join(&name), given.join(&name)]
-        };
-        let area = Area::new(dir, names)?;
-        let parent = Some(Arc::new(parent.into_std_file().into()));
+        let dir = rustix::fs::openat(&parent, &name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        let (given, canonical) = (given.join(&name), canonical.join(&name));
+        let area = Area::hold(
+            dir,
+            given,
+            canonical,
+            "the plugin's temporary directory".into(),
+        )?;
+        let (area, parent) = (Arc::new(area), Some(Arc::new(parent)));
         Ok(Self {
             area,
             parent,
@@ -60,7 +60,7 @@ impl TempArea {
         })
     }
 
-    pub(crate) fn area(&self) -> &Area {
+    pub(crate) fn area(&self) -> &Arc<Area> {
         &self.area
     }
 
@@ -77,7 +77,9 @@ impl Drop for TempArea {
         };
         let name = std::mem::take(&mut self.name);
         let remove = move || {
-            if let Err(errno) = tree::remove(parent.as_fd(), &name, Instant::now() + REMOVAL) {
+            if let Err(errno) =
+                tree::remove(parent.as_fd(), &name, Instant::now() + REMOVAL, &|| true)
+            {
                 let name = name.to_string_lossy();
                 tracing::warn!(%name, error = %errno, "a plugin's temporary directory remains");
             }
@@ -117,7 +119,11 @@ pub(crate) fn free_name<T>(
 /// The parts around the random one: it replaces the last `*`, or is appended.
 pub(crate) fn split_pattern(pattern: &str) -> Result<(&str, &str), Fault> {
     if pattern.contains('/') {
-        return Err(Fault::Failed("pattern contains path separator".into()));
+        return Err(Fault::failed_as(
+            "invalid-argument",
+            tonic::Code::InvalidArgument,
+            "pattern contains path separator",
+        ));
     }
     if pattern.contains('\0') {
         return Err(Fault::System(Errno::INVAL));
@@ -149,7 +155,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         for changes in [0, SMALL + 1] {
             let temp = TempArea::create(root.path()).expect("a temporary directory");
-            let path = temp.area().name().to_owned();
+            let path = temp.area().canonical.clone();
             assert_eq!(
                 std::fs::metadata(&path).expect("it exists").mode() & 0o777,
                 0o700

@@ -1,22 +1,17 @@
 //! What the log shows of a request, and how a reply says that it failed.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use outrigger_wire::proto::hostserve::*;
 use prost_types::Timestamp;
 
-use crate::text::Quoted;
-
-/// How much of a handle the log shows: enough to follow it, too little to use.
-const HANDLE_SHOWN: usize = 8;
+use crate::argument::Argument;
 
 /// A request that can be shown.
 pub(crate) trait Describe {
     /// What the request is about; empty when it names nothing.
     fn subject(&self) -> &str;
-    /// The fields that are set, escaped.
-    fn arguments(&self) -> String;
+    /// The fields that are set.
+    fn arguments(&self, shown: &mut Argument);
 }
 
 /// A reply that can carry a failure.
@@ -24,52 +19,43 @@ pub(crate) trait Reply {
     fn failed(error: String) -> Self;
 }
 
-trait Argument {
-    fn put(&self, key: &str, out: &mut String);
+trait Field {
+    fn put(&self, key: &str, shown: &mut Argument);
 }
 
-fn put(key: &str, value: impl std::fmt::Display, out: &mut String) {
-    let space = if out.is_empty() { "" } else { " " };
-    // Writing to a string cannot fail.
-    let _ = write!(out, "{space}{key}={value}");
-}
-
-impl Argument for String {
-    fn put(&self, key: &str, out: &mut String) {
+impl Field for String {
+    fn put(&self, key: &str, shown: &mut Argument) {
         if key == "handle" {
-            let shown = self.get(..HANDLE_SHOWN).unwrap_or(self);
-            put(key, Quoted(shown), out);
-        } else if !self.is_empty() {
-            put(key, Quoted(self), out);
+            shown.id(key, self);
+        } else {
+            shown.text(key, self);
         }
     }
 }
 
-impl Argument for Bytes {
-    fn put(&self, key: &str, out: &mut String) {
-        put(key, format_args!("{}_bytes", self.len()), out);
+impl Field for Bytes {
+    fn put(&self, key: &str, shown: &mut Argument) {
+        shown.bytes(key, self.len());
     }
 }
 
-impl Argument for Option<Timestamp> {
-    fn put(&self, key: &str, out: &mut String) {
+impl Field for Option<Timestamp> {
+    fn put(&self, key: &str, shown: &mut Argument) {
         if let Some(time) = self {
-            put(key, format_args!("{}.{:09}", time.seconds, time.nanos), out);
+            shown.shown(key, format_args!("{}.{:09}", time.seconds, time.nanos));
         }
     }
 }
 
-impl Argument for Option<FileChunk> {
-    fn put(&self, _: &str, _: &mut String) {}
+impl Field for Option<FileChunk> {
+    fn put(&self, _: &str, _: &mut Argument) {}
 }
 
 macro_rules! numbers {
     ($($kind:ty),*) => {$(
-        impl Argument for $kind {
-            fn put(&self, key: &str, out: &mut String) {
-                if *self != 0 {
-                    put(key, self, out);
-                }
+        impl Field for $kind {
+            fn put(&self, key: &str, shown: &mut Argument) {
+                shown.number(key, *self);
             }
         }
     )*};
@@ -84,11 +70,9 @@ macro_rules! requests {
                 &self.$subject
             }
 
-            fn arguments(&self) -> String {
-                let mut out = String::new();
-                $(self.$field.put(stringify!($field), &mut out);)*
-                self.$subject.put(stringify!($subject), &mut out);
-                out
+            fn arguments(&self, shown: &mut Argument) {
+                $(self.$field.put(stringify!($field), shown);)*
+                self.$subject.put(stringify!($subject), shown);
             }
         }
     )*};
@@ -128,11 +112,9 @@ macro_rules! handle_requests {
                 ""
             }
 
-            fn arguments(&self) -> String {
-                let mut out = String::new();
-                self.handle.put("handle", &mut out);
-                $(self.$field.put(stringify!($field), &mut out);)*
-                out
+            fn arguments(&self, shown: &mut Argument) {
+                self.handle.put("handle", shown);
+                $(self.$field.put(stringify!($field), shown);)*
             }
         }
     )*};
@@ -161,9 +143,7 @@ macro_rules! empty_requests {
                 ""
             }
 
-            fn arguments(&self) -> String {
-                String::new()
-            }
+            fn arguments(&self, _: &mut Argument) {}
         }
     )*};
 }
@@ -254,14 +234,19 @@ mod tests {
             data: Bytes::from_static(b"secret"),
             perm: 0o644,
         };
-        assert_eq!(write.arguments(), r#"data=6_bytes perm=420 path="a\nb""#);
+        let arguments = |request: &dyn Describe| {
+            let mut shown = Argument::default();
+            request.arguments(&mut shown);
+            shown.into_text()
+        };
+        assert_eq!(arguments(&write), r#"data=6_bytes perm=420 path="a\nb""#);
         let handle = "0123456789abcdef0123456789abcdef".to_owned();
         let seek = FileSeekRequest {
             handle,
             offset: 0,
             whence: 2,
         };
-        assert_eq!(seek.arguments(), r#"handle="01234567" whence=2"#);
+        assert_eq!(arguments(&seek), r#"handle="01234567" whence=2"#);
         assert_eq!(seek.subject(), "");
     }
 }

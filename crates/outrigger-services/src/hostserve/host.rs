@@ -3,44 +3,44 @@
 use outrigger_wire::proto::hostserve::*;
 use rustix::process;
 
-use crate::environment::UserDir;
+use super::variables::{self, UserDir};
 use crate::fault::Fault;
-use crate::session::Session;
+use crate::fs::Cx;
 
 /// The contract's ids are signed.
 fn id(raw: u32) -> i32 {
     raw.cast_signed()
 }
 
-pub(crate) fn getuid(_: &Session, _: &GetuidRequest) -> Result<GetuidResponse, Fault> {
+pub(crate) fn getuid(_: &Cx, _: &GetuidRequest) -> Result<GetuidResponse, Fault> {
     Ok(GetuidResponse {
         uid: id(process::getuid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn getgid(_: &Session, _: &GetgidRequest) -> Result<GetgidResponse, Fault> {
+pub(crate) fn getgid(_: &Cx, _: &GetgidRequest) -> Result<GetgidResponse, Fault> {
     Ok(GetgidResponse {
         gid: id(process::getgid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn geteuid(_: &Session, _: &GeteuidRequest) -> Result<GeteuidResponse, Fault> {
+pub(crate) fn geteuid(_: &Cx, _: &GeteuidRequest) -> Result<GeteuidResponse, Fault> {
     Ok(GeteuidResponse {
         euid: id(process::geteuid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn getegid(_: &Session, _: &GetegidRequest) -> Result<GetegidResponse, Fault> {
+pub(crate) fn getegid(_: &Cx, _: &GetegidRequest) -> Result<GetegidResponse, Fault> {
     Ok(GetegidResponse {
         egid: id(process::getegid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn getpid(_: &Session, _: &GetpidRequest) -> Result<GetpidResponse, Fault> {
+pub(crate) fn getpid(_: &Cx, _: &GetpidRequest) -> Result<GetpidResponse, Fault> {
     Ok(GetpidResponse {
         pid: process::getpid().as_raw_nonzero().get(),
         error: None,
@@ -49,12 +49,12 @@ pub(crate) fn getpid(_: &Session, _: &GetpidRequest) -> Result<GetpidResponse, F
 
 /// 0 when the parent is outside the host's process namespace, as the system
 /// says it.
-pub(crate) fn getppid(_: &Session, _: &GetppidRequest) -> Result<GetppidResponse, Fault> {
+pub(crate) fn getppid(_: &Cx, _: &GetppidRequest) -> Result<GetppidResponse, Fault> {
     let ppid = process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     Ok(GetppidResponse { ppid, error: None })
 }
 
-pub(crate) fn get_groups(_: &Session, _: &GetGroupsRequest) -> Result<GetGroupsResponse, Fault> {
+pub(crate) fn get_groups(_: &Cx, _: &GetGroupsRequest) -> Result<GetGroupsResponse, Fault> {
     let groups = process::getgroups()?
         .into_iter()
         .map(|gid| id(gid.as_raw()))
@@ -65,32 +65,31 @@ pub(crate) fn get_groups(_: &Session, _: &GetGroupsRequest) -> Result<GetGroupsR
     })
 }
 
-pub(crate) fn get_env(session: &Session, request: &GetEnvRequest) -> Result<GetEnvResponse, Fault> {
-    let val = session
-        .granted
-        .environment
-        .get(&request.key, session.limits().payload())?;
+pub(crate) fn get_env(cx: &Cx, request: &GetEnvRequest) -> Result<GetEnvResponse, Fault> {
+    let val = variables::get(cx, &request.key)?;
     Ok(GetEnvResponse { val, error: None })
 }
 
 /// The plugin's own temporary directory rather than the system's: the one that
 /// it can use.
-pub(crate) fn temp_dir(session: &Session, _: &TempDirRequest) -> Result<TempDirResponse, Fault> {
-    match session.temp()?.area().name().to_str() {
+pub(crate) fn temp_dir(cx: &Cx, _: &TempDirRequest) -> Result<TempDirResponse, Fault> {
+    let area = cx.temp()?.area();
+    cx.notes.allowed_by(&area.rule);
+    match area.canonical.to_str() {
         Some(dir) => Ok(TempDirResponse {
             dir: dir.into(),
             error: None,
         }),
-        None => Err(Fault::Failed("the temporary directory is not UTF-8".into())),
+        None => Err(Fault::failed("the temporary directory is not UTF-8")),
     }
 }
 
 /// [`temp_dir`] once the directory exists.
 pub(crate) fn temp_dir_now(
-    session: &Session,
+    cx: &Cx,
     request: &TempDirRequest,
 ) -> Option<Result<TempDirResponse, Fault>> {
-    session.temp_if_made().map(|_| temp_dir(session, request))
+    cx.session.temp_if_made().map(|_| temp_dir(cx, request))
 }
 
 fn user_dir(dir: UserDir) -> Result<String, Fault> {
@@ -98,7 +97,7 @@ fn user_dir(dir: UserDir) -> Result<String, Fault> {
 }
 
 pub(crate) fn user_cache_dir(
-    _: &Session,
+    _: &Cx,
     _: &UserCacheDirRequest,
 ) -> Result<UserCacheDirResponse, Fault> {
     Ok(UserCacheDirResponse {
@@ -108,7 +107,7 @@ pub(crate) fn user_cache_dir(
 }
 
 pub(crate) fn user_config_dir(
-    _: &Session,
+    _: &Cx,
     _: &UserConfigDirRequest,
 ) -> Result<UserConfigDirResponse, Fault> {
     Ok(UserConfigDirResponse {
@@ -117,10 +116,7 @@ pub(crate) fn user_config_dir(
     })
 }
 
-pub(crate) fn user_home_dir(
-    _: &Session,
-    _: &UserHomeDirRequest,
-) -> Result<UserHomeDirResponse, Fault> {
+pub(crate) fn user_home_dir(_: &Cx, _: &UserHomeDirRequest) -> Result<UserHomeDirResponse, Fault> {
     Ok(UserHomeDirResponse {
         dir: user_dir(UserDir::Home)?,
         error: None,

@@ -17,9 +17,14 @@ const LEVELS: usize = 24;
 /// fine too.
 ///
 /// # Errors
-/// [`Errno::TIMEDOUT`] when it is not done by `until`; a part is gone then.
-/// Otherwise what the system said.
-pub(crate) fn remove(parent: BorrowedFd<'_>, name: impl Arg, until: Instant) -> Result<(), Errno> {
+/// [`Errno::TIMEDOUT`] when it is not done by `until`, [`Errno::CANCELED`] when
+/// `go_on` says no; a part is gone then. Otherwise what the system said.
+pub(crate) fn remove(
+    parent: BorrowedFd<'_>,
+    name: impl Arg,
+    until: Instant,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(), Errno> {
     let name = name.into_c_str()?;
     match rustix::fs::unlinkat(parent, &*name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -42,6 +47,7 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: impl Arg, until: Instant) -> 
         Removal {
             top: top.as_fd(),
             until,
+            go_on,
             moved: 0,
         }
         .empty(top.as_fd(), 0)?;
@@ -51,6 +57,7 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: impl Arg, until: Instant) -> 
 struct Removal<'a> {
     top: BorrowedFd<'a>,
     until: Instant,
+    go_on: &'a dyn Fn() -> bool,
     moved: u64,
 }
 
@@ -59,6 +66,9 @@ impl Removal<'_> {
         for entry in rustix::fs::Dir::read_from(dir)? {
             if Instant::now() >= self.until {
                 return Err(Errno::TIMEDOUT);
+            }
+            if !(self.go_on)() {
+                return Err(Errno::CANCELED);
             }
             let entry = entry?;
             let name = entry.file_name();
@@ -148,7 +158,7 @@ mod tests {
             rustix::fs::mkdirat(&at, "d", Mode::RWXU).expect("a level");
             at = open(at.as_fd(), c"d").expect("open").expect("a directory");
         }
-        remove(dir.as_fd(), "tree", soon()).expect("removed");
+        remove(dir.as_fd(), "tree", soon(), &|| true).expect("removed");
         assert!(!base.path().join("tree").exists());
         assert!(kept.join("file").exists());
     }
@@ -157,9 +167,9 @@ mod tests {
     fn nothing_there_is_fine_and_a_link_is_removed_itself() {
         let base = tempfile::tempdir().expect("a directory");
         let dir = std::fs::File::open(base.path()).expect("the directory");
-        remove(dir.as_fd(), "missing", soon()).expect("fine");
+        remove(dir.as_fd(), "missing", soon(), &|| true).expect("fine");
         rustix::fs::symlinkat("/", &dir, "link").expect("a link");
-        remove(dir.as_fd(), "link", soon()).expect("removed");
+        remove(dir.as_fd(), "link", soon(), &|| true).expect("removed");
         assert!(Path::new("/").exists() && !base.path().join("link").is_symlink());
     }
 }

@@ -1,0 +1,602 @@
+//! The operations on paths, for whichever contract asks for them.
+
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use outrigger_manifest::Permissions;
+use prost_types::Timestamp;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
+use rustix::io::Errno;
+
+use super::area::{self, Entry, INLINE, Opening, Place};
+use super::open::{self, size};
+use super::{Cx, Follow, Needs, Wanted, mode, temp, tree};
+use crate::fault::Fault;
+use crate::granted::Ownership;
+
+const WRITE: Needs = Needs::All(Permissions::WRITE);
+const CREATE: Needs = Needs::All(Permissions::CREATE);
+const DELETE: Needs = Needs::All(Permissions::DELETE);
+/// How much is copied before anyone is asked whether to go on, in bytes.
+const PORTION: usize = 8 << 20;
+/// How much is copied through memory at a time, in bytes.
+const BUFFER: usize = 1 << 20;
+
+/// What is said of something by its name.
+pub(crate) struct Known {
+    pub(crate) name: String,
+    pub(crate) stat: Stat,
+}
+
+/// Whether something may be put in the place of something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replace {
+    No,
+    Yes,
+}
+
+impl Replace {
+    pub(crate) fn from_flag(replace: bool) -> Self {
+        if replace { Self::Yes } else { Self::No }
+    }
+}
+
+/// Owners to give; nothing where they stay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owners {
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+}
+
+impl Owners {
+    /// The owners that a plugin asks for, where they may be given.
+    pub(crate) fn new(cx: &Cx, uid: Option<u32>, gid: Option<u32>) -> Result<Self, Fault> {
+        if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
+            return Err(Fault::System(Errno::INVAL));
+        }
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        let own = uid.is_none_or(|uid| uid == rustix::process::geteuid())
+            && gid.is_none_or(|gid| gid == rustix::process::getegid());
+        match cx.session.shared().ownership {
+            Ownership::Any => Ok(Self { uid, gid }),
+            Ownership::Own if own => Ok(Self { uid, gid }),
+            Ownership::Own => Err(Fault::refused("giving files to others is not granted")),
+        }
+    }
+
+    pub(crate) fn give(self, file: &OwnedFd) -> Result<(), Fault> {
+        Ok(rustix::fs::fchown(file, self.uid, self.gid)?)
+    }
+}
+
+/// Times to set. A time that is not given stays.
+pub(crate) fn times(
+    accessed: Option<&Timestamp>,
+    modified: Option<&Timestamp>,
+) -> Result<Timestamps, Fault> {
+    let timespec = |time: Option<&Timestamp>| match time {
+        None => Ok(Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        }),
+        Some(Timestamp {
+            seconds,
+            nanos: nanos @ 0..1_000_000_000,
+        }) => Ok(Timespec {
+            tv_sec: *seconds,
+            tv_nsec: (*nanos).into(),
+        }),
+        Some(_) => Err(Fault::abuse("`nanos` is not within a second")),
+    };
+    Ok(Timestamps {
+        last_access: timespec(accessed)?,
+        last_modification: timespec(modified)?,
+    })
+}
+
+/// A mode that a plugin may set: permission bits only. Others lend authority.
+pub(crate) fn mode_to_set(special: bool, mode: u32) -> Result<Mode, Fault> {
+    if special {
+        return Err(Fault::refused(
+            "set-user-id, set-group-id and sticky bits are not granted",
+        ));
+    }
+    Ok(mode::permissions(mode))
+}
+
+/// Sets the times of an inode, whatever was granted to open it.
+pub(crate) fn set_times(inode: &OwnedFd, times: &Timestamps) -> Result<(), Fault> {
+    Ok(rustix::fs::utimensat(
+        inode,
+        "",
+        times,
+        AtFlags::EMPTY_PATH,
+    )?)
+}
+
+impl Cx {
+    pub(crate) fn stat_now(&self, wanted: &Wanted) -> Option<Result<Known, Fault>> {
+        self.reach_now(wanted, Needs::Know, |place| {
+            let (name, stat) = (place.file_name(), place.stat_cached()?);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                return None;
+            }
+            Some(Known { name, stat })
+        })
+    }
+
+    pub(crate) fn stat(&self, wanted: &Wanted) -> Result<Known, Fault> {
+        self.reach(wanted, Follow::Yes, Needs::Know, |place| {
+            let (name, inode) = (place.file_name(), place.inode()?);
+            let stat = rustix::fs::fstat(inode)?;
+            Ok(Known { name, stat })
+        })
+    }
+
+    pub(crate) fn lstat(&self, wanted: &Wanted) -> Result<Known, Fault> {
+        self.reach(wanted, Follow::No, Needs::Know, |place| {
+            let (name, inode) = (place.file_name(), place.link_inode()?);
+            let stat = rustix::fs::fstat(inode)?;
+            Ok(Known { name, stat })
+        })
+    }
+
+    pub(crate) fn exists(&self, wanted: &Wanted) -> Result<bool, Fault> {
+        match self.stat(wanted) {
+            Ok(_) => Ok(true),
+            Err(Fault::System(Errno::NOENT | Errno::NOTDIR)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    pub(crate) fn read_link(&self, wanted: &Wanted) -> Result<String, Fault> {
+        let target = self.reach(wanted, Follow::No, Needs::Know, |place| {
+            let entry = entry(place)?.ok_or(Fault::System(Errno::INVAL))?;
+            Ok(rustix::fs::readlinkat(
+                &entry.parent,
+                &entry.name,
+                Vec::new(),
+            )?)
+        })?;
+        let target = target.into_string();
+        target.map_err(|_| Fault::failed("the link's text is not UTF-8"))
+    }
+
+    /// Reads a small file whose path and contents the kernel has at hand.
+    pub(crate) fn read_file_now(&self, wanted: &Wanted) -> Option<Result<Vec<u8>, Fault>> {
+        if let Err(fault) = self.session.may_move() {
+            return Some(Err(fault));
+        }
+        let most = INLINE.min(self.session.limits().whole_file);
+        let read = self.reach_now(wanted, Needs::All(Permissions::READ), |place| {
+            let (file, stat) = place.open_cached()?;
+            let size = usize::try_from(size(&stat)).ok()?;
+            if size > most || size == 0 {
+                return None;
+            }
+            let mut contents = vec![0; size];
+            let inline = place.area.inline_for(&stat);
+            let read = area::read_inline(&file, &mut contents, 0, inline)?;
+            contents.truncate(read);
+            Some(contents)
+        })?;
+        if let Ok(contents) = &read {
+            self.read(contents.len() as u64);
+        }
+        Some(read)
+    }
+
+    /// Reads a file that fits into a reply; `instead` says what to use for a
+    /// larger one.
+    pub(crate) fn read_file(&self, wanted: &Wanted, instead: &str) -> Result<Vec<u8>, Fault> {
+        self.session.may_move()?;
+        let (file, _, stat) = self.open(wanted, Opening::READ)?;
+        let limit = self.session.limits().whole_file;
+        let too_large = || {
+            let text = format!("the file is larger than {limit} bytes; {instead}");
+            Err(Fault::failed_as(
+                "file-too-large",
+                tonic::Code::FailedPrecondition,
+                text,
+            ))
+        };
+        let size = usize::try_from(size(&stat)).unwrap_or(usize::MAX);
+        if size > limit {
+            return too_large();
+        }
+        let mut contents = Vec::with_capacity(size + 1);
+        // The size is a hint only: a file may grow, and some have none.
+        file.take(limit as u64 + 1).read_to_end(&mut contents)?;
+        if contents.len() > limit {
+            return too_large();
+        }
+        self.read(contents.len() as u64);
+        Ok(contents)
+    }
+
+    /// Writes all of `data` to a file that is opened for it.
+    pub(crate) fn write_file(
+        &self,
+        wanted: &Wanted,
+        how: Opening,
+        data: &[u8],
+    ) -> Result<u64, Fault> {
+        let length = data.len() as u64;
+        self.session.may_move()?;
+        self.session.charge(length);
+        // Before the file is made or emptied.
+        self.session.reserve(length)?;
+        self.session.release(length);
+        let (file, _, _) = self.open(wanted, how)?;
+        self.write(length, |written| {
+            Ok(area::write_full(&file, data, 0, written)?)
+        })?;
+        Ok(size(&rustix::fs::fstat(&file)?))
+    }
+
+    pub(crate) fn truncate(&self, wanted: &Wanted, to: u64) -> Result<(), Fault> {
+        let how = Opening {
+            write: true,
+            ..Opening::default()
+        };
+        let (file, _, _) = self.open(wanted, how)?;
+        open::resize(self, &file.into(), to)
+    }
+
+    /// Copies a file's contents and permission bits.
+    pub(crate) fn copy(&self, from: &Wanted, to: &Wanted, replace: Replace) -> Result<u64, Fault> {
+        let (source, _, stat) = self.open(from, Opening::READ)?;
+        let how = Opening {
+            write: true,
+            create: replace == Replace::Yes,
+            exclusive: replace == Replace::No,
+            mode: stat.st_mode & 0o777,
+            ..Opening::default()
+        };
+        let whole = size(&stat);
+        self.session.reserve(whole)?;
+        self.session.release(whole);
+        let (target, _, target_stat) = self.open(to, how)?;
+        if (stat.st_dev, stat.st_ino) == (target_stat.st_dev, target_stat.st_ino) {
+            return Err(Fault::abuse("both are the same file"));
+        }
+        rustix::fs::ftruncate(&target, 0)?;
+        let (until, mut copied) = (self.until(), 0_u64);
+        loop {
+            self.notes.check()?;
+            if std::time::Instant::now() >= until {
+                return Err(Fault::Deadline);
+            }
+            self.pace_blocking(until)?;
+            // The size is a hint only: a file may grow, and some have none.
+            let ask = match usize::try_from(whole.saturating_sub(copied)) {
+                Ok(0) if area::read_full(&source, &mut [0], copied)? == 0 => return Ok(copied),
+                Ok(0) => BUFFER,
+                Ok(rest) => rest.min(PORTION),
+                Err(_) => PORTION,
+            };
+            let portion = self.write(ask as u64, |written| {
+                copy_portion(&source, &target, copied, ask, written)?;
+                Ok(*written)
+            })?;
+            if portion == 0 {
+                return Ok(copied);
+            }
+            self.session.charge(portion);
+            copied += portion;
+        }
+    }
+
+    /// Waits on this thread until bytes may be moved again.
+    fn pace_blocking(&self, until: std::time::Instant) -> Result<(), Fault> {
+        while let Some(wait) = self.session.owes_bytes() {
+            self.notes.check()?;
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Err(Fault::Deadline);
+            }
+            std::thread::sleep(wait.min(left).min(std::time::Duration::from_millis(50)));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mkdir(&self, wanted: &Wanted, perm: Mode) -> Result<(), Fault> {
+        self.reach(wanted, Follow::No, CREATE, |place| {
+            let entry = entry(place)?.ok_or(Fault::System(Errno::EXIST))?;
+            if !place.area.is_dir() {
+                return Err(Fault::refused("the grant is for a single file"));
+            }
+            Ok(rustix::fs::mkdirat(&entry.parent, &entry.name, perm)?)
+        })
+    }
+
+    /// Makes what is missing on the way as well.
+    pub(crate) fn mkdir_all(&self, wanted: &Wanted, perm: Mode) -> Result<(), Fault> {
+        for prefix in self.prefixes(wanted, CREATE)? {
+            match self.mkdir(&prefix, perm) {
+                Ok(()) | Err(Fault::System(Errno::EXIST)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        // What was there already must be a directory.
+        self.reach(wanted, Follow::Yes, CREATE, |place| {
+            let stat = rustix::fs::fstat(place.inode()?)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Ok(()),
+                _ => Err(Fault::System(Errno::NOTDIR)),
+            }
+        })
+    }
+
+    /// Nothing is moved to where more may be done with it, and nothing is
+    /// replaced where that is not granted.
+    pub(crate) fn rename(&self, from: &Wanted, to: &Wanted, replace: Replace) -> Result<(), Fault> {
+        let (from_place, from) = self.end(from, DELETE)?;
+        let both = Needs::All(Permissions::CREATE | Permissions::DELETE);
+        let (to_end, may_replace) = match replace {
+            Replace::No => (self.end(to, CREATE)?, Ok(false)),
+            Replace::Yes => match self.end(to, both) {
+                Ok(end) => (end, Ok(true)),
+                Err(Fault::Denied(denial)) => (self.end(to, CREATE)?, Err(denial)),
+                Err(fault) => return Err(fault),
+            },
+        };
+        let (to_place, to) = to_end;
+        self.holds_no_grant(&from_place)?;
+        self.holds_no_grant(&to_place)?;
+        self.gains_nothing(&from_place, &to_place)?;
+        let flags = match may_replace {
+            Ok(true) => RenameFlags::empty(),
+            Ok(false) | Err(_) => RenameFlags::NOREPLACE,
+        };
+        let done = rustix::fs::renameat_with(&from.parent, &from.name, &to.parent, &to.name, flags);
+        match (done, may_replace) {
+            (Err(Errno::EXIST), Err(denial)) => Err(Fault::Denied(denial)),
+            (Err(errno), _) => Err(Fault::System(errno)),
+            (Ok(()), _) => Ok(()),
+        }
+    }
+
+    /// The last step of a path that an operation on two of them uses.
+    fn end(&self, wanted: &Wanted, needs: Needs) -> Result<(Place, Entry), Fault> {
+        self.reach(wanted, Follow::No, needs, |place| {
+            Ok((place.clone(), changeable_entry(place)?))
+        })
+    }
+
+    /// Removes a file, a link or an empty directory.
+    pub(crate) fn remove(&self, wanted: &Wanted) -> Result<(), Fault> {
+        self.reach(wanted, Follow::No, DELETE, |place| {
+            let entry = changeable_entry(place)?;
+            self.holds_no_grant(place)?;
+            remove_one(&entry)
+        })
+    }
+
+    /// Removes a tree. Nothing there is fine too.
+    pub(crate) fn remove_all(&self, wanted: &Wanted) -> Result<(), Fault> {
+        let removed = self.reach(wanted, Follow::No, DELETE, |place| {
+            let entry = changeable_entry(place)?;
+            self.holds_no_grant(place)?;
+            let beneath = Place {
+                path: place.path.join("x"),
+                ..place.clone()
+            };
+            if !self.rights(&beneath).contains(Permissions::DELETE) {
+                // What is in it is not granted: it must be empty.
+                return remove_one(&entry);
+            }
+            let check = || self.notes.check().is_ok();
+            tree::remove(entry.parent.as_fd(), &entry.name, self.until(), &check)
+                .map_err(Fault::System)
+        });
+        match removed {
+            Err(Fault::System(Errno::NOENT)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// A second name for a file, where no more may be done with it.
+    pub(crate) fn link(&self, existing: &Wanted, new: &Wanted) -> Result<(), Fault> {
+        let (old_place, old) = self.end(existing, Needs::All(Permissions::READ))?;
+        let (new_place, new) = self.end(new, CREATE)?;
+        self.gains_nothing(&old_place, &new_place)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statat(&old.parent, &old.name, flags)?;
+        area::regular(&stat).map_err(|fault| match fault {
+            Fault::System(_) => Fault::System(Errno::PERM),
+            fault => fault,
+        })?;
+        let flags = AtFlags::empty();
+        rustix::fs::linkat(&old.parent, &old.name, &new.parent, &new.name, flags)
+            .map_err(Fault::System)
+    }
+
+    /// The link's text may only lead down from the directory that the link is
+    /// in. Nothing leads our own resolution out, but other programs follow
+    /// links too.
+    pub(crate) fn symlink(&self, target: &str, new: &Wanted) -> Result<(), Fault> {
+        area::check_path(target)?;
+        self.reach(new, Follow::No, CREATE, |place| {
+            let target = link_text(place, target)?;
+            let entry = changeable_entry(place)?;
+            Ok(rustix::fs::symlinkat(&target, &entry.parent, &entry.name)?)
+        })
+    }
+
+    pub(crate) fn chmod(&self, wanted: &Wanted, mode: Mode) -> Result<(), Fault> {
+        self.reach(wanted, Follow::Yes, WRITE, |place| {
+            let inode = self.inode_to_change(place.inode()?)?;
+            // A handle for the inode alone takes no chmod; its name under /proc
+            // does, and means this inode whatever happens to the path.
+            let name = format!("/proc/self/fd/{}", inode.as_raw_fd());
+            Ok(rustix::fs::chmod(name, mode)?)
+        })
+    }
+
+    pub(crate) fn chown(
+        &self,
+        wanted: &Wanted,
+        owners: Owners,
+        follow: Follow,
+    ) -> Result<(), Fault> {
+        self.reach(wanted, follow, WRITE, |place| {
+            let inode = match follow {
+                Follow::Yes => self.inode_to_change(place.inode()?)?,
+                Follow::No => {
+                    let inode = place.link_inode()?;
+                    let stat = rustix::fs::fstat(&inode)?;
+                    match FileType::from_raw_mode(stat.st_mode) {
+                        FileType::Symlink => inode,
+                        _ => self.inode_to_change(inode)?,
+                    }
+                }
+            };
+            let flags = AtFlags::EMPTY_PATH;
+            Ok(rustix::fs::chownat(
+                inode, "", owners.uid, owners.gid, flags,
+            )?)
+        })
+    }
+
+    pub(crate) fn chtimes(&self, wanted: &Wanted, times: &Timestamps) -> Result<(), Fault> {
+        self.reach(wanted, Follow::Yes, WRITE, |place| {
+            set_times(&self.inode_to_change(place.inode()?)?, times)
+        })
+    }
+
+    /// An inode whose attributes may be changed: a directory, or a file with
+    /// one name.
+    fn inode_to_change(&self, inode: OwnedFd) -> Result<OwnedFd, Fault> {
+        let stat = rustix::fs::fstat(&inode)?;
+        match area::regular(&stat) {
+            Ok(()) | Err(Fault::System(Errno::ISDIR)) => {}
+            Err(fault) => return Err(fault),
+        }
+        self.one_name(&stat)?;
+        Ok(inode)
+    }
+
+    /// A new directory in the plugin's temporary one.
+    pub(crate) fn temp_dir(&self, pattern: &str) -> Result<PathBuf, Fault> {
+        let (before, after) = temp::split_pattern(pattern)?;
+        let area = self.temp()?.area().clone();
+        self.temp()?.note_changes(1);
+        let place = Place {
+            area: area.clone(),
+            path: PathBuf::from("x"),
+            dir_only: false,
+        };
+        let parent = place.entry()?.ok_or(Fault::Broken)?.parent;
+        let name = temp::free_name(before, after, |name| {
+            rustix::fs::mkdirat(&parent, name, Mode::RWXU)
+        })?;
+        self.notes.allowed_by(&area.rule);
+        Ok(area.canonical.join(name))
+    }
+
+    /// A new file in the plugin's temporary directory, open to read and write.
+    pub(crate) fn temp_file(&self, pattern: &str) -> Result<(String, PathBuf), Fault> {
+        let (before, after) = temp::split_pattern(pattern)?;
+        let area = self.temp()?.area().clone();
+        let how = Opening {
+            read: true,
+            write: true,
+            exclusive: true,
+            mode: 0o600,
+            ..Opening::default()
+        };
+        let mut lent = None;
+        let name = temp::free_name(before, after, |name| {
+            let wanted = Wanted::absolute(area.canonical.join(name));
+            match self.lend(&wanted, how) {
+                Err(Fault::System(errno)) => Err(errno),
+                outcome => {
+                    lent = Some(outcome);
+                    Ok(())
+                }
+            }
+        })?;
+        let (lease, ..) = lent.unwrap_or(Err(Fault::Broken))?;
+        Ok((lease, area.canonical.join(name)))
+    }
+}
+
+fn entry(place: &Place) -> Result<Option<Entry>, Fault> {
+    Ok(place.entry()?)
+}
+
+/// The entry for a change that cannot be made to a granted directory itself.
+fn changeable_entry(place: &Place) -> Result<Entry, Fault> {
+    let entry = entry(place)?.ok_or_else(|| {
+        Fault::refused("a granted directory itself cannot be moved, replaced or removed")
+    })?;
+    Ok(entry)
+}
+
+fn remove_one(entry: &Entry) -> Result<(), Fault> {
+    match rustix::fs::unlinkat(&entry.parent, &entry.name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => Ok(rustix::fs::unlinkat(
+            &entry.parent,
+            &entry.name,
+            AtFlags::REMOVEDIR,
+        )?),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Copies at most `length` bytes from `at` on; `written` says how many.
+fn copy_portion(
+    source: &std::fs::File,
+    target: &std::fs::File,
+    at: u64,
+    length: usize,
+    written: &mut u64,
+) -> Result<(), Fault> {
+    let (mut from, mut to) = (at, at);
+    loop {
+        let range = (Some(&mut from), Some(&mut to));
+        match rustix::fs::copy_file_range(source, range.0, target, range.1, length) {
+            Err(Errno::INTR) => {}
+            // Two file systems, or one that does not know how.
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => break,
+            // Files without a size say so, and have contents all the same.
+            Ok(0) => break,
+            Ok(copied) => {
+                *written = copied as u64;
+                return Ok(());
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let mut buffer = vec![0; length.min(BUFFER)];
+    let read = area::read_full(source, &mut buffer, at)?;
+    Ok(area::write_full(target, &buffer[..read], at, written)?)
+}
+
+/// The text to store: an absolute path into the link's own directory becomes
+/// relative, so that it means the same wherever the directory is seen.
+fn link_text(link: &Place, target: &str) -> Result<PathBuf, Fault> {
+    let mut target = PathBuf::from(target);
+    if target.is_absolute() {
+        let inside = link.area.relative(&target).ok_or(Fault::Outside)?;
+        let parent = link.path.parent().unwrap_or(Path::new(""));
+        let outside = || Fault::refused("an absolute link leads out of its own directory");
+        target = inside
+            .strip_prefix(parent)
+            .map_err(|_| outside())?
+            .to_owned();
+    }
+    if target.components().any(|step| step == Component::ParentDir) {
+        return Err(Fault::refused(
+            "a link with `..` may lead out of the granted directory",
+        ));
+    }
+    if target.as_os_str().is_empty() {
+        return Err(Fault::System(Errno::NOENT));
+    }
+    Ok(target)
+}
