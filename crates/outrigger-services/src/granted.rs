@@ -12,7 +12,9 @@ use crate::fs::{Files, Filesystem, UnusableGrant};
 use crate::gate::Gate;
 use crate::hostserve::HostServe;
 use crate::limits::Limits;
+use crate::network::{Door, NetworkService, NetworkSettings};
 use crate::proto::host::filesystem_server::FilesystemServer;
+use crate::proto::host::network_server::NetworkServer;
 use crate::proto::host::session_server::SessionServer;
 use crate::proto::hostserve::host_service_server::HostServiceServer;
 use crate::session::Session;
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) files: Arc<Files>,
     pub(crate) hard_links: HardLinks,
     pub(crate) ownership: Ownership,
+    pub(crate) door: Arc<Door>,
 }
 
 /// Whether a file with several names may be changed.
@@ -77,6 +80,7 @@ impl GrantedServices {
             audit: AuditLog::none(),
             digest: None,
             temp_root: std::env::temp_dir(),
+            door: Arc::new(Door::new(&NetworkSettings::default())),
         };
         Self(Arc::new(shared))
     }
@@ -132,6 +136,13 @@ impl GrantedServices {
         self.0.files.unusable()
     }
 
+    /// How the network service reaches the world.
+    #[must_use]
+    pub fn network(mut self, settings: &NetworkSettings) -> Self {
+        Arc::make_mut(&mut self.0).door = Arc::new(Door::new(settings));
+        self
+    }
+
     /// The grants.
     pub fn grants(&self) -> &Grants {
         &self.0.grants
@@ -163,6 +174,7 @@ impl HostServices for GrantedServices {
         ServiceSet::new()
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
+            .with(serve!(NetworkServer: NetworkService::new(session.clone(), self.0.door.clone())))
             .with(serve!(SessionServer: SessionService::new(session)))
             .describe(HOST_SERVICES_DESCRIPTORS)
     }

@@ -77,6 +77,7 @@ mod grants;
 mod hostserve;
 mod leases;
 mod limits;
+mod network;
 mod proto;
 mod rate;
 mod session;
@@ -88,3 +89,7 @@ pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
 pub use fs::UnusableGrant;
 pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS, HardLinks};
 pub use limits::Limits;
+pub use network::{
+    Dialer, NetworkLimits, NetworkSettings, NoCertificates, Resolver, SystemResolver, TcpDialer,
+    TrustedRoots,
+};
