@@ -8,13 +8,21 @@ use outrigger_manifest::Grants;
 use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
 use crate::audit::{AuditLog, AuditRecord, Verdict};
+use crate::clock::ClockService;
+use crate::environment::EnvironmentService;
 use crate::fs::{Files, Filesystem, UnusableGrant};
 use crate::gate::Gate;
 use crate::hostserve::HostServe;
 use crate::limits::Limits;
+use crate::log::LogService;
 use crate::network::{Door, NetworkService, NetworkSettings};
+use crate::process::ProcessService;
+use crate::proto::host::clock_server::ClockServer;
+use crate::proto::host::environment_server::EnvironmentServer;
 use crate::proto::host::filesystem_server::FilesystemServer;
+use crate::proto::host::log_server::LogServer;
 use crate::proto::host::network_server::NetworkServer;
+use crate::proto::host::process_server::ProcessServer;
 use crate::proto::host::session_server::SessionServer;
 use crate::proto::hostserve::host_service_server::HostServiceServer;
 use crate::session::Session;
@@ -175,6 +183,10 @@ impl HostServices for GrantedServices {
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
             .with(serve!(NetworkServer: NetworkService::new(session.clone(), self.0.door.clone())))
+            .with(serve!(EnvironmentServer: EnvironmentService::new(session.clone())))
+            .with(serve!(ProcessServer: ProcessService::new(session.clone())))
+            .with(serve!(ClockServer: ClockService::new(session.clone())))
+            .with(serve!(LogServer: LogService::new(session.clone())))
             .with(serve!(SessionServer: SessionService::new(session)))
             .describe(HOST_SERVICES_DESCRIPTORS)
     }

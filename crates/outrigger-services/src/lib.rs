@@ -69,6 +69,8 @@
 
 mod argument;
 mod audit;
+mod clock;
+mod environment;
 mod fault;
 mod fs;
 mod gate;
@@ -77,7 +79,10 @@ mod grants;
 mod hostserve;
 mod leases;
 mod limits;
+mod log;
 mod network;
+mod places;
+mod process;
 mod proto;
 mod rate;
 mod session;

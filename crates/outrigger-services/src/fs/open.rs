@@ -224,11 +224,7 @@ impl Cx {
     }
 
     /// Opens a file and lends it.
-    pub(crate) fn lend(
-        &self,
-        wanted: &Wanted,
-        how: Opening,
-    ) -> Result<Lending, Fault> {
+    pub(crate) fn lend(&self, wanted: &Wanted, how: Opening) -> Result<Lending, Fault> {
         let slot = self.session.slot()?;
         let (file, place, stat) = self.open(wanted, how)?;
         Ok(self.lend_open(slot, &place, file.into(), stat, how))
@@ -248,10 +244,7 @@ impl Cx {
     }
 
     /// [`lend`](Self::lend) for reading, if no one has to be waited for.
-    pub(crate) fn lend_now(
-        &self,
-        wanted: &Wanted,
-    ) -> Option<Result<Lending, Fault>> {
+    pub(crate) fn lend_now(&self, wanted: &Wanted) -> Option<Result<Lending, Fault>> {
         let slot = match self.session.slot() {
             Ok(slot) => slot,
             Err(fault) => return Some(Err(fault)),
