@@ -7,6 +7,7 @@ use outrigger_manifest::HostService;
 use outrigger_wire::proto::host::*;
 use tonic::{Request, Response, Status};
 
+use crate::descriptors::Descriptors;
 use crate::proto::host::session_server;
 use crate::session::{Operation, Session};
 
@@ -21,11 +22,17 @@ const fn operation(name: &'static str) -> Operation {
     }
 }
 
-pub(crate) struct SessionService(Arc<Session>);
+pub(crate) struct SessionService {
+    session: Arc<Session>,
+    descriptors: Descriptors,
+}
 
 impl SessionService {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self(session)
+    pub(crate) fn new(session: Arc<Session>, descriptors: Descriptors) -> Self {
+        Self {
+            session,
+            descriptors,
+        }
     }
 }
 
@@ -35,8 +42,8 @@ impl session_server::Session for SessionService {
         &self,
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let work = async |_: &_| Ok(describe(&self.0));
-        self.0
+        let work = async |_: &_| Ok(describe(&self.session, self.descriptors.offer()));
+        self.session
             .call(DESCRIBE, request.metadata(), |_| {}, work)
             .await
     }
@@ -45,8 +52,10 @@ impl session_server::Session for SessionService {
         &self,
         request: Request<GrantsRequest>,
     ) -> Result<Response<GrantsResponse>, Status> {
-        let work = async |_: &_| Ok(crate::grants::shown(self.0.grants()));
-        self.0.call(GRANTS, request.metadata(), |_| {}, work).await
+        let work = async |_: &_| Ok(crate::grants::shown(self.session.grants()));
+        self.session
+            .call(GRANTS, request.metadata(), |_| {}, work)
+            .await
     }
 
     async fn usage(
@@ -54,8 +63,8 @@ impl session_server::Session for SessionService {
         request: Request<UsageRequest>,
     ) -> Result<Response<UsageResponse>, Status> {
         let work = async |_: &_| {
-            let usage = self.0.usage();
-            let leases = self.0.leases().count();
+            let usage = self.session.usage();
+            let leases = self.session.leases().count();
             Ok(UsageResponse {
                 leases: u32::try_from(leases).unwrap_or(u32::MAX),
                 operations: usage.operations.load(Ordering::Relaxed),
@@ -64,11 +73,13 @@ impl session_server::Session for SessionService {
                 written_bytes: usage.written.load(Ordering::Relaxed),
             })
         };
-        self.0.call(USAGE, request.metadata(), |_| {}, work).await
+        self.session
+            .call(USAGE, request.metadata(), |_| {}, work)
+            .await
     }
 }
 
-fn describe(session: &Session) -> DescribeResponse {
+fn describe(session: &Session, descriptors: Option<DescriptorOffer>) -> DescribeResponse {
     let services = HostService::ALL
         .iter()
         .filter(|service| session.grants().service(**service).is_ok())
@@ -94,7 +105,7 @@ fn describe(session: &Session) -> DescribeResponse {
         instance: session.identity().instance().to_owned(),
         services,
         limits: Some(limits),
-        descriptors: None,
+        descriptors,
         temp_dir: String::new(),
     }
 }

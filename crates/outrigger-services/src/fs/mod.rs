@@ -6,7 +6,7 @@ mod list;
 pub(crate) mod mode;
 pub(crate) mod open;
 pub(crate) mod ops;
-mod rpc;
+pub(crate) mod rpc;
 pub(crate) mod stream;
 pub(crate) mod temp;
 mod tree;

@@ -9,7 +9,7 @@ mod rpc;
 mod spawn;
 mod variables;
 
-pub(crate) use rpc::ProcessService;
+pub(crate) use rpc::{ProcessService, WeakProcessService, show};
 
 #[cfg(test)]
 mod tests;
