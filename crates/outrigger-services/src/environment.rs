@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::fault::Fault;
 use crate::proto::host::environment_server;
-use crate::session::{Operation, Session};
+use crate::session::{Operation, Running, Session};
 
 const GET: Operation = operation("get");
 const LIST: Operation = operation("list");
@@ -36,25 +36,36 @@ impl EnvironmentService {
     }
 }
 
-/// The value of a variable: what the manifest sets, or what the host has where
-/// that was granted; nothing where it is granted and not set.
-pub(crate) fn get(grants: &Grants, name: &str) -> Result<Option<String>, Fault> {
+/// A granted variable.
+struct Found {
+    /// Nothing where the host has none.
+    value: Option<String>,
+    rule: String,
+}
+
+/// A variable: what the manifest sets, or what the host has where that was
+/// granted.
+fn get(grants: &Grants, name: &str) -> Result<Found, Fault> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Fault::abuse("not a variable's name"));
     }
     let environment = grants.environment();
     if let Some((_, value)) = environment.set().find(|(set, _)| *set == name) {
-        return Ok(Some(value.to_owned()));
+        return Ok(Found {
+            value: Some(value.to_owned()),
+            rule: "capabilities.environment.set".into(),
+        });
     }
-    environment.read(name)?;
-    match std::env::var_os(name) {
-        None => Ok(None),
-        Some(value) if value.len() > LONGEST_VALUE => Err(Fault::exhausted(
-            "value-too-long",
-            format!("the value is longer than {LONGEST_VALUE} bytes"),
-        )),
-        Some(value) => text(value).map(Some),
-    }
+    let rule = environment.read(name)?.to_string();
+    let value = match std::env::var_os(name) {
+        None => None,
+        Some(value) if value.len() > LONGEST_VALUE => {
+            let text = format!("the value is longer than {LONGEST_VALUE} bytes");
+            return Err(Fault::exhausted("value-too-long", text));
+        }
+        Some(value) => Some(text(value)?),
+    };
+    Ok(Found { value, rule })
 }
 
 /// The names that [`get`] answers, each once.
@@ -73,14 +84,14 @@ fn list(grants: &Grants, most: usize) -> Result<BTreeMap<String, String>, Fault>
     let mut size = 0;
     for name in names(grants) {
         let value = match get(grants, name) {
-            Ok(Some(value)) => value,
-            Ok(None) => continue,
+            Ok(found) => found.value,
             Err(Fault::Failed { code, status, text }) => {
                 let text = format!("variable {name}: {text}");
                 return Err(Fault::failed_as(code, status, text));
             }
             Err(fault) => return Err(fault),
         };
+        let Some(value) = value else { continue };
         // What a message needs for one of them.
         size += name.len() + value.len() + 16;
         if size > most {
@@ -96,8 +107,9 @@ fn list(grants: &Grants, most: usize) -> Result<BTreeMap<String, String>, Fault>
 impl environment_server::Environment for EnvironmentService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
-        let work = async |_: &_| {
-            let value = get(self.0.grants(), &message.name)?;
+        let work = async |running: &Running| {
+            let Found { value, rule } = get(self.0.grants(), &message.name)?;
+            running.allowed_by(&rule);
             Ok(GetResponse {
                 set: value.is_some(),
                 value: value.unwrap_or_default(),
@@ -142,7 +154,7 @@ impl environment_server::Environment for EnvironmentService {
 
     async fn dirs(&self, request: Request<DirsRequest>) -> Result<Response<DirsResponse>, Status> {
         let work = async |_: &_| {
-            let temp = self.0.blocking(crate::places::temp_dir).await?;
+            let temp = self.0.blocking(|session| session.temp_dir()).await?;
             let dir = |dir: UserDir| dir.find(|name| std::env::var_os(name)).unwrap_or_default();
             Ok(DirsResponse {
                 temp: text(temp.into_os_string())?,
@@ -223,7 +235,8 @@ fn home(get: impl Fn(&str) -> Option<OsString>, missing: String) -> Result<Strin
     }
 }
 
-fn text(value: OsString) -> Result<String, Fault> {
+/// `value` as it is, if it is UTF-8.
+pub(crate) fn text(value: OsString) -> Result<String, Fault> {
     value.into_string().map_err(|_| not_utf8())
 }
 

@@ -17,7 +17,7 @@ use crate::hostserve::HostServe;
 use crate::limits::Limits;
 use crate::log::LogService;
 use crate::network::{Door, NetworkService, NetworkSettings};
-use crate::process::ProcessService;
+use crate::process::{ProcessService, Programs};
 use crate::proto::host::clock_server::ClockServer;
 use crate::proto::host::environment_server::EnvironmentServer;
 use crate::proto::host::filesystem_server::FilesystemServer;
@@ -51,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) digest: Option<Arc<str>>,
     pub(crate) temp_root: PathBuf,
     pub(crate) files: Arc<Files>,
+    pub(crate) programs: Arc<Programs>,
     pub(crate) hard_links: HardLinks,
     pub(crate) ownership: Ownership,
     pub(crate) door: Arc<Door>,
@@ -76,13 +77,15 @@ pub(crate) enum Ownership {
 }
 
 impl GrantedServices {
-    /// Services under `grants`. What is granted of the file tree is opened now
-    /// and held: it does not matter what happens to its paths afterwards.
+    /// Services under `grants`. What is granted of the file tree, and the
+    /// programs of granted commands, are opened now and held: it does not matter
+    /// what happens to their paths afterwards.
     /// [`unusable`](Self::unusable) says what could not be opened.
     pub fn new(grants: Grants) -> Self {
         let shared = Shared {
             limits: crate::grants::limits(&grants, Limits::default()),
             files: Arc::new(Files::take(&grants)),
+            programs: Arc::new(Programs::take(&grants)),
             hard_links: HardLinks::default(),
             ownership: Ownership::Own,
             grants,
@@ -140,9 +143,15 @@ impl GrantedServices {
         self
     }
 
-    /// Granted paths that could not be opened: requests there are refused.
+    /// Granted paths and commands that could not be opened: requests for them
+    /// are refused.
     pub fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
-        self.0.files.unusable()
+        self.0.files.unusable().chain(self.0.programs.unusable())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Shared {
+        Shared::clone(&self.0)
     }
 
     /// How the network service reaches the world.

@@ -82,7 +82,6 @@ mod leases;
 mod limits;
 mod log;
 mod network;
-mod places;
 mod process;
 mod proto;
 mod rate;

@@ -42,7 +42,14 @@ impl session_server::Session for SessionService {
         &self,
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let work = async |_: &_| Ok(describe(&self.session, self.descriptors.offer()));
+        let work = async |_: &_| {
+            let mut known = describe(&self.session, self.descriptors.offer());
+            if self.session.grants().service(HostService::Filesystem).is_ok() {
+                let temp = self.session.blocking(|session| session.temp_dir()).await?;
+                known.temp_dir = temp.to_string_lossy().into_owned();
+            }
+            Ok(known)
+        };
         self.session
             .call(DESCRIBE, request.metadata(), |_| {}, work)
             .await

@@ -234,6 +234,53 @@ capabilities:
 }
 
 #[tokio::test]
+async fn the_home_of_commands_is_out_of_the_plugins_reach_and_goes_with_it() {
+    let sections = "
+capabilities:
+  process: {exec: [{command: /bin/sh, args: [-c, \"*\"]}]}
+services: [process, filesystem, environment]
+";
+    let plugin = Plugin::new(sections).await;
+    let script = "touch \"$HOME/.profile\"; printf %s \"$HOME:$TMPDIR\"";
+    let reply = run(&plugin, shell(script)).await.expect("it ran");
+    assert_eq!(reply.error_output, "".as_bytes());
+    let text = String::from_utf8(reply.output.to_vec()).expect("UTF-8");
+    let (home, temp) = text.split_once(':').expect("two");
+    assert_eq!(home, temp);
+    let profile = format!("{home}/.profile");
+    let dirs: DirsResponse = plugin
+        .call("Environment/Dirs", DirsRequest {})
+        .await
+        .expect("dirs");
+    assert_ne!(dirs.temp, home);
+    let stat = async |path: &str| {
+        let request = StatRequest { path: path.into() };
+        plugin
+            .call::<_, StatResponse>("Filesystem/Stat", request)
+            .await
+    };
+    stat(&dirs.temp).await.expect("its own");
+    let name = profile.rsplit('/').nth(1).expect("a name");
+    for path in [home, &profile, &format!("{}/../{name}/.profile", dirs.temp)] {
+        assert_eq!(
+            failure(stat(path).await).0,
+            Code::PermissionDenied,
+            "{path}"
+        );
+    }
+    assert!(std::path::Path::new(&profile).exists());
+    // Where a command starts is the plugin's own.
+    let reply = run(&plugin, shell("pwd")).await.expect("it ran");
+    assert_eq!(reply.output, format!("{}\n", dirs.temp).as_bytes());
+    plugin.close().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::path::Path::new(home).exists() {
+        assert!(Instant::now() < deadline, "{home} remains");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn a_program_that_is_swapped_does_not_run() {
     let dir = tempfile::tempdir().expect("a directory");
     let tool = dir.path().join("tool");
@@ -249,7 +296,7 @@ async fn a_program_that_is_swapped_does_not_run() {
     std::fs::rename(dir.path().join("other"), &tool).expect("swapped");
     let reply = run(&plugin, command(path, &["the first one"])).await;
     assert_eq!(reply.expect("it ran").output, "the first one\n".as_bytes());
-    // What was not there when the plugin connected does not run later.
+    // What was not there when the grant was taken does not run later.
     std::fs::copy("/bin/true", missing).expect("a copy");
     let outcome = run(&plugin, command(missing, &[])).await;
     assert_eq!(
@@ -630,6 +677,7 @@ async fn a_process_id_that_is_used_again_is_never_signalled() {
         if std::fs::write("/proc/sys/kernel/ns_last_pid", last).is_err() {
             break;
         }
+        #[allow(clippy::disallowed_methods, reason = "it is no plugin")]
         let mut child = tokio::process::Command::new("/bin/sleep");
         let child = child
             .arg("1000")

@@ -1,6 +1,7 @@
 //! What the example plugins and their hosts share: the generated services, and
 //! how a host makes clients of them.
 
+pub mod granting;
 pub mod hosted;
 pub mod proto;
 pub mod tls;

@@ -272,11 +272,7 @@ impl Area {
         static MISSING: AtomicBool = AtomicBool::new(false);
         let path = self.beneath(path)?;
         let flags = flags | OFlags::CLOEXEC;
-        #[cfg(test)]
-        let stepwise = self.steps == Steps::OneByOne || MISSING.load(Ordering::Relaxed);
-        #[cfg(not(test))]
-        let stepwise = self.steps != Steps::Kernel || MISSING.load(Ordering::Relaxed);
-        if stepwise {
+        if self.steps != Steps::Kernel || MISSING.load(Ordering::Relaxed) {
             return step_by_step(&self.dir, path, flags, mode);
         }
         let resolve =
@@ -308,7 +304,7 @@ impl Area {
     /// [`open`](Self::open), if every step is in the kernel's cache and the file
     /// system is a local one: no one has to be waited for.
     fn open_cached(&self, path: &Path, flags: OFlags) -> Option<(OwnedFd, Stat)> {
-        if self.inline == Inline::Never {
+        if self.inline == Inline::Never || self.steps != Steps::Kernel {
             return None;
         }
         let resolve = ResolveFlags::BENEATH

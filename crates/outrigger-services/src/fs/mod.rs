@@ -6,6 +6,8 @@ mod list;
 pub(crate) mod mode;
 pub(crate) mod open;
 pub(crate) mod ops;
+#[cfg(test)]
+mod races;
 pub(crate) mod rpc;
 pub(crate) mod stream;
 pub(crate) mod temp;
@@ -27,7 +29,7 @@ use crate::session::{Notes, Session};
 use crate::text::Quoted;
 use area::{Area, Place};
 pub(crate) use rpc::Filesystem;
-use temp::TempArea;
+pub(crate) use temp::TempArea;
 
 /// How often a path is looked at anew because it changes under our hands.
 const ATTEMPTS: usize = 64;
@@ -221,9 +223,6 @@ impl Cx {
         let (area, path) = self.start(wanted, needs)?;
         let mut rest = plain(&path);
         for _ in 0..ATTEMPTS {
-            if !area.is_dir() && rest.is_none() {
-                return Err(Fault::Outside);
-            }
             if let Some(path) = rest.take() {
                 let place = Place {
                     area: area.clone(),
@@ -240,6 +239,10 @@ impl Cx {
                 }
             }
             self.notes.check()?;
+            if !area.is_dir() {
+                // A link was put in the place of the granted file.
+                return Err(Fault::Outside);
+            }
             rest = Some(self.without_links(&area, &path, follow)?);
         }
         Err(Fault::System(Errno::BUSY))
@@ -573,7 +576,6 @@ impl Session {
 
     /// The path of the connection's temporary directory, which is made if
     /// needed. May wait for storage.
-    #[allow(dead_code, reason = "for services that run programs")]
     pub(crate) fn temp_dir(&self) -> Result<PathBuf, Fault> {
         Ok(self.temp()?.area().canonical.clone())
     }
@@ -581,7 +583,6 @@ impl Session {
 
 /// Opens the directory at `path` beneath its grant, and says which rule grants
 /// it. May wait for storage.
-#[allow(dead_code, reason = "for services that run programs")]
 pub(crate) fn granted_dir(
     session: &Arc<Session>,
     path: &str,

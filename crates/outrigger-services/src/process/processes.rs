@@ -1,11 +1,10 @@
 //! What one plugin connection may start, and what it started.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tokio::net::unix::pipe;
@@ -14,11 +13,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use super::child::Child;
 use super::family::Mark;
 use super::output::Outputs;
-use super::program::{Program, ProgramError};
 use super::spawn::{self, Order};
 use crate::fault::Fault;
-use crate::places::Home;
-use crate::session::Session;
+use crate::fs::TempArea;
 
 /// A process that the plugin started; dropping it ends it.
 #[derive(Debug)]
@@ -64,46 +61,28 @@ pub(crate) struct Room {
 /// outlives this value for long.
 #[derive(Debug)]
 pub(crate) struct Processes {
-    /// By the commands that were granted: each found once, when the grants
-    /// were bound to the connection.
-    programs: BTreeMap<PathBuf, Result<Arc<Program>, ProgramError>>,
     mark: Mark,
     most: usize,
     rooms: Arc<Semaphore>,
     started: AtomicU64,
     used: AtomicBool,
-    home: Home,
+    home: OnceLock<TempArea>,
+    making_home: std::sync::Mutex<()>,
 }
 
 impl Processes {
-    /// At most `most` processes of the given commands.
-    pub(crate) fn new<'a>(commands: impl IntoIterator<Item = &'a Path>, most: usize) -> Self {
+    /// At most `most` processes.
+    pub(crate) fn new(most: usize) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
-        let programs = commands
-            .into_iter()
-            .map(|command| (command.to_owned(), Program::open(command).map(Arc::new)))
-            .collect();
         Self {
-            programs,
             mark: Mark::new(),
             most,
             rooms: Arc::new(Semaphore::new(most)),
             started: AtomicU64::new(0),
             used: AtomicBool::new(false),
-            home: Home::default(),
+            home: OnceLock::new(),
+            making_home: std::sync::Mutex::new(()),
         }
-    }
-
-    /// The commands that cannot run, and why.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = (&Path, &ProgramError)> {
-        self.programs
-            .iter()
-            .filter_map(|(command, program)| Some((command.as_path(), program.as_ref().err()?)))
-    }
-
-    /// The program of a granted command; nothing for other commands.
-    pub(crate) fn program(&self, command: &Path) -> Option<Result<Arc<Program>, ProgramError>> {
-        self.programs.get(command).cloned()
     }
 
     /// The variable by which descendants of this plugin's commands are known.
@@ -111,10 +90,20 @@ impl Processes {
         self.mark.variable()
     }
 
-    /// The directory that commands have for themselves: the plugin has no say
-    /// in what they find there. Blocks when it has to be made.
-    pub(crate) fn home(&self, session: &Session) -> Result<&str, Fault> {
-        self.home.get(session)
+    /// The directory beneath `root` that commands have for themselves: the
+    /// plugin has no say in what they find there. Made if needed; blocks.
+    pub(crate) fn home(&self, root: &Path) -> Result<&str, Fault> {
+        let _making = self
+            .making_home
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.home.get().is_none() {
+            // The lock makes this the only writer.
+            let _ = self.home.set(TempArea::create(root)?);
+        }
+        let home = self.home.get().ok_or(Fault::Broken)?;
+        let utf8 = home.area().canonical.to_str();
+        utf8.ok_or_else(|| Fault::failed("the directory for temporary files is not UTF-8"))
     }
 
     /// How many processes there may be.
@@ -152,7 +141,7 @@ impl Drop for Processes {
         }
         // Whoever drops may be a connection's thread; it must not look through
         // all processes of the machine.
-        let (mark, home) = (self.mark.clone(), std::mem::take(&mut self.home));
+        let (mark, home) = (self.mark.clone(), self.home.take());
         let thread = std::thread::Builder::new().name("outrigger-commands".into());
         let end = move || {
             mark.end_all();

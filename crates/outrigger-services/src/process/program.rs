@@ -4,11 +4,17 @@
 //! the file that stood there when the grant was taken, whatever is put in its
 //! place later, and however often.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use outrigger_manifest::{Grants, HostService};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::fault::Fault;
+use crate::fs::UnusableGrant;
 
 /// An executable file.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ enum Kind {
 /// Why a program cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProgramError {
-    #[error("the program cannot be opened: {0}")]
+    #[error("the program cannot be opened: {}", Fault::System(*.0).public())]
     Unreadable(Errno),
     #[error("the program is not a regular file")]
     NotRegular,
@@ -37,6 +43,51 @@ pub(crate) enum ProgramError {
     NotExecutable,
     #[error("the program changes its user or group when it starts, so the host could not end it")]
     ChangesUser,
+}
+
+/// The programs of the granted commands: each found once.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    all: BTreeMap<PathBuf, Result<Arc<Program>, ProgramError>>,
+    unusable: Vec<UnusableGrant>,
+}
+
+impl Programs {
+    pub(crate) fn take(grants: &Grants) -> Self {
+        let granted = grants.service(HostService::Process).is_ok();
+        let commands = grants.process().exec_grants().iter().filter(|_| granted);
+        Self::open(commands.map(|grant| grant.command()))
+    }
+
+    pub(crate) fn open<'a>(commands: impl IntoIterator<Item = &'a Path>) -> Self {
+        let mut programs = Self::default();
+        for command in commands {
+            if programs.all.contains_key(command) {
+                continue;
+            }
+            let program = Program::open(command);
+            if let Err(error) = &program {
+                programs.unusable.push(UnusableGrant {
+                    path: command.to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+            programs
+                .all
+                .insert(command.to_owned(), program.map(Arc::new));
+        }
+        programs
+    }
+
+    /// The program of a granted command; nothing for other commands.
+    pub(crate) fn get(&self, command: &Path) -> Option<Result<Arc<Program>, ProgramError>> {
+        self.all.get(command).cloned()
+    }
+
+    /// The commands that cannot be run, and why.
+    pub(crate) fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
+        self.unusable.iter()
+    }
 }
 
 impl Program {

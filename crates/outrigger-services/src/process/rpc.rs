@@ -25,8 +25,8 @@ use super::spawn::Order;
 use super::variables::{self, BadVariable};
 use crate::argument::Argument;
 use crate::fault::Fault;
+use crate::fs;
 use crate::leases::{Lent, Slot};
-use crate::places;
 use crate::proto::host::process_server;
 use crate::session::{Operation, Running, Session};
 
@@ -83,22 +83,14 @@ impl ProcessService {
         }
     }
 
-    /// Finds the programs of the granted commands, once.
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        let grants = session.grants();
-        let granted = grants.service(HostService::Process).is_ok();
-        let commands = grants.process().exec_grants().iter().filter(|_| granted);
-        let most = grants.resources().pids.map_or(usize::MAX, |pids| {
+        let pids = session.grants().resources().pids;
+        let pids = pids.map_or(usize::MAX, |pids| {
             usize::try_from(pids).unwrap_or(usize::MAX)
         });
-        let most = most.min(session.limits().leases);
-        let processes = Processes::new(commands.map(|grant| grant.command()), most);
-        for (command, error) in processes.missing() {
-            let (plugin, command) = (grants.plugin(), command.display());
-            tracing::warn!(plugin, %command, %error, "a granted command cannot be run");
-        }
+        let most = pids.min(session.limits().leases);
         Self {
-            processes: Arc::new(processes),
+            processes: Arc::new(Processes::new(most)),
             session,
         }
     }
@@ -132,7 +124,7 @@ impl ProcessService {
                 environment.read(name)?;
             }
         }
-        let program = self.processes.program(grant.command());
+        let program = self.session.shared().programs.get(grant.command());
         let program = program.ok_or(Fault::Broken)?.map_err(unusable)?;
         running.allowed_by(&grant.rule().to_string());
         Ok(Judged {
@@ -174,14 +166,14 @@ impl ProcessService {
         let started = self.session.blocking(move |session| {
             let directory = if command.directory.is_empty() {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::openat(CWD, places::temp_dir(session)?, flags, Mode::empty())?
+                rustix::fs::openat(CWD, session.temp_dir()?, flags, Mode::empty())?
             } else {
-                let granted = places::granted_dir(session, &command.directory, Permissions::READ);
+                let granted = fs::granted_dir(session, &command.directory, Permissions::READ);
                 let (directory, rule) = granted?;
                 notes.allowed_by(&rule);
                 directory
             };
-            let home = processes.home(session)?;
+            let home = processes.home(&session.shared().temp_root)?;
             let environment = variables::compose(home, processes.variable(), &command.environment);
             let order = Order {
                 program: judged.program,

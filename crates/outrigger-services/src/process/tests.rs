@@ -14,26 +14,32 @@ use rustix::process::Signal;
 use super::child::End;
 use super::output::Part;
 use super::processes::{Process, Processes};
+use super::program::{Program, Programs};
 use super::spawn::Order;
 use super::variables;
 
 const SH: &str = "/bin/sh";
 
-fn processes(commands: &[&str]) -> Arc<Processes> {
-    Arc::new(Processes::new(commands.iter().map(Path::new), 4))
+struct Engine {
+    programs: Programs,
+    processes: Arc<Processes>,
+}
+
+fn engine(commands: &[&str]) -> Engine {
+    Engine {
+        programs: Programs::open(commands.iter().map(Path::new)),
+        processes: Arc::new(Processes::new(4)),
+    }
 }
 
 fn directory() -> OwnedFd {
     File::open("/").expect("a directory").into()
 }
 
-async fn start(processes: &Arc<Processes>, command: &str, arguments: &[&str]) -> Process {
-    let program = processes
-        .program(Path::new(command))
-        .expect("granted")
-        .expect("a program");
+async fn start(engine: &Engine, command: &str, arguments: &[&str]) -> Process {
+    let processes = engine.processes.clone();
     let order = Order {
-        program,
+        program: program(engine, command),
         name: command.into(),
         arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
         environment: variables::compose("/nowhere", processes.variable(), []),
@@ -41,10 +47,14 @@ async fn start(processes: &Arc<Processes>, command: &str, arguments: &[&str]) ->
         open_files: None,
     };
     let room = processes.room().expect("room");
-    let processes = processes.clone();
     tokio::task::spawn_blocking(move || processes.start(room, order).expect("a process"))
         .await
         .expect("no panic")
+}
+
+fn program(engine: &Engine, command: &str) -> Arc<Program> {
+    let program = engine.programs.get(Path::new(command));
+    program.expect("granted").expect("a program")
 }
 
 /// What it prints until it has ended: stdout, and stderr after it.
@@ -87,16 +97,16 @@ fn pid_of(held: &Process) -> i32 {
 async fn a_command_has_three_descriptors_whatever_the_host_leaks() {
     let leaked = File::open("/dev/null").expect("a file");
     rustix::io::fcntl_setfd(leaked.as_fd(), FdFlags::empty()).expect("no flag");
-    let processes = processes(&["/bin/ls"]);
-    let held = start(&processes, "/bin/ls", &["/proc/self/fd"]).await;
+    let engine = engine(&["/bin/ls"]);
+    let held = start(&engine, "/bin/ls", &["/proc/self/fd"]).await;
     // The last one is the directory that is being listed.
     assert_eq!(output(&held).await.0, "0\n1\n2\n3\n");
 }
 
 #[tokio::test]
 async fn a_command_starts_in_its_directory_with_nothing_of_the_hosts_environment() {
-    let processes = processes(&["/usr/bin/env", "/bin/pwd"]);
-    let held = start(&processes, "/usr/bin/env", &[]).await;
+    let engine = engine(&["/usr/bin/env", "/bin/pwd"]);
+    let held = start(&engine, "/usr/bin/env", &[]).await;
     let (text, _) = output(&held).await;
     let mut names: Vec<&str> = text
         .lines()
@@ -107,7 +117,7 @@ async fn a_command_starts_in_its_directory_with_nothing_of_the_hosts_environment
         names,
         ["HOME", "LANG", "OUTRIGGER_COMMAND_OF", "PATH", "TMPDIR"]
     );
-    let held = start(&processes, "/bin/pwd", &[]).await;
+    let held = start(&engine, "/bin/pwd", &[]).await;
     assert_eq!(output(&held).await.0, "/\n");
 }
 
@@ -119,15 +129,15 @@ async fn what_runs_is_the_program_that_was_there_when_the_grant_was_taken() {
     std::fs::copy("/bin/echo", &tool).expect("a copy");
     write_script(&script, "#!/bin/sh\necho \"first $*\"\n");
     let granted = [text(&tool), text(&script)];
-    let processes = processes(&[&granted[0], &granted[1]]);
+    let engine = engine(&[&granted[0], &granted[1]]);
     for path in [&tool, &script] {
         let other = dir.path().join("other");
         write_script(&other, "#!/bin/sh\necho swapped\n");
         std::fs::rename(&other, path).expect("swapped");
     }
-    let held = start(&processes, &granted[0], &["first", "a b"]).await;
+    let held = start(&engine, &granted[0], &["first", "a b"]).await;
     assert_eq!(output(&held).await.0, "first a b\n");
-    let held = start(&processes, &granted[1], &["a b"]).await;
+    let held = start(&engine, &granted[1], &["a b"]).await;
     assert_eq!(output(&held).await, ("first a b\n".into(), String::new()));
 }
 
@@ -143,20 +153,17 @@ async fn a_text_without_an_interpreter_is_not_given_to_a_shell() {
     let path = dir.path().join("text");
     write_script(&path, "echo run by a shell\n");
     let path = path.to_str().expect("UTF-8");
-    let processes = processes(&[path]);
+    let engine = engine(&[path]);
     let order = Order {
-        program: processes
-            .program(Path::new(path))
-            .expect("granted")
-            .expect("a program"),
+        program: program(&engine, path),
         name: path.into(),
         arguments: Vec::new(),
         environment: Vec::new(),
         directory: directory(),
         open_files: None,
     };
-    let room = processes.room().expect("room");
-    let error = processes.start(room, order).expect_err("no program");
+    let room = engine.processes.room().expect("room");
+    let error = engine.processes.start(room, order).expect_err("no program");
     assert_eq!(
         error.raw_os_error(),
         Some(rustix::io::Errno::NOEXEC.raw_os_error())
@@ -165,13 +172,13 @@ async fn a_text_without_an_interpreter_is_not_given_to_a_shell() {
 
 #[tokio::test]
 async fn the_end_of_a_process_is_told_and_its_group_ends_with_it() {
-    let processes = processes(&[SH]);
-    let held = start(&processes, SH, &["-c", "sleep 1000 & echo $!; exit 7"]).await;
+    let engine = engine(&[SH]);
+    let held = start(&engine, SH, &["-c", "sleep 1000 & echo $!; exit 7"]).await;
     // The background process holds stdout, and still the output ends.
     let (text, _) = output(&held).await;
     gone(text.trim().parse().expect("a pid"));
     assert_eq!(held.child.ended().await, End::Code(7));
-    let held = start(&processes, SH, &["-c", "kill -USR1 $$"]).await;
+    let held = start(&engine, SH, &["-c", "kill -USR1 $$"]).await;
     assert_eq!(held.child.ended().await, End::Signal(Signal::USR1.as_raw()));
     assert_eq!(
         held.child.signal(Signal::TERM),
@@ -181,26 +188,26 @@ async fn the_end_of_a_process_is_told_and_its_group_ends_with_it() {
 
 #[tokio::test]
 async fn dropping_a_process_ends_it_and_frees_its_room() {
-    let processes = processes(&["/bin/cat"]);
+    let engine = engine(&["/bin/cat"]);
     let mut kept = Vec::new();
     for _ in 0..4 {
-        kept.push(start(&processes, "/bin/cat", &[]).await);
+        kept.push(start(&engine, "/bin/cat", &[]).await);
     }
-    assert!(processes.room().is_none());
+    assert!(engine.processes.room().is_none());
     let pid = pid_of(&kept[0]);
     kept.remove(0);
     gone(pid);
-    let held = start(&processes, "/bin/cat", &[]).await;
-    assert!(processes.room().is_none());
+    let held = start(&engine, "/bin/cat", &[]).await;
+    assert!(engine.processes.room().is_none());
     close_input(&held).await;
     assert_eq!(held.child.ended().await, End::Code(0));
 }
 
 #[tokio::test]
 async fn nothing_that_a_plugin_started_outlives_its_connection() {
-    let processes = processes(&[SH]);
+    let engine = engine(&[SH]);
     let script = "sleep 1000 & echo $!; setsid -f sh -c 'echo $$; exec sleep 1000'; sleep 1000";
-    let held = start(&processes, SH, &["-c", script]).await;
+    let held = start(&engine, SH, &["-c", script]).await;
     let pid = pid_of(&held);
     let mut text = Vec::new();
     {
@@ -213,7 +220,7 @@ async fn nothing_that_a_plugin_started_outlives_its_connection() {
         }
     }
     drop(held);
-    drop(processes);
+    drop(engine);
     gone(pid);
     for line in String::from_utf8(text).expect("UTF-8").lines() {
         gone(line.parse().expect("a pid"));
@@ -222,9 +229,9 @@ async fn nothing_that_a_plugin_started_outlives_its_connection() {
 
 #[tokio::test]
 async fn a_process_that_escaped_does_not_keep_the_output_open() {
-    let processes = processes(&[SH]);
+    let engine = engine(&[SH]);
     let script = "setsid -f sh -c 'exec yes'; echo started; exit 0";
-    let held = start(&processes, SH, &["-c", script]).await;
+    let held = start(&engine, SH, &["-c", script]).await;
     let (text, _) = tokio::time::timeout(Duration::from_secs(10), output(&held))
         .await
         .expect("the output ends");
@@ -233,8 +240,8 @@ async fn a_process_that_escaped_does_not_keep_the_output_open() {
 
 #[tokio::test]
 async fn limits_of_a_command_are_set() {
-    let processes = processes(&["/bin/cat"]);
-    let held = start(&processes, "/bin/cat", &[]).await;
+    let engine = engine(&["/bin/cat"]);
+    let held = start(&engine, "/bin/cat", &[]).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid_of(&held)));
     let limits = limits.expect("its limits");
     let line = |name: &str| {
@@ -253,8 +260,8 @@ async fn limits_of_a_command_are_set() {
 async fn pipes_can_be_handed_over() {
     use std::io::{Read, Write};
 
-    let processes = processes(&["/bin/cat"]);
-    let held = start(&processes, "/bin/cat", &[]).await;
+    let engine = engine(&["/bin/cat"]);
+    let held = start(&engine, "/bin/cat", &[]).await;
     let [input, output, error_output] = held.take_pipes().await.expect("pipes");
     let mut input = File::from(input);
     input.write_all(b"by itself").expect("written");

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use futures_util::StreamExt;
+use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::proto::counter::add_helper_server::{AddHelper, AddHelperServer};
 use outrigger_examples::proto::counter::{self, SumRequest, SumResponse};
 use outrigger_examples::proto::filelister::{FileListRequest, HostServiceRequest};
@@ -34,7 +35,6 @@ use outrigger_host::{
     BrokerId, Deadlines, ExpectedDigest, Interface, Launch, MagicCookie, PluginSet, RunningPlugin,
     ServiceSet,
 };
-use outrigger_services::HostServe;
 use serde::Serialize;
 use tonic::{Code, Request, Response, Status};
 use tracing::field::{Field, Visit};
@@ -673,7 +673,7 @@ impl Session {
         let dir = self.dir.join("listed");
         std::fs::create_dir_all(dir.join("folder"))?;
         std::fs::write(dir.join("file.txt"), "text")?;
-        let services = HostServe::open(&dir)?.read_only(true);
+        let services = granting::services(&dir, Rights::Read, &[])?;
         let serving = self.plugin.attach(&services).await?;
         let mut client = self.dispense::<FileLister>("file-lister").await?;
         self.step("list", async {

@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::future::join_all;
+use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::hosted::chain;
 use outrigger_host::RunningPlugin;
-use outrigger_services::HostServe;
 
 use options::Options;
 use screen::{Screen, count, took};
@@ -123,21 +123,20 @@ impl Drop for Scratch {
 /// Runs the demo and says how many plugins failed.
 async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<usize> {
     let began = Instant::now();
-    let listed = HostServe::open(&options.dir)
-        .map_err(anyhow::Error::from)?
-        .read_only(!options.write)
-        .allow_env(VARIABLES)
+    let rights = if options.write {
+        Rights::Change
+    } else {
+        Rights::Read
+    };
+    let listed =
+        granting::services(&options.dir, rights, &VARIABLES)?.temp_root(scratch.temporary());
+    let shown = granting::services(&scratch.granted(), Rights::Change, &VARIABLES)?
         .temp_root(scratch.temporary());
-    let shown = HostServe::open(scratch.granted())?
-        .allow_env(VARIABLES)
-        .temp_root(scratch.temporary());
-    let root = listed
-        .root()
-        .path()
-        .to_str()
-        .context("the directory's name is not UTF-8")?;
+    let root = fs::canonicalize(&options.dir)?
+        .into_os_string()
+        .into_string();
     let offered = Offered {
-        root: root.to_owned(),
+        root: root.map_err(|_| anyhow::anyhow!("the directory's name is not UTF-8"))?,
         granted: scratch.granted(),
         listed,
         shown,

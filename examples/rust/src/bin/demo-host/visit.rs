@@ -18,7 +18,7 @@ use outrigger_host::{
     Channel, Deadlines, HostServices, Launch, LaunchError, PluginExited, PluginSet, RunningPlugin,
     Serving,
 };
-use outrigger_services::HostServe;
+use outrigger_services::GrantedServices;
 use tonic::{Code, Response, Status};
 
 use crate::screen::{Screen, count, printable, took};
@@ -54,11 +54,11 @@ pub(crate) struct Offered {
     /// The directory that is listed.
     pub(crate) root: String,
     /// Services over that directory, for listers.
-    pub(crate) listed: HostServe,
+    pub(crate) listed: GrantedServices,
     /// The directory that the host demo works in.
     pub(crate) granted: PathBuf,
     /// Services over it.
-    pub(crate) shown: HostServe,
+    pub(crate) shown: GrantedServices,
 }
 
 /// A plugin in the folder.

@@ -1,0 +1,234 @@
+//! Attacks on the resolution of paths: names that are exchanged while they are
+//! used, with and without `openat2`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_transport::PluginIdentity;
+use rustix::fs::{CWD, Mode, RenameFlags};
+
+use super::area::{Area, Opening};
+use super::{Cx, Files, Wanted};
+use crate::GrantedServices;
+use crate::fault::Fault;
+use crate::session::Session;
+
+/// A thread that exchanges pairs of names as fast as it can until dropped.
+struct Swapping {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Swapping {
+    fn start(pairs: Vec<[PathBuf; 2]>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let swap = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for [a, b] in &pairs {
+                    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+                        .expect("exchanged");
+                }
+            }
+        };
+        Self {
+            stop,
+            thread: Some(std::thread::spawn(swap)),
+        }
+    }
+}
+
+impl Drop for Swapping {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An operation's side of a session under grants for these directories.
+pub(super) fn cx(entries: &[(&Path, &str, bool)], stepwise: bool) -> Cx {
+    let entries: Vec<String> = entries
+        .iter()
+        .map(|(path, permissions, recursive)| {
+            format!("{{path: {path:?}, permissions: [{permissions}], recursive: {recursive}}}")
+        })
+        .collect();
+    let manifest = Manifest::parse(&format!(
+        "plugin: {{name: racer, format: grpc, entrypoint: racer}}\n\
+         handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
+         capabilities: {{filesystem: [{}]}}\n",
+        entries.join(", ")
+    ))
+    .expect("a manifest");
+    let places = Places::new("/nowhere/plugin", "/nowhere/data").expect("places");
+    let grants = Policy::allow_requested()
+        .decide(&manifest, &places)
+        .grants();
+    let mut shared = GrantedServices::new(grants.clone()).shared();
+    if stepwise {
+        let take = |grant: &outrigger_manifest::FilesystemGrant| {
+            let (path, rights) = (grant.path().to_owned(), grant.permissions());
+            let area = Area::take(path, rights, grant.recursive(), "test".into());
+            Ok(Arc::new(area.expect("an area").one_by_one()))
+        };
+        let areas = grants.filesystem().iter().map(take).collect();
+        shared.files = Arc::new(Files { areas });
+    }
+    let identity = PluginIdentity::new("racer", "racer-1", None);
+    Cx {
+        session: Arc::new(Session::new(Arc::new(shared), identity)),
+        notes: Arc::default(),
+    }
+}
+
+fn wanted(cx: &Cx, path: &str) -> Wanted {
+    Wanted::new(&cx.session, path).expect("a path")
+}
+
+/// Opens and reads in each of the ways that a plugin can.
+fn read(cx: &Cx, path: &str, way: usize) -> Option<Result<Vec<u8>, Fault>> {
+    let wanted = wanted(cx, path);
+    let from = |opened: Result<super::open::Lending, Fault>| {
+        opened.and_then(|(lease, file, _)| {
+            let text = file.read(100, 0)?;
+            cx.session.give_back::<super::open::OpenFile>(&lease)?;
+            Ok(text)
+        })
+    };
+    match way {
+        0 => cx.read_file_now(&wanted),
+        1 => Some(cx.read_file(&wanted, "")),
+        2 => cx.lend_now(&wanted).map(from),
+        3 => Some(from(cx.lend(&wanted, Opening::READ))),
+        _ => {
+            let how = Opening {
+                write: true,
+                ..Opening::READ
+            };
+            Some(from(cx.lend(&wanted, how)))
+        }
+    }
+}
+
+fn race(stepwise: bool, turns: usize) {
+    let base = tempfile::tempdir().expect("a directory");
+    let base = base.path().canonicalize().expect("its name");
+    let at = |path: &str| base.join(path);
+    for (dir, text) in [("granted", "inside"), ("outside", "SECRET")] {
+        std::fs::create_dir_all(at(dir).join("dir")).expect("a directory");
+        std::fs::create_dir_all(at(dir).join("last")).expect("a directory");
+        std::fs::write(at(dir).join("dir/file"), text).expect("a file");
+        std::fs::write(at(dir).join("last/file"), text).expect("a file");
+    }
+    std::os::unix::fs::symlink(at("outside/dir"), at("granted/link")).expect("a link");
+    std::os::unix::fs::symlink("../../outside/last/file", at("granted/last/link")).expect("a link");
+    let granted = at("granted");
+    let cx = cx(
+        &[(&granted, "read, write, list, create, delete", true)],
+        stepwise,
+    );
+    let pairs = [["dir", "link"], ["last/file", "last/link"]];
+    let pairs = pairs.map(|pair| pair.map(|name| granted.join(name)));
+    let swapping = Swapping::start(pairs.to_vec());
+    let (mut inside, mut refused, mut turn) = (0, 0, 0);
+    let until = Instant::now() + Duration::from_secs(120);
+    // A busy machine may need more turns before the race has happened.
+    while turn < turns || inside.min(refused) < 1000 {
+        assert!(
+            Instant::now() < until,
+            "no race: {inside} inside, {refused} refused"
+        );
+        let path = ["dir/file", "last/file", "dir/../dir/file"][turn % 3];
+        match read(&cx, path, turn / 3 % 5) {
+            Some(Ok(text)) => {
+                assert_eq!(text, b"inside", "leaked on turn {turn}");
+                inside += 1;
+            }
+            Some(Err(_)) => refused += 1,
+            // The quick way left it to the other one.
+            None => {}
+        }
+        if turn % 16 == 0 {
+            // Changes must not get out either; that they fail is fine.
+            let _ = cx.mkdir(&wanted(&cx, "dir/made"), Mode::RWXU);
+            let _ = cx.chmod(&wanted(&cx, "dir"), Mode::RWXU | Mode::ROTH);
+            let _ = cx.remove_all(&wanted(&cx, "dir/made"));
+            let how = Opening {
+                write: true,
+                create: true,
+                exclusive: true,
+                ..Opening::default()
+            };
+            let _ = cx.write_file(&wanted(&cx, "dir/new"), how, b"new");
+            let _ = cx.remove(&wanted(&cx, "dir/new"));
+            if let Ok(mut listing) = cx.listing(&wanted(&cx, "dir")) {
+                let listed = listing.each(|name, _| {
+                    assert_ne!(name, c"outside-only");
+                    Ok(())
+                });
+                listed.expect("listed");
+            }
+        }
+        if turn == 0 {
+            std::fs::write(at("outside/dir/outside-only"), b"").expect("a file");
+        }
+        turn += 1;
+    }
+    drop(swapping);
+    let left = |dir: &str| {
+        let mut names: Vec<String> = std::fs::read_dir(at(dir))
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").file_name().into_string())
+            .collect::<Result<_, _>>()
+            .expect("UTF-8");
+        names.sort();
+        names
+    };
+    assert_eq!(left("outside/dir"), ["file", "outside-only"]);
+    for file in ["outside/dir/file", "outside/last/file"] {
+        assert_eq!(std::fs::read(at(file)).expect("there"), b"SECRET");
+    }
+    let mode = |dir: &str| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(at(dir)).expect("there").mode() & 0o7
+    };
+    assert_eq!(
+        mode("outside/dir"),
+        mode("outside/last"),
+        "its mode changed"
+    );
+}
+
+#[test]
+fn links_swapped_in_during_200_000_opens_leak_nothing() {
+    race(false, 200_000);
+}
+
+#[test]
+fn links_swapped_in_during_50_000_opens_without_openat2_leak_nothing() {
+    race(true, 50_000);
+}
+
+#[test]
+fn a_grant_is_what_was_taken_whatever_happens_to_its_path() {
+    for stepwise in [false, true] {
+        let base = tempfile::tempdir().expect("a directory");
+        let base = base.path().canonicalize().expect("its name");
+        let granted = base.join("granted");
+        std::fs::create_dir(&granted).expect("a directory");
+        std::fs::write(granted.join("file"), b"inside").expect("a file");
+        let cx = cx(&[(&granted, "read", true)], stepwise);
+        std::fs::rename(&granted, base.join("moved")).expect("moved");
+        std::fs::create_dir(&granted).expect("a directory");
+        std::fs::write(granted.join("file"), b"OTHER").expect("a file");
+        let path = granted.join("file");
+        let path = path.to_str().expect("UTF-8");
+        let read = cx.read_file(&wanted(&cx, path), "").expect("there");
+        assert_eq!(read, b"inside");
+    }
+}
