@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger_wire::MagicCookie;
 
 use crate::descriptors::MethodName;
@@ -30,8 +30,8 @@ Exit codes:
 pub(crate) enum Command {
     /// Start a plugin and tell what it says about itself.
     #[command(after_help = EXIT_CODES)]
-    Inspect(PluginArgs),
-    /// Call one method of a plugin, described by the plugin itself.
+    Inspect(InspectArgs),
+    /// Call one method of a plugin over the protocol it speaks.
     #[command(after_help = EXIT_CODES)]
     Call(CallArgs),
 }
@@ -46,6 +46,15 @@ pub(crate) struct PluginArgs {
     /// App protocol version to offer; may be repeated. Without it, whatever the plugin speaks.
     #[arg(long = "app-version", value_name = "N", value_delimiter = ',')]
     pub(crate) app_versions: Vec<u32>,
+
+    /// The protocol that the plugin must speak. Without it, whichever it announces.
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "grpc | netrpc"
+    )]
+    pub(crate) protocol: Option<Protocol>,
 
     /// Agree on one-time certificates with the plugin (AutoMTLS).
     #[arg(long)]
@@ -82,11 +91,52 @@ impl PluginArgs {
     }
 }
 
+/// What plugins speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Protocol {
+    Grpc,
+    Netrpc,
+}
+
+impl Protocol {
+    /// As plugins announce it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Netrpc => "netrpc",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// net/rpc: dispense this name of the plugin's set as a test; may be repeated.
+    #[arg(long = "plugin", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CallArgs {
-    /// The method to call, such as `grpc.health.v1.Health/Check`.
-    #[arg(long, value_name = "PACKAGE.SERVICE/METHOD")]
+    /// The method to call, such as `grpc.health.v1.Health/Check`, or `Plugin.Speak` over net/rpc.
+    #[arg(long, value_name = "SERVICE/METHOD | SERVICE.METHOD")]
     pub(crate) method: MethodName,
+
+    /// net/rpc: the name in the plugin's set whose object to call.
+    #[arg(long = "plugin", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// net/rpc: the argument's type in Go's syntax, such as `map[string]int`.
+    /// Without it, the one that the JSON implies.
+    #[arg(long = "type", value_name = "GO-TYPE")]
+    pub(crate) go_type: Option<String>,
+
+    /// net/rpc: a type that `--type` and `@type` may name, such as `main.Shape=struct{Sides int}`;
+    /// may be repeated.
+    #[arg(long = "type-def", value_name = "NAME=GO-TYPE", value_parser = pair)]
+    pub(crate) type_defs: Vec<(String, String)>,
 
     /// Request messages as JSON, one per line; `@FILE` reads a file, `-` reads stdin.
     #[arg(long, value_name = "JSON | @FILE | -", allow_hyphen_values = true)]

@@ -6,13 +6,20 @@ mod codec;
 mod cookies;
 mod descriptors;
 mod failure;
+mod fromgob;
+mod gotext;
+mod gotype;
+mod input;
 mod inspect;
 mod json;
 mod launch;
 mod memory;
+mod netrpc;
 mod output;
+mod printer;
 mod status;
 mod stderr;
+mod togob;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -29,7 +36,7 @@ use failure::{Exit, Failure};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let plugin = match &cli.command {
-        Command::Inspect(plugin) => plugin,
+        Command::Inspect(inspect) => &inspect.plugin,
         Command::Call(call) => &call.plugin,
     };
     if plugin.verbose {

@@ -105,7 +105,12 @@ pub struct Checker<'a> {
     /// Assumed to fit while they are being checked.
     running: HashSet<(TypeId, u32), Quick>,
     depth: usize,
+    /// The plan found last.
+    found: Option<Known>,
 }
+
+/// A plan with what it is for.
+type Known = ((TypeId, u32), Arc<Plan>);
 
 impl<'a> Checker<'a> {
     pub(crate) fn new(table: &'a Arc<Table>, shared: &'a Shared) -> Checker<'a> {
@@ -114,6 +119,7 @@ impl<'a> Checker<'a> {
             shared,
             running: HashSet::default(),
             depth: 0,
+            found: None,
         }
     }
 
@@ -192,7 +198,9 @@ impl<'a> Checker<'a> {
             return Ok(Fit::Fits);
         }
         if let Some(plan) = self.shared.plan(key) {
-            return Ok(plan.fit);
+            let fit = plan.fit;
+            self.found = Some((key, plan));
+            return Ok(fit);
         }
         let table = Arc::clone(self.table);
         let Some(DefKind::Struct { fields: sent }) = table.get(place).map(|def| &def.kind) else {
@@ -219,7 +227,8 @@ impl<'a> Checker<'a> {
         } else {
             Fit::NoCommonField
         };
-        self.shared.keep(key, Plan { fields: plan, fit });
+        let plan = self.shared.keep(key, Plan { fields: plan, fit });
+        self.found = Some((key, plan));
         Ok(fit)
     }
 
@@ -255,9 +264,23 @@ pub(crate) fn excerpt_type(ty: &Type) -> String {
         (Some(DefKind::Opaque(_)), name) => {
             format!("{}, which encodes itself", excerpt(name.as_bytes()))
         }
-        _ => ty.to_string(),
+        _ => {
+            let mut text = ty.to_string();
+            if text.len() > LONGEST_TYPE {
+                let mut cut = LONGEST_TYPE;
+                while !text.is_char_boundary(cut) {
+                    cut -= 1;
+                }
+                text.truncate(cut);
+                text.push('…');
+            }
+            text
+        }
     }
 }
+
+/// How many bytes of a type a message shows.
+const LONGEST_TYPE: usize = 240;
 
 fn check_depth(depth: usize, limit: usize) -> Result<(), DecodeError> {
     if depth > limit {
@@ -289,12 +312,13 @@ pub struct Reader<'a> {
     /// How many bytes of memory the value may still take.
     memory: usize,
     depth: usize,
-    /// The plans used last.
-    recent: Vec<((TypeId, u32), Arc<Plan>)>,
+    /// The plans used last, and where the next one goes.
+    recent: [Option<Known>; RECENT],
+    oldest: usize,
 }
 
 /// How many plans a reader finds without a lock.
-const RECENT: usize = 8;
+const RECENT: usize = 4;
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(
@@ -309,12 +333,25 @@ impl<'a> Reader<'a> {
             shared,
             memory: shared.limits.memory,
             depth: 0,
-            recent: Vec::new(),
+            recent: [const { None }; RECENT],
+            oldest: 0,
         }
     }
 
-    pub(crate) fn check<T: Gob>(&self, received: Ref) -> Result<Fit, DecodeError> {
-        T::check(&mut Checker::new(self.table, self.shared), received)
+    pub(crate) fn check<T: Gob>(&mut self, received: Ref) -> Result<Fit, DecodeError> {
+        let mut checker = Checker::new(self.table, self.shared);
+        let fit = T::check(&mut checker, received)?;
+        if let Some(found) = checker.found {
+            self.remember(found);
+        }
+        Ok(fit)
+    }
+
+    fn remember(&mut self, known: Known) {
+        if let Some(slot) = self.recent.get_mut(self.oldest) {
+            *slot = Some(known);
+        }
+        self.oldest = (self.oldest + 1) % RECENT;
     }
 
     pub(crate) fn table(&self) -> &'a Arc<Table> {
@@ -598,7 +635,8 @@ impl<'a> Reader<'a> {
             return Err(unchecked());
         };
         let key = (T::identity(), place);
-        if let Some((_, plan)) = self.recent.iter().find(|(own, _)| *own == key) {
+        let mut recent = self.recent.iter().flatten();
+        if let Some((_, plan)) = recent.find(|(own, _)| *own == key) {
             return Ok(Arc::clone(plan));
         }
         let plan = match self.shared.plan(key) {
@@ -608,10 +646,7 @@ impl<'a> Reader<'a> {
                 self.shared.plan(key).ok_or_else(unchecked)?
             }
         };
-        if self.recent.len() == RECENT {
-            self.recent.swap_remove(0);
-        }
-        self.recent.push((key, Arc::clone(&plan)));
+        self.remember((key, Arc::clone(&plan)));
         Ok(plan)
     }
 

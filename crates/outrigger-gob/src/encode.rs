@@ -119,6 +119,11 @@ struct Sent {
 
 /// One direction of one stream: remembers which types were sent.
 ///
+/// A type is the same if it is the same Rust type, or came from the same
+/// stream. Dynamic values that come from ever new streams therefore define
+/// ever new types; whoever passes such values on without end should begin a
+/// new stream now and then.
+///
 /// ```
 /// use bytes::BytesMut;
 /// use outrigger_gob::{Encoder, Gob};
@@ -449,7 +454,7 @@ impl<'a> Writer<'a> {
             self.out.copy_within(from.., self.start + needed);
             self.out.truncate(self.start + needed + length);
         }
-        self.out[self.start..self.start + needed].copy_from_slice(&prefix[MAX_UINT - needed..]);
+        self.out[self.start..self.start + needed].copy_from_slice(&prefix[..needed]);
     }
 
     /// Makes sure that the stream knows a type. Each definition ends the

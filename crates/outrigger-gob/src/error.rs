@@ -49,7 +49,7 @@ enum Step {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// A deep value has a long path; both ends say the most.
-        const SHOWN: usize = 12;
+        const SHOWN: usize = 6;
         let count = self.steps.len();
         for (at, step) in self.steps.iter().rev().enumerate() {
             if count > 2 * SHOWN && (SHOWN..count - SHOWN).contains(&at) {
@@ -157,7 +157,7 @@ pub enum DecodeErrorKind {
     #[error("an integer of {0} bytes; 8 is the most there can be")]
     LongInteger(u8),
     /// A length or count that what follows cannot hold.
-    #[error("a {what} of {declared}, of which at most {possible} can be there")]
+    #[error("{what} of {declared}, of which at most {possible} can be there")]
     Length {
         /// What has the length.
         what: &'static str,

@@ -288,9 +288,8 @@ impl Walk<'_> {
             Ref::Builtin(builtin) => return self.builtin(builtin),
             Ref::Defined(place) => place,
         };
-        let table = Arc::clone(self.table);
-        let Some(def) = table.get(place) else {
-            return Err(undefined(&table, place));
+        let Some(def) = self.table.get(place) else {
+            return Err(undefined(self.table, place));
         };
         match def.kind {
             DefKind::Array { elem, len } => {

@@ -650,6 +650,19 @@ fn times_keep_their_zone() {
 }
 
 #[test]
+fn everything_can_go_to_another_thread() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Encoder>();
+    shared::<Decoder>();
+    shared::<Encoded>();
+    shared::<Interface>();
+    shared::<Value>();
+    shared::<Type>();
+    shared::<outrigger_gob::DecodeError>();
+    shared::<outrigger_gob::EncodeError>();
+}
+
+#[test]
 fn system_times_become_times_and_back() {
     use std::time::{Duration, UNIX_EPOCH};
     for instant in [

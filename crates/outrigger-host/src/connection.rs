@@ -156,10 +156,10 @@ pub(crate) enum Connection {
 #[non_exhaustive]
 pub enum PingError {
     /// The health call failed.
-    #[error("the plugin did not answer a ping: {}", .0.message())]
+    #[error("the plugin did not answer a ping")]
     Grpc(#[source] Status),
     /// The control call failed.
-    #[error("the plugin did not answer a ping: {0}")]
+    #[error("the plugin did not answer a ping")]
     NetRpc(#[source] SessionError),
 }
 

@@ -3,9 +3,11 @@
 
 pub mod granting;
 pub mod hosted;
+pub mod netrpc;
 pub mod proto;
 pub mod tls;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{
@@ -41,6 +43,20 @@ pub fn bench_cookie() -> MagicCookie {
 /// The cookie of the interop peer.
 pub fn peer_cookie() -> MagicCookie {
     MagicCookie::new("TEST_MAGIC_COOKIE", "test")
+}
+
+/// The file in which the key/value store keeps a value.
+///
+/// # Errors
+/// A key is a part of a file name, never a path.
+pub fn kv_file(key: &str) -> Result<PathBuf, &'static str> {
+    let name = format!("kv_{key}");
+    match Path::new(&name).file_name() {
+        Some(only) if only == name.as_str() && !key.is_empty() && !key.contains('\0') => {
+            Ok(name.into())
+        }
+        _ => Err("a key is not empty and has no slash"),
+    }
 }
 
 macro_rules! interface {

@@ -928,7 +928,10 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         command.socket_dir.as_os_str()
     );
 
-    let counter = plugin.dispense::<Counter>("counter").await.expect("a client");
+    let counter = plugin
+        .dispense::<Counter>("counter")
+        .await
+        .expect("a client");
     let adder = ServiceSet::new().with(AddHelperServer::new(Adder));
     let serving = counter
         .broker
@@ -994,7 +997,8 @@ async fn dispensing_asks_no_plugin_and_has_two_errors() {
     let error = plugin.dispense::<Test>("other").await.expect_err("unknown");
     assert_eq!(error.code(), "unknown-plugin-name");
     let error = plugin
-        .dispense::<Kv>("test").await
+        .dispense::<Kv>("test")
+        .await
         .expect_err("another interface");
     assert_eq!(error.code(), "other-interface");
     // Clients share one connection, which was made once.

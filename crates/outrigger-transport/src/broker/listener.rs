@@ -209,6 +209,32 @@ impl Serving {
         Self { id, stop, task }
     }
 
+    /// Answers the first connection only, and nothing if none comes within `wait`.
+    pub(crate) fn start_once<F>(
+        mut listener: Listener,
+        wait: Duration,
+        answer: impl FnOnce(Stream, CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (id, stopped) = (listener.id(), stop.clone());
+        let task = OwnedTask::spawn(async move {
+            let accepted = tokio::select! {
+                () = stopped.cancelled() => return,
+                accepted = tokio::time::timeout(wait, listener.accept()) => accepted,
+            };
+            drop(listener);
+            match accepted {
+                Ok(Ok(stream)) => answer(stream, stopped).await,
+                Ok(Err(error)) => tracing::debug!(%error, "nobody dialled what was served once"),
+                Err(_) => tracing::debug!(id = id.0, "nobody dialled what was served once in time"),
+            }
+        });
+        Self { id, stop, task }
+    }
+
     /// The id to tell the peer.
     pub fn id(&self) -> BrokerId {
         self.id

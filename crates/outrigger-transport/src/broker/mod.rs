@@ -138,6 +138,24 @@ impl dyn Broker + '_ {
         }))
     }
 
+    /// Serves net/rpc methods, as `Plugin.*`, on the first connection that the
+    /// peer makes to `id`, as go-plugin's `AcceptAndServe` does. Nothing is left
+    /// once that connection has ended, or when none comes within 5 s.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc_once(
+        &self,
+        id: BrokerId,
+        methods: netrpc::Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        let wait = netrpc::BROKER_WAIT;
+        Ok(Serving::start_once(listener, wait, move |stream, stop| {
+            netrpc::serve(stream, methods, SERVED_LIMITS, stop)
+        }))
+    }
+
     /// Dials `id` and starts net/rpc on the connection.
     ///
     /// # Errors

@@ -282,9 +282,12 @@ async fn read(mut reader: ReadHalf<Stream>, shared: Arc<Shared>) {
                 let Some(call) = shared.pending().calls.remove(&response.seq) else {
                     continue;
                 };
-                let reply = match response.error.is_empty() {
+                let reply = match response.error.as_bytes().is_empty() {
                     true => Ok(value),
-                    false => Err(Unanswered::Failed(response.error)),
+                    false => {
+                        let text = response.error.to_string_lossy().into_owned();
+                        Err(Unanswered::Failed(text))
+                    }
                 };
                 // The caller may have left.
                 let _ = call.send(reply);

@@ -14,12 +14,36 @@ use crate::fate::Fate;
 use crate::yamux::YamuxError;
 
 /// A call that failed: of which method, and why.
-#[derive(Debug, thiserror::Error)]
-#[error("{method}: {kind}")]
+#[derive(Debug)]
 pub struct CallError {
     method: String,
-    #[source]
     kind: CallErrorKind,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", Plain(&self.method), self.kind)
+    }
+}
+
+impl Error for CallError {
+    /// What is behind the kind, which is part of the text already.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// A method's name without quotes, unless it needs them.
+struct Plain<'a>(&'a str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
+        match self.0.len() <= 120 && self.0.chars().all(plain) {
+            true => f.write_str(self.0),
+            false => Excerpt::new(self.0.as_bytes()).fmt(f),
+        }
+    }
 }
 
 impl CallError {
@@ -71,7 +95,7 @@ pub enum CallErrorKind {
     #[error("no reply within {} s; the method may still be running", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The connection ended first.
-    #[error("the connection ended before the reply: {0}")]
+    #[error("the connection ended before the reply")]
     Lost(#[source] Lost),
     /// The argument cannot be sent.
     #[error("the argument cannot be sent as gob")]
@@ -110,24 +134,22 @@ impl Lost {
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.fate, &self.cause) {
-            (Some(fate), _) => fate.fmt(f),
-            (None, Cause::Closed) => f.write_str("the peer closed it"),
-            (None, Cause::Truncated) => f.write_str("the peer closed it in the middle of a value"),
-            (None, Cause::Io(error)) => error.fmt(f),
-            (None, Cause::Malformed(error)) => {
-                write!(f, "the peer does not speak net/rpc: {error}")
-            }
-        }
+        f.write_str(match (&self.fate, &self.cause) {
+            (_, Cause::Closed) => "the peer closed it",
+            (_, Cause::Truncated) => "the peer closed it in the middle of a value",
+            (Some(_), Cause::Io(_)) => "the peer is gone",
+            (None, Cause::Io(_)) => "it failed",
+            (_, Cause::Malformed(_)) => "the peer does not speak net/rpc",
+        })
     }
 }
 
 impl Error for Lost {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match (&self.fate, &self.cause) {
+            (_, Cause::Malformed(error)) => Some(&**error),
             (Some(fate), _) => Some(&**fate),
             (None, Cause::Io(error)) => Some(&**error),
-            (None, Cause::Malformed(error)) => Some(&**error),
             (None, Cause::Closed | Cause::Truncated) => None,
         }
     }

@@ -24,7 +24,7 @@ mod tests;
 
 use std::time::Duration;
 
-use outrigger_gob::{Gob, Limits};
+use outrigger_gob::{GoString, Gob, Limits};
 
 pub(crate) use self::broker::Claim;
 pub use self::broker::MuxBroker;
@@ -62,5 +62,6 @@ struct Request {
 struct Response {
     service_method: String,
     seq: u64,
-    error: String,
+    /// Go's texts need not be UTF-8.
+    error: GoString,
 }

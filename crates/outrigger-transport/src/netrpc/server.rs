@@ -8,8 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use outrigger_gob::{Decoder, Encode, EncodeError, Encoded, Encoder, Gob};
-use outrigger_wire::Excerpt;
+use outrigger_gob::{Decoder, Encode, EncodeError, Encoded, Encoder, GoString, Gob};
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -135,10 +134,7 @@ impl Methods {
             return Ok(method);
         }
         let Some((service, _)) = full.rsplit_once('.') else {
-            return Err(format!(
-                "rpc: service/method request ill-formed: {}",
-                Excerpt::new(full.as_bytes())
-            ));
+            return Err(format!("rpc: service/method request ill-formed: {full}"));
         };
         let known = self.names().any(|name| {
             name.rsplit_once('.')
@@ -223,7 +219,7 @@ impl Server {
                 response: Response {
                     service_method: request.service_method,
                     seq: request.seq,
-                    error: String::new(),
+                    error: GoString::default(),
                 },
                 outgoing: self.outgoing.clone(),
                 _place: place,
@@ -288,8 +284,8 @@ impl Call {
     async fn refuse(mut self, text: String) {
         // An error without a text would read as success.
         self.response.error = match text.is_empty() {
-            true => "unknown error".to_owned(),
-            false => text,
+            true => "unknown error".into(),
+            false => text.into(),
         };
         let response = &self.response;
         // Strings always encode, and a caller that is gone needs no answer.

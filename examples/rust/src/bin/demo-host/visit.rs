@@ -204,7 +204,7 @@ impl<'a> Guests<'a> {
     /// Finds out what the plugin is by offering it services, as only its own
     /// kind knows the call.
     async fn talk(&mut self, plugin: &RunningPlugin) -> Result<(), Trouble> {
-        let mut lister = lister(plugin)?;
+        let mut lister = lister(plugin).await?;
         let id = self.serve(plugin, &self.offered.listed).await?;
         let offer = HostServiceRequest { host_service: id };
         match ask(lister.establish_host_services(offer)).await {
@@ -215,7 +215,7 @@ impl<'a> Guests<'a> {
                 self.list(lister, for_list).await
             }
             Err(status) if status.code() == Code::Unimplemented => {
-                let mut demo = demo(plugin)?;
+                let mut demo = demo(plugin).await?;
                 let other = self.serve(plugin, &self.offered.shown).await?;
                 let offer = hostdemo::HostServiceRequest {
                     host_service: other,
@@ -368,16 +368,18 @@ impl<'a> Guests<'a> {
     }
 }
 
-fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
+async fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
     let client = plugin
-        .dispense::<FileLister>("lister").await
+        .dispense::<FileLister>("lister")
+        .await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
 
-fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
+async fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
     let client = plugin
-        .dispense::<HostDemo>("demo").await
+        .dispense::<HostDemo>("demo")
+        .await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
