@@ -44,7 +44,12 @@ impl session_server::Session for SessionService {
     ) -> Result<Response<DescribeResponse>, Status> {
         let work = async |_: &_| {
             let mut known = describe(&self.session, self.descriptors.offer());
-            if self.session.grants().service(HostService::Filesystem).is_ok() {
+            if self
+                .session
+                .grants()
+                .service(HostService::Filesystem)
+                .is_ok()
+            {
                 let temp = self.session.blocking(|session| session.temp_dir()).await?;
                 known.temp_dir = temp.to_string_lossy().into_owned();
             }
