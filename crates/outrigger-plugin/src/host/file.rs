@@ -4,7 +4,7 @@ use std::io::{self, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -49,15 +49,36 @@ enum Back {
     Lease(Lease),
 }
 
+/// Work in hand, which two threads may know of and one polls.
+pub(super) struct Work<T>(Mutex<BoxFuture<'static, Result<T, HostError>>>);
+
+impl<T> Work<T> {
+    pub(super) fn new(work: impl Future<Output = Result<T, HostError>> + Send + 'static) -> Self {
+        Self(Mutex::new(work.boxed()))
+    }
+
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T, HostError>> {
+        let work = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        work.poll_unpin(context)
+    }
+
+    pub(super) async fn done(self) -> Result<T, HostError> {
+        self.0
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .await
+    }
+}
+
 /// What the `AsyncRead` and `AsyncWrite` wait for.
 #[derive(Default)]
 enum Asking {
     #[default]
     Nothing,
-    Reading(BoxFuture<'static, Result<Bytes, HostError>>),
+    Reading(Work<Bytes>),
     Read(Bytes),
-    Writing(BoxFuture<'static, Result<u64, HostError>>, usize),
-    Seeking(BoxFuture<'static, Result<u64, HostError>>),
+    Writing(Work<u64>, usize),
+    Seeking(Work<u64>),
 }
 
 impl std::fmt::Debug for Asking {
@@ -629,7 +650,7 @@ impl AsyncRead for File {
                     return Poll::Ready(Ok(()));
                 }
                 Asking::Reading(reading) => {
-                    let data = ready!(reading.poll_unpin(context));
+                    let data = ready!(reading.poll(context));
                     self.asking = Asking::Nothing;
                     let data = data?;
                     if data.is_empty() {
@@ -646,7 +667,7 @@ impl AsyncRead for File {
                             Back::Descriptor(_) => Ok(Bytes::new()),
                         }
                     };
-                    self.asking = Asking::Reading(reading.boxed());
+                    self.asking = Asking::Reading(Work::new(reading));
                 }
             }
         }
@@ -661,7 +682,7 @@ impl AsyncWrite for File {
     ) -> Poll<io::Result<usize>> {
         loop {
             if let Asking::Writing(writing, length) = &mut self.asking {
-                let (position, length) = (ready!(writing.poll_unpin(context)), *length);
+                let (position, length) = (ready!(writing.poll(context)), *length);
                 self.asking = Asking::Nothing;
                 self.position = position?;
                 return Poll::Ready(Ok(length));
@@ -675,7 +696,7 @@ impl AsyncWrite for File {
             let data = Bytes::copy_from_slice(part);
             let (length, back) = (data.len(), self.back.clone());
             let writing = write_on(back, self.append, data, self.position);
-            self.asking = Asking::Writing(writing.boxed(), length);
+            self.asking = Asking::Writing(Work::new(writing), length);
         }
     }
 
@@ -693,13 +714,13 @@ impl AsyncSeek for File {
     fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
         let (back, position) = (self.back.clone(), self.position);
         let seeking = async move { target(&back, position, to).await };
-        self.asking = Asking::Seeking(seeking.boxed());
+        self.asking = Asking::Seeking(Work::new(seeking));
         Ok(())
     }
 
     fn poll_complete(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<u64>> {
         if let Asking::Seeking(seeking) = &mut self.asking {
-            let position = ready!(seeking.as_mut().poll(context));
+            let position = ready!(seeking.poll(context));
             self.asking = Asking::Nothing;
             self.position = position?;
         }

@@ -7,8 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use outrigger_wire::proto::host as messages;
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
@@ -18,6 +17,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
+use super::file::Work;
 use super::{Host, HostError, call};
 use crate::proto::host::process_client::ProcessClient;
 
@@ -369,7 +369,7 @@ enum Input {
 struct InputByCalls {
     host: Host,
     process: String,
-    writing: Option<(BoxFuture<'static, Result<(), HostError>>, usize)>,
+    writing: Option<(Work<()>, usize)>,
 }
 
 impl std::fmt::Debug for InputByCalls {
@@ -398,9 +398,9 @@ impl InputByCalls {
                 process!(host, write_input, request)?;
                 Ok(())
             };
-            (writing.boxed(), length)
+            (Work::new(writing), length)
         });
-        let (written, length) = (ready!(writing.poll_unpin(context)), *length);
+        let (written, length) = (ready!(writing.poll(context)), *length);
         self.writing = None;
         Poll::Ready(written.map(|()| length).map_err(io::Error::from))
     }
@@ -414,7 +414,7 @@ impl Drop for ChildInput {
             runtime.spawn(async move {
                 // What a poll has begun comes first.
                 if let Some((writing, _)) = calls.writing {
-                    let _ = writing.await;
+                    let _ = writing.done().await;
                 }
                 let request = messages::WriteInputRequest {
                     process: calls.process,
