@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_examples::proto::bench::CallbackRequest;
-use outrigger_examples::{Bench, bench_cookie};
+use outrigger_examples::proto::filelister::FileListRequest;
+use outrigger_examples::{Bench, FileLister, bench_cookie, host_services_cookie};
 use outrigger_host::{AllowedTransports, Launch, PluginSet, RunningPlugin};
 use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_services::{GrantedServices, Limits};
@@ -188,5 +189,55 @@ async fn a_plugin_without_services_is_told_what_its_host_must_do() {
     let plugin = launch.start().await.expect("it starts");
     let error = ask(&plugin, "files").await.expect_err("no services");
     assert!(error.contains("Launch::host_services"), "{error}");
+    plugin.stop().await;
+}
+
+/// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
+fn python() -> Option<std::path::PathBuf> {
+    std::env::var_os("OUTRIGGER_PYTHON").map(Into::into)
+}
+
+#[tokio::test]
+async fn a_plugin_in_python_uses_its_host_by_descriptor_and_by_call() {
+    let Some(python) = python() else { return };
+    let side = side();
+    let data = side.dir.path().join("data");
+    std::fs::create_dir_all(data.join("below")).expect("a directory");
+    std::fs::write(data.join("note"), b"hello").expect("a file");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/granted_lister.py");
+    let launch = Launch::new(python, host_services_cookie())
+        .arg(script)
+        .offer(1, PluginSet::new().with::<FileLister>("py-lister"))
+        .host_services(Arc::new(side.services.clone()));
+    let plugin = launch.start().await.expect("it starts");
+    let mut lister = plugin
+        .dispense::<FileLister>("py-lister")
+        .await
+        .expect("a client");
+    let mut list = async |path: &str| {
+        let request = FileListRequest {
+            path: path.to_owned(),
+            ..FileListRequest::default()
+        };
+        let reply = lister.list(request).await.expect("an answer").into_inner();
+        (reply.entry, reply.error.unwrap_or_default())
+    };
+    let (entries, error) = list(data.to_str().expect("text")).await;
+    assert_eq!(error, "");
+    assert_eq!(
+        entries,
+        [
+            "d below/",
+            "- note 5 b'hello' by descriptor",
+            "d below/",
+            "- note 5 b'hello' by call",
+        ]
+    );
+    let (entries, error) = list("/etc").await;
+    assert!(entries.is_empty());
+    assert!(
+        error.starts_with("outside-grant") || error.starts_with("not-granted"),
+        "{error}"
+    );
     plugin.stop().await;
 }
