@@ -1,1 +1,70 @@
-//! What a plugin declares, and what a host grants it.
+//! What a plugin declares and asks for, what a host's policy allows, and what is granted.
+//!
+//! ```
+//! use std::path::Path;
+//! use outrigger_manifest::{Manifest, Permissions, Places, Policy};
+//!
+//! let manifest = Manifest::parse("
+//! plugin: {name: cat, format: grpc, entrypoint: cat}
+//! handshake: {protocol_version: 1, magic_cookie_key: CAT_PLUGIN, magic_cookie_value: meow}
+//! capabilities:
+//!   filesystem:
+//!     - {path: /srv/data, permissions: [read, list], recursive: true}
+//! ").unwrap();
+//! let places = Places::new("/opt/plugins/cat", "/var/lib/app/cat").unwrap();
+//!
+//! let decision = Policy::allow_requested().decide(&manifest, &places);
+//! let grants = decision.grants();
+//! assert!(grants.filesystem_verdict(Path::new("/srv/data/a.csv"), Permissions::READ).is_ok());
+//!
+//! let denial = grants
+//!     .filesystem_verdict(Path::new("/etc/passwd"), Permissions::READ)
+//!     .unwrap_err();
+//! assert_eq!(denial.public(), "filesystem read of `/etc/passwd` is not granted");
+//! ```
+//!
+//! Texts come in and values go out. This crate deliberately knows no file system, no resolver and
+//! no process: whoever carries an operation out resolves paths and names, and asks here. A
+//! [`Manifest`] or [`Policy`] that exists is valid; [`Grants`] come from [`Policy::decide`] alone.
+
+mod args;
+mod check;
+mod decide;
+mod denial;
+mod entries;
+mod grants;
+mod host;
+mod manifest;
+mod name;
+mod path;
+mod permissions;
+mod policy;
+mod ports;
+mod problem;
+mod resources;
+mod size;
+mod text;
+mod words;
+mod yaml;
+
+pub use args::ArgPattern;
+pub use decide::{Decision, Granted, Refusal};
+pub use denial::{Denial, DenialKind};
+pub use entries::{Direction, ExecEntry, FilesystemEntry, NetworkEntry};
+pub use grants::{
+    EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, NetworkGrant, NetworkGrants,
+    ProcessGrants, Rule,
+};
+pub use host::{AddressClass, Host, HostError, HostName, HostPattern, classify};
+pub use manifest::{About, Capabilities, Handshake, Manifest, SCHEMA_VERSION};
+pub use name::{Entrypoint, PluginName, PluginNameError};
+pub use path::{PathBase, PathTemplate, PlaceError, Places};
+pub use permissions::Permissions;
+pub use policy::Policy;
+pub use ports::Ports;
+pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
+pub use resources::Resources;
+pub use size::{ByteSize, Cpu, SizeError};
+pub use words::{
+    Access, Capability, Format, HostService, ProcessControl, Protocol, SandboxMode,
+};
