@@ -32,6 +32,12 @@ const MEASURES: &[Measure] = &[
     measure("grpc.mtls.unary.p50", Some("floor.unary.p50"), None),
     measure("grpc.start", Some("floor.start"), Some(0.4)),
     measure("grpc.mtls.start", Some("floor.start"), Some(0.15)),
+    measure("netrpc.unary.p50", Some("floor.unary.p50"), Some(0.4)),
+    measure("netrpc.unary.p99", Some("floor.unary.p99"), None),
+    measure("netrpc.calls64", None, Some(2.0)),
+    measure("netrpc.stream", Some("floor.stream"), Some(1.5)),
+    measure("netrpc.start", Some("floor.start"), Some(0.35)),
+    measure("netrpc.rss.plugin", None, None),
     measure("callback.read4k", Some("floor.read4k"), None),
     measure("callback.stream", Some("floor.stream"), None),
     measure("rss.plugin", None, Some(0.4)),
@@ -45,6 +51,10 @@ const MIXED: &[&str] = &[
     "grpc.stream.down",
     "grpc.stream.up",
     "grpc.start",
+    "netrpc.unary.p50",
+    "netrpc.calls64",
+    "netrpc.stream",
+    "netrpc.start",
 ];
 
 #[derive(Serialize)]

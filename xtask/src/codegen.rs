@@ -140,6 +140,13 @@ const OUTPUTS: &[Output] = &[
         descriptors: Some("descriptors.bin"),
     },
     Output {
+        dir: "examples/rust/src/generated/animal",
+        protos: &["animal.proto"],
+        parts: Parts::Everything,
+        external: &[],
+        descriptors: Some("descriptors.bin"),
+    },
+    Output {
         dir: "examples/rust/src/generated/services",
         protos: &[
             "filelister.proto",

@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::tools;
+use crate::{plugins, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -143,7 +143,7 @@ impl Places {
             (self.build(), go.join(), python.join())
         });
         let programs = programs?;
-        let mut staged = Vec::new();
+        let mut staged: Vec<&str> = Vec::new();
         for (built, name) in RUST {
             let link = |staged: &Path| {
                 let built = program(&programs, built)?;
@@ -151,6 +151,13 @@ impl Places {
                 Ok(())
             };
             self.stage(name, link)?;
+            staged.push(name);
+        }
+        let animals = plugins::names(&self.root.join(plugins::MANIFESTS))?;
+        for name in &animals {
+            let built = program(&programs, name)?;
+            let built = built.parent().context("a program is in a folder")?;
+            plugins::lay_out(&self.root, built, name, &self.plugins.join(name))?;
             staged.push(name);
         }
         let mut left_out = Vec::new();

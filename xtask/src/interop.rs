@@ -1,9 +1,11 @@
 //! `cargo xtask interop`: {Rust, Go} hosts × {Rust, Go, Python} plugins, each
-//! pair over every way of connecting, and the single behaviours beside them.
+//! pair over every way of connecting, over gRPC and over net/rpc, and the single
+//! behaviours beside them.
 
 mod cases;
 mod coverage;
 mod execute;
+mod netrpc;
 mod peers;
 mod table;
 

@@ -7,6 +7,7 @@ mod bench;
 mod codegen;
 mod demo;
 mod interop;
+mod plugins;
 mod test;
 mod tidy;
 mod tools;
@@ -31,6 +32,8 @@ enum Task {
     Test,
     /// Pair our hosts and plugins with those of Go and Python
     Interop(interop::Options),
+    /// Build the animals and lay them out as a host finds them: manifest, program, checksum
+    Plugins(plugins::Options),
     /// Check crate edges, and what may stand in the tree
     Tidy,
     /// Measure our speed beside Go's and the kernel's
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&root, &options),
         Task::Test => test::run(&root),
         Task::Interop(options) => interop::run(&root, &options),
+        Task::Plugins(options) => plugins::run(&root, &options),
         Task::Tidy => tidy::run(&root),
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })

@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger_wire::MagicCookie;
 
 use crate::descriptors::MethodName;
+use crate::granting::Granting;
 
-/// Looks at programs that speak go-plugin's protocol, and calls them.
+/// Looks at programs that speak go-plugin's protocol, calls them, and checks their manifests.
 #[derive(Debug, Parser)]
 #[command(name = "outrigger", version, about, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -20,8 +22,8 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  the plugin started, but it or the call failed
-  2  wrong usage: flags, an unknown method, JSON that does not fit
+  1  the plugin started, but it or the call failed; the file that was checked has problems
+  2  wrong usage: flags, an unknown method, JSON that does not fit, a manifest with problems
   3  the plugin could not be started or reached
   4  this side failed, for example to write its output
   130, 143  interrupted or asked to end; the plugin was ended too";
@@ -30,14 +32,61 @@ Exit codes:
 pub(crate) enum Command {
     /// Start a plugin and tell what it says about itself.
     #[command(after_help = EXIT_CODES)]
-    Inspect(PluginArgs),
-    /// Call one method of a plugin, described by the plugin itself.
+    Inspect(InspectArgs),
+    /// Call one method of a plugin over the protocol it speaks.
     #[command(after_help = EXIT_CODES)]
     Call(CallArgs),
+    /// Read a manifest or a policy: print every problem, or what is granted.
+    #[command(after_help = EXIT_CODES)]
+    Check(CheckArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The manifest, the folder that holds it as `manifest.yaml`, or a policy.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// The host's policy. Without it, whatever the manifest asks for is granted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// What `${data_dir}` stands for. Without it, a folder of the user's own for this plugin.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Fail as well when something that is asked for is not granted in full.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Under which grants the plugin runs.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GrantArgs {
+    /// The plugin's manifest, or the folder that holds it. It says how to start the plugin, and
+    /// what the host does for it. Without it, nothing is granted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+
+    /// The host's policy. Without it, whatever the manifest asks for is granted.
+    #[arg(long, value_name = "FILE", requires = "manifest")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// What `${data_dir}` stands for. Without it, a folder of the user's own for this plugin.
+    #[arg(long, value_name = "FOLDER", requires = "manifest")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Print each decision of the host on stderr, or append it to a file as a line of JSON.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) audit: Option<Option<PathBuf>>,
 }
 
 /// Which plugin to start, and how.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct PluginArgs {
     /// The magic cookie that the plugin expects in its environment.
     #[arg(long, value_name = "KEY=VALUE", value_parser = cookie)]
@@ -46,6 +95,15 @@ pub(crate) struct PluginArgs {
     /// App protocol version to offer; may be repeated. Without it, whatever the plugin speaks.
     #[arg(long = "app-version", value_name = "N", value_delimiter = ',')]
     pub(crate) app_versions: Vec<u32>,
+
+    /// The protocol that the plugin must speak. Without it, whichever it announces.
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "grpc | netrpc"
+    )]
+    pub(crate) protocol: Option<Protocol>,
 
     /// Agree on one-time certificates with the plugin (AutoMTLS).
     #[arg(long)]
@@ -67,9 +125,16 @@ pub(crate) struct PluginArgs {
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
-    /// The plugin program and its arguments, after `--`.
-    #[arg(last = true, required = true, num_args = 1.., value_name = "PROGRAM [ARG]")]
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+
+    /// The plugin program and its arguments, after `--`. Without it, the manifest's entrypoint.
+    #[arg(last = true, required_unless_present = "manifest", num_args = 1.., value_name = "PROGRAM [ARG]")]
     pub(crate) program: Vec<OsString>,
+
+    /// What the manifest led to, once it was read.
+    #[arg(skip)]
+    pub(crate) granting: Option<Arc<Granting>>,
 }
 
 impl PluginArgs {
@@ -82,11 +147,52 @@ impl PluginArgs {
     }
 }
 
-#[derive(Debug, Args)]
+/// What plugins speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Protocol {
+    Grpc,
+    Netrpc,
+}
+
+impl Protocol {
+    /// As plugins announce it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Netrpc => "netrpc",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// net/rpc: dispense this name of the plugin's set as a test; may be repeated.
+    #[arg(long = "plugin", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct CallArgs {
-    /// The method to call, such as `grpc.health.v1.Health/Check`.
-    #[arg(long, value_name = "PACKAGE.SERVICE/METHOD")]
+    /// The method to call, such as `grpc.health.v1.Health/Check`, or `Plugin.Speak` over net/rpc.
+    #[arg(long, value_name = "SERVICE/METHOD | SERVICE.METHOD")]
     pub(crate) method: MethodName,
+
+    /// net/rpc: the name in the plugin's set whose object to call.
+    #[arg(long = "plugin", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// net/rpc: the argument's type in Go's syntax, such as `map[string]int`.
+    /// Without it, the one that the JSON implies.
+    #[arg(long = "type", value_name = "GO-TYPE")]
+    pub(crate) go_type: Option<String>,
+
+    /// net/rpc: a type that `--type` and `@type` may name, such as `main.Shape=struct{Sides int}`;
+    /// may be repeated.
+    #[arg(long = "type-def", value_name = "NAME=GO-TYPE", value_parser = pair)]
+    pub(crate) type_defs: Vec<(String, String)>,
 
     /// Request messages as JSON, one per line; `@FILE` reads a file, `-` reads stdin.
     #[arg(long, value_name = "JSON | @FILE | -", allow_hyphen_values = true)]
@@ -99,6 +205,16 @@ pub(crate) struct CallArgs {
     /// Metadata to send; may be repeated. Values of keys that end in `-bin` are base64.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) metadata: Vec<(String, String)>,
+
+    /// Before the call, offer the host's services to the plugin: serve them on a broker id and
+    /// call this method with it, such as `filelister.v1.FileLister/EstablishHostServices`.
+    #[arg(long, value_name = "SERVICE/METHOD | SERVICE.METHOD")]
+    pub(crate) establish: Option<MethodName>,
+
+    /// gRPC: descriptors for a plugin that does not describe itself: a file that
+    /// `protoc --include_imports --descriptor_set_out` wrote.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) descriptors: Option<PathBuf>,
 
     /// How long the call may take, such as `500ms` or `2m`; `0` sets no limit.
     /// Default: 60 s for unary calls, no limit for streams.
@@ -178,7 +294,7 @@ mod tests {
         let all = ["outrigger", "call"].iter().chain(args);
         match Cli::try_parse_from(all)?.command {
             Command::Call(call) => Ok(call),
-            Command::Inspect(_) => panic!("not a call"),
+            Command::Inspect(_) | Command::Check(_) => panic!("not a call"),
         }
     }
 
@@ -218,6 +334,8 @@ mod tests {
     fn a_program_is_required() {
         assert!(call(&["--method", "a.B/C"]).is_err());
         assert!(call(&["--method", "a.B/C", "--"]).is_err());
+        assert!(call(&["--method", "a.B/C", "--manifest", "m"]).is_ok());
+        assert!(call(&["--method", "a.B/C", "--policy", "p", "--", "x"]).is_err());
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! `outrigger call`: any method of any plugin that describes itself.
 
-use std::io::{BufReader, Read};
-use std::os::fd::AsFd as _;
+use std::io::Read;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::uri::PathAndQuery;
-use outrigger_host::{Channel, MAX_MESSAGE, PluginExited};
+use outrigger_host::{Channel, MAX_MESSAGE, PluginExited, Transport};
 use prost_reflect::ReflectMessage as _;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
@@ -20,16 +19,18 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::metadata::{BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Request, Status};
 
-use crate::args::{CallArgs, Input};
+use crate::args::CallArgs;
 use crate::codec::DynamicCodec;
-use crate::descriptors::{self, MethodName, guarded};
+use crate::descriptors::{self, guarded};
 use crate::failure::{Exit, Failure, printable};
-use crate::launch::{self, Session};
+use crate::input::{self, Source};
+use crate::launch::{self, Session, Start};
+use crate::printer::{Ending, Printer, line};
 use crate::status::StatusReport;
-use crate::{json, output};
+use crate::{json, netrpc};
 
 /// How long a unary call may take unless told otherwise.
-const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many requests are read ahead of the plugin.
 const READ_AHEAD: usize = 16;
@@ -51,21 +52,49 @@ pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
 
 async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failure> {
     let metadata = metadata(&args.metadata)?;
+    let types = netrpc::Types::new(args)?;
     let input = Source::open(args.input())?;
-    let session = launch::start_grpc(&args.plugin).await?;
-    let result = call(&session, args, metadata, input, printer).await;
-    session.plugin.stop().await;
-    result
+    match launch::start(&args.plugin).await? {
+        Start::Grpc(session, channel) => {
+            let result = match unsupported(args, Transport::Grpc) {
+                Some(failure) => Err(failure),
+                None => call(&session, channel, args, metadata, input, printer).await,
+            };
+            session.plugin.stop().await;
+            result
+        }
+        Start::NetRpc(session, control) => {
+            printer.method = args.method.dotted();
+            let result = match unsupported(args, Transport::NetRpc) {
+                Some(failure) => Err(failure),
+                None => netrpc::call(&session, &control, args, &types, input, printer).await,
+            };
+            session.plugin.stop().await;
+            result
+        }
+    }
+}
+
+/// Options that mean nothing to the protocol that the plugin speaks.
+fn unsupported(args: &CallArgs, protocol: Transport) -> Option<Failure> {
+    let option = match protocol {
+        Transport::Grpc if args.name.is_some() => "--plugin",
+        Transport::Grpc if args.go_type.is_some() => "--type",
+        Transport::Grpc if !args.type_defs.is_empty() => "--type-def",
+        Transport::NetRpc if !args.metadata.is_empty() => "--metadata",
+        _ => return None,
+    };
+    Some(launch::option_unsupported(option, protocol, &args.plugin))
 }
 
 async fn call(
     session: &Session,
+    channel: Channel,
     args: &CallArgs,
     metadata: MetadataMap,
     input: Source,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let channel = session.plugin.channel();
     let patience = args.timeout.filter(|limit| !limit.is_zero());
     let patience = patience.unwrap_or(UNARY_TIMEOUT);
     let description = launch::describe_or_standard(&channel);
@@ -80,7 +109,7 @@ async fn call(
     let method = descriptors::method(&description, &args.method)?;
     let client = method.is_client_streaming();
     let server = method.is_server_streaming();
-    printer.begin(descriptors::kind(client, server))?;
+    printer.begin(Transport::Grpc, descriptors::kind(client, server))?;
     let timeout = match args.timeout {
         Some(limit) => (!limit.is_zero()).then_some(limit),
         None => (!client && !server).then_some(UNARY_TIMEOUT),
@@ -107,7 +136,7 @@ async fn call(
         Err(Ended::Status(status)) => {
             let report = StatusReport::new(&status, method.parent_pool());
             let failure = explained(&status, report.failure(&args.method), session, timeout);
-            printer.status = Some(report);
+            printer.ending = Ending::Grpc(Some(report));
             Err(failure)
         }
     }
@@ -143,7 +172,7 @@ async fn exchange(
     let mut count = 0_u64;
     while let Some(reply) = replies.message().await? {
         count += 1;
-        printer.reply(&reply).map_err(Ended::Output)?;
+        printer.reply(&reply_text(&reply)).map_err(Ended::Output)?;
     }
     match (
         count,
@@ -158,7 +187,7 @@ async fn exchange(
             .push("the plugin ended the call without a reply"),
         _ => {}
     }
-    printer.status = Some(StatusReport::ok());
+    printer.ending = Ending::Grpc(Some(StatusReport::ok()));
     Ok(())
 }
 
@@ -189,11 +218,7 @@ fn explained(
     timeout: Option<Duration>,
 ) -> Failure {
     if let Some(exited) = PluginExited::behind(status) {
-        let failure = failure.note(format!("the plugin {}", exited.report.status));
-        let lines = session.seen.stderr.lines();
-        return lines.iter().fold(failure, |failure, line| {
-            failure.note(format!("stderr: {line}"))
-        });
+        return session.epitaph(failure, exited);
     }
     match (status.code(), timeout) {
         (Code::DeadlineExceeded, Some(limit)) => failure.note(format!(
@@ -207,86 +232,6 @@ fn explained(
     }
 }
 
-/// Prints replies as they come: a line each, or parts of the one object.
-struct Printer {
-    json: bool,
-    method: MethodName,
-    kind: Option<&'static str>,
-    replies: u64,
-    started: Instant,
-    status: Option<StatusReport>,
-    notes: Vec<&'static str>,
-}
-
-impl Printer {
-    fn new(args: &CallArgs) -> Self {
-        Self {
-            json: args.plugin.json,
-            method: args.method.clone(),
-            kind: None,
-            replies: 0,
-            started: Instant::now(),
-            status: None,
-            notes: Vec::new(),
-        }
-    }
-
-    fn begin(&mut self, kind: &'static str) -> Result<(), Failure> {
-        self.kind = Some(kind);
-        self.started = Instant::now();
-        if !self.json {
-            return Ok(());
-        }
-        let method = line(&self.method.to_string());
-        output::plain(&format!(
-            "{{\"method\":{method},\"kind\":\"{kind}\",\"replies\":["
-        ))
-    }
-
-    fn reply(&mut self, reply: &DynamicMessage) -> Result<(), Failure> {
-        let text = reply_text(reply);
-        let text = match (self.json, self.replies) {
-            (false, _) => format!("{text}\n"),
-            (true, 0) => format!("\n  {text}"),
-            (true, _) => format!(",\n  {text}"),
-        };
-        self.replies += 1;
-        output::plain(&text)
-    }
-
-    /// Completes the one object, also when nothing came of the call.
-    fn finish(&mut self, result: &Result<(), Failure>) -> Result<(), Failure> {
-        if !self.json {
-            self.notes.iter().for_each(|note| output::note(note));
-            return Ok(());
-        }
-        if self.kind.is_none() {
-            let method = self.method.to_string();
-            let error = result.as_ref().err();
-            return output::plain(&format!(
-                "{}\n",
-                line(&json!({"method": method, "error": error}))
-            ));
-        }
-        let millis = (self.started.elapsed().as_secs_f64() * 1e4).round() / 10.0;
-        let mut rest = format!(
-            "],\"status\":{},\"duration_ms\":{millis}",
-            line(&self.status)
-        );
-        if !self.notes.is_empty() {
-            rest.push_str(&format!(",\"notes\":{}", line(&self.notes)));
-        }
-        if let Err(failure) = result {
-            rest.push_str(&format!(",\"error\":{}", line(failure)));
-        }
-        output::plain(&format!("{rest}}}\n"))
-    }
-}
-
-fn line<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    json::line(value).unwrap_or_else(|_| "null".to_owned())
-}
-
 /// A reply as JSON; base64 when it holds what JSON cannot say, such as an unknown type.
 fn reply_text(reply: &DynamicMessage) -> String {
     if let Some(Ok(text)) = guarded(|| json::line(reply)) {
@@ -294,48 +239,6 @@ fn reply_text(reply: &DynamicMessage) -> String {
     }
     let raw = STANDARD.encode(reply.encode_to_vec());
     line(&json!({"@type": reply.descriptor().full_name(), "@base64": raw}))
-}
-
-/// Where JSON comes from, opened before the plugin is started.
-enum Source {
-    Absent,
-    Read(Box<dyn Read + Send>),
-}
-
-impl Source {
-    fn open(input: Input) -> Result<Self, Failure> {
-        Ok(match input {
-            Input::Absent => Self::Absent,
-            Input::Stdin => Self::Read(Box::new(BufReader::new(own_stdin()?))),
-            Input::Text(text) => Self::Read(Box::new(std::io::Cursor::new(text))),
-            Input::File(path) => {
-                let file = std::fs::File::open(&path).map_err(|error| {
-                    let path = printable(&path.display().to_string());
-                    Failure::usage("data-unreadable", format!("`{path}` could not be opened"))
-                        .note(error.to_string())
-                })?;
-                Self::Read(Box::new(BufReader::new(file)))
-            }
-        })
-    }
-}
-
-/// Takes stdin away from the plugin, which would inherit it and could read the requests.
-fn own_stdin() -> Result<std::fs::File, Failure> {
-    let take = || -> std::io::Result<std::fs::File> {
-        let own = std::io::stdin().as_fd().try_clone_to_owned()?;
-        let nothing = std::fs::File::open("/dev/null")?;
-        rustix::stdio::dup2_stdin(&nothing)?;
-        Ok(own.into())
-    };
-    take().map_err(|error| {
-        Failure::new(
-            Exit::Internal,
-            "input-failed",
-            "stdin could not be kept from the plugin",
-        )
-        .note(error.to_string())
-    })
 }
 
 /// A mistake in the input, together with the queue: while that exists, the
@@ -361,9 +264,7 @@ fn requests(
             return Ok((requests, mistakes));
         }
     };
-    // A thread of its own: a read from a terminal cannot be cancelled, and
-    // must not hold up the end of the command.
-    let read = move || {
+    input::beside(move || {
         let fed = if many {
             feed(reader, &message, &queue)
         } else {
@@ -372,18 +273,7 @@ fn requests(
         if let Err(failure) = fed {
             let _ = report.send((failure, queue));
         }
-    };
-    std::thread::Builder::new()
-        .name("input".into())
-        .spawn(read)
-        .map_err(|error| {
-            Failure::new(
-                Exit::Internal,
-                "input-failed",
-                "no thread could be started to read the input",
-            )
-            .note(error.to_string())
-        })?;
+    })?;
     Ok((requests, mistakes))
 }
 
@@ -421,10 +311,7 @@ fn one(
         .unwrap_or_else(|| Ok(DynamicMessage::new(message.clone())))?;
     if let Some(second) = messages.next() {
         second?;
-        return Err(Failure::usage(
-            "data-too-much",
-            "the method takes exactly one request message, and the data holds more",
-        ));
+        return Err(input::too_much());
     }
     // Only a call that is over has no room for it.
     let _ = queue.try_send(request);
@@ -438,15 +325,7 @@ fn messages<'a>(
 ) -> impl Iterator<Item = Result<DynamicMessage, Failure>> + 'a {
     let values = serde_json::Deserializer::from_reader(input).into_iter::<Value>();
     values.enumerate().map(|(at, value)| {
-        let value = value.map_err(|error| {
-            let what = if error.is_io() {
-                "could not be read"
-            } else {
-                "is not JSON"
-            };
-            Failure::usage("data-invalid", format!("request message {} {what}", at + 1))
-                .note(printable(&error.to_string()))
-        })?;
+        let value = input::parsed(at + 1, value)?;
         guarded(|| DynamicMessage::deserialize(message.clone(), value))
             .ok_or_else(|| "its type is not sound".to_owned())
             .and_then(|read| read.map_err(|error| printable(&error.to_string())))

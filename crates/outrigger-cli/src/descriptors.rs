@@ -23,13 +23,14 @@ pub(crate) struct MethodName {
 impl std::str::FromStr for MethodName {
     type Err = String;
 
-    /// `package.Service/Method`; a leading `/` and a `.` before the method are taken as well.
+    /// `package.Service/Method`; a leading `/` and a `.` before the method, as
+    /// net/rpc has it, are taken as well.
     fn from_str(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix('/').unwrap_or(text);
         let (service, method) = bare
             .split_once('/')
             .or_else(|| bare.rsplit_once('.'))
-            .ok_or("expected PACKAGE.SERVICE/METHOD")?;
+            .ok_or("expected PACKAGE.SERVICE/METHOD, or SERVICE.METHOD for net/rpc")?;
         let good = |name: &str, dots: bool| {
             !name.is_empty()
                 && name
@@ -37,12 +38,19 @@ impl std::str::FromStr for MethodName {
                     .all(|c| c.is_alphanumeric() || c == '_' || dots && c == '.')
         };
         if !good(service, true) || !good(method, false) {
-            return Err("expected PACKAGE.SERVICE/METHOD".into());
+            return Err("expected PACKAGE.SERVICE/METHOD, or SERVICE.METHOD for net/rpc".into());
         }
         Ok(Self {
             service: service.to_owned(),
             method: method.to_owned(),
         })
+    }
+}
+
+impl MethodName {
+    /// As net/rpc writes it: `Plugin.Speak`.
+    pub(crate) fn dotted(&self) -> String {
+        format!("{}.{}", self.service, self.method)
     }
 }
 

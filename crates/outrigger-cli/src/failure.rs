@@ -97,6 +97,20 @@ impl Failure {
     }
 }
 
+/// What an error and those beneath it say, on one line and safe to print.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = printable(&error.to_string());
+    let mut source = error.source();
+    while let Some(error) = source {
+        let reason = printable(&error.to_string());
+        if !text.contains(&reason) {
+            let _ = write!(text, ": {reason}");
+        }
+        source = error.source();
+    }
+    text
+}
+
 /// Makes text of uncertain origin safe to print on one line, without quoting it.
 pub(crate) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

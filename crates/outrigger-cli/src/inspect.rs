@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
+use outrigger_host::netrpc::HostSession;
 use outrigger_host::{Channel, ExitReport, ExitStatus, HandshakeLine, RunningPlugin, Transport};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_wire::CORE_PROTOCOL_VERSION;
@@ -15,12 +16,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
-use crate::args::PluginArgs;
+use crate::args::{InspectArgs, PluginArgs};
 use crate::descriptors::{self, ListedMethod, ListedService};
-use crate::failure::{Exit, Failure, printable};
-use crate::launch::{self, NetRpc, Seen, Session, Start};
+use crate::failure::{Exit, Failure, chain, printable};
+use crate::launch::{self, Seen, Session, Start};
 use crate::memory::Memory;
-use crate::{json, output, status};
+use crate::{json, netrpc, output, status};
 
 /// How long the plugin may take to say whether it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,15 +33,29 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Cancel safety
 /// Dropping the future ends the plugin; nothing is printed then.
-pub(crate) async fn run(args: &PluginArgs) -> Result<(), Failure> {
+pub(crate) async fn run(inspect: &InspectArgs) -> Result<(), Failure> {
+    let args = &inspect.plugin;
     let began = Instant::now();
-    match launch::start(args).await {
-        Ok(Start::Grpc(session)) => {
-            let found = look(*session, args, began).await;
+    let result = match launch::start(args).await {
+        Ok(Start::Grpc(session, _)) if !inspect.names.is_empty() => {
+            session.plugin.stop().await;
+            Err(launch::option_unsupported(
+                "--plugin",
+                Transport::Grpc,
+                args,
+            ))
+        }
+        Ok(Start::Grpc(session, channel)) => Ok(look(*session, &channel, args, began).await),
+        Ok(Start::NetRpc(session, control)) => {
+            Ok(look_net_rpc(*session, &control, inspect, began).await)
+        }
+        Err(failure) => Err(failure),
+    };
+    match result {
+        Ok(found) => {
             print(&found, args)?;
             found.error.map_or(Ok(()), Err)
         }
-        Ok(Start::NetRpc(found)) => print(&net_rpc(&found, args), args),
         Err(failure) => {
             if args.json {
                 let program = printable(&args.program().display().to_string());
@@ -66,8 +81,11 @@ struct Inspection {
     tls: Tls,
     broker: &'static str,
     health: Option<Health>,
+    ping: Option<Ping>,
     reflection: Option<Reflection>,
     services: Vec<ListedService>,
+    /// Names that were dispensed as a test.
+    plugins: Vec<Dispensed>,
     start: StartTimes,
     memory: Option<Memory>,
     end: End,
@@ -95,6 +113,25 @@ struct Health {
     failed: Option<Code>,
 }
 
+/// What a net/rpc plugin said to a ping.
+#[derive(Debug, Serialize)]
+struct Ping {
+    /// From the question to the answer, or to its absence.
+    answered_ms: f64,
+    /// Why there was no good answer.
+    error: Option<String>,
+}
+
+/// A name that was asked of a net/rpc plugin.
+#[derive(Debug, Serialize)]
+struct Dispensed {
+    name: String,
+    /// From the question to the connected object, or to the refusal.
+    after_ms: f64,
+    /// Why there is no object.
+    error: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct Reflection {
     version: Option<&'static str>,
@@ -109,7 +146,7 @@ struct StartTimes {
     spawn_ms: Option<f64>,
     handshake_ms: Option<f64>,
     connect_ms: Option<f64>,
-    /// From the first step to the answer of the health check.
+    /// From the first step to the answer of the health check or ping.
     ready_ms: f64,
 }
 
@@ -124,9 +161,13 @@ struct End {
     text: String,
 }
 
-async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection {
-    let channel = session.plugin.channel();
-    let health = health(&channel).await;
+async fn look(
+    session: Session,
+    channel: &Channel,
+    args: &PluginArgs,
+    began: Instant,
+) -> Inspection {
+    let health = health(channel).await;
     let ready = began.elapsed();
     let error = unreachable(&health, &session, args);
     let Session {
@@ -138,7 +179,7 @@ async fn look(session: Session, args: &PluginArgs, began: Instant) -> Inspection
     let (reflection, services) = match health.failed {
         // It would keep silent about its services, too.
         Some(Code::DeadlineExceeded | Code::Unavailable) => (Reflection::not_asked(), Vec::new()),
-        _ => reflect(&channel).await,
+        _ => reflect(channel).await,
     };
     let timings = plugin.timings();
     let mut inspection = Inspection {
@@ -191,8 +232,10 @@ fn announced(
             (Transport::NetRpc, _) => "net/rpc",
         },
         health: None,
+        ping: None,
         reflection: None,
         services: Vec::new(),
+        plugins: Vec::new(),
         start: StartTimes {
             spawn_ms: None,
             handshake_ms: seen.handshake_after.map(millis),
@@ -212,16 +255,107 @@ fn announced(
     }
 }
 
-fn net_rpc(found: &NetRpc, args: &PluginArgs) -> Inspection {
-    let mut inspection = announced(&found.handshake, &found.seen, &found.offered, args);
-    inspection.start.ready_ms = inspection.start.handshake_ms.unwrap_or_default();
-    inspection.end.text = "killed by this command after its handshake".to_owned();
+async fn look_net_rpc(
+    session: Session,
+    control: &HostSession,
+    inspect: &InspectArgs,
+    began: Instant,
+) -> Inspection {
+    let args = &inspect.plugin;
+    let ping = ping(&session.plugin).await;
+    let ready = began.elapsed();
+    let mut error = silent(&ping, &session, args);
+    let mut plugins = Vec::new();
+    if error.is_none() {
+        for name in &inspect.names {
+            plugins.push(dispense(control, name).await);
+        }
+        error = refused(&plugins);
+    }
+    let Session {
+        plugin,
+        seen,
+        offered,
+    } = session;
+    let timings = plugin.timings();
+    let mut inspection = Inspection {
+        pid: plugin.pid(),
+        ping: Some(ping),
+        error,
+        plugins,
+        memory: plugin.pid().and_then(Memory::of).or(seen.memory),
+        start: StartTimes {
+            spawn_ms: Some(millis(timings.spawn)),
+            handshake_ms: Some(millis(timings.handshake)),
+            connect_ms: Some(millis(timings.connect)),
+            ready_ms: millis(ready),
+        },
+        ..announced(plugin.handshake(), &seen, &offered, args)
+    };
     inspection.notes.push(
-        "the plugin speaks net/rpc: this release reads its handshake but cannot call it, \
-         so there is no health, no list of services and no graceful end"
+        "net/rpc has no reflection: the plugin cannot list its names and methods. \
+         `--plugin NAME` tries whether it has a name, and `outrigger call` calls what its source says"
             .to_owned(),
     );
+    inspection.end = end(&plugin).await;
     inspection
+}
+
+async fn ping(plugin: &RunningPlugin) -> Ping {
+    let asked = Instant::now();
+    let answer = plugin.ping().await;
+    Ping {
+        answered_ms: millis(asked.elapsed()),
+        error: answer.err().map(|error| chain(&error)),
+    }
+}
+
+/// A plugin that does not answer a ping is not well.
+fn silent(ping: &Ping, session: &Session, args: &PluginArgs) -> Option<Failure> {
+    let reason = ping.error.as_ref()?;
+    let name = printable(session.plugin.identity().name());
+    let message = format!("plugin `{name}` started but did not answer a ping");
+    let failure = Failure::new(Exit::Failed, "ping-failed", message).note(reason);
+    Some(last_words(failure, session, args.auto_mtls))
+}
+
+async fn dispense(control: &HostSession, name: &str) -> Dispensed {
+    let asked = Instant::now();
+    let answer = netrpc::dispense(control, name).await;
+    Dispensed {
+        name: name.to_owned(),
+        after_ms: millis(asked.elapsed()),
+        error: answer.err().map(|refused| refused.text()),
+    }
+}
+
+fn refused(plugins: &[Dispensed]) -> Option<Failure> {
+    let refused = plugins.iter().filter(|plugin| plugin.error.is_some());
+    let names: Vec<String> = refused
+        .map(|plugin| format!("`{}`", printable(&plugin.name)))
+        .collect();
+    (!names.is_empty()).then(|| {
+        let message = format!("the plugin did not dispense {}", names.join(", "));
+        Failure::new(Exit::Failed, "dispense-failed", message).help(netrpc::NAMES)
+    })
+}
+
+/// Adds what the plugin said, and what may help when it does not answer at all.
+fn last_words(mut failure: Failure, session: &Session, tls_ruled_out: bool) -> Failure {
+    failure.notes.extend(
+        session
+            .seen
+            .stderr
+            .lines()
+            .iter()
+            .map(|line| format!("stderr: {line}")),
+    );
+    match tls_ruled_out {
+        true => failure,
+        false => failure.help(
+            "if it expects TLS, try `--auto-mtls`; with certificates of its own only its host reaches it",
+        ),
+    }
 }
 
 async fn health(channel: &Channel) -> Health {
@@ -268,21 +402,9 @@ fn unreachable(health: &Health, session: &Session, args: &PluginArgs) -> Option<
     }
     let name = printable(session.plugin.identity().name());
     let message = format!("plugin `{name}` started but did not answer a health check");
-    let mut failure = Failure::new(Exit::Failed, "health-failed", message).note(&health.plugin);
-    failure.notes.extend(
-        session
-            .seen
-            .stderr
-            .lines()
-            .iter()
-            .map(|line| format!("stderr: {line}")),
-    );
-    if code == Code::Unavailable && !args.auto_mtls {
-        failure = failure.help(
-            "if it expects TLS, try `--auto-mtls`; with certificates of its own only its host reaches it",
-        );
-    }
-    Some(failure)
+    let failure = Failure::new(Exit::Failed, "health-failed", message).note(&health.plugin);
+    let tls_ruled_out = args.auto_mtls || code != Code::Unavailable;
+    Some(last_words(failure, session, tls_ruled_out))
 }
 
 impl Reflection {
@@ -418,6 +540,16 @@ fn render(found: &Inspection) -> String {
             ),
         );
     }
+    if let Some(ping) = &found.ping {
+        let after = shown(ping.answered_ms);
+        fact(
+            "ping",
+            &match &ping.error {
+                None => format!("answered after {after}"),
+                Some(error) => format!("failed after {after}: {error}"),
+            },
+        );
+    }
     if let Some(reflection) = &found.reflection {
         let value = match (&reflection.version, &reflection.error) {
             (Some(version), _) => format!("grpc.reflection.{version}"),
@@ -434,7 +566,24 @@ fn render(found: &Inspection) -> String {
         fact("note", note);
     }
     services(&mut text, found);
+    plugins(&mut text, found);
     text
+}
+
+fn plugins(text: &mut String, found: &Inspection) {
+    if found.plugins.is_empty() {
+        return;
+    }
+    let bold = Style::new().bold();
+    let _ = writeln!(text, "\n{bold}plugins{bold:#}");
+    for plugin in &found.plugins {
+        let after = shown(plugin.after_ms);
+        let outcome = match &plugin.error {
+            None => format!("dispensed after {after}"),
+            Some(error) => format!("not dispensed: {error}"),
+        };
+        let _ = writeln!(text, "  {}: {outcome}", printable(&plugin.name));
+    }
 }
 
 fn start_text(start: &StartTimes) -> String {

@@ -9,17 +9,18 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use outrigger_host::netrpc::HostSession;
 use outrigger_host::{
-    AllowedTransports, AppProtocolVersion, Channel, Command, Deadlines, ExitStatus, HandshakeError,
-    HandshakeLine, Launch, LaunchError, LaunchErrorKind, MagicCookie, PluginSet, ProcessRunner,
-    Runner, RunnerError, RunningPlugin, Started,
+    AllowedTransports, Channel, Command, Deadlines, ExitStatus, HandshakeError, Launch,
+    LaunchError, LaunchErrorKind, MagicCookie, PluginExited, PluginSet, ProcessRunner, Runner,
+    RunnerError, RunningPlugin, Started, Transport,
 };
 use outrigger_transport::reflection::{self, ReflectionError};
-use outrigger_wire::{HandshakeRules, MAX_HANDSHAKE_LINE};
+use outrigger_wire::MAX_HANDSHAKE_LINE;
 use prost::Message as _;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::args::PluginArgs;
+use crate::args::{PluginArgs, Protocol};
 use crate::cookies;
 use crate::descriptors::Catalogue;
 use crate::failure::{Exit, Failure, near, printable};
@@ -41,17 +42,10 @@ pub(crate) struct Session {
     pub(crate) offered: BTreeSet<u32>,
 }
 
-/// A plugin that printed its handshake and speaks net/rpc.
-pub(crate) struct NetRpc {
-    pub(crate) handshake: HandshakeLine,
-    pub(crate) seen: Seen,
-    pub(crate) offered: BTreeSet<u32>,
-}
-
-/// What a start led to.
+/// What a start led to: a plugin, and the way to it.
 pub(crate) enum Start {
-    Grpc(Box<Session>),
-    NetRpc(Box<NetRpc>),
+    Grpc(Box<Session>, Channel),
+    NetRpc(Box<Session>, HostSession),
 }
 
 /// What passed by while a plugin was started.
@@ -87,51 +81,49 @@ pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
         offered = BTreeSet::from([version]);
         outcome = attempt(args, &offered).await;
     }
-    let (error, seen) = match outcome {
+    match outcome {
         Ok((plugin, seen)) => {
-            return Ok(Start::Grpc(Box::new(Session {
+            let session = Box::new(Session {
                 plugin,
                 seen,
                 offered,
-            })));
+            });
+            match (session.plugin.channel(), session.plugin.netrpc()) {
+                (Some(channel), _) => Ok(Start::Grpc(session, channel)),
+                (None, Some(control)) => Ok(Start::NetRpc(session, control)),
+                (None, None) => Err(Failure::new(
+                    Exit::Internal,
+                    "runtime-failed",
+                    format!("plugin `{}` speaks a protocol unknown here", name(args)),
+                )),
+            }
         }
-        Err(failed) => failed,
-    };
-    if let LaunchErrorKind::TransportUnsupported = error.kind() {
-        let versions = offered.iter().map(|v| AppProtocolVersion(*v)).collect();
-        let rules = HandshakeRules {
-            offered: &versions,
-            allowed: AllowedTransports::ALL,
-            mux_requested: args.mux,
-        };
-        if let Ok(handshake) = HandshakeLine::parse(&seen.line, &rules) {
-            return Ok(Start::NetRpc(Box::new(NetRpc {
-                handshake,
-                seen,
-                offered,
-            })));
-        }
+        Err((error, seen)) => Err(explain(&error, &seen, args)),
     }
-    Err(explain(&error, &seen, args))
 }
 
-/// [`start`] for those who can only use a gRPC plugin.
-///
-/// # Errors
-/// As [`start`], and `transport-unsupported` when the plugin speaks net/rpc.
-pub(crate) async fn start_grpc(args: &PluginArgs) -> Result<Session, Failure> {
-    match start(args).await? {
-        Start::Grpc(session) => Ok(*session),
-        Start::NetRpc(_) => Err(Failure::new(
-            Exit::NotStarted,
-            "transport-unsupported",
-            format!(
-                "plugin `{}` speaks net/rpc, which this release cannot call",
-                name(args)
-            ),
-        )
-        .help("`outrigger inspect` tells what its handshake says")),
+impl Session {
+    /// Adds how the plugin ended, and its last words.
+    pub(crate) fn epitaph(&self, failure: Failure, exited: &PluginExited) -> Failure {
+        let failure = failure.note(format!("the plugin {}", exited.report.status));
+        let lines = self.seen.stderr.lines();
+        lines.iter().fold(failure, |failure, line| {
+            failure.note(format!("stderr: {line}"))
+        })
     }
+}
+
+/// An option that means nothing to the protocol that the plugin speaks.
+pub(crate) fn option_unsupported(option: &str, protocol: Transport, args: &PluginArgs) -> Failure {
+    let (protocol, other) = match protocol {
+        Transport::Grpc => ("gRPC", "net/rpc"),
+        Transport::NetRpc => ("net/rpc", "gRPC"),
+    };
+    let message = format!(
+        "`{option}` is for {other}, and plugin `{}` speaks {protocol}",
+        name(args)
+    );
+    Failure::usage("option-unsupported", message).help(format!("leave `{option}` out"))
 }
 
 type Outcome = Result<(RunningPlugin, Seen), (LaunchError, Seen)>;
@@ -153,7 +145,11 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
     let mut launch = Launch::new(args.program(), cookie)
         .named(name(args))
         .args(args.arguments().iter().cloned())
-        .allow(AllowedTransports::ALL)
+        .allow(match args.protocol {
+            None => AllowedTransports::ALL,
+            Some(Protocol::Grpc) => AllowedTransports::GRPC,
+            Some(Protocol::Netrpc) => AllowedTransports::NETRPC,
+        })
         .deadlines(Deadlines {
             start: args.start_timeout,
             ..Deadlines::default()
@@ -162,6 +158,13 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
         .stderr(stderr)
         .mirror_stdout(LoggedLines::new("stdout"))
         .mirror_stderr(LoggedLines::new("stderr"));
+    let manifested = args.granting.as_ref().and_then(|g| g.manifest.as_ref());
+    if let Some(manifested) = manifested {
+        let grants = manifested.decision.grants();
+        for (name, value) in grants.environment().set() {
+            launch = launch.env(name, value);
+        }
+    }
     for version in offered {
         launch = launch.offer(*version, PluginSet::new());
     }
@@ -179,8 +182,11 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
     }
 }
 
-/// The file name of the program: what messages call the plugin.
-fn name(args: &PluginArgs) -> String {
+/// What messages call the plugin: its name in the manifest, or the file name of the program.
+pub(crate) fn name(args: &PluginArgs) -> String {
+    if let Some(manifested) = args.granting.as_ref().and_then(|g| g.manifest.as_ref()) {
+        return manifested.manifest.name().to_string();
+    }
     let program = args.program();
     let name = program.file_name().unwrap_or(program.as_os_str());
     printable(&name.to_string_lossy())
@@ -197,8 +203,10 @@ fn foreign_version(error: &LaunchError) -> Option<u32> {
 }
 
 fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
-    let mut failure =
-        Failure::new(Exit::NotStarted, error.code(), message_of(error)).caused_by(error);
+    let mut failure = match other_protocol(error, args) {
+        Some(message) => Failure::new(Exit::NotStarted, error.code(), message),
+        None => Failure::new(Exit::NotStarted, error.code(), message_of(error)).caused_by(error),
+    };
     if let Some(verdict) = cookie_verdict(error, seen, args) {
         failure = blame_cookie(verdict, error, args);
     } else if let Some(help) = flag_help(error.code())
@@ -210,6 +218,21 @@ fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
     seen.stderr.lines().iter().fold(failure, |failure, line| {
         failure.note(format!("stderr: {line}"))
     })
+}
+
+/// What is wrong when a plugin speaks the protocol that the command line does not ask for.
+fn other_protocol(error: &LaunchError, args: &PluginArgs) -> Option<String> {
+    let asked = args.protocol?;
+    match error.kind() {
+        LaunchErrorKind::Handshake(HandshakeError::TransportNotAllowed { observed, .. }) => {
+            Some(format!(
+                "plugin `{}` speaks {observed}, and `--protocol {}` asks for the other",
+                name(args),
+                asked.as_str()
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// The error without the line that the notes repeat.
@@ -229,6 +252,10 @@ fn flag_help(code: &str) -> Option<&'static str> {
         "mux-unsupported" => "run it without `--mux`: it does not take part in that",
         "app-version-mismatch" => {
             "offer what it speaks with `--app-version`, or leave that out to accept any version"
+        }
+        "transport-not-allowed" => {
+            "leave `--protocol` out to accept either; a plugin that speaks both chooses by app version: \
+             offer the one you mean with `--app-version`"
         }
         "handshake-timeout" => "raise `--start-timeout` if it needs longer",
         _ => return None,

@@ -1,18 +1,32 @@
 #![doc = include_str!("../docs/command.md")]
 
 mod args;
+mod audit;
 mod call;
+mod check;
 mod codec;
+mod contracts;
 mod cookies;
 mod descriptors;
+mod establish;
 mod failure;
+mod files;
+mod fromgob;
+mod gotext;
+mod gotype;
+mod granting;
+mod input;
 mod inspect;
 mod json;
 mod launch;
 mod memory;
+mod netrpc;
 mod output;
+mod printer;
+mod snippet;
 mod status;
 mod stderr;
+mod togob;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -28,11 +42,12 @@ use failure::{Exit, Failure};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let plugin = match &cli.command {
-        Command::Inspect(plugin) => plugin,
-        Command::Call(call) => &call.plugin,
+    let verbose = match &cli.command {
+        Command::Inspect(inspect) => inspect.plugin.verbose,
+        Command::Call(call) => call.plugin.verbose,
+        Command::Check(_) => false,
     };
-    if plugin.verbose {
+    if verbose {
         log_to_stderr();
     }
     match run(&cli.command) {
@@ -64,6 +79,7 @@ fn run(command: &Command) -> Result<u8, Failure> {
             match command {
                 Command::Inspect(args) => inspect::run(args).await,
                 Command::Call(args) => call::run(args).await,
+                Command::Check(args) => check::run(args),
             }
         };
         // Dropping the work ends the plugin as well.

@@ -51,3 +51,16 @@ pub(crate) fn note(text: &str) {
     let bold = anstyle::Style::new().bold();
     anstream::eprintln!("{bold}note{bold:#}: {text}");
 }
+
+/// Shows people on stderr what a check found.
+pub(crate) fn finding(text: &str) {
+    anstream::eprintln!("{text}");
+}
+
+/// Shows people on stderr one decision, as one write: other threads write there, too.
+pub(crate) fn audit(line: &str) {
+    let line = format!("{line}\n");
+    let mut err = anstream::stderr().lock();
+    // There is nobody to tell when stderr is closed.
+    let _ = err.write_all(line.as_bytes());
+}

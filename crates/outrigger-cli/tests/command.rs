@@ -3,6 +3,9 @@
 #![allow(clippy::disallowed_methods)] // The command is no plugin.
 #![allow(clippy::print_stderr)] // What is left out must be said.
 
+#[path = "command/netrpc.rs"]
+mod netrpc;
+
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -106,6 +109,38 @@ struct Fake {
 impl Fake {
     /// A plugin with the services every plugin has, `more`, and reflection over `described`.
     fn new(more: impl FnOnce(ServiceSet) -> ServiceSet, reflection: bool) -> Self {
+        Self::of_version(1, more, reflection)
+    }
+
+    /// [`new`](Self::new) with another version of the app protocol.
+    fn of_version(
+        version: u32,
+        more: impl FnOnce(ServiceSet) -> ServiceSet,
+        reflection: bool,
+    ) -> Self {
+        Self::announced(version, "grpc", |fifo, listener, stop| {
+            let controller = GrpcControllerServer::new(Stopper { fifo });
+            let services = ServiceSet::new()
+                .with(health::service())
+                .with(controller)
+                .describe(GO_PLUGIN_DESCRIPTORS);
+            let services = more(services);
+            let services = if reflection {
+                services.with_reflection()
+            } else {
+                services
+            };
+            move || serve(listener, services, stop)
+        })
+    }
+
+    /// A program that announces what `server` makes: of the pipe that ends the
+    /// program, the listener, and what stops the server.
+    fn announced<S: FnOnce() + Send + 'static>(
+        version: u32,
+        protocol: &str,
+        server: impl FnOnce(PathBuf, std::os::unix::net::UnixListener, CancellationToken) -> S,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("s");
         let fifo = dir.path().join("stop");
@@ -116,28 +151,14 @@ impl Fake {
         assert!(made.success());
         // It first reads what it can of its stdin: requests for a call must not stand there.
         let script = format!(
-            "#!/bin/sh\ncat > /dev/null\necho '1|1|unix|{}|grpc|'\nread line < '{}'\n",
+            "#!/bin/sh\ncat > /dev/null\necho '1|{version}|unix|{}|{protocol}|'\nread line < '{}'\n",
             socket.display(),
             fifo.display()
         );
         write_program(&dir.path().join("fake"), &script);
-        let controller = GrpcControllerServer::new(Stopper { fifo });
-        let services = ServiceSet::new()
-            .with(health::service())
-            .with(controller)
-            .describe(GO_PLUGIN_DESCRIPTORS);
-        let services = more(services);
-        let services = if reflection {
-            services.with_reflection()
-        } else {
-            services
-        };
         let stop = CancellationToken::new();
         let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
-        let server = std::thread::spawn({
-            let stop = stop.clone();
-            move || serve(listener, services, stop)
-        });
+        let server = std::thread::spawn(server(fifo, listener, stop.clone()));
         Self {
             dir,
             stop,
@@ -649,12 +670,14 @@ fn the_cookie_and_the_flags_reach_the_plugin() {
 
 #[test]
 fn a_version_that_was_not_offered_is_offered_on_a_second_start_unless_versions_were_named() {
-    let (_dir, program) = script("echo '1|20220201|tcp|127.0.0.1:1|netrpc|'; read x");
-    let found = run_with_pipe(&["inspect", "--json", "--", &program])
+    let version = 20_220_201;
+    let fake = Fake::of_version(version, |services| services, true);
+    let found = run(&["inspect", "--json", "--", &fake.program()])
         .expect(0)
         .json();
-    assert_eq!(found["app_version"], 20_220_201);
+    assert_eq!(found["app_version"], version);
     assert_eq!(found["offered"], "20220201");
+    let (_dir, program) = script("echo '1|20220201|tcp|127.0.0.1:1|netrpc|'; read x");
     run_with_pipe(&["inspect", "--app-version", "1", "--", &program])
         .expect(3)
         .says("error[app-version-mismatch]")
@@ -671,31 +694,6 @@ fn run_with_pipe(args: &[&str]) -> Ran {
     let output = child.wait_with_output().expect("it ends");
     drop(stdin);
     output.into()
-}
-
-#[test]
-fn a_net_rpc_plugin_is_told_by_its_handshake_and_cannot_be_called() {
-    let (_dir, program) = script("echo '1|4|tcp|127.0.0.1:1|netrpc|'; read x");
-    let found = run_with_pipe(&["inspect", "--json", "--", &program])
-        .expect(0)
-        .json();
-    assert_eq!(
-        (&found["protocol"], &found["app_version"]),
-        (&json!("netrpc"), &json!(4))
-    );
-    assert_eq!(
-        (&found["network"], &found["address"]),
-        (&json!("tcp"), &json!("127.0.0.1:1"))
-    );
-    assert!(
-        found["notes"][0]
-            .as_str()
-            .expect("a note")
-            .contains("net/rpc")
-    );
-    run_with_pipe(&["call", "--method", "a.B/C", "--", &program])
-        .expect(3)
-        .says("error[transport-unsupported]");
 }
 
 #[test]
@@ -858,16 +856,6 @@ fn the_go_peers_are_inspected_and_called() {
             "negotiated",
         ]);
         assert_eq!(found.expect(0).json()["app_version"], 3);
-        let found = run(&[
-            "inspect",
-            "--json",
-            "--cookie",
-            EXAMPLE_COOKIE,
-            "--",
-            &kv,
-            "netrpc",
-        ]);
-        assert_eq!(found.expect(0).json()["protocol"], "netrpc");
     }
     if let Some(counter) = go_peer("counter") {
         counter_plugin(&counter);

@@ -64,9 +64,6 @@ pub enum LaunchErrorKind {
     /// The line is no handshake, or not one for this host.
     #[error(transparent)]
     Handshake(HandshakeError),
-    /// The plugin speaks net/rpc, which this release does not dispense.
-    #[error("speaks net/rpc")]
-    TransportUnsupported,
     /// One-time certificates were asked for and the plugin sent none.
     #[error("sent no certificate although AutoMTLS was asked for")]
     CertificateMissing,
@@ -134,7 +131,6 @@ impl LaunchError {
             LaunchErrorKind::StdoutClosed => "stdout-closed",
             LaunchErrorKind::HandshakeEndless(_) => "handshake-endless",
             LaunchErrorKind::Handshake(error) => error.code(),
-            LaunchErrorKind::TransportUnsupported => "transport-unsupported",
             LaunchErrorKind::CertificateMissing => "certificate-missing",
             LaunchErrorKind::CertificateUnexpected => "certificate-unexpected",
             LaunchErrorKind::CertificateUnusable(_) => "certificate-unusable",
@@ -215,7 +211,7 @@ impl std::error::Error for LaunchError {
 mod tests {
     use super::*;
 
-    const KINDS: usize = 18;
+    const KINDS: usize = 17;
 
     /// A number for each kind; a new one is missing here until it has an example below.
     fn number_of(kind: &LaunchErrorKind) -> usize {
@@ -230,14 +226,13 @@ mod tests {
             LaunchErrorKind::StdoutClosed => 7,
             LaunchErrorKind::HandshakeEndless(_) => 8,
             LaunchErrorKind::Handshake(_) => 9,
-            LaunchErrorKind::TransportUnsupported => 10,
-            LaunchErrorKind::CertificateMissing => 11,
-            LaunchErrorKind::CertificateUnexpected => 12,
-            LaunchErrorKind::CertificateUnusable(_) => 13,
-            LaunchErrorKind::Untranslatable(_) => 14,
-            LaunchErrorKind::Connect(_) => 15,
-            LaunchErrorKind::ProcessNotFound => 16,
-            LaunchErrorKind::ExitedUnreached => 17,
+            LaunchErrorKind::CertificateMissing => 10,
+            LaunchErrorKind::CertificateUnexpected => 11,
+            LaunchErrorKind::CertificateUnusable(_) => 12,
+            LaunchErrorKind::Untranslatable(_) => 13,
+            LaunchErrorKind::Connect(_) => 14,
+            LaunchErrorKind::ProcessNotFound => 15,
+            LaunchErrorKind::ExitedUnreached => 16,
         }
     }
 
@@ -311,12 +306,6 @@ mod tests {
                 "core-version-mismatch",
                 "printed no usable handshake line\nplugin speaks core protocol 2, this host 1",
                 true,
-            ),
-            (
-                Kind::TransportUnsupported,
-                "transport-unsupported",
-                "speaks net/rpc",
-                false,
             ),
             (
                 Kind::CertificateMissing,

@@ -97,7 +97,8 @@ impl PluginExited {
         "plugin-exited"
     }
 
-    /// The exit behind a failed call, if there is one.
+    /// The exit behind a failed call, whichever protocol it went over, if there
+    /// is one.
     ///
     /// # Examples
     /// ```
@@ -106,8 +107,8 @@ impl PluginExited {
     /// let status = tonic::Status::unavailable("no exit behind this one");
     /// assert!(PluginExited::behind(&status).is_none());
     /// ```
-    pub fn behind(status: &tonic::Status) -> Option<&PluginExited> {
-        let mut source = std::error::Error::source(status);
+    pub fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a PluginExited> {
+        let mut source = error.source();
         while let Some(error) = source {
             if let Some(exited) = error.downcast_ref() {
                 return Some(exited);

@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outrigger_transport::yamux::YamuxError;
 use outrigger_transport::{
-    AddressTranslator, AutoMtls, Channel, ChannelOptions, ConnectError, Fate, OwnedTask, Security,
-    Sockets, Stream, Tls, connect, yamux,
+    AddressTranslator, AutoMtls, ConnectError, OwnedTask, Security, Sockets, Tls, connect,
 };
 use outrigger_wire::logs::DEFAULT_LINE_BUFFER;
 use outrigger_wire::{
@@ -20,13 +18,14 @@ use outrigger_wire::{
 };
 use tokio::sync::oneshot;
 
+use crate::connection::{Link, Mirror};
 use crate::diagnose::diagnose;
 use crate::digest::ExpectedDigest;
 use crate::error::{Facts, LaunchError, LaunchErrorKind};
 use crate::exit::ExitStatus;
 use crate::logs::{self, Tail};
 use crate::output::{self, FirstLine};
-use crate::plugin::{Mirror, Parts, RunningPlugin, Timings};
+use crate::plugin::{Parts, RunningPlugin, Timings};
 use crate::process::ProcessRunner;
 use crate::reattach::{Nobody, Reattach, Visited};
 use crate::runner::{AttachedRunner, Command, Runner, RunnerError};
@@ -151,7 +150,7 @@ impl Launch {
             skip_host_env: false,
             directory: None,
             versions: BTreeMap::new(),
-            allowed: AllowedTransports::GRPC,
+            allowed: AllowedTransports::ALL,
             tls: TlsChoice::None,
             mux: false,
             deadlines: Deadlines::default(),
@@ -401,15 +400,13 @@ impl Launch {
             Ok(line) => {
                 let shaken = Instant::now();
                 match self.reach(&name, &line, certificate.as_ref(), &held).await {
-                    Ok((channel, session, security)) => {
+                    Ok((link, security)) => {
                         let timings = Timings {
                             spawn: spawned - began,
                             handshake: shaken - spawned,
                             connect: shaken.elapsed(),
                         };
-                        return Ok(
-                            self.assemble(name, line, channel, session, security, held, timings)
-                        );
+                        return Ok(self.assemble(name, line, link, security, held, timings));
                     }
                     Err(kind) => kind,
                 }
@@ -512,10 +509,7 @@ impl Launch {
         line: &HandshakeLine,
         own: Option<&AutoMtls>,
         held: &Held,
-    ) -> Result<(Channel, Option<yamux::Session>, Security), LaunchErrorKind> {
-        if line.transport == Transport::NetRpc {
-            return Err(LaunchErrorKind::TransportUnsupported);
-        }
+    ) -> Result<(Link, Security), LaunchErrorKind> {
         let security = match (&self.tls, own, &line.certificate) {
             (TlsChoice::Static(tls), _, _) => Security::Tls(tls.clone()),
             (_, Some(own), Some(peer)) => Security::Tls(
@@ -528,16 +522,36 @@ impl Launch {
         };
         let address = self.translated(line.address.clone())?;
         let limit = self.deadlines.connect;
-        let connecting = connect_to(&address, self.mux, &security, Fate::new(), limit);
+        let connecting = self.connect(&address, line.transport, self.mux, &security);
         let connected = tokio::select! {
             connected = tokio::time::timeout(limit, connecting) => {
                 connected.unwrap_or(Err(ConnectError::TimedOut(limit)))
             }
             _ = held.process.wait() => return Err(LaunchErrorKind::ExitedUnreached),
         };
-        let (channel, session) = connected.map_err(LaunchErrorKind::Connect)?;
+        let link = connected.map_err(LaunchErrorKind::Connect)?;
         tracing::debug!(plugin = name, %address, "connected");
-        Ok((channel, session, security))
+        Ok((link, security))
+    }
+
+    async fn connect(
+        &self,
+        address: &Address,
+        transport: Transport,
+        mux: bool,
+        security: &Security,
+    ) -> Result<Link, ConnectError> {
+        let socket = connect(address)
+            .await
+            .map_err(|source| ConnectError::Socket {
+                address: address.to_string(),
+                source,
+            })?;
+        let limit = self.deadlines.connect;
+        match transport {
+            Transport::Grpc => Link::grpc(socket, mux, security, limit).await,
+            Transport::NetRpc => Link::netrpc(socket, security, self.deadlines.broker).await,
+        }
     }
 
     fn translated(&self, address: Address) -> Result<Address, LaunchErrorKind> {
@@ -562,13 +576,11 @@ impl Launch {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn assemble(
         self,
         name: String,
         line: HandshakeLine,
-        channel: Channel,
-        session: Option<yamux::Session>,
+        link: Link,
         security: Security,
         held: Held,
         timings: Timings,
@@ -584,8 +596,7 @@ impl Launch {
             name,
             set,
             line,
-            channel,
-            session,
+            link,
             security,
             sockets,
             translator,
@@ -621,9 +632,6 @@ impl Launch {
         if let Some(text) = contradiction {
             return Err(fail(LaunchErrorKind::Configuration(text)));
         }
-        if reattach.transport == Transport::NetRpc {
-            return Err(fail(LaunchErrorKind::TransportUnsupported));
-        }
         let process: Arc<dyn AttachedRunner> = match (process, reattach.pid) {
             (Some(process), _) => process,
             (None, _) if reattach.test => Arc::new(Nobody),
@@ -640,9 +648,9 @@ impl Launch {
         let address = self.translated(reattach.address.clone()).map_err(fail)?;
         let began = Instant::now();
         let limit = self.deadlines.connect;
-        let connecting = connect_to(&address, false, &security, Fate::new(), limit);
+        let connecting = self.connect(&address, reattach.transport, false, &security);
         let connected = tokio::time::timeout(limit, connecting).await;
-        let (channel, _) = match connected.unwrap_or(Err(ConnectError::TimedOut(limit))) {
+        let link = match connected.unwrap_or(Err(ConnectError::TimedOut(limit))) {
             Ok(connected) => connected,
             Err(ConnectError::Socket { .. }) => return Err(fail(LaunchErrorKind::ProcessNotFound)),
             Err(error) => return Err(fail(LaunchErrorKind::Connect(error))),
@@ -671,8 +679,7 @@ impl Launch {
             name,
             set,
             line,
-            channel,
-            session: None,
+            link,
             security,
             sockets,
             translator,
@@ -739,51 +746,4 @@ impl Held {
                 .map(|status| (status, ran)),
         }
     }
-}
-
-async fn connect_to(
-    address: &Address,
-    mux: bool,
-    security: &Security,
-    fate: Fate,
-    limit: Duration,
-) -> Result<(Channel, Option<yamux::Session>), ConnectError> {
-    let refused = |source| ConnectError::Socket {
-        address: address.to_string(),
-        source,
-    };
-    let socket = connect(address).await.map_err(refused)?;
-    if !mux {
-        return Ok((call_over(socket, security, fate, limit).await?, None));
-    }
-    let session = yamux::Session::new(socket, yamux::Role::Client, yamux::Config::default());
-    let connected = match session.open().await {
-        Ok(stream) => call_over(Box::new(stream), security, fate, limit).await,
-        Err(error) => Err(ConnectError::Mux(error)),
-    };
-    match connected {
-        Ok(channel) => Ok((channel, Some(session))),
-        // What ended the session is what everything above it suffers from.
-        Err(_) if session.is_closed() => {
-            let reason = session.closed().await;
-            Err(ConnectError::Mux(YamuxError::SessionClosed(reason)))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-async fn call_over(
-    stream: Stream,
-    security: &Security,
-    fate: Fate,
-    limit: Duration,
-) -> Result<Channel, ConnectError> {
-    let stream = security.connect(stream).await?;
-    let options = ChannelOptions {
-        fate,
-        connect_timeout: limit,
-        ..ChannelOptions::default()
-    };
-    let channel = Channel::connect(stream, options).await?;
-    Ok(channel)
 }

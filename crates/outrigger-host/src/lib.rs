@@ -2,14 +2,19 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use outrigger_host::{Broker, Channel, Interface, Launch, MagicCookie, PluginSet};
+//! use outrigger_host::{
+//!     Broker, Channel, Interface, Launch, MagicCookie, PluginSet, UnsupportedTransport,
+//! };
 //!
 //! /// Says how the typed client of this interface is made.
 //! struct Greeter;
 //! impl Interface for Greeter {
 //!     type Client = Channel; // usually a client that tonic generated
-//!     fn grpc(connection: Channel, _broker: Arc<dyn Broker>) -> Self::Client {
-//!         connection
+//!     fn grpc(
+//!         connection: Channel,
+//!         _broker: Arc<dyn Broker>,
+//!     ) -> Result<Channel, UnsupportedTransport> {
+//!         Ok(connection)
 //!     }
 //! }
 //!
@@ -18,7 +23,7 @@
 //!     .offer(1, PluginSet::new().with::<Greeter>("greeter"))
 //!     .start()
 //!     .await?;
-//! let greeter = plugin.dispense::<Greeter>("greeter")?;
+//! let greeter = plugin.dispense::<Greeter>("greeter").await?;
 //! // … call it …
 //! # drop(greeter);
 //! plugin.stop().await;
@@ -29,6 +34,7 @@
 //! takes its plugins with it. This crate deliberately does not know which
 //! plugins are installed, what they may do, or when to start them again.
 
+mod connection;
 mod diagnose;
 mod digest;
 mod error;
@@ -46,6 +52,7 @@ mod runner;
 mod set;
 mod workspace;
 
+pub use connection::PingError;
 pub use diagnose::{Diagnosis, diagnose};
 pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use error::{LaunchError, LaunchErrorKind};
@@ -56,11 +63,13 @@ pub use plugin::{DispenseError, RunningPlugin, Timings};
 pub use process::ProcessRunner;
 pub use reattach::Reattach;
 pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
-pub use set::{Interface, PluginSet};
+pub use set::{Interface, PluginSet, UnsupportedTransport};
 
+pub use outrigger_gob as gob;
+pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, MAX_MESSAGE,
-    PluginIdentity, SameAddress, Security, ServiceSet, Serving, Tls,
+    PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,

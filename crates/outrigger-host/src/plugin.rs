@@ -1,25 +1,20 @@
 //! A plugin that runs.
 
 use std::any::TypeId;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outrigger_transport::proto::health::health_client::HealthClient;
-use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
-use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
+use outrigger_transport::netrpc::{HostSession, SessionError};
 use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, GrpcBroker, HostServices,
-    OwnedTask, PluginIdentity, Security, Serving, Side, Sockets, health, yamux,
+    AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, OwnedTask,
+    PluginIdentity, Security, Serving, Side, Sockets,
 };
-use outrigger_wire::proto::health::HealthCheckRequest;
-use outrigger_wire::proto::plugin::stdio_data;
 use outrigger_wire::{Address, AppProtocolVersion, HandshakeLine, Transport};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
 use uuid::Uuid;
 
+use crate::connection::{Connection, Link, Mirror, PingError};
 use crate::exit::{ExitReport, ExitStatus, PluginExited};
 use crate::launch::Deadlines;
 use crate::lifeline::start_time;
@@ -27,7 +22,7 @@ use crate::logs::Tail;
 use crate::managed;
 use crate::reattach::Reattach;
 use crate::runner::AttachedRunner;
-use crate::set::{Interface, PluginSet};
+use crate::set::{Interface, PluginSet, UnsupportedTransport};
 use crate::workspace::SocketDir;
 
 /// How long the last stderr lines of a process that ended are waited for.
@@ -83,6 +78,29 @@ pub enum DispenseError {
         /// The Rust name of the interface that stands there.
         found: &'static str,
     },
+    /// The interface has no client for the protocol that the plugin speaks.
+    #[error("`{interface}` has no client for {transport}, which plugin `{plugin}` speaks")]
+    Transport {
+        /// The name that the host gave the plugin.
+        plugin: String,
+        /// What was asked for.
+        name: String,
+        /// What the plugin speaks.
+        transport: Transport,
+        /// The Rust name of the interface.
+        interface: &'static str,
+    },
+    /// The plugin did not make the object.
+    #[error("plugin `{plugin}` did not dispense `{name}`")]
+    Plugin {
+        /// The name that the host gave the plugin.
+        plugin: String,
+        /// What was asked for.
+        name: String,
+        /// What the plugin, or the way to it, said.
+        #[source]
+        source: SessionError,
+    },
 }
 
 impl DispenseError {
@@ -91,15 +109,10 @@ impl DispenseError {
         match self {
             Self::Unknown { .. } => "unknown-plugin-name",
             Self::OtherInterface { .. } => "other-interface",
+            Self::Transport { .. } => "transport-unsupported",
+            Self::Plugin { source, .. } => source.code(),
         }
     }
-}
-
-/// Where mirrored output goes.
-#[derive(Default)]
-pub(crate) struct Mirror {
-    pub(crate) stdout: Option<Box<dyn Write + Send>>,
-    pub(crate) stderr: Option<Box<dyn Write + Send>>,
 }
 
 /// Everything that a launch found out and set up.
@@ -107,8 +120,7 @@ pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) set: PluginSet,
     pub(crate) line: HandshakeLine,
-    pub(crate) channel: Channel,
-    pub(crate) session: Option<yamux::Session>,
+    pub(crate) link: Link,
     pub(crate) security: Security,
     pub(crate) sockets: Sockets,
     pub(crate) translator: Arc<dyn AddressTranslator>,
@@ -136,8 +148,7 @@ pub(crate) struct Inner {
     identity: PluginIdentity,
     set: PluginSet,
     line: HandshakeLine,
-    channel: Channel,
-    broker: Arc<GrpcBroker>,
+    connection: Connection,
     process: Arc<dyn AttachedRunner>,
     exited: watch::Sender<Option<ExitReport>>,
     forced: CancellationToken,
@@ -145,7 +156,6 @@ pub(crate) struct Inner {
     timings: Timings,
     tail: Tail,
     visiting: Option<Reattach>,
-    session: Option<yamux::Session>,
     tasks: std::sync::Mutex<Vec<OwnedTask>>,
 }
 
@@ -160,7 +170,8 @@ impl std::fmt::Debug for Inner {
 
 impl RunningPlugin {
     pub(crate) fn assemble(parts: Parts) -> Self {
-        let (process, channel) = (parts.process.clone(), parts.channel.clone());
+        let process = parts.process.clone();
+        let fate = parts.link.fate();
         let instance = Uuid::now_v7().to_string();
         let identity = PluginIdentity::new(parts.name, instance, process.pid());
         let options = BrokerOptions {
@@ -168,20 +179,17 @@ impl RunningPlugin {
             sockets: parts.sockets,
             translator: parts.translator,
             wait: parts.deadlines.broker,
-            fate: channel.fate().clone(),
+            fate: fate.clone(),
             ..BrokerOptions::new(Side::Host)
         };
-        let broker = Arc::new(match parts.session.clone() {
-            Some(session) => GrpcBroker::multiplexed(options, session),
-            None => GrpcBroker::plain(options),
-        });
+        let (connection, mut tasks) = parts.link.run(options, parts.mirror);
         let exited = watch::Sender::new(None);
         let forced = CancellationToken::new();
         let watch = Watch {
             plugin: identity.name().to_owned(),
             process: process.clone(),
-            channel: channel.clone(),
-            broker: broker.clone(),
+            connection: connection.clone(),
+            fate,
             tail: parts.tail.clone(),
             exited: exited.clone(),
             forced: forced.clone(),
@@ -190,25 +198,19 @@ impl RunningPlugin {
             workspace: parts.workspace,
             kill: parts.visiting.is_none(),
         };
-        let tasks = vec![
-            broker.open_control(channel.clone()),
-            OwnedTask::spawn(mirror(channel.clone(), parts.mirror)),
-            OwnedTask::spawn(watch.run()),
-        ];
+        tasks.push(OwnedTask::spawn(watch.run()));
         let inner = Arc::new(Inner {
             identity,
             set: parts.set,
             line: parts.line,
-            broker,
+            connection,
             exited,
             forced,
             deadlines: parts.deadlines,
             timings: parts.timings,
             tail: parts.tail,
             visiting: parts.visiting,
-            session: parts.session,
             tasks: std::sync::Mutex::new(tasks),
-            channel: parts.channel,
             process: parts.process,
         });
         if parts.managed {
@@ -217,11 +219,16 @@ impl RunningPlugin {
         Self { inner }
     }
 
-    /// A typed client for the interface that the negotiated version has under `name`.
+    /// A typed client for the interface that the negotiated version has under
+    /// `name`, whichever protocol the plugin speaks. A gRPC plugin is not asked;
+    /// a net/rpc plugin makes a new object each time.
     ///
     /// # Errors
-    /// See [`DispenseError`]. The plugin is not asked.
-    pub fn dispense<I: Interface>(&self, name: &str) -> Result<I::Client, DispenseError> {
+    /// See [`DispenseError`].
+    ///
+    /// # Cancel safety
+    /// A net/rpc plugin forgets an object that nobody fetched after 5 s.
+    pub async fn dispense<I: Interface>(&self, name: &str) -> Result<I::Client, DispenseError> {
         let plugin = || self.inner.identity.name().to_owned();
         let Some((found, found_name)) = self.inner.set.get(name) else {
             return Err(DispenseError::Unknown {
@@ -239,17 +246,49 @@ impl RunningPlugin {
                 found: found_name,
             });
         }
-        Ok(I::grpc(self.channel(), self.broker()))
+        let made = match &self.inner.connection {
+            Connection::Grpc { channel, .. } => I::grpc(channel.clone(), self.broker()),
+            Connection::NetRpc(session) => {
+                let object =
+                    session
+                        .dispense(name)
+                        .await
+                        .map_err(|source| DispenseError::Plugin {
+                            plugin: plugin(),
+                            name: name.to_owned(),
+                            source,
+                        })?;
+                I::netrpc(object, self.broker())
+            }
+        };
+        made.map_err(|UnsupportedTransport| DispenseError::Transport {
+            plugin: plugin(),
+            name: name.to_owned(),
+            transport: self.transport(),
+            interface: found_name,
+        })
     }
 
-    /// The connection to the plugin's services.
-    pub fn channel(&self) -> Channel {
-        self.inner.channel.clone()
+    /// The connection to the services of a plugin that speaks gRPC.
+    pub fn channel(&self) -> Option<Channel> {
+        match &self.inner.connection {
+            Connection::Grpc { channel, .. } => Some(channel.clone()),
+            Connection::NetRpc(_) => None,
+        }
+    }
+
+    /// The control connection to a plugin that speaks net/rpc, for names that
+    /// the host's own set does not know.
+    pub fn netrpc(&self) -> Option<HostSession> {
+        match &self.inner.connection {
+            Connection::Grpc { .. } => None,
+            Connection::NetRpc(session) => Some(session.clone()),
+        }
     }
 
     /// The broker of this plugin.
     pub fn broker(&self) -> Arc<dyn Broker> {
-        self.inner.broker.clone()
+        self.inner.connection.broker()
     }
 
     /// Serves `services` to this plugin alone on a new broker id, bound to its identity.
@@ -263,17 +302,13 @@ impl RunningPlugin {
             .await
     }
 
-    /// Asks the plugin whether it is well. As in go-plugin, any answer counts.
+    /// Asks the plugin whether it is well, for at most 5 s. As in go-plugin, any
+    /// answer counts.
     ///
     /// # Errors
-    /// The status of the health call; with the exit as source where the plugin is gone.
-    pub async fn ping(&self) -> Result<(), Status> {
-        let mut client = HealthClient::new(self.channel());
-        let mut request = tonic::Request::new(HealthCheckRequest {
-            service: health::SERVICE_NAME.to_owned(),
-        });
-        request.set_timeout(PING);
-        client.check(request).await.map(|_| ())
+    /// It did not answer; with the exit as source where the plugin is gone.
+    pub async fn ping(&self) -> Result<(), PingError> {
+        self.inner.connection.ping(PING).await
     }
 
     /// Asks the plugin to end, waits for the grace period (`stop_grace`) and
@@ -393,7 +428,7 @@ impl Drop for RunningPlugin {
                 tracing::warn!(plugin = self.inner.identity.name(), %error, "could not kill a plugin");
             }
         }
-        self.inner.broker.close();
+        self.inner.connection.broker().close();
         // Ends the watch, whose end reaps the process and removes its directory.
         self.inner
             .tasks
@@ -436,13 +471,8 @@ impl Inner {
             return self.report_now(ExitStatus::Unknown);
         }
         let grace = grace.unwrap_or(self.deadlines.stop_grace);
-        self.broker.close();
-        let mut controller = GrpcControllerClient::new(self.channel.clone());
         let asked = async {
-            // The plugin often ends before its reply arrives, so the reply says nothing.
-            let _ = controller
-                .shutdown(outrigger_wire::proto::plugin::Empty {})
-                .await;
+            self.connection.ask_to_end().await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -470,9 +500,7 @@ impl Inner {
         if let Err(error) = self.process.kill() {
             tracing::warn!(plugin = self.identity.name(), %error, "could not kill a plugin");
         }
-        if let Some(session) = &self.session {
-            session.close();
-        }
+        self.connection.close();
         match tokio::time::timeout(AFTER_KILL, self.gone()).await {
             Ok(report) => report,
             Err(_) => self.report_now(ExitStatus::Unknown),
@@ -484,8 +512,8 @@ impl Inner {
 struct Watch {
     plugin: String,
     process: Arc<dyn AttachedRunner>,
-    channel: Channel,
-    broker: Arc<GrpcBroker>,
+    connection: Connection,
+    fate: Fate,
     tail: Tail,
     exited: watch::Sender<Option<ExitReport>>,
     forced: CancellationToken,
@@ -500,7 +528,7 @@ impl Watch {
         let status = tokio::select! {
             status = self.process.wait() => status,
             // Without a process, the connection is all there is to watch.
-            () = self.channel.closed(), if self.process.id().is_empty() => ExitStatus::Unknown,
+            () = self.connection.closed(), if self.process.id().is_empty() => ExitStatus::Unknown,
         };
         let ran = self.began.elapsed();
         // A grandchild may hold the pipes open for ever; its words are not waited for.
@@ -523,11 +551,11 @@ impl Watch {
         } else {
             tracing::error!(plugin, "{status}");
         }
-        self.channel.fate().set(Arc::new(PluginExited {
+        self.fate.set(Arc::new(PluginExited {
             plugin,
             report: report.clone(),
         }));
-        self.broker.close();
+        self.connection.broker().close();
         self.process.cleared().await;
         self.workspace = None;
         self.exited.send_replace(Some(report));
@@ -550,44 +578,5 @@ impl Drop for Watch {
             ran: self.began.elapsed(),
             stderr: self.tail.lines(),
         }));
-    }
-}
-
-/// Copies what the plugin prints, until it is gone.
-async fn mirror(channel: Channel, mut mirror: Mirror) {
-    let mut client = GrpcStdioClient::new(channel);
-    let mut chunks = match client.stream_stdio(()).await {
-        Ok(chunks) => chunks.into_inner(),
-        Err(status) => return end_of_mirror(&status),
-    };
-    loop {
-        match chunks.message().await {
-            Ok(Some(chunk)) => {
-                let copy = match chunk.channel() {
-                    stdio_data::Channel::Stdout => &mut mirror.stdout,
-                    stdio_data::Channel::Stderr => &mut mirror.stderr,
-                    stdio_data::Channel::Invalid => {
-                        tracing::warn!(channel = chunk.channel, "output for an unknown channel");
-                        continue;
-                    }
-                };
-                if let Some(copy) = copy
-                    && let Err(error) = copy.write_all(&chunk.data).and_then(|()| copy.flush())
-                {
-                    tracing::error!(%error, "could not copy what a plugin printed");
-                }
-            }
-            Ok(None) => return,
-            Err(status) => return end_of_mirror(&status),
-        }
-    }
-}
-
-fn end_of_mirror(status: &Status) {
-    match status.code() {
-        Code::Unavailable | Code::Cancelled | Code::Unimplemented => {
-            tracing::debug!(code = ?status.code(), "the plugin's output ended");
-        }
-        code => tracing::error!(?code, "the plugin's output failed"),
     }
 }

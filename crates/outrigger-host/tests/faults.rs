@@ -217,7 +217,7 @@ fn launch(fault: Fault, output: Counter) -> Launch {
 
 /// A call with a deadline of its own, for a reply as large as any.
 async fn call(plugin: &RunningPlugin) -> Result<(), Status> {
-    let client = HealthClient::new(plugin.channel());
+    let client = HealthClient::new(plugin.channel().expect("a gRPC plugin"));
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let request = HealthCheckRequest {
         service: "plugin".to_owned(),

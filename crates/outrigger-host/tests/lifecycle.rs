@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use outrigger_host::{
     Address, AddressTranslator, AppProtocolVersion, AttachedRunner, BrokerId, Deadlines,
-    ExitStatus, ExpectedDigest, Launch, Network, PluginExited, PluginSet, ProcessRunner, Reattach,
-    Runner, RunnerError, RunningPlugin, Started, Transport, stop_managed,
+    ExitStatus, ExpectedDigest, Launch, Network, PingError, PluginExited, PluginSet, ProcessRunner,
+    Reattach, Runner, RunnerError, RunningPlugin, Started, Transport, stop_managed,
 };
 use outrigger_testing::{
     Fault, TestDir, copy_program, holds_within, is_gone, kill, processes_with, program,
@@ -115,7 +115,10 @@ async fn a_call_under_which_the_plugin_is_killed_learns_so_within_100_ms() {
         kill(pid);
         let error = calling.await.expect("no panic").expect_err("no answer");
         took = took.min(killed.elapsed());
-        assert_eq!(error.code(), tonic::Code::Unavailable);
+        let PingError::Grpc(status) = &error else {
+            panic!("a gRPC plugin: {error}");
+        };
+        assert_eq!(status.code(), tonic::Code::Unavailable);
         let exited = PluginExited::behind(&error).expect("the exit is the source");
         assert_eq!(
             (exited.code(), exited.plugin.as_str()),
@@ -125,7 +128,7 @@ async fn a_call_under_which_the_plugin_is_killed_learns_so_within_100_ms() {
         assert!(!exited.report.forced, "it was not this host");
         assert_eq!(exited.report.stderr, ["\"called\""]);
         assert_eq!(
-            error.message(),
+            status.message(),
             "plugin `misbehaving-plugin` was killed by signal 9 (SIGKILL); \
              its last line on stderr: \"called\""
         );

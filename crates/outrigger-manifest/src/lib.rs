@@ -32,6 +32,8 @@ mod check;
 mod decide;
 mod denial;
 mod entries;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grants;
 mod host;
 mod manifest;
@@ -42,6 +44,7 @@ mod policy;
 mod ports;
 mod problem;
 mod resources;
+mod schema;
 mod size;
 mod text;
 mod words;
@@ -65,6 +68,4 @@ pub use ports::Ports;
 pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
 pub use resources::Resources;
 pub use size::{ByteSize, Cpu, SizeError};
-pub use words::{
-    Access, Capability, Format, HostService, ProcessControl, Protocol, SandboxMode,
-};
+pub use words::{Access, Capability, Format, HostService, ProcessControl, Protocol, SandboxMode};

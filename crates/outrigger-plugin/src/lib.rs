@@ -13,6 +13,20 @@
 //! }
 //! ```
 //!
+//! The same over net/rpc, go-plugin's first protocol, where methods take and
+//! return values that Go's gob knows:
+//! ```
+//! use outrigger_plugin::PluginSet;
+//! use outrigger_plugin::netrpc::Methods;
+//!
+//! let set = PluginSet::new().netrpc("greeter", |_context| {
+//!     Methods::new().method("Greet", |name: String| async move {
+//!         Ok::<_, String>(format!("Hello, {name}!"))
+//!     })
+//! });
+//! # drop(set);
+//! ```
+//!
 //! What the plugin prints goes to its host; what it logs with `tracing` goes to
 //! the host's log; a panic is logged with its backtrace. This crate
 //! deliberately does not know how a plugin is found, started or confined.
@@ -34,8 +48,10 @@ pub use serve::{Serve, ServeError, serve, serve_by_argument};
 pub use set::PluginSet;
 pub use test_mode::{TestPlugin, serve_for_test};
 
+pub use outrigger_gob as gob;
+pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServiceSet, Serving,
-    Tls,
+    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits, ServiceSet,
+    Serving, Stream, Tls,
 };
 pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_transport::netrpc::PluginSession;
 use outrigger_transport::{
     AutoMtls, BoundListener, Broker, BrokerOptions, GO_PLUGIN_DESCRIPTORS, GrpcBroker, OwnedTask,
     Security, ServeLimits, ServiceSet, Side, SocketError, Sockets, Stream, Tls, TlsError, health,
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::PluginContext;
 use crate::set::PluginSet;
-use crate::stdio::{Capture, Output};
+use crate::stdio::{self, Capture, Output};
 use crate::{logs, services};
 
 /// Connections to the plugin at the same time.
@@ -155,8 +156,8 @@ impl Serve {
         }
         let own = self
             .versions
-            .keys()
-            .map(|version| (*version, Transport::Grpc))
+            .iter()
+            .map(|(version, set)| (*version, set.transport()))
             .collect();
         let (version, transport) =
             negotiate(&own, &environment.versions).ok_or(ServeError::NoVersions)?;
@@ -187,7 +188,8 @@ impl Serve {
                 ..sockets
             },
             set,
-            mux: environment.mux,
+            // Multiplexing is gRPC's; net/rpc always has it.
+            mux: environment.mux && transport == Transport::Grpc,
             limits: self.limits,
             output: Output::default(),
             stopping,
@@ -375,7 +377,56 @@ impl Prepared {
     }
 
     /// Serves until `stopping` fires or, multiplexed, the host is gone.
-    pub(crate) async fn serve(mut self) {
+    pub(crate) async fn serve(self) {
+        match self.line.transport {
+            Transport::Grpc => self.serve_grpc().await,
+            Transport::NetRpc => self.serve_netrpc().await,
+        }
+    }
+
+    async fn serve_netrpc(mut self) {
+        let mut connections = JoinSet::new();
+        while let Some(stream) = self.next_connection(None, &mut connections).await {
+            connections.spawn(self.converse(stream));
+        }
+        self.listener.unlink();
+        self.drain(connections).await;
+    }
+
+    /// Everything that one host's connection asks for, over net/rpc.
+    fn converse(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static {
+        let (security, set, limits) = (self.security.clone(), self.set.clone(), self.limits);
+        let (output, stopping) = (self.output.clone(), self.stopping.clone());
+        async move {
+            let stream = match security.accept(stream).await {
+                Ok(stream) => stream,
+                Err(error) => return refused(&error),
+            };
+            let (session, mirror) = match PluginSession::accept(stream, limits.handshake).await {
+                Ok(accepted) => accepted,
+                // A host that only looks whether the plugin listens says nothing.
+                Err(error) => {
+                    tracing::debug!(%error, "a connection began without the host's streams");
+                    return;
+                }
+            };
+            let context = PluginContext {
+                broker: session.broker(),
+                stopping: stopping.clone(),
+            };
+            let dispense = move |name: &str| set.object(name, &context);
+            let copying = stdio::copy_to(output, mirror, stopping.clone());
+            let mirroring = tokio::spawn(copying);
+            let abort = mirroring.abort_handle();
+            let last = async {
+                let _ = mirroring.await;
+            };
+            session.serve(dispense, limits, stopping, last).await;
+            abort.abort();
+        }
+    }
+
+    async fn serve_grpc(mut self) {
         let session = match self.mux {
             false => None,
             true => match self.first_session().await {
@@ -390,7 +441,7 @@ impl Prepared {
         });
         let services = self.services(&broker);
         let mut connections = JoinSet::new();
-        while let Some(stream) = self.next_connection(&broker, &mut connections).await {
+        while let Some(stream) = self.next_connection(Some(&broker), &mut connections).await {
             self.answer(&mut connections, stream, &services);
         }
         broker.close();
@@ -404,14 +455,16 @@ impl Prepared {
     /// The host's next connection to the plugin's own services; nothing when serving is over.
     async fn next_connection(
         &self,
-        broker: &GrpcBroker,
+        broker: Option<&GrpcBroker>,
         connections: &mut JoinSet<()>,
     ) -> Option<Stream> {
         loop {
             let next = async {
-                match self.mux {
-                    true => broker.next_unclaimed().await.map_err(io::Error::from),
-                    false => self.listener.accept().await,
+                match broker {
+                    Some(broker) if self.mux => {
+                        broker.next_unclaimed().await.map_err(io::Error::from)
+                    }
+                    _ => self.listener.accept().await,
                 }
             };
             tokio::select! {
@@ -490,10 +543,7 @@ impl Prepared {
         connections.spawn(async move {
             match security.accept(stream).await {
                 Ok(stream) => serve_connection(stream, services, limits, stopping).await,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "refused a connection");
-                }
+                Err(error) => refused(&error),
             }
         });
     }
@@ -504,6 +554,11 @@ impl Prepared {
         let all = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(self.limits.drain * 2, all).await;
     }
+}
+
+fn refused(error: &TlsError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "refused a connection");
 }
 
 /// A task that serves a prepared plugin.

@@ -11,9 +11,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use outrigger_transport::Stream;
+use outrigger_transport::netrpc::MirroredStreams;
 use outrigger_wire::proto::plugin::StdioData;
 use outrigger_wire::proto::plugin::stdio_data::Channel;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// The largest piece that is sent, in bytes, as in go-plugin.
 const CHUNK: usize = 1024;
@@ -53,9 +57,21 @@ struct Waiting {
 impl Output {
     /// The next piece of output.
     pub(crate) async fn next(&self) -> StdioData {
+        self.wait_for(Self::take).await
+    }
+
+    /// The next piece that was printed to `channel`.
+    pub(crate) async fn next_of(&self, channel: Channel) -> StdioData {
+        self.wait_for(|output| output.take_of(channel)).await
+    }
+
+    async fn wait_for(&self, take: impl Fn(&Self) -> Option<StdioData>) -> StdioData {
         loop {
             let changed = self.shared.changed.notified();
-            if let Some(chunk) = self.take() {
+            tokio::pin!(changed);
+            // What is printed after this is noticed.
+            changed.as_mut().enable();
+            if let Some(chunk) = take(self) {
                 return chunk;
             }
             changed.await;
@@ -64,12 +80,22 @@ impl Output {
 
     /// What waits now.
     pub(crate) fn take(&self) -> Option<StdioData> {
+        self.take_where(|_| true)
+    }
+
+    /// What waits now and was printed to `channel`.
+    pub(crate) fn take_of(&self, channel: Channel) -> Option<StdioData> {
+        self.take_where(|chunk| chunk.channel() == channel)
+    }
+
+    fn take_where(&self, wanted: impl Fn(&StdioData) -> bool) -> Option<StdioData> {
         let mut waiting = self
             .shared
             .waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let chunk = waiting.chunks.pop_front()?;
+        let position = waiting.chunks.iter().position(wanted)?;
+        let chunk = waiting.chunks.remove(position)?;
         waiting.bytes -= chunk.data.len();
         let dropped = std::mem::take(&mut waiting.dropped);
         // A log that is printed comes back here.
@@ -103,8 +129,40 @@ impl Output {
             data,
         });
         drop(waiting);
-        self.shared.changed.notify_one();
+        self.shared.changed.notify_waiters();
     }
+}
+
+/// Copies what the plugin prints to its host until `stopping` fires, and then
+/// what is left.
+pub(crate) async fn copy_to(output: Output, host: MirroredStreams, stopping: CancellationToken) {
+    tokio::join!(
+        copy_channel(&output, Channel::Stdout, host.stdout, &stopping),
+        copy_channel(&output, Channel::Stderr, host.stderr, &stopping),
+    );
+}
+
+async fn copy_channel(
+    output: &Output,
+    channel: Channel,
+    mut host: Stream,
+    stopping: &CancellationToken,
+) {
+    loop {
+        let chunk = tokio::select! {
+            chunk = output.next_of(channel) => chunk,
+            () = stopping.cancelled() => break,
+        };
+        if host.write_all(&chunk.data).await.is_err() {
+            return;
+        }
+    }
+    while let Some(chunk) = output.take_of(channel) {
+        if host.write_all(&chunk.data).await.is_err() {
+            return;
+        }
+    }
+    let _ = host.flush().await;
 }
 
 /// Descriptors 1 and 2 while they are pipes; dropping it puts them back.

@@ -1,88 +1,204 @@
-//! Environment variables and the directories that they name.
+//! Environment variables that were granted, and facts about the host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
+
+use outrigger_manifest::{Grants, HostService};
+use outrigger_wire::proto::host::*;
+use tonic::{Code, Request, Response, Status};
 
 use crate::fault::Fault;
+use crate::proto::host::environment_server;
+use crate::session::{Operation, Running, Session};
 
-/// Which of the host's environment variables a plugin may read: none, unless
-/// said otherwise.
-///
-/// # Examples
-/// ```
-/// use outrigger_services::EnvironmentGrant;
-///
-/// let grant = EnvironmentGrant::only(["LANG", "HOME"]);
-/// assert!(grant.allows("HOME"));
-/// assert!(!grant.allows("AWS_SECRET_ACCESS_KEY"));
-/// assert!(!EnvironmentGrant::default().allows("HOME"));
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EnvironmentGrant(Names);
+const GET: Operation = operation("get");
+const LIST: Operation = operation("list");
+const NAMES: Operation = operation("names");
+const IDS: Operation = operation("ids");
+const DIRS: Operation = operation("dirs");
+const HOST_INFO: Operation = operation("host_info");
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Names {
-    Only(BTreeSet<String>),
-    All,
+/// The longest value, in bytes; also bounded by what fits into a message.
+const LONGEST_VALUE: usize = 128 << 10;
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Environment, name)
 }
 
-impl Default for Names {
-    fn default() -> Self {
-        Self::Only(BTreeSet::new())
+/// `outrigger.host.v1.Environment` for one plugin connection.
+pub(crate) struct EnvironmentService(Arc<Session>);
+
+impl EnvironmentService {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        Self(session)
     }
 }
 
-impl EnvironmentGrant {
-    /// No variable.
-    pub fn none() -> Self {
-        Self::default()
+/// A granted variable.
+struct Found {
+    /// Nothing where the host has none.
+    value: Option<String>,
+    rule: String,
+}
+
+/// A variable: what the manifest sets, or what the host has where that was
+/// granted.
+fn get(grants: &Grants, name: &str) -> Result<Found, Fault> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(Fault::abuse("not a variable's name"));
+    }
+    let environment = grants.environment();
+    if let Some((_, value)) = environment.set().find(|(set, _)| *set == name) {
+        return Ok(Found {
+            value: Some(value.to_owned()),
+            rule: "capabilities.environment.set".into(),
+        });
+    }
+    let rule = environment.read(name)?.to_string();
+    let value = match std::env::var_os(name) {
+        None => None,
+        Some(value) if value.len() > LONGEST_VALUE => {
+            let text = format!("the value is longer than {LONGEST_VALUE} bytes");
+            return Err(Fault::exhausted("value-too-long", text));
+        }
+        Some(value) => Some(text(value)?),
+    };
+    Ok(Found { value, rule })
+}
+
+/// The names that [`get`] answers, each once.
+fn names(grants: &Grants) -> Vec<&str> {
+    let environment = grants.environment();
+    let set = environment.set().map(|(name, _)| name);
+    let mut names: Vec<&str> = environment.names().chain(set).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// All granted variables that are set, in at most `most` bytes.
+fn list(grants: &Grants, most: usize) -> Result<BTreeMap<String, String>, Fault> {
+    let mut variables = BTreeMap::new();
+    let mut size = 0;
+    for name in names(grants) {
+        let value = match get(grants, name) {
+            Ok(found) => found.value,
+            Err(Fault::Failed { code, status, text }) => {
+                let text = format!("variable {name}: {text}");
+                return Err(Fault::failed_as(code, status, text));
+            }
+            Err(fault) => return Err(fault),
+        };
+        let Some(value) = value else { continue };
+        // What a message needs for one of them.
+        size += name.len() + value.len() + 16;
+        if size > most {
+            let text = format!("the variables do not fit into {most} bytes; ask for single ones");
+            return Err(Fault::exhausted("reply-too-large", text));
+        }
+        variables.insert(name.to_owned(), value);
+    }
+    Ok(variables)
+}
+
+#[tonic::async_trait]
+impl environment_server::Environment for EnvironmentService {
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |running: &Running| {
+            let Found { value, rule } = get(self.0.grants(), &message.name)?;
+            running.allowed_by(&rule);
+            Ok(GetResponse {
+                set: value.is_some(),
+                value: value.unwrap_or_default(),
+            })
+        };
+        let shown = |shown: &mut crate::argument::Argument| {
+            shown.text("name", &message.name);
+        };
+        self.0.call(GET, &metadata, shown, work).await
     }
 
-    /// These variables.
-    pub fn only<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
-        Self(Names::Only(names.into_iter().map(Into::into).collect()))
+    async fn list(
+        &self,
+        request: Request<ListVariablesRequest>,
+    ) -> Result<Response<ListVariablesResponse>, Status> {
+        let work = async |_: &_| {
+            let variables = list(self.0.grants(), self.0.limits().payload())?;
+            Ok(ListVariablesResponse {
+                variables: HashMap::from_iter(variables),
+            })
+        };
+        self.0.call(LIST, request.metadata(), |_| {}, work).await
     }
 
-    /// Every variable of the host, its secrets included.
-    pub fn all() -> Self {
-        Self(Names::All)
+    async fn names(
+        &self,
+        request: Request<NamesRequest>,
+    ) -> Result<Response<NamesResponse>, Status> {
+        let work = async |_: &_| {
+            let names = names(self.0.grants());
+            Ok(NamesResponse {
+                names: names.into_iter().map(str::to_owned).collect(),
+            })
+        };
+        self.0.call(NAMES, request.metadata(), |_| {}, work).await
     }
 
-    /// These variables in addition.
-    #[must_use]
-    pub fn and<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        match &mut self.0 {
-            Names::All => {}
-            Names::Only(granted) => granted.extend(names.into_iter().map(Into::into)),
-        }
-        self
+    async fn ids(&self, request: Request<IdsRequest>) -> Result<Response<IdsResponse>, Status> {
+        let work = async |_: &_| ids();
+        self.0.call(IDS, request.metadata(), |_| {}, work).await
     }
 
-    /// Whether `name` may be read.
-    pub fn allows(&self, name: &str) -> bool {
-        match &self.0 {
-            Names::All => true,
-            Names::Only(granted) => granted.contains(name),
-        }
+    async fn dirs(&self, request: Request<DirsRequest>) -> Result<Response<DirsResponse>, Status> {
+        let work = async |_: &_| {
+            let temp = self.0.blocking(|session| session.temp_dir()).await?;
+            let dir = |dir: UserDir| dir.find(|name| std::env::var_os(name)).unwrap_or_default();
+            Ok(DirsResponse {
+                temp: text(temp.into_os_string())?,
+                home: dir(UserDir::Home),
+                cache: dir(UserDir::Cache),
+                config: dir(UserDir::Config),
+            })
+        };
+        self.0.call(DIRS, request.metadata(), |_| {}, work).await
     }
 
-    /// The value of `name`; empty where it is not set, as Go's `os.Getenv`.
-    pub(crate) fn get(&self, name: &str, longest: usize) -> Result<String, Fault> {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(Fault::Failed("not a variable's name".into()));
-        }
-        if !self.allows(name) {
-            return Err(Fault::Refused("the variable is not among those granted"));
-        }
-        let value = text(std::env::var_os(name).unwrap_or_default())?;
-        if value.len() > longest {
-            return Err(Fault::Exhausted(format!(
-                "the value is longer than {longest} bytes"
-            )));
-        }
-        Ok(value)
+    async fn host_info(
+        &self,
+        request: Request<HostInfoRequest>,
+    ) -> Result<Response<HostInfoResponse>, Status> {
+        let work = async |_: &_| {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            Ok(HostInfoResponse {
+                os: std::env::consts::OS.into(),
+                architecture: std::env::consts::ARCH.into(),
+                cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+                version: env!("CARGO_PKG_VERSION").into(),
+            })
+        };
+        self.0
+            .call(HOST_INFO, request.metadata(), |_| {}, work)
+            .await
     }
+}
+
+fn ids() -> Result<IdsResponse, Fault> {
+    use rustix::process;
+    let groups = process::getgroups()?;
+    Ok(IdsResponse {
+        uid: process::getuid().as_raw(),
+        gid: process::getgid().as_raw(),
+        effective_uid: process::geteuid().as_raw(),
+        effective_gid: process::getegid().as_raw(),
+        groups: groups.into_iter().map(|group| group.as_raw()).collect(),
+        pid: process::getpid().as_raw_nonzero().get(),
+        // 0 when the parent is outside the host's process namespace, as the
+        // system says it.
+        parent_pid: process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get()),
+    })
 }
 
 /// A directory that depends on who runs the host.
@@ -103,9 +219,7 @@ impl UserDir {
         };
         match get(variable).filter(|dir| !dir.is_empty()) {
             Some(dir) if Path::new(&dir).is_absolute() => text(dir),
-            Some(_) => Err(Fault::Failed(
-                format!("path in ${variable} is relative").into(),
-            )),
+            Some(_) => Err(Fault::failed(format!("path in ${variable} is relative"))),
             None => {
                 let missing = format!("neither ${variable} nor $HOME are defined");
                 home(get, missing).map(|home| format!("{}/{below}", home.trim_end_matches('/')))
@@ -117,14 +231,21 @@ impl UserDir {
 fn home(get: impl Fn(&str) -> Option<OsString>, missing: String) -> Result<String, Fault> {
     match get("HOME").filter(|dir| !dir.is_empty()) {
         Some(dir) => text(dir),
-        None => Err(Fault::Failed(missing.into())),
+        None => Err(Fault::failed(missing)),
     }
 }
 
-fn text(value: OsString) -> Result<String, Fault> {
-    value
-        .into_string()
-        .map_err(|_| Fault::Failed("the value is not UTF-8".into()))
+/// `value` as it is, if it is UTF-8.
+pub(crate) fn text(value: OsString) -> Result<String, Fault> {
+    value.into_string().map_err(|_| not_utf8())
+}
+
+fn not_utf8() -> Fault {
+    Fault::failed_as(
+        "not-utf8",
+        Code::FailedPrecondition,
+        "the value is not UTF-8",
+    )
 }
 
 #[cfg(test)]
@@ -167,12 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_names_are_no_lookup() {
-        for name in ["", "A=B", "A\0"] {
-            assert!(matches!(
-                EnvironmentGrant::all().get(name, 10),
-                Err(Fault::Failed(_))
-            ));
-        }
+    fn a_value_that_is_not_utf8_is_an_error_of_its_own() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let fault = text(OsString::from_vec(vec![b'a', 0xff])).expect_err("not UTF-8");
+        assert_eq!(fault.code(), "not-utf8");
     }
 }

@@ -8,11 +8,21 @@ use outrigger_manifest::Grants;
 use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
 use crate::audit::{AuditLog, AuditRecord, Verdict};
+use crate::clock::ClockService;
+use crate::environment::EnvironmentService;
 use crate::fs::{Files, Filesystem, UnusableGrant};
 use crate::gate::Gate;
 use crate::hostserve::HostServe;
 use crate::limits::Limits;
+use crate::log::LogService;
+use crate::network::{Door, NetworkService, NetworkSettings};
+use crate::process::{ProcessService, Programs};
+use crate::proto::host::clock_server::ClockServer;
+use crate::proto::host::environment_server::EnvironmentServer;
 use crate::proto::host::filesystem_server::FilesystemServer;
+use crate::proto::host::log_server::LogServer;
+use crate::proto::host::network_server::NetworkServer;
+use crate::proto::host::process_server::ProcessServer;
 use crate::proto::host::session_server::SessionServer;
 use crate::proto::hostserve::host_service_server::HostServiceServer;
 use crate::session::Session;
@@ -40,8 +50,10 @@ pub(crate) struct Shared {
     pub(crate) digest: Option<Arc<str>>,
     pub(crate) temp_root: PathBuf,
     pub(crate) files: Arc<Files>,
+    pub(crate) programs: Arc<Programs>,
     pub(crate) hard_links: HardLinks,
     pub(crate) ownership: Ownership,
+    pub(crate) door: Arc<Door>,
 }
 
 /// Whether a file with several names may be changed.
@@ -64,19 +76,22 @@ pub(crate) enum Ownership {
 }
 
 impl GrantedServices {
-    /// Services under `grants`. What is granted of the file tree is opened now
-    /// and held: it does not matter what happens to its paths afterwards.
+    /// Services under `grants`. What is granted of the file tree, and the
+    /// programs of granted commands, are opened now and held: it does not matter
+    /// what happens to their paths afterwards.
     /// [`unusable`](Self::unusable) says what could not be opened.
     pub fn new(grants: Grants) -> Self {
         let shared = Shared {
             limits: crate::grants::limits(&grants, Limits::default()),
             files: Arc::new(Files::take(&grants)),
+            programs: Arc::new(Programs::take(&grants)),
             hard_links: HardLinks::default(),
             ownership: Ownership::Own,
             grants,
             audit: AuditLog::none(),
             digest: None,
             temp_root: std::env::temp_dir(),
+            door: Arc::new(Door::new(&NetworkSettings::default())),
         };
         Self(Arc::new(shared))
     }
@@ -127,14 +142,22 @@ impl GrantedServices {
         self
     }
 
-    /// Granted paths that could not be opened: requests there are refused.
+    /// Granted paths and commands that could not be opened: requests for them
+    /// are refused.
     pub fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
-        self.0.files.unusable()
+        self.0.files.unusable().chain(self.0.programs.unusable())
     }
 
     #[cfg(test)]
     pub(crate) fn shared(&self) -> Shared {
         Shared::clone(&self.0)
+    }
+
+    /// How the network service reaches the world.
+    #[must_use]
+    pub fn network(mut self, settings: &NetworkSettings) -> Self {
+        Arc::make_mut(&mut self.0).door = Arc::new(Door::new(settings));
+        self
     }
 
     /// The grants.
@@ -165,10 +188,16 @@ impl HostServices for GrantedServices {
                 )
             };
         }
+        let door = self.0.door.clone();
         ServiceSet::new()
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
-            .with(serve!(SessionServer: SessionService::new(session)))
+            .with(serve!(NetworkServer: NetworkService::new(session.clone(), door)))
+            .with(serve!(SessionServer: SessionService::new(session.clone())))
+            .with(serve!(EnvironmentServer: EnvironmentService::new(session.clone())))
+            .with(serve!(ProcessServer: ProcessService::new(session.clone())))
+            .with(serve!(ClockServer: ClockService::new(session.clone())))
+            .with(serve!(LogServer: LogService::new(session)))
             .describe(HOST_SERVICES_DESCRIPTORS)
     }
 }

@@ -69,6 +69,8 @@
 
 mod argument;
 mod audit;
+mod clock;
+mod environment;
 mod fault;
 mod fs;
 mod gate;
@@ -77,6 +79,9 @@ mod grants;
 mod hostserve;
 mod leases;
 mod limits;
+mod log;
+mod network;
+mod process;
 mod proto;
 mod rate;
 mod session;
@@ -88,3 +93,7 @@ pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
 pub use fs::UnusableGrant;
 pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS, HardLinks};
 pub use limits::Limits;
+pub use network::{
+    Dialer, NetworkLimits, NetworkSettings, NoCertificates, Resolver, SystemResolver, TcpDialer,
+    TrustedRoots,
+};

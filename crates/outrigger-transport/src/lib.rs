@@ -16,6 +16,7 @@ mod fate;
 mod first_frame;
 pub mod health;
 mod identity;
+pub mod netrpc;
 pub mod proto;
 pub mod reflection;
 mod server;

@@ -3,12 +3,17 @@
 
 pub mod granting;
 pub mod hosted;
+pub mod netrpc;
 pub mod proto;
+pub mod test_mode;
 pub mod tls;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_host::{Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, ServiceSet};
+use outrigger_host::{
+    Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, ServiceSet, UnsupportedTransport,
+};
 
 use proto::bench::bench_client::BenchClient;
 use proto::counter::counter_client::CounterClient;
@@ -41,6 +46,20 @@ pub fn peer_cookie() -> MagicCookie {
     MagicCookie::new("TEST_MAGIC_COOKIE", "test")
 }
 
+/// The file in which the key/value store keeps a value.
+///
+/// # Errors
+/// A key is a part of a file name, never a path.
+pub fn kv_file(key: &str) -> Result<PathBuf, &'static str> {
+    let name = format!("kv_{key}");
+    match Path::new(&name).file_name() {
+        Some(only) if only == name.as_str() && !key.is_empty() && !key.contains('\0') => {
+            Ok(name.into())
+        }
+        _ => Err("a key is not empty and has no slash"),
+    }
+}
+
 macro_rules! interface {
     ($(#[$doc:meta])* $name:ident => $client:ident) => {
         $(#[$doc])*
@@ -49,8 +68,11 @@ macro_rules! interface {
         impl Interface for $name {
             type Client = $client<Channel>;
 
-            fn grpc(connection: Channel, _broker: Arc<dyn Broker>) -> Self::Client {
-                $client::new(connection).max_decoding_message_size(MAX_MESSAGE)
+            fn grpc(
+                connection: Channel,
+                _broker: Arc<dyn Broker>,
+            ) -> Result<Self::Client, UnsupportedTransport> {
+                Ok($client::new(connection).max_decoding_message_size(MAX_MESSAGE))
             }
         }
     };
@@ -95,11 +117,14 @@ pub struct CounterWithBroker {
 impl Interface for Counter {
     type Client = CounterWithBroker;
 
-    fn grpc(connection: Channel, broker: Arc<dyn Broker>) -> Self::Client {
-        CounterWithBroker {
+    fn grpc(
+        connection: Channel,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Self::Client, UnsupportedTransport> {
+        Ok(CounterWithBroker {
             client: CounterClient::new(connection),
             broker,
-        }
+        })
     }
 }
 

@@ -19,6 +19,12 @@ pub mod streaming {
     /// For reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!("generated/streaming/descriptors.bin");
 }
+/// `animal.proto`.
+pub mod animal {
+    include!("generated/animal/animal.v1.rs");
+    /// For reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!("generated/animal/descriptors.bin");
+}
 /// `filelister.proto`.
 pub mod filelister {
     include!("generated/services/filelister.v1.rs");

@@ -23,6 +23,7 @@ use support::{files_beneath, go_peer, runs, signal, wait_until};
 const NOTHING: [PathBuf; 0] = [];
 const KV: &str = env!("CARGO_BIN_EXE_kv");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
+const NETRPC_PEER: &str = env!("CARGO_BIN_EXE_netrpc-peer");
 
 /// The peer program, or an early end of the test.
 macro_rules! go {
@@ -207,6 +208,28 @@ fn a_plugin_prints_six_fields_and_a_seventh_only_to_hosts_that_know_it() {
     }
 }
 
+#[test]
+fn a_plugin_announces_the_protocol_that_its_version_has() {
+    for (program, arguments, offered, taken, protocol) in [
+        (NETRPC_PEER, &[][..], "1", "1", "netrpc"),
+        (KV, &[], "1", "1", "grpc"),
+        (KV, &["netrpc"], "1", "1", "netrpc"),
+        (KV, &["mixed"], "2,3", "3", "grpc"),
+        (KV, &["mixed"], "2", "2", "netrpc"),
+        (KV, &["mixed"], "7", "2", "netrpc"),
+    ] {
+        let environment = [
+            ("PLUGIN_PROTOCOL_VERSIONS", offered),
+            // Multiplexing is for gRPC; who knows of it gets its field.
+            ("PLUGIN_MULTIPLEX_GRPC", "true"),
+        ];
+        let plugin = Bare::start(program, arguments, &environment);
+        let fields = plugin.fields();
+        assert_eq!((fields[1], fields[4]), (taken, protocol), "{arguments:?}");
+        assert_eq!(fields.len(), 7, "{fields:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_plugin_prints_its_handshake_and_nothing_else_on_stdout() {
     let bare = Bare::start(PEER, &["--print", "5000"], &[]);
@@ -354,7 +377,7 @@ async fn a_plugin_outlives_silent_connections_and_serves_one_host_after_the_othe
     }
     for input in 0..3 {
         let plugin = bare.reattach().start().await.expect("joined");
-        let mut client = plugin.dispense::<Test>("test").expect("a client");
+        let mut client = plugin.dispense::<Test>("test").await.expect("a client");
         let reply = client.double(TestRequest { input }).await.expect("a reply");
         assert_eq!(reply.into_inner().output, input * 2);
         // Leaving ends the connection and not the plugin.
@@ -459,7 +482,7 @@ fn a_multiplexed_plugin_takes_exactly_one_connection() {
     wait_until("the plugin's end", || !runs(pid));
 }
 
-/// `peer` in test mode, and where it says that it is.
+/// A plugin in test mode, and where it says that it is.
 struct InTestMode {
     child: Child,
     stdout: BufReader<std::process::ChildStdout>,
@@ -468,13 +491,14 @@ struct InTestMode {
 }
 
 impl InTestMode {
-    fn start(arguments: &[&str]) -> Self {
+    fn start(program: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut child = Command::new(PEER)
+        let mut child = Command::new(program)
             .arg("--test-mode")
             .args(arguments)
             // No cookie: test mode does not ask for one.
             .env_remove("TEST_MAGIC_COOKIE")
+            .env_remove("BASIC_PLUGIN")
             .env("TMPDIR", dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -494,8 +518,16 @@ impl InTestMode {
 
 #[test]
 fn a_plugin_in_test_mode_survives_the_kill_of_a_go_host_and_ends_when_cancelled() {
-    let host = go!("host");
-    let mut plugin = InTestMode::start(&[]);
+    survives_kills(&go!("host"), PEER, "grpctest", "double,stream");
+}
+
+#[test]
+fn a_plugin_over_net_rpc_in_test_mode_survives_the_kill_of_a_go_host() {
+    survives_kills(&go!("host"), NETRPC_PEER, "callbacks", "callbacks");
+}
+
+fn survives_kills(host: &Path, program: &str, service: &str, scenarios: &str) {
+    let mut plugin = InTestMode::start(program, &[]);
     assert!(
         plugin.at.contains(r#""test":true"#) && plugin.at.contains(r#""version":1"#),
         "{}",
@@ -504,13 +536,13 @@ fn a_plugin_in_test_mode_survives_the_kill_of_a_go_host_and_ends_when_cancelled(
     for _ in 0..2 {
         let flags = [
             "--service",
-            "grpctest",
+            service,
             "--scenario",
-            "double,stream",
+            scenarios,
             "--attach",
             &plugin.at,
         ];
-        let (well, report) = go_host(&host, &flags, &["unused"]);
+        let (well, report) = go_host(host, &flags, &["unused"]);
         assert!(well, "{report}");
         let killed = report["steps"]
             .as_array()
@@ -539,7 +571,7 @@ fn a_plugin_in_test_mode_survives_the_kill_of_a_go_host_and_ends_when_cancelled(
 
 #[test]
 fn a_plugin_in_test_mode_leaves_stdout_and_stderr_alone() {
-    let mut plugin = InTestMode::start(&["--print", "10"]);
+    let mut plugin = InTestMode::start(PEER, &["--print", "10"]);
     let path = serde_json::from_str::<serde_json::Value>(&plugin.at).expect("an object");
     let path = PathBuf::from(path["address"].as_str().expect("a path"));
     wait_until("an answer", || answers(&path));
@@ -601,24 +633,29 @@ fn a_plugin_refuses_a_connection_without_the_certificate_that_it_was_told() {
         .status();
     assert!(made.expect("it runs").success());
     let certificate = std::fs::read_to_string(dir.path().join("ca.pem")).expect("text");
-    let plugin = Bare::start(PEER, &[], &[("PLUGIN_CLIENT_CERT", &certificate)]);
-    let (pid, address) = (plugin.child.id(), plugin.fields()[3]);
-    let at = format!(
-        r#"{{"protocol":"grpc","version":1,"network":"unix","address":"{address}","pid":{pid},"test":true}}"#
-    );
     let tls = dir.path().display().to_string();
-    // Without TLS, and with a certificate that is not the one.
-    for flags in [&[][..], &["--tls-dir", &tls]] {
-        let attach = [
-            "--service",
-            "grpctest",
-            "--scenario",
-            "double",
-            "--attach",
-            &at,
-        ];
-        let (well, report) = go_host(&host, &[&attach, flags].concat(), &["unused"]);
-        assert!(!well, "{report}");
+    for (program, protocol, service, scenario) in [
+        (PEER, "grpc", "grpctest", "double"),
+        (NETRPC_PEER, "netrpc", "greeter", "greeter"),
+    ] {
+        let plugin = Bare::start(program, &[], &[("PLUGIN_CLIENT_CERT", &certificate)]);
+        let (pid, address) = (plugin.child.id(), plugin.fields()[3]);
+        let at = format!(
+            r#"{{"protocol":"{protocol}","version":1,"network":"unix","address":"{address}","pid":{pid},"test":true}}"#
+        );
+        // Without TLS, and with a certificate that is not the one.
+        for flags in [&[][..], &["--tls-dir", &tls]] {
+            let attach = [
+                "--service",
+                service,
+                "--scenario",
+                scenario,
+                "--attach",
+                &at,
+            ];
+            let (well, report) = go_host(&host, &[&attach, flags].concat(), &["unused"]);
+            assert!(!well, "{report}");
+        }
+        assert!(runs(pid));
     }
-    assert!(runs(pid));
 }

@@ -5,27 +5,25 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outrigger_examples::proto::counter::add_helper_server::{AddHelper, AddHelperServer};
 use outrigger_examples::proto::counter::{PutRequest, SumRequest, SumResponse};
 use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
-use outrigger_examples::{Counter, Kv, Test, basic_cookie, peer_cookie, ping_pong};
+use outrigger_examples::netrpc::KvStore;
+use outrigger_examples::{Counter, Test, basic_cookie, peer_cookie, ping_pong};
 use outrigger_host::{
     Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,
     ExpectedDigest, Launch, LaunchError, Network, PluginExited, PluginSet, ProcessRunner, Reattach,
     Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport, stop_managed,
 };
-use support::{SOON, go_peer, runs, signal, wait_for, wait_until};
+use support::{Bytes, SOON, go_peer, logged, runs, signal, stops_cleanly, wait_for, wait_until};
 use tonic::{Request, Response, Status};
-use tracing::field::{Field, Visit};
-use tracing_subscriber::layer::SubscriberExt;
 
 /// The peer program, or an early end of the test.
 macro_rules! go {
@@ -56,95 +54,11 @@ async fn refused(launch: Launch) -> LaunchError {
 }
 
 async fn double(plugin: &RunningPlugin, input: i32) -> Result<i32, Status> {
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     client
         .double(TestRequest { input })
         .await
         .map(|reply| reply.into_inner().output)
-}
-
-/// Stops a plugin and asserts that it ended by itself and left nothing.
-async fn stops_cleanly(plugin: RunningPlugin) {
-    let pid = plugin.pid().expect("a pid");
-    let socket = PathBuf::from(&plugin.address().text);
-    let report = plugin.stop().await;
-    assert!(!report.forced, "{report:?}");
-    assert_eq!(report.status, ExitStatus::Code(0), "{report:?}");
-    assert!(!runs(pid), "{pid} still runs");
-    assert!(
-        !socket.parent().expect("a directory").exists(),
-        "{} is left",
-        socket.display()
-    );
-}
-
-/// Bytes that several tasks write.
-#[derive(Clone, Default)]
-struct Bytes(Arc<Mutex<Vec<u8>>>);
-
-impl Bytes {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("lock")).into_owned()
-    }
-}
-
-impl Write for Bytes {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("lock").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// One event that a plugin's log became.
-#[derive(Clone, Debug, Default)]
-struct Line {
-    level: String,
-    fields: BTreeMap<&'static str, String>,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.fields.insert(field.name(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.fields.insert(field.name(), value.to_owned());
-    }
-}
-
-/// The log of all tests of this program; each looks at the plugin that it named.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Line>>>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Log {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        let mut line = Line {
-            level: event.metadata().level().to_string(),
-            ..Line::default()
-        };
-        event.record(&mut line);
-        self.0.lock().expect("lock").push(line);
-    }
-}
-
-/// What `plugin` logged so far, as `LEVEL message`.
-fn logged(plugin: &str) -> Vec<String> {
-    static LOG: OnceLock<Log> = OnceLock::new();
-    let log = LOG.get_or_init(|| {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::registry().with(log.clone());
-        tracing::subscriber::set_global_default(subscriber).expect("the only subscriber");
-        log
-    });
-    let text = |line: &Line, name: &str| line.fields.get(name).cloned().unwrap_or_default();
-    let lines = log.0.lock().expect("lock");
-    let own = lines.iter().filter(|line| text(line, "plugin") == plugin);
-    own.map(|line| format!("{} {}", line.level, text(line, "message")))
-        .collect()
 }
 
 #[tokio::test]
@@ -181,12 +95,13 @@ async fn a_go_program_that_prints_no_handshake_is_refused_with_its_words() {
 }
 
 #[tokio::test]
-async fn four_fields_mean_net_rpc_which_is_refused_by_default_and_unsupported_when_allowed() {
+async fn four_fields_mean_net_rpc_which_must_be_allowed_and_reachable() {
     let program = go!("helper");
-    let error = refused(helper(&program, "mock")).await;
+    let error = refused(helper(&program, "mock").allow(AllowedTransports::GRPC)).await;
     assert_eq!(error.code(), "transport-not-allowed", "{error}");
-    let error = refused(helper(&program, "mock").allow(AllowedTransports::ALL)).await;
-    assert_eq!(error.code(), "transport-unsupported", "{error}");
+    // Nobody listens where it says.
+    let error = refused(helper(&program, "mock")).await;
+    assert_eq!(error.code(), "connect-failed", "{error}");
 }
 
 #[tokio::test]
@@ -355,7 +270,7 @@ async fn what_a_go_plugin_prints_arrives_in_order_on_the_right_side() {
         .mirror_stdout(stdout.clone())
         .mirror_stderr(stderr.clone());
     let plugin = launch.start().await.expect("a plugin");
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     for n in 0..100 {
         let (out, err) = (format!("out {n}\n"), format!("err {n}\n"));
         let request = PrintStdioRequest {
@@ -425,7 +340,7 @@ async fn a_go_plugin_behind_tls_is_refused_without_tls() {
 }
 
 #[tokio::test]
-async fn an_upgraded_go_plugin_answers_an_old_host_with_its_old_net_rpc_set() {
+async fn an_upgraded_go_plugin_has_only_net_rpc_for_an_old_host() {
     let program = go!("helper");
     let dir = tempfile::tempdir().expect("a directory");
     let made = Command::new(&program)
@@ -439,7 +354,8 @@ async fn an_upgraded_go_plugin_answers_an_old_host_with_its_old_net_rpc_set() {
             .offer(version, test_set())
             .env("OUTRIGGER_TLS_DIR", dir.path())
     };
-    let error = refused(launch("test-proto-upgraded-plugin", 1)).await;
+    let old = launch("test-proto-upgraded-plugin", 1).allow(AllowedTransports::GRPC);
+    let error = refused(old).await;
     assert_eq!(error.code(), "transport-not-allowed", "{error}");
     let error = refused(launch("test-versioned-plugins", 1)).await;
     assert_eq!(error.code(), "app-version-mismatch", "{error}");
@@ -459,7 +375,7 @@ async fn a_killed_go_plugin_fails_its_pending_call_within_100_ms() {
 async fn from_kill_to_failure(program: &Path) -> Duration {
     let plugin = helper(program, "test-grpc").start().await;
     let plugin = plugin.expect("a plugin");
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     sender.send(TestRequest { input: 1 }).await.expect("sent");
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
@@ -928,7 +844,10 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         command.socket_dir.as_os_str()
     );
 
-    let counter = plugin.dispense::<Counter>("counter").expect("a client");
+    let counter = plugin
+        .dispense::<Counter>("counter")
+        .await
+        .expect("a client");
     let adder = ServiceSet::new().with(AddHelperServer::new(Adder));
     let serving = counter
         .broker
@@ -966,7 +885,7 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         .serve(broker.next_id(), ping_pong())
         .await
         .expect("served");
-    let mut client = plugin.dispense::<Test>("test").expect("a client");
+    let mut client = plugin.dispense::<Test>("test").await.expect("a client");
     let request = outrigger_examples::proto::grpctest::BidirectionalRequest { id: serving.id().0 };
     let id = client
         .bidirectional(request)
@@ -991,11 +910,10 @@ async fn dispensing_asks_no_plugin_and_has_two_errors() {
         .start()
         .await
         .expect("a plugin");
-    let error = plugin.dispense::<Test>("other").expect_err("unknown");
+    let error = plugin.dispense::<Test>("other").await.expect_err("unknown");
     assert_eq!(error.code(), "unknown-plugin-name");
-    let error = plugin
-        .dispense::<Kv>("test")
-        .expect_err("another interface");
+    let error = plugin.dispense::<KvStore>("test").await;
+    let error = error.expect_err("another interface");
     assert_eq!(error.code(), "other-interface");
     // Clients share one connection, which was made once.
     assert_eq!(double(&plugin, 1).await.expect("a reply"), 2);

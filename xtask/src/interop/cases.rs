@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::netrpc;
 use super::peers::Peers;
 
 /// One pairing of a host and a plugin.
@@ -20,6 +21,8 @@ pub(super) struct Case {
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Place {
     Mode(Mode),
+    /// Certificates that both sides have from one authority.
+    Tls,
     Single,
 }
 
@@ -42,13 +45,15 @@ impl Place {
                 mux: true,
                 auto_mtls: true,
             }) => "mux + AutoMTLS",
+            Self::Tls => "TLS",
             Self::Single => "one behaviour each",
         }
     }
 }
 
-pub(super) const COLUMNS: [Place; 5] = [
+pub(super) const COLUMNS: [Place; 6] = [
     Place::Mode(MODES[0]),
+    Place::Tls,
     Place::Mode(MODES[1]),
     Place::Mode(MODES[2]),
     Place::Mode(MODES[3]),
@@ -79,17 +84,20 @@ pub(super) enum Expect {
     PortBetween(u16, u16),
     /// The plugin has no chance to clean up.
     Killed,
+    /// A Go plugin over net/rpc may be gone before its Go host has read the reply
+    /// to `Quit`, and is then called forced.
+    MayRace,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Language {
+pub(super) enum Language {
     Rust,
     Go,
     Python,
 }
 
 impl Language {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Rust => "rust",
             Self::Go => "go",
@@ -97,7 +105,7 @@ impl Language {
         }
     }
 
-    fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Rust => "Rust",
             Self::Go => "Go",
@@ -107,7 +115,7 @@ impl Language {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Socket {
+pub(super) enum Socket {
     Unix,
     Tcp,
 }
@@ -119,7 +127,7 @@ pub(super) struct Mode {
     auto_mtls: bool,
 }
 
-const PLAIN: Mode = Mode {
+pub(super) const PLAIN: Mode = Mode {
     mux: false,
     auto_mtls: false,
 };
@@ -127,12 +135,13 @@ const MUX: Mode = Mode {
     mux: true,
     auto_mtls: false,
 };
+pub(super) const AUTO_MTLS: Mode = Mode {
+    mux: false,
+    auto_mtls: true,
+};
 const MODES: [Mode; 4] = [
     PLAIN,
-    Mode {
-        mux: false,
-        auto_mtls: true,
-    },
+    AUTO_MTLS,
     MUX,
     Mode {
         mux: true,
@@ -226,6 +235,7 @@ pub(super) fn all(peers: &Peers) -> Vec<Case> {
     }
     cases.extend(listers(peers));
     cases.extend(singles(peers));
+    cases.extend(netrpc::all(peers));
     cases
 }
 
@@ -290,7 +300,7 @@ impl Pairing<'_> {
     }
 }
 
-fn row(host: Language, plugin: Language, socket: Socket) -> String {
+pub(super) fn row(host: Language, plugin: Language, socket: Socket) -> String {
     let socket = match socket {
         Socket::Unix => "unix",
         Socket::Tcp => "TCP",
@@ -298,7 +308,7 @@ fn row(host: Language, plugin: Language, socket: Socket) -> String {
     format!("{} host, {} plugin, {socket}", host.title(), plugin.title())
 }
 
-fn work(
+pub(super) fn work(
     peers: &Peers,
     host: Language,
     plugin: Language,
@@ -411,7 +421,10 @@ fn both_ways(peers: &Peers, tls: &str) -> Vec<Case> {
             cases.push(Case {
                 name: format!("a_{h}_host_{deed}"),
                 row: row(host, plugin, Socket::Unix),
-                place: Place::Single,
+                place: match flags.contains(&"--tls-dir") {
+                    true => Place::Tls,
+                    false => Place::Single,
+                },
                 work: work(peers, host, plugin, flags, program, &[]),
             });
         };

@@ -125,8 +125,13 @@ fn judge(run: &Run, report: &Value) -> Result<()> {
         .expect
         .iter()
         .any(|expect| matches!(expect, Expect::Killed));
+    let may_race = run
+        .expect
+        .iter()
+        .any(|expect| matches!(expect, Expect::MayRace));
+    let raced = may_race && report["quit_error"] != "";
     ensure!(
-        killed || report["forced"] == false,
+        killed || raced || report["forced"] == false,
         "the plugin had to be killed: {}",
         report["problems"]
     );
@@ -139,7 +144,7 @@ fn judge(run: &Run, report: &Value) -> Result<()> {
                     report[*name]
                 );
             }
-            Expect::Killed => {}
+            Expect::Killed | Expect::MayRace => {}
             Expect::Quiet => {
                 let quiet = report["problems"].as_array().is_none_or(Vec::is_empty);
                 ensure!(quiet, "the host logged {}", report["problems"]);

@@ -96,7 +96,7 @@ impl std::fmt::Display for AuditRecord {
         if self.code != "ok" {
             write!(f, " [{}] {}", self.code, self.reason)?;
         }
-        if !self.missing.is_empty() {
+        if !self.reason.contains(&self.missing) {
             write!(f, "; needs {}", self.missing)?;
         }
         if self.bytes > 0 {

@@ -29,7 +29,7 @@ use crate::session::{Notes, Session};
 use crate::text::Quoted;
 use area::{Area, Place};
 pub(crate) use rpc::Filesystem;
-use temp::TempArea;
+pub(crate) use temp::TempArea;
 
 /// How often a path is looked at anew because it changes under our hands.
 const ATTEMPTS: usize = 64;
@@ -576,7 +576,6 @@ impl Session {
 
     /// The path of the connection's temporary directory, which is made if
     /// needed. May wait for storage.
-    #[allow(dead_code, reason = "for services that run programs")]
     pub(crate) fn temp_dir(&self) -> Result<PathBuf, Fault> {
         Ok(self.temp()?.area().canonical.clone())
     }
@@ -584,7 +583,6 @@ impl Session {
 
 /// Opens the directory at `path` beneath its grant, and says which rule grants
 /// it. May wait for storage.
-#[allow(dead_code, reason = "for services that run programs")]
 pub(crate) fn granted_dir(
     session: &Arc<Session>,
     path: &str,

@@ -72,6 +72,8 @@ impl BrokerError {
             BrokerErrorKind::AlreadyAccepted => "broker-id-already-accepted",
             BrokerErrorKind::TooManyListeners(_) => "broker-too-many-listeners",
             BrokerErrorKind::Refused(_) => "broker-id-refused",
+            BrokerErrorKind::Unacknowledged => "broker-id-unacknowledged",
+            BrokerErrorKind::WrongAck { .. } => "broker-wrong-acknowledgement",
             BrokerErrorKind::Address(_) | BrokerErrorKind::Untranslatable(_) => {
                 "broker-address-unusable"
             }
@@ -132,6 +134,17 @@ pub enum BrokerErrorKind {
     /// The accepting side answered that it does not accept the id.
     #[error("the other side refused it: {0}")]
     Refused(String),
+    /// The accepting side closed the stream instead of acknowledging the id.
+    #[error(
+        "the other side closed the stream without acknowledging the id; it accepted it too late or not at all"
+    )]
+    Unacknowledged,
+    /// The accepting side acknowledged another id.
+    #[error("the other side acknowledged id {got} instead")]
+    WrongAck {
+        /// What it acknowledged.
+        got: u32,
+    },
     /// The announced address is unusable.
     #[error("the announced address is unusable")]
     Address(#[source] AddressError),

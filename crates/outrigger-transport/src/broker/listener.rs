@@ -1,6 +1,5 @@
 //! The accepting end of a broker id.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_wire::BrokerId;
@@ -8,73 +7,128 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::shared::Shared;
-use super::{BrokerError, BrokerErrorKind};
+use super::{BrokerError, BrokerErrorKind, Side};
+use crate::netrpc::Claim;
 use crate::server::{ServeLimits, ServiceSet, serve_connection};
 use crate::sockets::BoundListener;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
-use crate::tls::{Security, TlsError};
+use crate::tls::Security;
 
 /// Connections to one id at the same time, each with its TLS handshake.
 const MAX_CONNECTIONS: usize = 64;
 /// Pause after the system refused to accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Accepts the peer's connections to one id. Dropping it ends that and removes
 /// its socket.
 #[derive(Debug)]
 pub struct Listener {
     id: BrokerId,
-    shared: Arc<Shared>,
+    side: Side,
+    closed: CancellationToken,
+    security: Security,
     source: Source,
-    handshakes: JoinSet<Result<Stream, TlsError>>,
+    handshakes: JoinSet<Result<Stream, BoxError>>,
+    _registration: Option<Registration>,
 }
 
-enum Source {
+/// What to undo when a listener goes.
+pub(crate) struct Registration(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Registration {
+    pub(crate) fn new(undo: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(undo)))
+    }
+}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registration")
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(undo) = self.0.take() {
+            undo();
+        }
+    }
+}
+
+/// Where a listener's connections come from.
+pub(crate) enum Source {
+    /// A socket of its own.
     Socket(BoundListener),
+    /// Streams of the one connection.
     Streams(mpsc::Receiver<Stream>),
+    /// Streams of a net/rpc session, each to be acknowledged when it is taken.
+    Claims(mpsc::Receiver<Claim>),
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket(listener) => listener.address().fmt(f),
-            Self::Streams(_) => f.write_str("streams"),
+            Self::Streams(_) | Self::Claims(_) => f.write_str("streams"),
         }
     }
 }
 
+/// A connection that has come, before TLS.
+enum Raw {
+    Stream(Stream),
+    Claim(Claim),
+}
+
 impl Source {
-    async fn next(&mut self) -> Result<Stream, BrokerErrorKind> {
+    async fn next(&mut self) -> Result<Raw, BrokerErrorKind> {
         match self {
-            Self::Socket(listener) => listener.accept().await.map_err(BrokerErrorKind::Accept),
-            Self::Streams(streams) => streams.recv().await.ok_or(BrokerErrorKind::Closed),
+            Self::Socket(listener) => {
+                let accepted = listener.accept().await.map_err(BrokerErrorKind::Accept)?;
+                Ok(Raw::Stream(accepted))
+            }
+            Self::Streams(streams) => {
+                let stream = streams.recv().await.ok_or(BrokerErrorKind::Closed)?;
+                Ok(Raw::Stream(stream))
+            }
+            Self::Claims(claims) => {
+                let claim = claims.recv().await.ok_or(BrokerErrorKind::Closed)?;
+                Ok(Raw::Claim(claim))
+            }
         }
     }
 }
 
 impl Listener {
-    pub(super) fn socket(id: BrokerId, shared: Arc<Shared>, listener: BoundListener) -> Self {
-        Self {
-            id,
-            shared,
-            source: Source::Socket(listener),
-            handshakes: JoinSet::new(),
-        }
-    }
-
-    pub(super) fn streams(
+    pub(crate) fn new(
         id: BrokerId,
-        shared: Arc<Shared>,
-        streams: mpsc::Receiver<Stream>,
+        side: Side,
+        closed: CancellationToken,
+        security: Security,
+        source: Source,
     ) -> Self {
         Self {
             id,
-            shared,
-            source: Source::Streams(streams),
+            side,
+            closed,
+            security,
+            source,
             handshakes: JoinSet::new(),
+            _registration: None,
         }
+    }
+
+    /// Undoes `registration` when the listener goes.
+    pub(crate) fn registered(mut self, registration: Registration) -> Self {
+        self._registration = Some(registration);
+        self
+    }
+
+    fn error(&self, kind: BrokerErrorKind) -> BrokerError {
+        BrokerError::new(self.side, self.id, kind)
     }
 
     /// The id that is accepted.
@@ -94,34 +148,34 @@ impl Listener {
         loop {
             let crowded = self.handshakes.len() >= MAX_CONNECTIONS;
             tokio::select! {
-                () = self.shared.closed.cancelled() => {
-                    return Err(self.shared.error(self.id, BrokerErrorKind::Closed));
+                () = self.closed.cancelled() => {
+                    return Err(self.error(BrokerErrorKind::Closed));
                 }
                 raw = self.source.next(), if !crowded => {
-                    let raw = raw.map_err(|kind| self.shared.error(self.id, kind))?;
-                    let security = self.shared.options.security.clone();
-                    if matches!(security, Security::None) {
-                        return Ok(raw);
+                    match raw.map_err(|kind| self.error(kind))? {
+                        Raw::Stream(raw) if matches!(self.security, Security::None) => {
+                            return Ok(raw);
+                        }
+                        Raw::Stream(raw) => {
+                            let security = self.security.clone();
+                            self.handshakes
+                                .spawn(async move { Ok(security.accept(raw).await?) });
+                        }
+                        Raw::Claim(claim) => {
+                            self.handshakes
+                                .spawn(async move { Ok(claim.acknowledge().await?) });
+                        }
                     }
-                    self.handshakes.spawn(async move { security.accept(raw).await });
                 }
                 Some(done) = self.handshakes.join_next() => match done {
                     Ok(Ok(stream)) => return Ok(stream),
                     Ok(Err(error)) => {
-                        let error = &error as &dyn std::error::Error;
+                        let error = &*error as &dyn std::error::Error;
                         tracing::warn!(id = self.id.0, error, "refused a brokered connection");
                     }
-                    Err(error) => tracing::error!(%error, "a TLS handshake ended abnormally"),
+                    Err(error) => tracing::error!(%error, "a brokered connection's handshake ended abnormally"),
                 },
             }
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some(mux) = &self.shared.mux {
-            mux.forget(self.id);
         }
     }
 }
@@ -136,9 +190,48 @@ pub struct Serving {
 
 impl Serving {
     pub(super) fn start(listener: Listener, services: ServiceSet, limits: ServeLimits) -> Self {
+        Self::start_with(listener, move |stream, stop| {
+            serve_connection(stream, services.clone(), limits, stop)
+        })
+    }
+
+    /// Answers each connection with `answer`, which ends soon after its token fires.
+    pub(crate) fn start_with<F>(
+        listener: Listener,
+        answer: impl Fn(Stream, CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let stop = CancellationToken::new();
         let id = listener.id();
-        let task = OwnedTask::spawn(serve(listener, services, limits, stop.clone()));
+        let task = OwnedTask::spawn(serve(listener, answer, stop.clone()));
+        Self { id, stop, task }
+    }
+
+    /// Answers the first connection only, and nothing if none comes within `wait`.
+    pub(crate) fn start_once<F>(
+        mut listener: Listener,
+        wait: Duration,
+        answer: impl FnOnce(Stream, CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (id, stopped) = (listener.id(), stop.clone());
+        let task = OwnedTask::spawn(async move {
+            let accepted = tokio::select! {
+                () = stopped.cancelled() => return,
+                accepted = tokio::time::timeout(wait, listener.accept()) => accepted,
+            };
+            drop(listener);
+            match accepted {
+                Ok(Ok(stream)) => answer(stream, stopped).await,
+                Ok(Err(error)) => tracing::debug!(%error, "nobody dialled what was served once"),
+                Err(_) => tracing::debug!(id = id.0, "nobody dialled what was served once in time"),
+            }
+        });
         Self { id, stop, task }
     }
 
@@ -158,12 +251,13 @@ impl Serving {
     }
 }
 
-async fn serve(
+async fn serve<F>(
     mut listener: Listener,
-    services: ServiceSet,
-    limits: ServeLimits,
+    answer: impl Fn(Stream, CancellationToken) -> F + Send,
     stop: CancellationToken,
-) {
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         let crowded = connections.len() >= MAX_CONNECTIONS;
@@ -171,8 +265,7 @@ async fn serve(
             () = stop.cancelled() => break,
             accepted = listener.accept(), if !crowded => match accepted {
                 Ok(stream) => {
-                    let stop = stop.clone();
-                    connections.spawn(serve_connection(stream, services.clone(), limits, stop));
+                    connections.spawn(answer(stream, stop.clone()));
                 }
                 Err(error) => match error.kind() {
                     BrokerErrorKind::Accept(cause) => {

@@ -3,11 +3,12 @@
 //! One side *accepts* a [`BrokerId`], tells the other side the number in one of
 //! its calls, and the other side *dials* it. How the connection comes about is
 //! the broker's business: [`GrpcBroker`] announces sockets (plain) or opens
-//! streams of the one connection that exists already (multiplexed).
+//! streams of the one connection that exists already (multiplexed), and net/rpc's
+//! [`MuxBroker`](crate::netrpc::MuxBroker) always does the latter.
 
 mod error;
 mod inbox;
-mod listener;
+pub(crate) mod listener;
 mod mux;
 mod shared;
 
@@ -28,6 +29,7 @@ pub use self::listener::{Listener, Serving};
 use self::shared::{Control, Shared};
 use crate::channel::{Channel, ChannelOptions};
 use crate::fate::Fate;
+use crate::netrpc;
 use crate::proto::plugin::grpc_broker_client::GrpcBrokerClient;
 use crate::proto::plugin::grpc_broker_server::{GrpcBroker as BrokerService, GrpcBrokerServer};
 use crate::server::{ServeLimits, ServiceSet};
@@ -88,6 +90,9 @@ pub trait Broker: Send + Sync + fmt::Debug {
 
     /// Where the end of the peer is explained.
     fn fate(&self) -> Fate;
+
+    /// Ends every listener and refuses further work.
+    fn close(&self);
 }
 
 impl dyn Broker + '_ {
@@ -115,6 +120,49 @@ impl dyn Broker + '_ {
         Channel::connect(stream, options)
             .await
             .map_err(|error| BrokerError::new(Side::This, id, BrokerErrorKind::Connect(error)))
+    }
+
+    /// Serves net/rpc methods, as `Plugin.*`, on every connection that the peer
+    /// makes to `id`, until the returned value is dropped or the broker closes.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc(
+        &self,
+        id: BrokerId,
+        methods: netrpc::Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        Ok(Serving::start_with(listener, move |stream, stop| {
+            netrpc::serve(stream, methods.clone(), SERVED_LIMITS, stop)
+        }))
+    }
+
+    /// Serves net/rpc methods, as `Plugin.*`, on the first connection that the
+    /// peer makes to `id`, as go-plugin's `AcceptAndServe` does. Nothing is left
+    /// once that connection has ended, or when none comes within 5 s.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc_once(
+        &self,
+        id: BrokerId,
+        methods: netrpc::Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        let wait = netrpc::BROKER_WAIT;
+        Ok(Serving::start_once(listener, wait, move |stream, stop| {
+            netrpc::serve(stream, methods, SERVED_LIMITS, stop)
+        }))
+    }
+
+    /// Dials `id` and starts net/rpc on the connection.
+    ///
+    /// # Errors
+    /// As [`Broker::dial`].
+    pub async fn connect_netrpc(&self, id: BrokerId) -> Result<netrpc::Client, BrokerError> {
+        let stream = self.dial(id).await?;
+        Ok(netrpc::Client::new(stream, self.fate()))
     }
 }
 
@@ -249,11 +297,6 @@ impl GrpcBroker {
     pub async fn next_unclaimed(&self) -> Result<Stream, yamux::YamuxError> {
         mux::next_unclaimed(&self.shared).await
     }
-
-    /// Ends every listener and refuses further work.
-    pub fn close(&self) {
-        self.shared.close();
-    }
 }
 
 impl Drop for GrpcBroker {
@@ -290,6 +333,10 @@ impl Broker for GrpcBroker {
 
     fn fate(&self) -> Fate {
         self.shared.options.fate.clone()
+    }
+
+    fn close(&self) {
+        self.shared.close();
     }
 }
 

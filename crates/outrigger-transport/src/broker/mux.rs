@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::inbox::{Arrival, MAX_PENDING};
-use super::listener::Listener;
+use super::listener::{Listener, Registration, Source};
 use super::shared::Shared;
 use super::{BrokerError, BrokerErrorKind};
 use crate::stream::Stream;
@@ -123,7 +123,15 @@ pub(super) async fn accept(
         }
         let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
         doors.listeners.insert(id, sender);
-        let listener = Listener::streams(id, shared.clone(), receiver);
+        let owner = Arc::downgrade(shared);
+        let listener =
+            shared
+                .listener(id, Source::Streams(receiver))
+                .registered(Registration::new(move || {
+                    if let Some(mux) = owner.upgrade().as_deref().and_then(|s| s.mux.as_ref()) {
+                        mux.forget(id);
+                    }
+                }));
         let knocked = doors
             .knocks
             .remove(&id)

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::inbox::{Arrival, Inbox};
-use super::listener::Listener;
+use super::listener::{Listener, Source};
 use super::mux::{self, Mux};
 use super::{BrokerError, BrokerErrorKind, BrokerOptions, Side};
 use crate::stream::{self, Stream};
@@ -166,7 +166,13 @@ impl Shared {
         })
         .await
         .map_err(|kind| self.error(id, kind))?;
-        Ok(Listener::socket(id, self.clone(), bound))
+        Ok(self.listener(id, Source::Socket(bound)))
+    }
+
+    pub(super) fn listener(&self, id: BrokerId, source: Source) -> Listener {
+        let options = &self.options;
+        let security = options.security.clone();
+        Listener::new(id, options.side, self.closed.clone(), security, source)
     }
 
     pub(super) async fn dial_plain(&self, id: BrokerId) -> Result<Stream, BrokerError> {

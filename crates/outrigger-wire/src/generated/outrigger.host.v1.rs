@@ -700,7 +700,7 @@ pub struct Target {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConnectResponse {
-    #[prost(oneof = "connect_response::Part", tags = "1, 2")]
+    #[prost(oneof = "connect_response::Part", tags = "1, 2, 3")]
     pub part: ::core::option::Option<connect_response::Part>,
 }
 /// Nested message and enum types in `ConnectResponse`.
@@ -712,6 +712,10 @@ pub mod connect_response {
         Connected(super::Connected),
         #[prost(bytes, tag = "2")]
         Data(::prost::bytes::Bytes),
+        /// The peer sends no more; the other direction stays open. The call ends
+        /// when both directions have finished.
+        #[prost(bool, tag = "3")]
+        Finish(bool),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -740,7 +744,8 @@ pub struct HttpRequest {
     pub headers: ::prost::alloc::vec::Vec<Header>,
     #[prost(bytes = "bytes", tag = "4")]
     pub body: ::prost::bytes::Bytes,
-    /// In milliseconds, 0 for the host's `call_timeout`.
+    /// In milliseconds, 0 for the host's `call_timeout`; all redirects together.
+    /// For `HttpStream` it ends with the head of the reply.
     #[prost(uint64, tag = "5")]
     pub timeout_ms: u64,
     /// Redirects to follow, each judged as a new request; 0 for none.
@@ -826,8 +831,19 @@ pub mod accept_request {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcceptResponse {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub data: ::prost::bytes::Bytes,
+    #[prost(oneof = "accept_response::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<accept_response::Part>,
+}
+/// Nested message and enum types in `AcceptResponse`.
+pub mod accept_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(bytes, tag = "1")]
+        Data(::prost::bytes::Bytes),
+        /// As in `ConnectResponse`.
+        #[prost(bool, tag = "2")]
+        Finish(bool),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RejectRequest {

@@ -23,8 +23,13 @@ use outrigger_examples::proto::bench::bench_client::BenchClient;
 use outrigger_examples::proto::bench::bench_host_server::{BenchHost, BenchHostServer};
 use outrigger_examples::proto::bench::{CallbackRequest, Payload, ReadRequest, StreamRequest};
 use outrigger_examples::{Bench, bench_cookie};
-use outrigger_host::{Channel, Launch, PluginSet, RunningPlugin, ServiceSet};
+use outrigger_host::gob::Gob;
+use outrigger_host::netrpc::{CallError, Client};
+use outrigger_host::{
+    Broker, Channel, Interface, Launch, PluginSet, RunningPlugin, ServiceSet, UnsupportedTransport,
+};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
 use tonic::{Request, Response, Status};
 
 /// How much work a measurement is.
@@ -94,6 +99,7 @@ fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
         program: program.to_owned(),
         plain: None,
         mtls: None,
+        netrpc: None,
     };
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -129,6 +135,7 @@ struct Session {
     program: PathBuf,
     plain: Option<RunningPlugin>,
     mtls: Option<RunningPlugin>,
+    netrpc: Option<RunningPlugin>,
 }
 
 fn launch(program: &Path, mtls: bool) -> Launch {
@@ -137,7 +144,45 @@ fn launch(program: &Path, mtls: bool) -> Launch {
     if mtls { launch.auto_mtls() } else { launch }
 }
 
+/// A launch of the plugin that speaks net/rpc.
+fn launch_netrpc(program: &Path) -> Launch {
+    Launch::new(program, bench_cookie())
+        .env("OUTRIGGER_BENCH_PROTOCOL", "netrpc")
+        .offer(1, PluginSet::new().with::<NetRpcBench>("bench"))
+}
+
+/// The bench plugin over net/rpc.
+struct NetRpcBench;
+
+impl Interface for NetRpcBench {
+    type Client = Client;
+
+    fn netrpc(object: Client, _broker: Arc<dyn Broker>) -> Result<Client, UnsupportedTransport> {
+        Ok(object)
+    }
+}
+
+/// How many bytes the host wants on which broker id.
+#[derive(Default, Gob)]
+struct Wanted {
+    #[gob(rename = "ID")]
+    id: u32,
+    bytes: u64,
+}
+
 impl Session {
+    async fn netrpc(&mut self) -> Result<&RunningPlugin> {
+        if self.netrpc.is_none() {
+            self.netrpc = Some(launch_netrpc(&self.program).start().await?);
+        }
+        self.netrpc.as_ref().context("just started")
+    }
+
+    async fn object(&mut self) -> Result<Client> {
+        let plugin = self.netrpc().await?;
+        Ok(plugin.dispense::<NetRpcBench>("bench").await?)
+    }
+
     async fn plugin(&mut self, mtls: bool) -> Result<&RunningPlugin> {
         let slot = if mtls {
             &mut self.mtls
@@ -151,11 +196,12 @@ impl Session {
     }
 
     async fn client(&mut self, mtls: bool) -> Result<BenchClient<Channel>> {
-        Ok(self.plugin(mtls).await?.dispense::<Bench>("bench")?)
+        Ok(self.plugin(mtls).await?.dispense::<Bench>("bench").await?)
     }
 
     async fn end(self) {
-        for plugin in [self.plain, self.mtls].into_iter().flatten() {
+        let plugins = [self.plain, self.mtls, self.netrpc];
+        for plugin in plugins.into_iter().flatten() {
             plugin.stop().await;
         }
     }
@@ -173,6 +219,15 @@ impl Session {
             "grpc.stream.up" => (up(self.client(false).await?, work).await?, "GB/s"),
             "grpc.start" => (self.start(false, work).await?, "ms"),
             "grpc.mtls.start" => (self.start(true, work).await?, "ms"),
+            "netrpc.unary.p50" => (netrpc_unary(self.object().await?, work, 0.5).await?, "us"),
+            "netrpc.unary.p99" => (netrpc_unary(self.object().await?, work, 0.99).await?, "us"),
+            "netrpc.calls64" => (
+                netrpc_concurrent(self.object().await?, work).await?,
+                "calls/s",
+            ),
+            "netrpc.stream" => (self.netrpc_stream(work).await?, "GB/s"),
+            "netrpc.start" => (self.netrpc_start(work).await?, "ms"),
+            "netrpc.rss.plugin" => (self.netrpc_rss(work).await?, "MiB"),
             "callback.read4k" => {
                 let nanos = self.call_back("read4k", work).await?.0;
                 (
@@ -205,12 +260,68 @@ impl Session {
         for _ in 0..work.starts {
             let begun = Instant::now();
             let plugin = launch(&self.program, mtls).start().await?;
-            let mut client = plugin.dispense::<Bench>("bench")?;
+            let mut client = plugin.dispense::<Bench>("bench").await?;
             client.echo(Payload::default()).await?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
             plugin.stop().await;
         }
         Ok(percentile(times, 0.5))
+    }
+
+    async fn netrpc_start(&self, work: &Work) -> Result<f64> {
+        let payload = vec![7_u8; work.payload];
+        let mut times = Vec::new();
+        for _ in 0..work.starts {
+            let begun = Instant::now();
+            let plugin = launch_netrpc(&self.program).start().await?;
+            let client = plugin.dispense::<NetRpcBench>("bench").await?;
+            let _: Bytes = client.call("Plugin.Echo", &payload).await?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            plugin.stop().await;
+        }
+        Ok(percentile(times, 0.5))
+    }
+
+    /// Bytes per second over a brokered stream, from the plugin to its host.
+    async fn netrpc_stream(&mut self, work: &Work) -> Result<f64> {
+        let client = self.object().await?;
+        let broker = self.netrpc().await?.broker();
+        let run = async |bytes: u64| -> Result<f64> {
+            let begun = Instant::now();
+            let id = broker.next_id();
+            let mut listener = broker.accept(id).await?;
+            let wanted = Wanted { id: id.0, bytes };
+            let mut part = vec![0; work.chunk as usize];
+            let taken = async {
+                let mut stream = listener.accept().await?;
+                let mut taken = 0;
+                loop {
+                    match stream.read(&mut part).await? {
+                        0 => return Ok::<u64, anyhow::Error>(taken),
+                        read => taken += read as u64,
+                    }
+                }
+            };
+            let (taken, written) =
+                tokio::join!(taken, client.call::<_, u64>("Plugin.Produce", &wanted));
+            written?;
+            rate(taken?, bytes, begun.elapsed())
+        };
+        run(work.bytes.min(16 << 20)).await?;
+        run(work.bytes).await
+    }
+
+    /// Of a plugin that has only answered small calls.
+    async fn netrpc_rss(&self, work: &Work) -> Result<f64> {
+        let plugin = launch_netrpc(&self.program).start().await?;
+        let client = plugin.dispense::<NetRpcBench>("bench").await?;
+        let payload = vec![7_u8; work.payload];
+        for _ in 0..work.warmup {
+            let _: Bytes = client.call("Plugin.Echo", &payload).await?;
+        }
+        let resident = resident(&plugin.pid().context("a pid")?.to_string());
+        plugin.stop().await;
+        Ok(resident? / 1024.0)
     }
 
     async fn call_back(&mut self, kind: &str, work: &Work) -> Result<(Vec<u64>, u64)> {
@@ -238,7 +349,7 @@ impl Session {
     /// Of a plugin that has only answered small calls.
     async fn rss(&self, work: &Work) -> Result<f64> {
         let plugin = launch(&self.program, false).start().await?;
-        let mut client = plugin.dispense::<Bench>("bench")?;
+        let mut client = plugin.dispense::<Bench>("bench").await?;
         for _ in 0..work.warmup {
             client.echo(payload(work)).await?;
         }
@@ -250,7 +361,7 @@ impl Session {
 
 fn payload(work: &Work) -> Payload {
     Payload {
-        data: Bytes::from(vec![7; work.payload]),
+        data: Bytes::from(vec![7_u8; work.payload]),
     }
 }
 
@@ -300,6 +411,42 @@ async fn concurrent(client: BenchClient<Channel>, work: &Work) -> Result<f64> {
     Ok((each * work.callers) as f64 / begun.elapsed().as_secs_f64())
 }
 
+async fn netrpc_unary(client: Client, work: &Work, rank: f64) -> Result<f64> {
+    let payload = vec![7_u8; work.payload];
+    let mut times = Vec::with_capacity(work.calls);
+    for call in 0..work.warmup + work.calls {
+        let begun = Instant::now();
+        let _: Bytes = client.call("Plugin.Echo", &payload).await?;
+        if call >= work.warmup {
+            times.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    Ok(percentile(times, rank))
+}
+
+async fn netrpc_concurrent(client: Client, work: &Work) -> Result<f64> {
+    let each = work.calls * 4 / work.callers;
+    let run = async |count: usize| -> Result<()> {
+        let callers = (0..work.callers).map(|_| {
+            let (client, payload) = (client.clone(), vec![7_u8; work.payload]);
+            tokio::spawn(async move {
+                for _ in 0..count {
+                    let _: Bytes = client.call("Plugin.Echo", &payload).await?;
+                }
+                Ok::<_, CallError>(())
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await??;
+        }
+        Ok(())
+    };
+    run(work.warmup / work.callers).await?;
+    let begun = Instant::now();
+    run(each).await?;
+    Ok((each * work.callers) as f64 / begun.elapsed().as_secs_f64())
+}
+
 async fn down(mut client: BenchClient<Channel>, work: &Work) -> Result<f64> {
     let begun = Instant::now();
     let request = StreamRequest {
@@ -336,7 +483,8 @@ async fn rss_per_plugin(program: &Path, count: usize) -> Result<f64> {
     let mut add = async || -> Result<()> {
         let plugin = launch(program, false).start().await?;
         plugin
-            .dispense::<Bench>("bench")?
+            .dispense::<Bench>("bench")
+            .await?
             .echo(Payload::default())
             .await?;
         plugins.push(plugin);

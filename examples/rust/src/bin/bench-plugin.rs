@@ -13,7 +13,10 @@ use outrigger_examples::proto::bench::bench_server::{Bench, BenchServer};
 use outrigger_examples::proto::bench::{
     CallbackReply, CallbackRequest, Payload, ReadRequest, StreamReply, StreamRequest,
 };
+use outrigger_plugin::gob::Gob;
+use outrigger_plugin::netrpc::Methods;
 use outrigger_plugin::{BrokerId, Channel, PluginContext, PluginSet, Serve, ServiceSet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response, Status, Streaming};
 
 const READ: u64 = 4096;
@@ -121,11 +124,76 @@ async fn read_stream(
     Ok(reply)
 }
 
+/// How many bytes are wanted on which broker id.
+#[derive(Default, Gob)]
+struct Wanted {
+    #[gob(rename = "ID")]
+    id: u32,
+    bytes: u64,
+}
+
+/// What came over a stream.
+#[derive(Default, Gob)]
+struct Digest {
+    bytes: u64,
+    sum: u64,
+}
+
+/// The counterpart of [`Work`] over net/rpc.
+fn methods(context: &PluginContext) -> Methods {
+    let (down, up) = (context.clone(), context.clone());
+    Methods::new()
+        .method("Echo", |data: Bytes| async move { Ok::<_, String>(data) })
+        .method("Produce", move |wanted: Wanted| {
+            let context = down.clone();
+            async move {
+                let dialled = context.broker().dial(BrokerId(wanted.id)).await;
+                let mut stream = dialled.map_err(|error| error.to_string())?;
+                let pattern: Vec<u8> = (0..STREAM_PART).map(|n| n.to_le_bytes()[0]).collect();
+                let mut left = wanted.bytes;
+                while left > 0 {
+                    let part = left.min(u64::from(STREAM_PART));
+                    let written = stream.write_all(&pattern[..part as usize]).await;
+                    written.map_err(|error| error.to_string())?;
+                    left -= part;
+                }
+                let shut = stream.shutdown().await;
+                shut.map_err(|error| error.to_string())?;
+                Ok::<u64, String>(wanted.bytes)
+            }
+        })
+        .method("Sum", move |id: u32| {
+            let context = up.clone();
+            async move {
+                let dialled = context.broker().dial(BrokerId(id)).await;
+                let mut stream = dialled.map_err(|error| error.to_string())?;
+                let mut digest = Digest::default();
+                let mut part = vec![0; STREAM_PART as usize];
+                loop {
+                    match stream.read(&mut part).await {
+                        Ok(0) => return Ok(digest),
+                        Ok(read) => {
+                            let bytes = part[..read].iter().map(|byte| u64::from(*byte));
+                            digest.sum = digest.sum.wrapping_add(bytes.sum());
+                            digest.bytes += read as u64;
+                        }
+                        Err(error) => return Err(error.to_string()),
+                    }
+                }
+            }
+        })
+}
+
 fn main() -> ExitCode {
-    let set = PluginSet::new().grpc("bench", |context| {
-        ServiceSet::new()
-            .with(BenchServer::new(Work(context.clone())))
-            .describe(DESCRIPTORS)
-    });
+    let netrpc = std::env::var("OUTRIGGER_BENCH_PROTOCOL").is_ok_and(|name| name == "netrpc");
+    let set = if netrpc {
+        PluginSet::new().netrpc("bench", methods)
+    } else {
+        PluginSet::new().grpc("bench", |context| {
+            ServiceSet::new()
+                .with(BenchServer::new(Work(context.clone())))
+                .describe(DESCRIPTORS)
+        })
+    };
     outrigger_plugin::serve(Serve::new(bench_cookie()).offer(1, set))
 }

@@ -22,11 +22,10 @@ use outrigger_examples::proto::grpctest::{
     BidirectionalRequest, BidirectionalResponse, PanicRequest, PingRequest, PrintKvRequest,
     PrintKvResponse, PrintStdioRequest, TestRequest, TestResponse,
 };
+use outrigger_examples::test_mode::serve_until_stdin_ends;
 use outrigger_examples::tls::{TLS_DIR, static_tls};
 use outrigger_examples::{peer_cookie, ping_pong};
-use outrigger_plugin::{
-    BrokerId, MagicCookie, PluginContext, PluginSet, Serve, ServiceSet, serve_for_test,
-};
+use outrigger_plugin::{BrokerId, MagicCookie, PluginContext, PluginSet, Serve, ServiceSet};
 use tonic::{Request, Response, Status, Streaming};
 
 struct Peer(PluginContext);
@@ -173,38 +172,13 @@ impl Arguments {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let plugin = arguments.plugin()?;
     if arguments.test_mode {
-        return test_mode(plugin).map(|()| ExitCode::SUCCESS);
+        return serve_until_stdin_ends(plugin).map(|()| ExitCode::SUCCESS);
     }
     let code = outrigger_plugin::serve(plugin);
     if let Some(file) = &arguments.cleanup {
         std::fs::write(file, "cleaned up\n")?;
     }
     Ok(code)
-}
-
-fn test_mode(plugin: Serve) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let running = serve_for_test(plugin, false).await?;
-        let at = serde_json::json!({
-            "protocol": running.transport.to_string(),
-            "version": running.version.0,
-            "network": running.address.network.to_string(),
-            "address": running.address.text,
-            "pid": running.pid,
-            "test": true,
-        });
-        print(format!("{at}\n").as_bytes())?;
-        let stdin = tokio::task::spawn_blocking(|| {
-            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
-        });
-        stdin.await??;
-        running.stop().await;
-        print(b"stopped\n")?;
-        Ok(())
-    })
 }
 
 /// The plugins that a program called `several` holds.

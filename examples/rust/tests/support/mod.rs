@@ -3,9 +3,17 @@
 #![allow(dead_code)] // Each test program uses its part.
 #![allow(clippy::print_stderr)] // What is skipped is said.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use outrigger_host::{ExitStatus, RunningPlugin};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::SubscriberExt;
 
 /// How long a state may take to come about.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -88,4 +96,100 @@ pub(crate) fn files_beneath(dir: &std::path::Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Stops a plugin and asserts that it ended by itself and left nothing.
+pub(crate) async fn stops_cleanly(plugin: RunningPlugin) {
+    let pid = plugin.pid().expect("a pid");
+    let socket = PathBuf::from(&plugin.address().text);
+    let report = plugin.stop().await;
+    assert!(!report.forced, "{report:?}");
+    assert_eq!(report.status, ExitStatus::Code(0), "{report:?}");
+    assert!(!runs(pid), "{pid} still runs");
+    assert!(
+        !socket.parent().expect("a directory").exists(),
+        "{} is left",
+        socket.display()
+    );
+}
+
+/// Bytes that several tasks write.
+#[derive(Clone, Default)]
+pub(crate) struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+impl Bytes {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("lock")).into_owned()
+    }
+}
+
+impl Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lock").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One event that a plugin's log became.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line {
+    pub(crate) level: String,
+    pub(crate) fields: BTreeMap<&'static str, String>,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.fields.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.insert(field.name(), value.to_owned());
+    }
+}
+
+/// The log of all tests of this program; each looks at the plugin that it named.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Line>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut line = Line {
+            level: event.metadata().level().to_string(),
+            ..Line::default()
+        };
+        event.record(&mut line);
+        self.0.lock().expect("lock").push(line);
+    }
+}
+
+impl Line {
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.fields.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// What `plugin` logged so far.
+pub(crate) fn lines_of(plugin: &str) -> Vec<Line> {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::registry().with(log.clone());
+        tracing::subscriber::set_global_default(subscriber).expect("the only subscriber");
+        log
+    });
+    let lines = log.0.lock().expect("lock");
+    let own = lines.iter().filter(|line| line.text("plugin") == plugin);
+    own.cloned().collect()
+}
+
+/// [`lines_of`] as `LEVEL message`.
+pub(crate) fn logged(plugin: &str) -> Vec<String> {
+    let lines = lines_of(plugin).into_iter();
+    lines
+        .map(|line| format!("{} {}", line.level, line.text("message")))
+        .collect()
 }

@@ -9,7 +9,8 @@
 //
 //	{"measure":"grpc.unary.p50","value":71.3,"unit":"us","also":{"grpc.unary.p99":98.0}}
 //
-// or {"measure":…,"error":…}. Plugins stay up between commands where the measure is not about
+// or {"measure":…,"error":…}. For the netrpc measures the plugin is started with
+// OUTRIGGER_BENCH_PROTOCOL=netrpc in its environment. Plugins stay up between commands where the measure is not about
 // starting; they are stopped at the end of stdin.
 package main
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/rpc"
 	"os"
 	"os/exec"
 	"runtime/debug"
@@ -24,17 +25,28 @@ import (
 	"google.golang.org/grpc/status"
 
 	"outrigger.dev/interop/gen/benchpb"
+	"outrigger.dev/interop/internal/contract"
 )
 
 var measureNames = []string{
 	"grpc.unary.p50", "grpc.unary.p99", "grpc.calls64", "grpc.stream.down", "grpc.stream.up",
 	"grpc.mtls.unary.p50", "grpc.start", "grpc.mtls.start", "callback.read4k", "callback.stream",
 	"rss.plugin", "rss.host.per_plugin",
+	"netrpc.unary.p50", "netrpc.unary.p99", "netrpc.calls64", "netrpc.stream", "netrpc.start", "netrpc.rss.plugin",
 }
+
+// way is how the plugin is spoken to.
+type way int
+
+const (
+	plain way = iota
+	mtls
+	netRPC
+)
 
 const maxFileRead = 1 << 20
 
-// bench keeps one plugin per transport for the measures that need no fresh one.
+// bench keeps one plugin per way for the measures that need no fresh one.
 type bench struct {
 	program  string
 	args     []string
@@ -42,21 +54,23 @@ type bench struct {
 	mux      bool
 	inChild  bool
 
-	plain *peer
-	mtls  *peer
+	peers [netRPC + 1]*peer
 	file  *os.File
 	size  int64
 }
 
+// peer is a running plugin: bench and broker are there over gRPC, rpc and mux over net/rpc.
 type peer struct {
 	client *plugin.Client
 	bench  benchpb.BenchClient
 	broker *plugin.GRPCBroker
+	rpc    *rpc.Client
+	mux    *plugin.MuxBroker
 	pid    int
 }
 
 func (b *bench) close() {
-	for _, p := range []*peer{b.plain, b.mtls} {
+	for _, p := range b.peers {
 		if p != nil {
 			p.client.Kill()
 		}
@@ -67,8 +81,14 @@ func (b *bench) close() {
 	}
 }
 
-type hostPlugin struct {
-	plugin.NetRPCUnsupportedPlugin
+type hostPlugin struct{}
+
+func (hostPlugin) Server(*plugin.MuxBroker) (any, error) {
+	return nil, errors.New("this program is a host")
+}
+
+func (hostPlugin) Client(broker *plugin.MuxBroker, client *rpc.Client) (any, error) {
+	return &peer{rpc: client, mux: broker}, nil
 }
 
 func (hostPlugin) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error {
@@ -79,7 +99,13 @@ func (hostPlugin) GRPCClient(_ context.Context, broker *plugin.GRPCBroker, conn 
 	return &peer{bench: benchpb.NewBenchClient(conn), broker: broker}, nil
 }
 
-func (b *bench) launch(mtls bool) (*peer, error) {
+func (b *bench) launch(how way) (*peer, error) {
+	program := exec.Command(b.program, b.args...)
+	protocol := plugin.ProtocolGRPC
+	if how == netRPC {
+		program.Env = []string{"OUTRIGGER_BENCH_PROTOCOL=netrpc"}
+		protocol = plugin.ProtocolNetRPC
+	}
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig: plugin.HandshakeConfig{
 			ProtocolVersion:  1,
@@ -87,9 +113,9 @@ func (b *bench) launch(mtls bool) (*peer, error) {
 			MagicCookieValue: "bench",
 		},
 		Plugins:             plugin.PluginSet{"bench": hostPlugin{}},
-		Cmd:                 exec.Command(b.program, b.args...),
-		AllowedProtocols:    []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:            mtls || b.autoMTLS,
+		Cmd:                 program,
+		AllowedProtocols:    []plugin.Protocol{protocol},
+		AutoMTLS:            how == mtls || b.autoMTLS,
 		GRPCBrokerMultiplex: b.mux,
 		Managed:             true,
 		Logger:              hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: os.Stderr}),
@@ -110,40 +136,48 @@ func (b *bench) launch(mtls bool) (*peer, error) {
 	return p, nil
 }
 
-// peer returns the plugin that is kept for a transport.
-func (b *bench) peer(mtls bool) (*peer, error) {
-	kept := &b.plain
-	if mtls {
-		kept = &b.mtls
-	}
-	if *kept == nil {
-		started, err := b.launch(mtls)
+// peer returns the plugin that is kept for a way.
+func (b *bench) peer(how way) (*peer, error) {
+	if b.peers[how] == nil {
+		started, err := b.launch(how)
 		if err != nil {
 			return nil, err
 		}
-		*kept = started
+		b.peers[how] = started
 	}
-	return *kept, nil
+	return b.peers[how], nil
 }
 
 func (b *bench) measure(name string, work *sizes) (answer, error) {
 	switch name {
-	case "grpc.unary.p50", "grpc.unary.p99", "grpc.mtls.unary.p50", "grpc.mtls.unary.p99":
-		return b.unary(name, work)
+	case "grpc.unary.p50", "grpc.unary.p99":
+		return b.unary(plain, name, work)
+	case "grpc.mtls.unary.p50", "grpc.mtls.unary.p99":
+		return b.unary(mtls, name, work)
+	case "netrpc.unary.p50", "netrpc.unary.p99":
+		return b.unary(netRPC, name, work)
 	case "grpc.calls64":
-		return b.concurrent(work)
+		return b.concurrent(plain, work)
+	case "netrpc.calls64":
+		return b.concurrent(netRPC, work)
 	case "grpc.stream.down":
-		return b.stream(work, streamDown)
+		return b.stream(plain, work, streamDown)
 	case "grpc.stream.up":
-		return b.stream(work, streamUp)
+		return b.stream(plain, work, streamUp)
+	case "netrpc.stream":
+		return b.stream(netRPC, work, brokerStream)
 	case "grpc.start":
-		return b.start(false, work)
+		return b.start(plain, work)
 	case "grpc.mtls.start":
-		return b.start(true, work)
+		return b.start(mtls, work)
+	case "netrpc.start":
+		return b.start(netRPC, work)
 	case "callback.read4k", "callback.stream":
 		return b.callback(strings.TrimPrefix(name, "callback."), work)
 	case "rss.plugin":
-		return b.pluginMemory(work)
+		return b.pluginMemory(plain, work)
+	case "netrpc.rss.plugin":
+		return b.pluginMemory(netRPC, work)
 	case "rss.host.per_plugin":
 		if b.inChild {
 			return b.hostMemory(work)
@@ -155,6 +189,16 @@ func (b *bench) measure(name string, work *sizes) (answer, error) {
 }
 
 func (p *peer) echo(payload []byte) error {
+	if p.rpc != nil {
+		var reply []byte
+		if err := p.rpc.Call("Plugin.Echo", payload, &reply); err != nil {
+			return err
+		}
+		if len(reply) != len(payload) {
+			return fmt.Errorf("sent %d bytes, got %d back", len(payload), len(reply))
+		}
+		return nil
+	}
 	reply, err := p.bench.Echo(context.Background(), &benchpb.Payload{Data: payload})
 	if err != nil {
 		return err
@@ -175,8 +219,8 @@ func (p *peer) echoes(count, size int) error {
 	return nil
 }
 
-func (b *bench) unary(name string, work *sizes) (answer, error) {
-	p, err := b.peer(strings.Contains(name, ".mtls."))
+func (b *bench) unary(how way, name string, work *sizes) (answer, error) {
+	p, err := b.peer(how)
 	if err != nil {
 		return answer{}, err
 	}
@@ -199,8 +243,8 @@ func (b *bench) unary(name string, work *sizes) (answer, error) {
 	return answer{Value: values[asked], Unit: "us", Also: map[string]float64{prefix + other: values[other]}}, nil
 }
 
-func (b *bench) concurrent(work *sizes) (answer, error) {
-	p, err := b.peer(false)
+func (b *bench) concurrent(how way, work *sizes) (answer, error) {
+	p, err := b.peer(how)
 	if err != nil {
 		return answer{}, err
 	}
@@ -235,17 +279,17 @@ func (b *bench) concurrent(work *sizes) (answer, error) {
 	return answer{Value: float64(total) / time.Since(begun).Seconds(), Unit: "calls/s"}, nil
 }
 
-func (b *bench) stream(work *sizes, transfer func(benchpb.BenchClient, uint64, uint32) (uint64, error)) (answer, error) {
-	p, err := b.peer(false)
+func (b *bench) stream(how way, work *sizes, transfer func(*peer, uint64, uint32) (uint64, error)) (answer, error) {
+	p, err := b.peer(how)
 	if err != nil {
 		return answer{}, err
 	}
 	// The first megabytes open the flow control windows.
-	if _, err := transfer(p.bench, min(work.Bytes, 16<<20), work.Chunk); err != nil {
+	if _, err := transfer(p, min(work.Bytes, 16<<20), work.Chunk); err != nil {
 		return answer{}, err
 	}
 	begun := time.Now()
-	moved, err := transfer(p.bench, work.Bytes, work.Chunk)
+	moved, err := transfer(p, work.Bytes, work.Chunk)
 	if err != nil {
 		return answer{}, err
 	}
@@ -255,8 +299,8 @@ func (b *bench) stream(work *sizes, transfer func(benchpb.BenchClient, uint64, u
 	return answer{Value: gigabytes(moved, time.Since(begun)), Unit: "GB/s"}, nil
 }
 
-func streamDown(client benchpb.BenchClient, size uint64, chunk uint32) (uint64, error) {
-	stream, err := client.Down(context.Background(), &benchpb.StreamRequest{Bytes: size, Chunk: chunk})
+func streamDown(p *peer, size uint64, chunk uint32) (uint64, error) {
+	stream, err := p.bench.Down(context.Background(), &benchpb.StreamRequest{Bytes: size, Chunk: chunk})
 	if err != nil {
 		return 0, err
 	}
@@ -273,8 +317,8 @@ func streamDown(client benchpb.BenchClient, size uint64, chunk uint32) (uint64, 
 	}
 }
 
-func streamUp(client benchpb.BenchClient, size uint64, chunk uint32) (uint64, error) {
-	stream, err := client.Up(context.Background())
+func streamUp(p *peer, size uint64, chunk uint32) (uint64, error) {
+	stream, err := p.bench.Up(context.Background())
 	if err != nil {
 		return 0, err
 	}
@@ -290,13 +334,49 @@ func streamUp(client benchpb.BenchClient, size uint64, chunk uint32) (uint64, er
 	return reply.GetBytes(), err
 }
 
+// brokerStream counts the raw bytes that the plugin writes to a brokered stream.
+func brokerStream(p *peer, size uint64, chunk uint32) (uint64, error) {
+	type end struct {
+		moved uint64
+		err   error
+	}
+	id := p.mux.NextId()
+	ended := make(chan end, 1)
+	go func() {
+		conn, err := p.mux.Accept(id)
+		if err != nil {
+			ended <- end{0, err}
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		buffer := make([]byte, chunk)
+		var moved uint64
+		for {
+			n, err := conn.Read(buffer)
+			moved += uint64(n)
+			if errors.Is(err, io.EOF) {
+				ended <- end{moved, nil}
+				return
+			}
+			if err != nil {
+				ended <- end{moved, err}
+				return
+			}
+		}
+	}()
+	var written uint64
+	err := p.rpc.Call("Plugin.Produce", contract.Wanted{ID: id, Bytes: size}, &written)
+	read := <-ended
+	return read.moved, errors.Join(err, read.err)
+}
+
 // start measures from launching the process to the first reply. Stopping is not measured.
-func (b *bench) start(mtls bool, work *sizes) (answer, error) {
+func (b *bench) start(how way, work *sizes) (answer, error) {
 	times := make([]time.Duration, 0, work.Starts)
 	payload := make([]byte, work.Payload)
 	for range work.Starts {
 		begun := time.Now()
-		p, err := b.launch(mtls)
+		p, err := b.launch(how)
 		if err != nil {
 			return answer{}, err
 		}
@@ -313,7 +393,7 @@ func (b *bench) start(mtls bool, work *sizes) (answer, error) {
 
 // callback serves a real file to the plugin, which does the measuring.
 func (b *bench) callback(kind string, work *sizes) (answer, error) {
-	p, err := b.peer(false)
+	p, err := b.peer(plain)
 	if err != nil {
 		return answer{}, err
 	}
@@ -428,8 +508,8 @@ func (s *fileServer) ReadStream(request *benchpb.ReadRequest, stream grpc.Server
 }
 
 // pluginMemory is the resident size of a fresh plugin after a thousand calls.
-func (b *bench) pluginMemory(work *sizes) (answer, error) {
-	p, err := b.launch(false)
+func (b *bench) pluginMemory(how way, work *sizes) (answer, error) {
+	p, err := b.launch(how)
 	if err != nil {
 		return answer{}, err
 	}
@@ -450,7 +530,7 @@ func (b *bench) hostMemory(work *sizes) (answer, error) {
 		}
 	}()
 	another := func() error {
-		p, err := b.launch(false)
+		p, err := b.launch(plain)
 		if err != nil {
 			return err
 		}

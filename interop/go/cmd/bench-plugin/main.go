@@ -1,10 +1,12 @@
-// Command bench-plugin is the Go plugin that the benchmarks call.
+// Command bench-plugin is the Go plugin that the benchmarks call: over gRPC, or over net/rpc where
+// the environment says OUTRIGGER_BENCH_PROTOCOL=netrpc.
 package main
 
 import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"outrigger.dev/interop/gen/benchpb"
+	"outrigger.dev/interop/internal/rpcsvc"
 )
 
 const (
@@ -25,7 +28,7 @@ const (
 )
 
 func main() {
-	plugin.Serve(&plugin.ServeConfig{
+	config := &plugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig{
 			ProtocolVersion:  1,
 			MagicCookieKey:   "OUTRIGGER_BENCH",
@@ -33,7 +36,12 @@ func main() {
 		},
 		Plugins:    plugin.PluginSet{"bench": &benchPlugin{}},
 		GRPCServer: plugin.DefaultGRPCServer,
-	})
+	}
+	if os.Getenv("OUTRIGGER_BENCH_PROTOCOL") == "netrpc" {
+		config.Plugins = plugin.PluginSet{"bench": rpcsvc.Bench()}
+		config.GRPCServer = nil
+	}
+	plugin.Serve(config)
 }
 
 type benchPlugin struct {

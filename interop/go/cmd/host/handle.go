@@ -15,6 +15,7 @@ type handle struct {
 	broker *plugin.GRPCBroker
 	conn   *grpc.ClientConn
 	rpc    *rpc.Client
+	mux    *plugin.MuxBroker
 }
 
 // hostPlugin dispenses a handle whatever the plugin serves.
@@ -32,6 +33,6 @@ func (hostPlugin) Server(*plugin.MuxBroker) (any, error) {
 	return nil, errors.New("this program is a host")
 }
 
-func (hostPlugin) Client(_ *plugin.MuxBroker, client *rpc.Client) (any, error) {
-	return &handle{rpc: client}, nil
+func (hostPlugin) Client(broker *plugin.MuxBroker, client *rpc.Client) (any, error) {
+	return &handle{rpc: client, mux: broker}, nil
 }

@@ -80,8 +80,10 @@ func (s *logStore) problems() []string {
 			break
 		}
 		message := e.text("@level") + ": " + e.text("@message")
-		if cause, ok := e["error"]; ok {
-			message += fmt.Sprintf(": %v", cause)
+		for _, key := range []string{"error", "err"} {
+			if cause, ok := e[key]; ok {
+				message += fmt.Sprintf(": %v", cause)
+			}
 		}
 		messages = append(messages, message)
 	}

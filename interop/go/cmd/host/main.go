@@ -30,6 +30,7 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 
+	"outrigger.dev/interop/internal/contract"
 	"outrigger.dev/interop/internal/testtls"
 )
 
@@ -44,6 +45,7 @@ type options struct {
 	callTimeout            time.Duration
 	deadline               time.Duration
 	service                string
+	info                   serviceInfo
 	scenarios              []string
 	dispense               string
 	socketDir              string
@@ -57,6 +59,8 @@ type options struct {
 	tmpDir                 string
 	listDir                string
 	bytes                  int
+	stdin                  string
+	hasStdin               bool
 	maxMessage             int
 	minPort, maxPort       uint
 	skipHostEnv            bool
@@ -66,6 +70,7 @@ type options struct {
 	expectVersion          int
 	minPanicLines          int
 	forbidLeftovers        bool
+	forbidForced           bool
 	program                string
 	args                   []string
 }
@@ -89,6 +94,7 @@ type result struct {
 	KillMillis        float64        `json:"kill_ms"`
 	Exited            bool           `json:"exited"`
 	Forced            bool           `json:"forced"`
+	QuitError         string         `json:"quit_error"` // why the polite end of the kill failed
 	PID               int            `json:"pid"`
 	Leftovers         []string       `json:"leftovers"`
 	LogLevels         map[string]int `json:"log_levels"`
@@ -104,7 +110,8 @@ func main() {
 		}
 		os.Exit(2)
 	}
-	run := &session{opts: opts, logs: &logStore{}, stdout: &buffer{}, stderr: &buffer{}, rawStderr: &buffer{}}
+	contract.Register()
+	run := &session{opts: opts, info: opts.info, logs: &logStore{}, stdout: &buffer{}, stderr: &buffer{}, rawStderr: &buffer{}}
 	watchdog := time.AfterFunc(opts.deadline, func() {
 		run.abandon(fmt.Sprintf("not finished within %s (-deadline)", opts.deadline))
 	})
@@ -129,7 +136,7 @@ func parse(arguments []string) (*options, error) {
 	flags.DurationVar(&o.startTimeout, "start-timeout", 20*time.Second, "time for the plugin to print its handshake")
 	flags.DurationVar(&o.callTimeout, "call-timeout", 20*time.Second, "time for each call")
 	flags.DurationVar(&o.deadline, "deadline", 2*time.Minute, "time for everything")
-	flags.StringVar(&o.service, "service", "none", "kv, counter, streamer, grpctest, filelister or none")
+	flags.StringVar(&o.service, "service", "none", "kv, counter, streamer, grpctest, filelister, greeter, animal:NAME, callbacks, streams, types, stdio or none")
 	flags.StringVar(&scenarios, "scenario", "", "comma-separated scenarios (default by service): "+strings.Join(scenarioNames(), " "))
 	flags.StringVar(&o.dispense, "dispense", "", "dispense name (default by service)")
 	flags.StringVar(&o.socketDir, "socket-dir", "", "folder for the socket directory of the plugin; implies -runner")
@@ -142,7 +149,8 @@ func parse(arguments []string) (*options, error) {
 	flags.StringVar(&o.workDir, "dir", "", "working directory of the plugin (default: a private folder)")
 	flags.StringVar(&o.tmpDir, "tmp", "", "TMPDIR of host and plugin, kept afterwards (default: a private folder)")
 	flags.StringVar(&o.listDir, "list-dir", "", "folder that the list scenario offers (default: a small private one)")
-	flags.IntVar(&o.bytes, "bytes", 1<<20, "size of the streaming scenario's data")
+	flags.IntVar(&o.bytes, "bytes", 0, "size of a stream's data, 0 for 1 MiB with -service streamer and 10 MiB with -service streams")
+	flags.StringVar(&o.stdin, "stdin", "", "what the plugin finds on its stdin (default: the host's own stdin; nothing with -service stdio)")
 	flags.IntVar(&o.maxMessage, "max-message", 0, "receive and send limit of the host in bytes, 0 for the library's default")
 	flags.UintVar(&o.minPort, "min-port", 0, "lowest port offered to the plugin")
 	flags.UintVar(&o.maxPort, "max-port", 0, "highest port offered to the plugin")
@@ -153,6 +161,7 @@ func parse(arguments []string) (*options, error) {
 	flags.IntVar(&o.expectVersion, "expect-version", -1, "fail unless this version was negotiated")
 	flags.IntVar(&o.minPanicLines, "min-panic-lines", 1, "error lines that a panic must leave in the log")
 	flags.BoolVar(&o.forbidLeftovers, "forbid-leftovers", false, "fail when temporary files are left behind")
+	flags.BoolVar(&o.forbidForced, "forbid-forced", false, "fail when the plugin had to be forced to end")
 	if err := flags.Parse(arguments); err != nil {
 		return nil, err
 	}
@@ -170,10 +179,13 @@ func parse(arguments []string) (*options, error) {
 		o.args = flags.Args()[1:]
 	}
 
-	service, known := services[o.service]
+	flags.Visit(func(given *flag.Flag) { o.hasStdin = o.hasStdin || given.Name == "stdin" })
+	service, known := serviceNamed(o.service)
 	if !known {
 		return nil, fmt.Errorf("unknown service %q", o.service)
 	}
+	o.info = service
+	o.hasStdin = o.hasStdin || o.service == "stdio"
 	if cookie == "" {
 		cookie = service.cookie
 	}
@@ -219,6 +231,7 @@ func split(list string) []string {
 // session is one run: one plugin process, its log and what was found out.
 type session struct {
 	opts      *options
+	info      serviceInfo
 	logs      *logStore
 	stdout    *buffer // what the plugin printed, through the stdio service
 	stderr    *buffer
@@ -239,6 +252,7 @@ type session struct {
 
 func (s *session) run() bool {
 	s.result.Steps, s.result.Leftovers = []step{}, []string{}
+	holding := os.Stdin
 	if err := s.prepare(); err != nil {
 		s.fail(err.Error())
 		return false
@@ -259,7 +273,7 @@ func (s *session) run() bool {
 		}
 		if s.opts.hold && !s.failed {
 			fmt.Printf("ready %d\n", s.result.PID)
-			_, _ = io.Copy(io.Discard, os.Stdin)
+			_, _ = io.Copy(io.Discard, holding)
 		}
 	}
 	s.stop()
@@ -303,12 +317,17 @@ func (s *session) prepare() error {
 			return err
 		}
 	}
+	if s.opts.hasStdin {
+		if err := s.giveStdin(); err != nil {
+			return err
+		}
+	}
 	return os.Setenv("TMPDIR", s.tmp)
 }
 
 func (s *session) config() *plugin.ClientConfig {
 	o := s.opts
-	set := plugin.PluginSet{o.dispense: hostPlugin{}}
+	set := plugin.PluginSet{o.dispense: hostPlugin{}, absentPlugin: hostPlugin{}}
 	config := &plugin.ClientConfig{
 		HandshakeConfig: plugin.HandshakeConfig{
 			ProtocolVersion:  o.legacyVersion,
@@ -471,13 +490,19 @@ func (s *session) start() (string, error) {
 
 func (s *session) stop() {
 	s.step("kill", func() (string, error) {
+		wasOver := s.client.Exited()
+		warned := s.logs.find(unpolite)
 		begun := time.Now()
 		s.client.Kill()
 		s.result.KillMillis = millis(begun)
 		s.result.Exited = s.client.Exited()
-		s.result.Forced = len(s.logs.find(func(e entry) bool {
-			return strings.Contains(e.text("@message"), "plugin failed to exit gracefully")
-		})) > 0
+		// Of a process that was gone already nothing could be asked.
+		if !wasOver {
+			s.result.Forced, s.result.QuitError = forcedBy(s.logs.find(unpolite)[len(warned):])
+			if s.opts.forbidForced && s.result.Forced {
+				return "", fmt.Errorf("the plugin had to be forced: %s", s.result.QuitError)
+			}
+		}
 		if s.hasStart && s.client.ReattachConfig() != nil && s.client.ReattachConfig().Test {
 			return s.stillServing()
 		}
@@ -495,6 +520,22 @@ func (s *session) stop() {
 	if s.opts.forbidLeftovers && len(s.result.Leftovers) > 0 {
 		s.fail(fmt.Sprintf("%d temporary files were left behind", len(s.result.Leftovers)))
 	}
+}
+
+// unpolite finds the warnings of the library about a kill.
+func unpolite(e entry) bool {
+	return e.text("@message") == "plugin failed to exit gracefully" || e.text("@message") == "error closing client during Kill"
+}
+
+func forcedBy(warnings []entry) (forced bool, quitError string) {
+	for _, e := range warnings {
+		if e.text("@message") == "plugin failed to exit gracefully" {
+			forced = true
+		} else {
+			quitError = fmt.Sprint(e["err"])
+		}
+	}
+	return forced, quitError
 }
 
 // stillServing is for plugins in test mode, which a host must leave running.

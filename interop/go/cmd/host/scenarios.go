@@ -27,6 +27,7 @@ import (
 	"outrigger.dev/interop/gen/hostservepb"
 	"outrigger.dev/interop/gen/kvpb"
 	"outrigger.dev/interop/gen/streamingpb"
+	"outrigger.dev/interop/internal/contract"
 	"outrigger.dev/interop/internal/testsvc"
 )
 
@@ -42,15 +43,33 @@ type serviceInfo struct {
 	name     string
 	cookie   string
 	scenario string
+	// check is one call that shows the service at work, for scenarios about something else.
+	check func(*session) error
 }
 
 var services = map[string]serviceInfo{
-	"kv":         {"kv", basicCookie, "kv"},
-	"counter":    {"counter", basicCookie, "counter"},
-	"streamer":   {"streamer", basicCookie, "streaming"},
-	"grpctest":   {"test", testCookie, "grpctest"},
-	"filelister": {"file-lister", listerCookie, "list"},
-	"none":       {"none", basicCookie, "ping"},
+	"kv":         {"kv", basicCookie, "kv", nil},
+	"counter":    {"counter", basicCookie, "counter", nil},
+	"streamer":   {"streamer", basicCookie, "streaming", nil},
+	"grpctest":   {"test", testCookie, "grpctest", nil},
+	"filelister": {"file-lister", listerCookie, "list", nil},
+	"greeter":    {"greeter", basicCookie, "greeter", (*session).greetOnce},
+	"callbacks":  {"callbacks", basicCookie, "callbacks", (*session).callHostOnce},
+	"streams":    {"streams", basicCookie, "streams", func(s *session) error { return s.echoOnce(1000) }},
+	"types":      {"types", basicCookie, "types", func(s *session) error { return s.sleepOnce(1) }},
+	"stdio":      {"stdio", basicCookie, "stdio", nil},
+	"none":       {"none", basicCookie, "ping", nil},
+}
+
+// serviceNamed also knows animal:NAME.
+func serviceNamed(text string) (serviceInfo, bool) {
+	name, isAnimal := strings.CutPrefix(text, "animal:")
+	if !isAnimal {
+		info, known := services[text]
+		return info, known
+	}
+	check := func(s *session) error { return s.speak(true) }
+	return serviceInfo{name, basicCookie, "animal", check}, contract.Sound(name, false) != ""
 }
 
 // scenarioTable is filled at start because some scenarios read it.
@@ -77,6 +96,21 @@ func init() {
 		"grpctest":           (*session).grpctest,
 		"list":               (*session).list,
 		"reflection":         (*session).reflection,
+		"greeter":            (*session).greeter,
+		"dispense-again":     (*session).dispenseAgain,
+		"animal":             (*session).animal,
+		"callbacks":          (*session).callbacks,
+		"callbacks-many":     (*session).callbacksMany,
+		"callbacks-callers":  (*session).callbacksCallers,
+		"streams":            (*session).streams,
+		"streams-parallel":   (*session).streamsParallel,
+		"types":              (*session).types,
+		"calls64":            (*session).calls64,
+		"print":              (*session).printWords,
+		"stdin":              (*session).readStdin,
+		"unknown-plugin":     (*session).unknownPlugin,
+		"unclaimed":          (*session).unclaimed,
+		"crash-pending":      (*session).crashPending,
 		"reattach":           (*session).reattach,
 		"checksum-right":     (*session).ping,
 		"checksum-wrong":     func(*session) {},
@@ -103,12 +137,18 @@ func (s *session) context() (context.Context, context.CancelFunc) {
 
 // callRPC makes a net/rpc call, which knows no deadline of its own.
 func (s *session) callRPC(method string, argument, reply any) error {
-	call := s.handle.rpc.Go("Plugin."+method, argument, reply, nil)
+	return s.callName("Plugin."+method, argument, reply)
+}
+
+func (s *session) callName(name string, argument, reply any) error {
+	call := s.handle.rpc.Go(name, argument, reply, nil)
+	timeout := time.NewTimer(s.opts.callTimeout)
+	defer timeout.Stop()
 	select {
 	case <-call.Done:
 		return call.Error
-	case <-time.After(s.opts.callTimeout):
-		return fmt.Errorf("%s: no reply within %s", method, s.opts.callTimeout)
+	case <-timeout.C:
+		return fmt.Errorf("%s: no reply within %s", name, s.opts.callTimeout)
 	}
 }
 
@@ -315,7 +355,11 @@ var addHelperService = grpc.ServiceDesc{
 
 func (s *session) streaming() {
 	client := streamingpb.NewStreamerServiceClient(s.handle.conn)
-	data := make([]byte, s.opts.bytes)
+	size := s.opts.bytes
+	if size == 0 {
+		size = 1 << 20
+	}
+	data := make([]byte, size)
 	for i := range data {
 		data[i] = byte(i * 31 >> 3)
 	}
@@ -489,6 +533,12 @@ func (s *session) bidirectionalMany() {
 }
 
 func (s *session) stdio() {
+	if s.handle.rpc != nil {
+		s.printWords()
+		s.readStdin()
+		s.ping()
+		return
+	}
 	s.step("stdio", func() (string, error) {
 		ctx, cancel := s.context()
 		defer cancel()
@@ -741,7 +791,7 @@ func (s *session) reattach() {
 		if err := proto.Ping(); err != nil {
 			return "", err
 		}
-		if s.opts.service != "kv" {
+		if s.opts.service != "kv" && s.info.check == nil {
 			return "", nil
 		}
 		raw, err := proto.Dispense(s.opts.dispense)
@@ -751,9 +801,12 @@ func (s *session) reattach() {
 		first := s.handle
 		s.handle = raw.(*handle)
 		defer func() { s.handle = first }()
+		if s.info.check != nil {
+			return "", s.check()
+		}
 		return s.kvExpect("kept", []byte("value"))
 	})
-	s.step("first-still-works", func() (string, error) { return "", s.proto.Ping() })
+	s.step("first-still-works", func() (string, error) { return "", errors.Join(s.check(), s.proto.Ping()) })
 	if second == nil {
 		return
 	}
@@ -791,9 +844,11 @@ func (s *session) killTimes() {
 			if err := proto.Ping(); err != nil {
 				return "", err
 			}
+			warned := len(s.logs.find(unpolite))
 			begun := time.Now()
 			client.Kill()
 			took := time.Since(begun)
+			forced, quitError := forcedBy(s.logs.find(unpolite)[warned:])
 			if !client.Exited() {
 				return "", errors.New("not exited after Kill")
 			}
@@ -801,7 +856,14 @@ func (s *session) killTimes() {
 				return "", fmt.Errorf("took %s: the plugin had to be forced", took)
 			}
 			client.Kill()
-			return fmt.Sprintf("%.1f ms", float64(took.Microseconds())/1000), nil
+			if forced && s.opts.forbidForced {
+				return "", fmt.Errorf("the plugin had to be forced: %s", quitError)
+			}
+			how := "graceful"
+			if forced {
+				how = "forced: " + quitError
+			}
+			return fmt.Sprintf("%.1f ms, %s", float64(took.Microseconds())/1000, how), nil
 		})
 	}
 }
@@ -825,14 +887,12 @@ func (s *session) waitExit() {
 // crash kills the process and wants the exit context cancelled in time.
 func (s *session) crash() {
 	s.step("crash", func() (string, error) {
-		if err := syscall.Kill(s.result.PID, syscall.SIGKILL); err != nil {
+		if err := s.killNow(); err != nil {
 			return "", err
 		}
 		begun := time.Now()
-		select {
-		case <-s.handle.exited.Done():
-		case <-time.After(2 * time.Second):
-			return "", errors.New("the exit context was not cancelled within 2 s")
+		if err := s.exitSeen(2 * time.Second); err != nil {
+			return "", err
 		}
 		detail := fmt.Sprintf("noticed after %.1f ms", millis(begun))
 		if err := s.proto.Ping(); err == nil {
@@ -840,6 +900,10 @@ func (s *session) crash() {
 		}
 		return detail, s.awaitExit()
 	})
+}
+
+func (s *session) killNow() error {
+	return syscall.Kill(s.result.PID, syscall.SIGKILL)
 }
 
 func (s *session) sigint() {

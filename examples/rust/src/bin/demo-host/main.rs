@@ -8,6 +8,7 @@
 //! `TEST_KEY=TEST_VALUE`. Exit status 0: everything worked; 1: something did
 //! not and the report says what; 2: the command line was wrong.
 
+mod animal;
 mod options;
 mod screen;
 mod visit;
@@ -18,6 +19,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -25,6 +27,7 @@ use futures_util::future::join_all;
 use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::hosted::chain;
 use outrigger_host::RunningPlugin;
+use outrigger_services::AuditLog;
 
 use options::Options;
 use screen::{Screen, count, took};
@@ -130,8 +133,10 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
     };
     let listed =
         granting::services(&options.dir, rights, &VARIABLES)?.temp_root(scratch.temporary());
+    let (audit, records) = AuditLog::channel(1024);
     let shown = granting::services(&scratch.granted(), Rights::Change, &VARIABLES)?
-        .temp_root(scratch.temporary());
+        .temp_root(scratch.temporary())
+        .audit(audit);
     let root = fs::canonicalize(&options.dir)?
         .into_os_string()
         .into_string();
@@ -140,6 +145,7 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
         granted: scratch.granted(),
         listed,
         shown,
+        audit: Mutex::new(records),
     };
     let found = visit::find(&options.plugins)?;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,9 +19,10 @@ use outrigger_host::{
     Channel, Deadlines, HostServices, Launch, LaunchError, PluginExited, PluginSet, RunningPlugin,
     Serving,
 };
-use outrigger_services::GrantedServices;
+use outrigger_services::{AuditReceiver, GrantedServices};
 use tonic::{Code, Response, Status};
 
+use crate::animal::{self, Described};
 use crate::screen::{Screen, count, printable, took};
 use crate::words::Words;
 
@@ -42,6 +44,9 @@ const MOST: usize = 100;
 /// The folder and file that the host demo makes.
 const MADE: (&str, &str) = ("made/on/request", "note.txt");
 
+/// A variable that nobody granted.
+const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
+
 /// What may help a plugin that was refused something.
 const REFUSED: &str = "it asked for more than was granted; plugins may change what they list \
     where both `--plugins` and `--dir` are named, without `--read-only`";
@@ -59,6 +64,22 @@ pub(crate) struct Offered {
     pub(crate) granted: PathBuf,
     /// Services over it.
     pub(crate) shown: GrantedServices,
+    /// What is decided for the host demo.
+    pub(crate) audit: Mutex<AuditReceiver>,
+}
+
+impl Offered {
+    /// The records since the last time.
+    fn audit_now(&self) -> Vec<String> {
+        let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| audit.try_recv())
+            .map(|record| record.to_string())
+            .collect()
+    }
+
+    fn forget_audit(&self) {
+        self.audit_now();
+    }
 }
 
 /// A plugin in the folder.
@@ -160,6 +181,16 @@ impl<'a> Guests<'a> {
         self.screen.blank();
         let words = Words::default();
         self.current = (found.name.clone(), words.clone());
+        let folder = found.program.parent().unwrap_or(&found.program);
+        match animal::read(folder) {
+            Ok(None) => {}
+            Ok(Some(described)) => return self.hear(found, &name, &label, described).await,
+            Err(error) => {
+                self.screen.line(&format!("{name}{label} was not started"));
+                let text = printable(&format!("{error:#}"));
+                return self.report(Trouble::new("folder-unusable", text));
+            }
+        }
         let set = PluginSet::new()
             .with::<FileLister>("lister")
             .with::<HostDemo>("demo");
@@ -189,6 +220,28 @@ impl<'a> Guests<'a> {
         self.running.push((found.clone(), plugin));
     }
 
+    /// Starts an animal, lets it speak and says what came.
+    async fn hear(&mut self, found: &Found, name: &str, label: &str, described: Described) {
+        let plugin = match described.start(&found.program).await {
+            Ok(plugin) => plugin,
+            Err(error) => {
+                self.screen.line(&format!("{name}{label} did not start"));
+                return self.report(Trouble::starting(&error));
+            }
+        };
+        let (after, transport) = (took(plugin.timings().total()), plugin.transport());
+        self.screen.line(&format!(
+            "{name}{label} answers after {after}, over {transport} with AutoMTLS and the expected checksum"
+        ));
+        match animal::hear(&plugin, &found.name).await {
+            Ok(said) => self
+                .screen
+                .line(&format!("  says {}", self.screen.foreign(&said))),
+            Err(text) => self.report(Trouble::new("animal-silent", printable(&text))),
+        }
+        self.running.push((found.clone(), plugin));
+    }
+
     fn report(&mut self, trouble: Trouble) {
         let (name, words) = &self.current;
         let said = words
@@ -204,7 +257,7 @@ impl<'a> Guests<'a> {
     /// Finds out what the plugin is by offering it services, as only its own
     /// kind knows the call.
     async fn talk(&mut self, plugin: &RunningPlugin) -> Result<(), Trouble> {
-        let mut lister = lister(plugin)?;
+        let mut lister = lister(plugin).await?;
         let id = self.serve(plugin, &self.offered.listed).await?;
         let offer = HostServiceRequest { host_service: id };
         match ask(lister.establish_host_services(offer)).await {
@@ -215,7 +268,7 @@ impl<'a> Guests<'a> {
                 self.list(lister, for_list).await
             }
             Err(status) if status.code() == Code::Unimplemented => {
-                let mut demo = demo(plugin)?;
+                let mut demo = demo(plugin).await?;
                 let other = self.serve(plugin, &self.offered.shown).await?;
                 let offer = hostdemo::HostServiceRequest {
                     host_service: other,
@@ -329,6 +382,30 @@ impl<'a> Guests<'a> {
             reply.map(|reply| (reply.frank, reply.error)),
             TEXT_LINES,
         );
+        self.try_grants(demo).await;
+    }
+
+    /// Asks for one variable that was granted and one that was not, and shows
+    /// what the host's audit keeps of both.
+    async fn try_grants(&mut self, mut demo: HostDemoClient<Channel>) {
+        self.offered.forget_audit();
+        self.screen.line("  What the host's audit says of");
+        for (key, granted, names) in [("HOME", true, "names"), (SECRET, false, "does not name")] {
+            let key = key.to_owned();
+            let reply = match ask(demo.get_env_demo(GetEnvDemoReq { key: key.clone() })).await {
+                Ok(reply) => reply,
+                Err(status) => return self.report(Trouble::calling("GetEnvDemo", &status)),
+            };
+            if granted == reply.error.is_some() {
+                let text = format!("{key} should have been {}", allowed(granted));
+                return self.report(Trouble::new("grant-not-kept", text));
+            }
+            self.screen
+                .line(&format!("    reading {key}, which the manifest {names}"));
+            for record in self.offered.audit_now() {
+                self.screen.line(&format!("      {}", printable(&record)));
+            }
+        }
     }
 
     fn demo(
@@ -368,16 +445,18 @@ impl<'a> Guests<'a> {
     }
 }
 
-fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
+async fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
     let client = plugin
         .dispense::<FileLister>("lister")
+        .await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
 
-fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
+async fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
     let client = plugin
         .dispense::<HostDemo>("demo")
+        .await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
 }
@@ -391,6 +470,10 @@ async fn ask<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Resu
             Err(Status::deadline_exceeded(text))
         }
     }
+}
+
+fn allowed(granted: bool) -> &'static str {
+    if granted { "allowed" } else { "refused" }
 }
 
 /// An error inside an answer.

@@ -1,0 +1,293 @@
+//! `outrigger call` on a plugin that speaks net/rpc.
+//!
+//! Such a plugin describes nothing: the caller knows the name, the method and
+//! the type of the argument; only the reply says what it is.
+
+use std::error::Error;
+use std::time::Duration;
+
+use outrigger_gob::{Encoded, Value};
+use outrigger_host::netrpc::{CallError, CallErrorKind, Client, HostSession, SessionError};
+use outrigger_host::{PluginExited, Transport};
+use outrigger_wire::Excerpt;
+
+use crate::args::CallArgs;
+use crate::call::UNARY_TIMEOUT;
+use crate::failure::{Exit, Failure, chain, printable};
+use crate::fromgob::Shown;
+use crate::gotext;
+use crate::gotype::{GoType, GoTypes};
+use crate::input::{self, Source};
+use crate::launch::Session;
+use crate::printer::{Ending, Printer};
+use crate::{json, togob};
+
+/// How long a plugin may take to make an object.
+pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The types that the command line states.
+pub(crate) struct Types {
+    argument: Option<GoType>,
+    named: GoTypes,
+}
+
+impl Types {
+    /// Reads `--type` and `--type-def`.
+    ///
+    /// # Errors
+    /// `type-invalid`.
+    pub(crate) fn new(args: &CallArgs) -> Result<Self, Failure> {
+        let named = GoTypes::new(&args.type_defs)?;
+        let argument = args.go_type.as_deref().map(|text| {
+            named.parse(text).map_err(|reason| {
+                let message = format!("`--type {}` is no type in Go's syntax", printable(text));
+                Failure::usage("type-invalid", message).note(reason)
+            })
+        });
+        Ok(Self {
+            argument: argument.transpose()?,
+            named,
+        })
+    }
+}
+
+/// Dispenses the object, calls its method, prints the reply.
+///
+/// # Errors
+/// What is wrong with the arguments, or how the call failed.
+///
+/// # Cancel safety
+/// When the future is dropped the method may still be running.
+pub(crate) async fn call(
+    session: &Session,
+    control: &HostSession,
+    args: &CallArgs,
+    types: &Types,
+    input: Source,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let name = args.name.as_deref().ok_or_else(name_missing)?;
+    let data = input::only_value(input).await?;
+    let argument = togob::argument(data.as_ref(), types.argument.as_ref(), &types.named)
+        .map_err(|misfit| unsuitable(misfit, types))?;
+    let object = dispense(control, name)
+        .await
+        .map_err(|refused| refused.failure(session))?;
+    printer.ending = Ending::NetRpc {
+        reply_type: None,
+        failure: None,
+    };
+    printer.begin(Transport::NetRpc, "unary")?;
+    let limit = args.timeout.unwrap_or(UNARY_TIMEOUT);
+    let limit = (!limit.is_zero()).then_some(limit);
+    let method = args.method.dotted();
+    let reply = match exchange(&object, &method, &argument, limit).await {
+        Ok(reply) => reply,
+        Err(Unanswered::Late(limit)) => return Err(late(limit, &argument, &method)),
+        Err(Unanswered::Failed(error)) => {
+            printer.ending = Ending::NetRpc {
+                reply_type: None,
+                failure: error.failure().map(str::to_owned),
+            };
+            return Err(failed(&error, &argument, args, session));
+        }
+    };
+    printer.ending = Ending::NetRpc {
+        reply_type: Some(reply.ty().to_string()),
+        failure: None,
+    };
+    let unreadable = |reason: String| {
+        let message = format!("the reply of `{method}` cannot be shown");
+        Failure::new(Exit::Failed, "reply-invalid", message).note(printable(&reason))
+    };
+    let value = reply
+        .to_value()
+        .map_err(|error| unreadable(error.to_string()))?;
+    let text = json::line(&Shown(&value)).map_err(|error| unreadable(error.to_string()))?;
+    printer.reply(&text)
+}
+
+/// Why a call has no reply.
+enum Unanswered {
+    Late(Duration),
+    Failed(CallError),
+}
+
+async fn exchange(
+    object: &Client,
+    method: &str,
+    argument: &Value,
+    limit: Option<Duration>,
+) -> Result<Encoded, Unanswered> {
+    let call = object.call_encoded(method, argument);
+    let reply = match limit {
+        Some(limit) => tokio::time::timeout(limit, call)
+            .await
+            .map_err(|_| Unanswered::Late(limit))?,
+        None => call.await,
+    };
+    let reply = reply.map_err(Unanswered::Failed)?;
+    Ok(reply.encoded().clone())
+}
+
+fn name_missing() -> Failure {
+    Failure::usage(
+        "plugin-name-missing",
+        "a net/rpc plugin is called by one of the names in its set, and `--plugin` names none",
+    )
+    .note("net/rpc cannot list them")
+    .help(NAMES)
+}
+
+/// Where names can be found.
+pub(crate) const NAMES: &str = "the names are the keys of the `PluginSet` in the source of the plugin or of its host; \
+     often there is one, which is what the program is called";
+
+fn unsuitable(misfit: togob::Misfit, types: &Types) -> Failure {
+    let message = format!(
+        "the data does not fit at `{}`: {}",
+        misfit.path, misfit.problem
+    );
+    let mut failure = Failure::usage("data-invalid", message);
+    if let Some(described) = types
+        .argument
+        .as_ref()
+        .and_then(|ty| types.named.describe(ty, 2))
+    {
+        failure = failure.note(format!("the argument is to be a `{described}` (`--type`)"));
+    }
+    misfit.help.into_iter().fold(failure, Failure::help)
+}
+
+/// Why a name was not dispensed.
+pub(crate) enum Refused {
+    /// The plugin has no such name.
+    Unknown(String),
+    /// The plugin refused it, with this text.
+    Said(String, String),
+    /// No answer came in time.
+    Late(String),
+    /// The way to the object failed.
+    Unreached(String, SessionError),
+}
+
+/// Asks for the object called `name`.
+///
+/// # Errors
+/// See [`Refused`].
+///
+/// # Cancel safety
+/// The plugin forgets the object when nobody fetches it.
+pub(crate) async fn dispense(control: &HostSession, name: &str) -> Result<Client, Refused> {
+    let own = || printable(name);
+    let error = match tokio::time::timeout(DISPENSE_TIMEOUT, control.dispense(name)).await {
+        Ok(Ok(object)) => return Ok(object),
+        Ok(Err(error)) => error,
+        Err(_) => return Err(Refused::Late(own())),
+    };
+    let said = match &error {
+        SessionError::Call(error) => error.failure(),
+        _ => None,
+    };
+    Err(match said {
+        Some(text) if text.starts_with("unknown plugin type: ") => Refused::Unknown(own()),
+        Some(text) => Refused::Said(own(), Excerpt::new(text.as_bytes()).to_string()),
+        None => Refused::Unreached(own(), error),
+    })
+}
+
+impl Refused {
+    /// What happened, in one phrase.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Unknown(_) => "the plugin has no such name".to_owned(),
+            Self::Said(_, text) => format!("the plugin refused: {text}"),
+            Self::Late(_) => format!("no answer within {} s", DISPENSE_TIMEOUT.as_secs()),
+            Self::Unreached(_, error) => chain(error),
+        }
+    }
+
+    fn failure(&self, session: &Session) -> Failure {
+        match self {
+            Self::Unknown(name) => Failure::usage(
+                "unknown-plugin-name",
+                format!("the plugin has no `{name}` (`--plugin`)"),
+            )
+            .note("net/rpc cannot list the names it has")
+            .help(NAMES),
+            Self::Said(name, said) => {
+                let failure = Failure::new(
+                    Exit::Failed,
+                    "dispense-failed",
+                    format!("the plugin did not dispense `{name}`: {said}"),
+                );
+                match said.contains("protocol not supported") {
+                    true => failure.help(
+                        "it has the name, but for gRPC: offer the version that speaks gRPC with `--app-version`",
+                    ),
+                    false => failure,
+                }
+            }
+            Self::Late(name) => Failure::new(
+                Exit::Failed,
+                "dispense-failed",
+                format!("the plugin did not dispense `{name}`: {}", self.text()),
+            ),
+            Self::Unreached(name, error) => {
+                let reason = printable(&error.to_string());
+                let message = format!("the plugin did not dispense `{name}`: {reason}");
+                let failure = Failure::new(Exit::Failed, error.code(), message);
+                bereaved(failure, error, session)
+            }
+        }
+    }
+}
+
+/// Adds how the plugin ended, where that is the reason, or what is.
+fn bereaved(failure: Failure, error: &(dyn Error + 'static), session: &Session) -> Failure {
+    match PluginExited::behind(error) {
+        Some(exited) => session.epitaph(failure, exited),
+        None => failure.caused_by(error),
+    }
+}
+
+/// Why the call has no reply.
+fn failed(error: &CallError, argument: &Value, args: &CallArgs, session: &Session) -> Failure {
+    let method = args.method.dotted();
+    match error.kind() {
+        CallErrorKind::Failed(text) => {
+            let sent = gotext::Sent {
+                ty: argument.ty().to_string(),
+                stated: args.go_type.is_some(),
+            };
+            gotext::explained(text, &args.method, &sent)
+        }
+        CallErrorKind::Argument(reason) => {
+            Failure::usage("data-invalid", "the data cannot be sent as gob")
+                .note(printable(&reason.to_string()))
+        }
+        kind => {
+            let message = format!("`{method}` has no reply: {}", printable(&kind.to_string()));
+            let failure = Failure::new(Exit::Failed, error.code(), message);
+            bereaved(failure, kind, session)
+        }
+    }
+}
+
+fn late(limit: Duration, argument: &Value, method: &str) -> Failure {
+    let limit = limit.as_secs_f64();
+    let message = format!("no reply of `{method}` within {limit} s (`--timeout`)");
+    let failure = Failure::new(Exit::Failed, "netrpc-timed-out", message)
+        .note("the method may still have been running: net/rpc cannot cancel it");
+    match is_nil(argument) {
+        true => failure.help(
+            "the argument was nil, and a Go plugin without this method never answers that: \
+             check the name, or give it something else (`--data`, `--type`)",
+        ),
+        false => failure,
+    }
+}
+
+fn is_nil(value: &Value) -> bool {
+    matches!(value, Value::Interface(held) if held.is_nil())
+}

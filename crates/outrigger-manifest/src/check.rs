@@ -1,0 +1,713 @@
+//! Reading values out of the tree of a file, collecting every problem on the way.
+
+use crate::problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
+use crate::text::{alternatives, escaped, nearest, quoted};
+use crate::yaml::{self, Key, Kind, Node};
+
+/// Most entries of one list.
+pub(crate) const MAX_ENTRIES: usize = 256;
+
+/// Longest text of a single line, in bytes.
+pub(crate) const MAX_TEXT: usize = 4096;
+
+/// Collects the problems of one file.
+#[derive(Debug, Default)]
+pub(crate) struct Check {
+    problems: Vec<Problem>,
+    hidden: usize,
+    /// The file could not be read to its end: nothing may be called missing.
+    pub(crate) incomplete: bool,
+    spare: Option<Problem>,
+}
+
+/// The text of a file, or the problem that it is none.
+pub(crate) fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Problems> {
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    let (good, bad) = bytes.split_at(error.valid_up_to());
+    let text = String::from_utf8_lossy(good);
+    let mut check = Check::default();
+    let lines = yaml::lines(&text).count();
+    let last = yaml::lines(&text).last().unwrap_or_default();
+    let position = Position {
+        line: u32::try_from(lines).unwrap_or(u32::MAX),
+        column: u32::try_from(last.chars().count()).unwrap_or(u32::MAX - 1) + 1,
+    };
+    let message = format!("the byte 0x{:02x} is not UTF-8", bad.first().unwrap_or(&0));
+    check
+        .report(position, ProblemCode::NotUtf8, "", message)
+        .help("save the file as UTF-8");
+    check.finish(file, &text, None)
+}
+
+/// Adds to the problem just reported.
+pub(crate) struct Reported<'c>(&'c mut Problem);
+
+impl Reported<'_> {
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    pub(crate) fn near(self, near: Option<impl Into<String>>) -> Self {
+        self.0.near_miss = near.map(Into::into);
+        self
+    }
+}
+
+impl Check {
+    pub(crate) fn report(
+        &mut self,
+        position: Position,
+        code: ProblemCode,
+        location: &str,
+        message: impl Into<String>,
+    ) -> Reported<'_> {
+        let problem = Problem {
+            position,
+            code,
+            location: location.to_owned(),
+            message: message.into(),
+            near_miss: None,
+            help: None,
+        };
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+            let last = self.problems.len() - 1;
+            Reported(&mut self.problems[last])
+        } else {
+            self.hidden += 1;
+            Reported(self.spare.insert(problem))
+        }
+    }
+
+    /// The value if nothing was reported; the problems otherwise.
+    pub(crate) fn finish<T>(
+        mut self,
+        file: &str,
+        text: &str,
+        value: Option<T>,
+    ) -> Result<T, Problems> {
+        if self.incomplete {
+            let cut = |problem: &Problem| {
+                matches!(
+                    problem.code,
+                    ProblemCode::MissingKey | ProblemCode::EmptyList
+                )
+            };
+            self.problems.retain(|problem| !cut(problem));
+        }
+        match value {
+            Some(value) if self.problems.is_empty() => return Ok(value),
+            None if self.problems.is_empty() => {
+                // A value is only left out where something was reported.
+                self.report(
+                    Position::START,
+                    ProblemCode::EmptyFile,
+                    "",
+                    "the file could not be read",
+                );
+            }
+            _ => {}
+        }
+        for problem in &mut self.problems {
+            problem.position = inside(problem.position, text);
+        }
+        self.problems.sort_by_key(|problem| problem.position);
+        if self.hidden > 0
+            && let Some(last) = self.problems.last().map(|problem| problem.position)
+        {
+            let hidden = self.hidden;
+            self.problems.push(Problem {
+                position: last,
+                code: ProblemCode::TooManyProblems,
+                location: String::new(),
+                message: format!("{hidden} more are not listed"),
+                near_miss: None,
+                help: None,
+            });
+        }
+        Err(Problems {
+            file: file.to_owned(),
+            list: self.problems,
+        })
+    }
+
+    /// The entries of a map, its keys checked against those that are known.
+    pub(crate) fn map<'n>(
+        &mut self,
+        node: &'n Node,
+        location: &str,
+        known: &[&'static str],
+    ) -> Option<Fields<'n>> {
+        let entries = self.entries(node, location)?;
+        let mut fields = Fields {
+            at: node.at,
+            location: location.to_owned(),
+            entries: Vec::new(),
+            misspelt: Vec::new(),
+        };
+        for (key, value) in entries {
+            if !known.contains(&key.text.as_str()) {
+                fields
+                    .misspelt
+                    .extend(self.unknown_key(key, location, known));
+            } else {
+                fields.entries.push((key, value));
+            }
+        }
+        Some(fields)
+    }
+
+    /// The entries of a map with keys of the author's own choosing; repeated ones are reported.
+    pub(crate) fn entries<'n>(
+        &mut self,
+        node: &'n Node,
+        location: &str,
+    ) -> Option<Vec<(&'n Key, &'n Node)>> {
+        let Kind::Map(entries) = &node.kind else {
+            self.wrong_type(node, location, "a map");
+            return None;
+        };
+        let mut seen: std::collections::HashMap<&str, Position> = std::collections::HashMap::new();
+        let mut kept = Vec::new();
+        for (key, value) in entries {
+            if let Some(first) = seen.get(key.text.as_str()) {
+                let first = *first;
+                self.report(
+                    key.at,
+                    ProblemCode::DuplicateKey,
+                    &join(location, &key.text),
+                    format!(
+                        "the key {} is written twice; it is first on line {}",
+                        quoted(&key.text),
+                        first.line
+                    ),
+                )
+                .help("keep one of them");
+            } else {
+                seen.insert(&key.text, key.at);
+                kept.push((key, value));
+            }
+        }
+        Some(kept)
+    }
+
+    /// Returns the key that was probably meant.
+    fn unknown_key(
+        &mut self,
+        key: &Key,
+        location: &str,
+        known: &[&'static str],
+    ) -> Option<&'static str> {
+        let near = nearest(&key.text, known);
+        let home = home_of(&key.text).filter(|home| *home != location);
+        let problem = self.report(
+            key.at,
+            ProblemCode::UnknownKey,
+            &join(location, &key.text),
+            format!("the key {} has no meaning here", quoted(&key.text)),
+        );
+        match (near, home) {
+            (Some(near), _) => {
+                problem.near(Some(near));
+            }
+            (None, Some(home)) => {
+                let home = if home.is_empty() {
+                    "the top level".to_owned()
+                } else {
+                    quoted(home)
+                };
+                problem.help(format!("it belongs under {home}"));
+            }
+            (None, None) => {
+                problem.help(format!("possible here: {}", known.join(", ")));
+            }
+        }
+        near
+    }
+
+    /// The entries of a list, each with its location.
+    pub(crate) fn list<'n>(
+        &mut self,
+        node: &'n Node,
+        location: &str,
+    ) -> Option<Vec<(String, &'n Node)>> {
+        let Kind::List(items) = &node.kind else {
+            let near = match &node.kind {
+                Kind::Plain(text) | Kind::Text(text) if !is_null(&node.kind) => {
+                    Some(format!("[{}]", escaped(text)))
+                }
+                _ => None,
+            };
+            if let Some(problem) = self.wrong_type(node, location, "a list") {
+                problem.near(near);
+            }
+            return None;
+        };
+        if items.len() > MAX_ENTRIES {
+            self.report(
+                node.at,
+                ProblemCode::TooManyEntries,
+                location,
+                format!(
+                    "the list has {} entries; at most {MAX_ENTRIES} are read",
+                    items.len()
+                ),
+            );
+        }
+        Some(
+            items
+                .iter()
+                .take(MAX_ENTRIES)
+                .enumerate()
+                .map(|(index, item)| (format!("{location}[{index}]"), item))
+                .collect(),
+        )
+    }
+
+    /// A list with at least one entry.
+    pub(crate) fn filled_list<'n>(
+        &mut self,
+        node: &'n Node,
+        location: &str,
+    ) -> Option<Vec<(String, &'n Node)>> {
+        let items = self.list(node, location)?;
+        if items.is_empty() {
+            self.report(
+                node.at,
+                ProblemCode::EmptyList,
+                location,
+                "the list is empty, so this says nothing",
+            )
+            .help("name at least one, or leave the entry out");
+            return None;
+        }
+        Some(items)
+    }
+
+    /// A text that must look like one: a plain number, truth value or nothing is refused.
+    pub(crate) fn text<'n>(&mut self, node: &'n Node, location: &str) -> Option<&'n str> {
+        match &node.kind {
+            Kind::Text(text) => self.plain_line(text, node.at, location),
+            Kind::Plain(text) if scalar(text) == Scalar::Text => {
+                self.plain_line(text, node.at, location)
+            }
+            Kind::Plain(text) => {
+                let near = (scalar(text) != Scalar::Null).then(|| format!("\"{text}\""));
+                if let Some(problem) = self.wrong_type(node, location, "a text") {
+                    problem.near(near);
+                }
+                None
+            }
+            _ => {
+                self.wrong_type(node, location, "a text");
+                None
+            }
+        }
+    }
+
+    /// A text as its letters are written, be it `8080` or `true`; only nothing is refused.
+    pub(crate) fn literal<'n>(&mut self, node: &'n Node, location: &str) -> Option<&'n str> {
+        match &node.kind {
+            Kind::Text(text) => self.plain_line(text, node.at, location),
+            Kind::Plain(text) if scalar(text) != Scalar::Null => {
+                self.plain_line(text, node.at, location)
+            }
+            _ => {
+                self.wrong_type(node, location, "a text");
+                None
+            }
+        }
+    }
+
+    /// A text that may span lines.
+    pub(crate) fn prose<'n>(&mut self, node: &'n Node, location: &str) -> Option<&'n str> {
+        match &node.kind {
+            Kind::Text(text) => self.prose_text(text, node.at, location),
+            Kind::Plain(text) if scalar(text) != Scalar::Null => {
+                self.prose_text(text, node.at, location)
+            }
+            _ => {
+                self.wrong_type(node, location, "a text");
+                None
+            }
+        }
+    }
+
+    fn prose_text<'n>(&mut self, text: &'n str, at: Position, location: &str) -> Option<&'n str> {
+        let visible: String = text.chars().filter(|c| !matches!(c, '\n' | '\t')).collect();
+        self.bounded(text, &visible, at, location)
+    }
+
+    fn plain_line<'n>(&mut self, text: &'n str, at: Position, location: &str) -> Option<&'n str> {
+        self.bounded(text, text, at, location)
+    }
+
+    fn bounded<'n>(
+        &mut self,
+        text: &'n str,
+        visible: &str,
+        at: Position,
+        location: &str,
+    ) -> Option<&'n str> {
+        if text.len() > MAX_TEXT {
+            self.report(
+                at,
+                ProblemCode::TextTooLong,
+                location,
+                format!(
+                    "the text is {} bytes long; at most {MAX_TEXT} are possible",
+                    text.len()
+                ),
+            );
+            return None;
+        }
+        if visible.chars().any(char::is_control) {
+            self.report(
+                at,
+                ProblemCode::ControlCharacter,
+                location,
+                format!("{} contains a control character", quoted(text)),
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    pub(crate) fn boolean(&mut self, node: &Node, location: &str) -> Option<bool> {
+        match &node.kind {
+            Kind::Plain(text) if text == "true" => Some(true),
+            Kind::Plain(text) if text == "false" => Some(false),
+            Kind::Broken => None,
+            _ => {
+                let near = match &node.kind {
+                    Kind::Plain(text) | Kind::Text(text) => truth(text),
+                    _ => None,
+                };
+                if let Some(problem) = self.wrong_type(node, location, "`true` or `false`") {
+                    problem.near(near);
+                }
+                None
+            }
+        }
+    }
+
+    /// A whole number within the range, both ends included.
+    pub(crate) fn integer(
+        &mut self,
+        node: &Node,
+        location: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let text = match &node.kind {
+            Kind::Plain(text) if scalar(text) == Scalar::Number => text,
+            Kind::Broken => return None,
+            kind => {
+                let near = match kind {
+                    Kind::Text(text) | Kind::Plain(text) => text
+                        .trim()
+                        .parse::<u64>()
+                        .ok()
+                        .map(|number| number.to_string()),
+                    _ => None,
+                };
+                if let Some(problem) = self.wrong_type(node, location, "a whole number") {
+                    problem.near(near);
+                }
+                return None;
+            }
+        };
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.then(|| text.parse::<u64>().unwrap_or(u64::MAX));
+        match number {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => {
+                let (low, high) = (range.start(), range.end());
+                self.report(
+                    node.at,
+                    ProblemCode::OutOfRange,
+                    location,
+                    format!(
+                        "{} is not a whole number from {low} to {high}",
+                        quoted(text)
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    /// One of the known words.
+    pub(crate) fn word<T: Copy>(
+        &mut self,
+        node: &Node,
+        location: &str,
+        what: &str,
+        words: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = match &node.kind {
+            // `off` and its like are texts here; YAML 1.1 would have made them truth values.
+            Kind::Text(text) => text,
+            Kind::Plain(text) if scalar(text) == Scalar::Text => text,
+            _ => {
+                self.wrong_type(node, location, what);
+                return None;
+            }
+        };
+        if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
+            return Some(*value);
+        }
+        let known: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
+        let near = nearest(text, &known);
+        self.report(
+            node.at,
+            ProblemCode::UnknownWord,
+            location,
+            format!("{} is not {what}", quoted(text)),
+        )
+        .near(near)
+        .help(format!("possible: {}", known.join(", ")));
+        None
+    }
+
+    /// Words, each at most once.
+    pub(crate) fn words<T: Copy + PartialEq>(
+        &mut self,
+        node: &Node,
+        location: &str,
+        what: &str,
+        words: &[(&'static str, T)],
+        may_be_empty: bool,
+    ) -> Option<Vec<T>> {
+        let items = if may_be_empty {
+            self.list(node, location)?
+        } else {
+            self.filled_list(node, location)?
+        };
+        let mut found: Vec<T> = Vec::new();
+        for (location, item) in items {
+            if let Some(value) = self.word(item, &location, what, words) {
+                if found.contains(&value) {
+                    let name = words
+                        .iter()
+                        .find(|(_, known)| *known == value)
+                        .map_or("", |(name, _)| name);
+                    self.repeated(item.at, &location, name);
+                } else {
+                    found.push(value);
+                }
+            }
+        }
+        Some(found)
+    }
+
+    pub(crate) fn repeated(&mut self, at: Position, location: &str, what: &str) {
+        self.report(
+            at,
+            ProblemCode::DuplicateEntry,
+            location,
+            format!("{} is in the list already", quoted(what)),
+        );
+    }
+
+    /// Reports a value of the wrong kind, or one that is not there. Says nothing about a value
+    /// that is reported already.
+    pub(crate) fn wrong_type(
+        &mut self,
+        node: &Node,
+        location: &str,
+        expected: &str,
+    ) -> Option<Reported<'_>> {
+        let found = match &node.kind {
+            Kind::Broken => return None,
+            kind if is_null(kind) => {
+                return Some(self.report(
+                    node.at,
+                    ProblemCode::EmptyValue,
+                    location,
+                    format!("there is no value; {expected} is wanted here"),
+                ));
+            }
+            Kind::Map(_) => "a map".to_owned(),
+            Kind::List(_) => "a list".to_owned(),
+            Kind::Text(text) => format!("the text {}", quoted(text)),
+            Kind::Plain(text) => match scalar(text) {
+                Scalar::Number => format!("the number {}", quoted(text)),
+                Scalar::Bool => format!("the truth value {}", quoted(text)),
+                Scalar::Null | Scalar::Text => format!("the text {}", quoted(text)),
+            },
+        };
+        Some(self.report(
+            node.at,
+            ProblemCode::WrongType,
+            location,
+            format!("{found} stands where {expected} is wanted"),
+        ))
+    }
+}
+
+/// The entries of a map with known keys.
+#[derive(Debug)]
+pub(crate) struct Fields<'n> {
+    at: Position,
+    location: String,
+    entries: Vec<(&'n Key, &'n Node)>,
+    /// Known keys that an unknown one was probably meant to be.
+    misspelt: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    pub(crate) fn at(&self) -> Position {
+        self.at
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Where a key of this map is, or would be.
+    pub(crate) fn location(&self, key: &str) -> String {
+        join(&self.location, key)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<(String, &'n Node)> {
+        self.entries
+            .iter()
+            .find(|(known, _)| known.text == key)
+            .map(|(_, node)| (self.location(key), *node))
+    }
+
+    /// A section that may be absent, or named without a value.
+    pub(crate) fn section(&self, key: &str) -> Option<(String, &'n Node)> {
+        self.get(key).filter(|(_, node)| !is_null(&node.kind))
+    }
+
+    pub(crate) fn require(&self, check: &mut Check, key: &str) -> Option<(String, &'n Node)> {
+        let found = self.get(key);
+        if found.is_none() && !self.misspelt.contains(&key) {
+            check.report(
+                self.at,
+                ProblemCode::MissingKey,
+                &self.location(key),
+                format!("the key {} is missing", quoted(key)),
+            );
+        }
+        found
+    }
+
+    /// Position of a key's value, or of the map when the key is absent.
+    pub(crate) fn position(&self, key: &str) -> Position {
+        self.get(key).map_or(self.at, |(_, node)| node.at)
+    }
+}
+
+/// What an unquoted scalar would be taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scalar {
+    Null,
+    Bool,
+    Number,
+    Text,
+}
+
+pub(crate) fn scalar(text: &str) -> Scalar {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
+        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => return Scalar::Bool,
+        _ => {}
+    }
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let based = |prefix: &str, radix: u32| {
+        unsigned
+            .strip_prefix(prefix)
+            .is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix)))
+    };
+    let starts = unsigned.starts_with(|c: char| c.is_ascii_digit())
+        || (unsigned.starts_with('.') && unsigned[1..].starts_with(|c: char| c.is_ascii_digit()));
+    let special = matches!(
+        unsigned,
+        ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN"
+    );
+    if special || based("0x", 16) || based("0o", 8) || (starts && unsigned.parse::<f64>().is_ok()) {
+        Scalar::Number
+    } else {
+        Scalar::Text
+    }
+}
+
+pub(crate) fn is_null(kind: &Kind) -> bool {
+    matches!(kind, Kind::Plain(text) if scalar(text) == Scalar::Null)
+}
+
+fn truth(text: &str) -> Option<&'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "y" | "1" => Some("true"),
+        "false" | "no" | "off" | "n" | "0" => Some("false"),
+        _ => None,
+    }
+}
+
+/// `a.b`; keys that are not plain words are quoted.
+pub(crate) fn join(location: &str, key: &str) -> String {
+    let word = !key.is_empty()
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let key = if word {
+        key.to_owned()
+    } else {
+        format!("\"{}\"", escaped(key))
+    };
+    if location.is_empty() {
+        key
+    } else {
+        format!("{location}.{key}")
+    }
+}
+
+/// Where a known key that stands in the wrong place belongs.
+fn home_of(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "filesystem" | "network" | "process" | "environment" => "capabilities",
+        "egress" | "ingress" => "capabilities.network",
+        "exec" | "kill" | "list" | "signal" => "capabilities.process",
+        "name" | "format" | "entrypoint" | "language" | "version" => "plugin",
+        "protocol_version" | "magic_cookie_key" | "magic_cookie_value" => "handshake",
+        "auto_mtls" => "security",
+        "description" | "maintainer" | "url" => "about",
+        "memory" | "cpu" | "pids" | "open_files" | "message_size" | "streams" => "resources",
+        "sandbox" | "jit" | "services" | "resources" | "plugin" | "about" | "handshake"
+        | "security" | "capabilities" => "",
+        _ => return None,
+    })
+}
+
+/// The nearest position that exists in the text.
+fn inside(position: Position, text: &str) -> Position {
+    let mut last = (1, "");
+    for (number, line) in (1_u32..).zip(yaml::lines(text)) {
+        last = (number, line);
+        if number == position.line {
+            break;
+        }
+    }
+    let (line, content) = last;
+    let end = u32::try_from(content.chars().count()).unwrap_or(u32::MAX - 1) + 1;
+    let column = if line == position.line {
+        position.column.min(end)
+    } else {
+        end
+    };
+    Position {
+        line,
+        column: column.max(1),
+    }
+}
+
+/// The words of a table, for messages.
+pub(crate) fn listed<T>(words: &[(&'static str, T)]) -> String {
+    alternatives(&words.iter().map(|(word, _)| *word).collect::<Vec<_>>())
+}

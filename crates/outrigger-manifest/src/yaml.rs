@@ -1,0 +1,396 @@
+//! The one place that knows the YAML library: text to a tree that keeps positions.
+//!
+//! Nothing is interpreted here. A scalar keeps its letters, a map keeps keys written twice, and
+//! what cannot be represented is reported and left out as [`Kind::Broken`].
+
+use serde_saphyr::granit_parser::{
+    self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StructureStyle,
+};
+
+use crate::check::Check;
+use crate::problem::{Position, ProblemCode};
+
+/// Largest file that is read, in bytes.
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
+
+/// Deepest nesting of flow collections, and of block collections.
+const MAX_DEPTH: usize = 24;
+
+/// A value of the file and where it stands.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) at: Position,
+    pub(crate) kind: Kind,
+}
+
+/// A key of a map and where it stands.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) at: Position,
+    pub(crate) text: String,
+}
+
+/// What a value is, before anything is made of it.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Map(Vec<(Key, Node)>),
+    List(Vec<Node>),
+    /// Unquoted: could be a text, a number, a truth value or nothing.
+    Plain(String),
+    /// Quoted or a block: certainly a text.
+    Text(String),
+    /// Something already reported.
+    Broken,
+}
+
+enum Frame {
+    Map {
+        at: Position,
+        flow: bool,
+        entries: Vec<(Key, Node)>,
+        key: Pending,
+    },
+    List {
+        at: Position,
+        flow: bool,
+        items: Vec<Node>,
+    },
+}
+
+/// The key whose value comes next.
+enum Pending {
+    None,
+    Key(Key),
+    Unusable,
+}
+
+/// The first document of the text. `None` when there is none; the reason is then reported.
+pub(crate) fn parse(text: &str, check: &mut Check) -> Option<Node> {
+    if text.len() > MAX_BYTES {
+        check.report(
+            Position::START,
+            ProblemCode::FileTooLarge,
+            "",
+            format!(
+                "the file is {} bytes long; at most {MAX_BYTES} are read",
+                text.len()
+            ),
+        );
+        return None;
+    }
+    let mut builder = Builder {
+        check,
+        frames: Vec::new(),
+        root: None,
+        documents: 0,
+        after_scalar: false,
+    };
+    let options = granit_parser::options! {
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+        emit_unresolved_aliases: true,
+    };
+    for event in Parser::new_from_str_with_options(text, options) {
+        match event {
+            Ok((event, span)) => {
+                if !builder.take(event, position(&span.start)) {
+                    break;
+                }
+            }
+            Err(error) => {
+                builder.syntax_error(text, &error);
+                break;
+            }
+        }
+    }
+    builder.finish()
+}
+
+struct Builder<'c> {
+    check: &'c mut Check,
+    frames: Vec<Frame>,
+    root: Option<Node>,
+    documents: usize,
+    after_scalar: bool,
+}
+
+impl Builder<'_> {
+    /// Returns whether to go on.
+    fn take(&mut self, event: Event<'_>, at: Position) -> bool {
+        self.after_scalar = false;
+        match event {
+            Event::DocumentStart(..) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    self.check.report(
+                        at,
+                        ProblemCode::SeveralDocuments,
+                        "",
+                        "a second document begins here; only one is read",
+                    );
+                    return false;
+                }
+            }
+            Event::Scalar(value, style, _, tag) => {
+                if tag.is_some() {
+                    self.tag(at);
+                }
+                let value = value.into_owned();
+                let kind = match style {
+                    ScalarStyle::Plain => Kind::Plain(value),
+                    _ => Kind::Text(value),
+                };
+                self.push(Node { at, kind });
+                self.after_scalar = true;
+            }
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                self.check
+                    .report(
+                        at,
+                        ProblemCode::AliasNotAllowed,
+                        "",
+                        "aliases (`*name`) are not read",
+                    )
+                    .help("write the value out");
+                self.push(Node {
+                    at,
+                    kind: Kind::Broken,
+                });
+            }
+            Event::SequenceStart(style, _, tag) => {
+                if tag.is_some() {
+                    self.tag(at);
+                }
+                self.frames.push(Frame::List {
+                    at,
+                    flow: style == StructureStyle::Flow,
+                    items: Vec::new(),
+                });
+            }
+            Event::MappingStart(style, _, tag) => {
+                if tag.is_some() {
+                    self.tag(at);
+                }
+                self.frames.push(Frame::Map {
+                    at,
+                    flow: style == StructureStyle::Flow,
+                    entries: Vec::new(),
+                    key: Pending::None,
+                });
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            _ => {}
+        }
+        true
+    }
+
+    fn tag(&mut self, at: Position) {
+        self.check
+            .report(
+                at,
+                ProblemCode::TagNotAllowed,
+                "",
+                "tags (`!name`) are not read",
+            )
+            .help("remove the tag; quote the value if it is meant as a text");
+    }
+
+    fn push(&mut self, node: Node) {
+        match self.frames.last_mut() {
+            None => self.root = Some(node),
+            Some(Frame::List { items, .. }) => items.push(node),
+            Some(Frame::Map { entries, key, .. }) => match std::mem::replace(key, Pending::None) {
+                Pending::Key(name) => {
+                    // The library places a value that is not there behind later comments.
+                    let at = match &node.kind {
+                        Kind::Plain(text) if text.is_empty() => name.at,
+                        _ => node.at,
+                    };
+                    entries.push((name, Node { at, ..node }));
+                }
+                Pending::Unusable => {}
+                Pending::None => match node.kind {
+                    Kind::Plain(text) | Kind::Text(text) => {
+                        *key = Pending::Key(Key { at: node.at, text });
+                    }
+                    Kind::Broken => *key = Pending::Unusable,
+                    Kind::Map(_) | Kind::List(_) => {
+                        *key = Pending::Unusable;
+                        self.check.report(
+                            node.at,
+                            ProblemCode::KeyNotText,
+                            "",
+                            "the key of a map must be a text, not a list or a map",
+                        );
+                    }
+                },
+            },
+        }
+    }
+
+    fn close(&mut self) {
+        let node = match self.frames.pop() {
+            Some(Frame::List { at, items, .. }) => Node {
+                at,
+                kind: Kind::List(items),
+            },
+            Some(Frame::Map { at, entries, .. }) => Node {
+                at,
+                kind: Kind::Map(entries),
+            },
+            None => return,
+        };
+        self.push(node);
+    }
+
+    fn syntax_error(&mut self, text: &str, error: &ScanError) {
+        let at = position(error.marker());
+        match error.kind() {
+            ErrorKind::TabNotAllowed
+            | ErrorKind::TabInBlockIndentation
+            | ErrorKind::TabInIndentation
+            | ErrorKind::TabAtBlockScalarStart => self.tabs(text, at),
+            ErrorKind::RecursionLimitExceeded => {
+                self.check.report(
+                    at,
+                    ProblemCode::NestingTooDeep,
+                    "",
+                    format!("lists and maps lie in one another deeper than {MAX_DEPTH} levels"),
+                );
+            }
+            _ => {
+                let problem = self.check.report(
+                    at,
+                    ProblemCode::YamlSyntax,
+                    "",
+                    format!("this is not YAML: {}", crate::text::escaped(&error.info())),
+                );
+                if line(text, at.line).is_some_and(|line| line.contains("${")) {
+                    problem.help("quote a text that contains `${…}` inside `[…]` or `{…}`");
+                }
+            }
+        }
+        // What was read before the error is still checked, but nothing is called missing, and
+        // what was open when it happened is not looked at.
+        self.check.incomplete = true;
+        if self.after_scalar {
+            self.drop_last_scalar();
+        }
+        while let Some(frame) = self.frames.last() {
+            let flow = matches!(
+                frame,
+                Frame::Map { flow: true, .. } | Frame::List { flow: true, .. }
+            );
+            if flow {
+                let at = match self.frames.pop() {
+                    Some(Frame::Map { at, .. } | Frame::List { at, .. }) => at,
+                    None => return,
+                };
+                self.push(Node {
+                    at,
+                    kind: Kind::Broken,
+                });
+            } else {
+                self.close();
+            }
+        }
+    }
+
+    /// The text before a syntax error may be longer or shorter than it was meant to be.
+    fn drop_last_scalar(&mut self) {
+        match self.frames.last_mut() {
+            None => self.root = None,
+            Some(Frame::List { items, .. }) => {
+                items.pop();
+            }
+            Some(Frame::Map { entries, key, .. }) => match key {
+                Pending::None => {
+                    if let Some((_, node)) = entries.last_mut() {
+                        node.kind = Kind::Broken;
+                    }
+                }
+                Pending::Key(_) | Pending::Unusable => *key = Pending::None,
+            },
+        }
+    }
+
+    /// Every line that is indented with a tab, from the first that was met.
+    fn tabs(&mut self, text: &str, first: Position) {
+        let mut found = Vec::new();
+        for (number, line) in (1_u32..).zip(lines(text)) {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            if number < first.line || line.trim().is_empty() {
+                continue;
+            }
+            if let Some(tab) = indent.chars().position(|character| character == '\t') {
+                let column = u32::try_from(tab).unwrap_or(u32::MAX - 1) + 1;
+                found.push(Position {
+                    line: number,
+                    column,
+                });
+            }
+        }
+        if found.first().is_none_or(|found| found.line != first.line) {
+            found.insert(0, first);
+        }
+        for position in found {
+            self.check
+                .report(
+                    position,
+                    ProblemCode::TabIndentation,
+                    "",
+                    "this line is indented with a tab",
+                )
+                .help("indent with spaces");
+        }
+    }
+
+    fn finish(mut self) -> Option<Node> {
+        while !self.frames.is_empty() {
+            self.close();
+        }
+        let empty = match &self.root {
+            None => true,
+            Some(node) => matches!(&node.kind, Kind::Plain(text) if text.is_empty()),
+        };
+        if empty && !self.check.incomplete {
+            self.check.report(
+                Position::START,
+                ProblemCode::EmptyFile,
+                "",
+                "the file says nothing",
+            );
+        }
+        if empty { None } else { self.root }
+    }
+}
+
+fn position(marker: &Marker) -> Position {
+    Position {
+        line: u32::try_from(marker.line()).unwrap_or(u32::MAX),
+        column: u32::try_from(marker.col()).unwrap_or(u32::MAX - 1) + 1,
+    }
+}
+
+/// The lines of a text as YAML counts them.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\n', '\r']) else {
+            rest = None;
+            return Some(text);
+        };
+        let skip = if text[end..].starts_with("\r\n") {
+            2
+        } else {
+            1
+        };
+        rest = Some(&text[end + skip..]);
+        Some(&text[..end])
+    })
+}
+
+fn line(text: &str, number: u32) -> Option<&str> {
+    lines(text).nth(number.checked_sub(1)? as usize)
+}

@@ -1,0 +1,69 @@
+//! What an open connection moves, paced and recorded.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tonic::Status;
+
+use crate::fault::Fault;
+use crate::session::{Running, Session};
+
+/// The account of one open connection: it paces what moves, and leaves one
+/// record when the connection ends.
+pub(crate) struct Account {
+    session: Arc<Session>,
+    running: Mutex<Option<Running>>,
+    /// The connection's place among the plugin's leases.
+    _place: Box<dyn Send + Sync>,
+}
+
+impl Account {
+    pub(crate) fn new(running: Running, place: impl Send + Sync + 'static) -> Self {
+        Self {
+            session: running.session().clone(),
+            running: Mutex::new(Some(running)),
+            _place: Box::new(place),
+        }
+    }
+
+    /// Waits until what the peer sent may move on.
+    pub(crate) async fn received(&self, count: usize) {
+        self.session.pace(count as u64).await;
+        self.with(|running| running.read(count as u64));
+    }
+
+    /// Waits until what the plugin sent may move on.
+    pub(crate) async fn sent(&self, count: usize) {
+        self.session.pace(count as u64).await;
+        self.with(|running| running.wrote(count as u64));
+    }
+
+    fn with(&self, note: impl FnOnce(&Running)) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*running {
+            note(running);
+        }
+    }
+
+    /// Records the end of the connection.
+    pub(crate) fn end(&self) {
+        if let Some(running) = self.take() {
+            running.end(None);
+        }
+    }
+
+    /// Records why it ended early, and says it to the plugin.
+    pub(crate) fn fail(&self, fault: Fault) -> Status {
+        match self.take() {
+            Some(running) => match running.finish::<()>(Err(fault)) {
+                Ok(()) => Status::internal("the host failed"),
+                Err(status) => status,
+            },
+            None => Status::internal("the connection has ended already"),
+        }
+    }
+
+    fn take(&self) -> Option<Running> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.take()
+    }
+}

@@ -1,0 +1,274 @@
+//! A TCP connection as two streams of messages: each direction at the pace of
+//! whoever takes it, each with an end of its own.
+//!
+//! What a plugin sends is written by a task of its own, so that a plugin that
+//! reads nothing can still send; the task belongs to the stream of replies and
+//! is aborted with it. What the peer sends is read when the reply before it was
+//! taken.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::NetworkLimits;
+use super::account::Account;
+use super::hello::{HelloGuard, Mismatch};
+use super::trouble;
+use crate::fault::Fault;
+
+/// Part of what a plugin sends.
+pub(crate) enum Part {
+    Data(Bytes),
+    Finish,
+    /// What may only come first.
+    Misplaced,
+}
+
+/// A message of a plugin on an open connection.
+pub(crate) trait Sent: Send + 'static {
+    fn part(self) -> Part;
+}
+
+/// A message to a plugin on an open connection.
+pub(crate) trait Received: Send + 'static {
+    fn data(data: Bytes) -> Self;
+    fn finish() -> Self;
+}
+
+/// An open connection that a plugin uses.
+pub(crate) struct Pump<Q, R> {
+    reading: OwnedReadHalf,
+    peer_finished: bool,
+    buffer: BytesMut,
+    chunk: usize,
+    writing: Writing<Q>,
+    activity: Arc<Activity>,
+    account: Arc<Account>,
+    reply: PhantomData<fn() -> R>,
+}
+
+/// What became of the direction from the plugin to the peer.
+enum Writing<Q> {
+    Open(Writer<Q>),
+    /// The plugin has finished; keeping its messages keeps the call open.
+    Finished {
+        _messages: Streaming<Q>,
+    },
+    /// The peer takes no more, which may have a reason that it sent before.
+    Failed(Fault),
+    Over,
+}
+
+/// The task that writes, aborted when it is dropped.
+struct Writer<Q>(JoinHandle<Result<Streaming<Q>, Fault>>);
+
+impl<Q> Drop for Writer<Q> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// When something last moved.
+struct Activity {
+    started: Instant,
+    last_millis: AtomicU64,
+    idle: Duration,
+    total: Duration,
+}
+
+impl Activity {
+    fn new(limits: &NetworkLimits) -> Self {
+        Self {
+            started: Instant::now(),
+            last_millis: AtomicU64::new(0),
+            idle: limits.idle_timeout,
+            total: limits.total_timeout,
+        }
+    }
+
+    fn note(&self) {
+        let millis = self.started.elapsed().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        self.last_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// When the connection ends unless something moves, and why.
+    fn deadline(&self) -> (Instant, Fault) {
+        let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
+        let idle = self.started + last + self.idle;
+        let total = self.started + self.total;
+        match idle < total {
+            true => (idle, trouble::late("idle_timeout", self.idle)),
+            false => (total, trouble::late("total_timeout", self.total)),
+        }
+    }
+}
+
+impl<Q: Sent, R: Received> Pump<Q, R> {
+    pub(crate) fn new(
+        stream: TcpStream,
+        messages: Streaming<Q>,
+        guard: HelloGuard,
+        account: Arc<Account>,
+        limits: &NetworkLimits,
+    ) -> Self {
+        let (reading, writing) = stream.into_split();
+        let activity = Arc::new(Activity::new(limits));
+        let task = write(messages, writing, guard, account.clone(), activity.clone());
+        Self {
+            reading,
+            peer_finished: false,
+            buffer: BytesMut::new(),
+            chunk: limits.chunk.max(1),
+            writing: Writing::Open(Writer(tokio::spawn(task))),
+            activity,
+            account,
+            reply: PhantomData,
+        }
+    }
+
+    /// The next message for the plugin, or nothing when both directions have
+    /// finished. The connection is recorded as ended before its last answer.
+    pub(crate) async fn next(&mut self) -> Option<Result<R, Status>> {
+        if matches!(self.writing, Writing::Over) {
+            return None;
+        }
+        match self.step().await {
+            Ok(Some(reply)) => Some(Ok(reply)),
+            Ok(None) => {
+                self.writing = Writing::Over;
+                self.account.end();
+                None
+            }
+            Err(fault) => {
+                self.writing = Writing::Over;
+                Some(Err(self.account.fail(fault)))
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<R>, Fault> {
+        loop {
+            if self.peer_finished {
+                match std::mem::replace(&mut self.writing, Writing::Over) {
+                    Writing::Open(writer) => self.writing = Writing::Open(writer),
+                    Writing::Failed(fault) => return Err(fault),
+                    Writing::Finished { .. } | Writing::Over => return Ok(None),
+                }
+            }
+            let (deadline, late) = self.activity.deadline();
+            let writer = match &mut self.writing {
+                Writing::Open(writer) => Some(writer),
+                _ => None,
+            };
+            self.buffer.reserve(self.chunk);
+            let mut room = (&mut self.buffer).limit(self.chunk);
+            tokio::select! {
+                read = self.reading.read_buf(&mut room), if !self.peer_finished => {
+                    match read {
+                        Ok(0) => {
+                            self.peer_finished = true;
+                            return Ok(Some(R::finish()));
+                        }
+                        Ok(count) => {
+                            self.activity.note();
+                            self.account.received(count).await;
+                            self.activity.note();
+                            return Ok(Some(R::data(self.buffer.split().freeze())));
+                        }
+                        Err(error) => return Err(trouble::io(&error)),
+                    }
+                }
+                written = join(writer) => match written {
+                    Ok(messages) => self.writing = Writing::Finished { _messages: messages },
+                    Err(fault @ Fault::System(_)) => self.writing = Writing::Failed(fault),
+                    Err(fault) => return Err(fault),
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    if self.activity.deadline().0 <= Instant::now() {
+                        return Err(late);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn join<Q>(writer: Option<&mut Writer<Q>>) -> Result<Streaming<Q>, Fault> {
+    match writer {
+        None => std::future::pending().await,
+        Some(writer) => match (&mut writer.0).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(trouble::broken("a task of the host failed")),
+        },
+    }
+}
+
+/// Writes what the plugin sends until it finishes.
+async fn write<Q: Sent>(
+    mut messages: Streaming<Q>,
+    mut stream: OwnedWriteHalf,
+    mut guard: HelloGuard,
+    account: Arc<Account>,
+    activity: Arc<Activity>,
+) -> Result<Streaming<Q>, Fault> {
+    loop {
+        let data = match messages.message().await {
+            Ok(Some(message)) => match message.part() {
+                Part::Data(data) => data,
+                Part::Finish => break,
+                Part::Misplaced => {
+                    return Err(Fault::abuse(
+                        "after the first message only data and the end may follow",
+                    ));
+                }
+            },
+            // A plugin that ends its messages without the word means the same.
+            Ok(None) => break,
+            Err(_) => return Err(Fault::Cancelled),
+        };
+        account.sent(data.len()).await;
+        let data = guard.pass(data).map_err(refused)?;
+        put(&mut stream, data, &activity).await?;
+    }
+    put(&mut stream, guard.finish(), &activity).await?;
+    stream
+        .shutdown()
+        .await
+        .map_err(|error| trouble::io(&error))?;
+    Ok(messages)
+}
+
+async fn put(
+    stream: &mut OwnedWriteHalf,
+    mut data: Bytes,
+    activity: &Activity,
+) -> Result<(), Fault> {
+    while !data.is_empty() {
+        let written = stream.write_buf(&mut data).await;
+        match written {
+            Ok(0) => return Err(Fault::System(rustix::io::Errno::PIPE)),
+            Ok(_) => activity.note(),
+            Err(error) => return Err(trouble::io(&error)),
+        }
+    }
+    Ok(())
+}
+
+fn refused(mismatch: Mismatch) -> Fault {
+    Fault::refused(match mismatch {
+        Mismatch::OtherName(name) => {
+            format!("the TLS greeting names {}", crate::text::Quoted(&name))
+        }
+        Mismatch::Unreadable => "what begins as a TLS greeting cannot be read".to_owned(),
+    })
+}

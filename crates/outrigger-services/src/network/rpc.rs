@@ -1,0 +1,630 @@
+//! `outrigger.host.v1.Network` for one plugin's connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant as Clock;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use outrigger_manifest::HostService;
+use outrigger_wire::proto::host::*;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::account::Account;
+use super::door::{Allowance, Dialled, Door, Lookups};
+use super::hello::HelloGuard;
+use super::http::{Prepared, Reply, ReplyBody};
+use super::listen::{self, Arrival, Arrivals, Waiting};
+use super::pump::{Part, Pump, Received, Sent};
+use super::trouble;
+use crate::fault::Fault;
+use crate::leases::Slot;
+use crate::proto::host::network_server::Network;
+use crate::rate::Bucket;
+use crate::session::{Operation, Running, Session};
+
+const RESOLVE: Operation = Operation::new(HostService::Network, "resolve");
+const CONNECT: Operation = Operation::new(HostService::Network, "connect");
+const HTTP: Operation = Operation::new(HostService::Network, "http");
+const HTTP_STREAM: Operation = Operation::new(HostService::Network, "http_stream");
+const LISTEN: Operation = Operation::new(HostService::Network, "listen");
+const INCOMING: Operation = Operation::new(HostService::Network, "incoming");
+const ACCEPT: Operation = Operation::new(HostService::Network, "accept");
+const REJECT: Operation = Operation::new(HostService::Network, "reject");
+const OPEN_UDP: Operation = Operation::new(HostService::Network, "open_udp");
+
+/// Connections turned away at one port that leave a record each, per second:
+/// whoever knocks must not be able to fill the audit log.
+const TURNED_AWAY_RECORDS: u64 = 10;
+/// Room for what surrounds a reply's body in a message, and each of its fields,
+/// in bytes.
+const AROUND_BODY: usize = 1024;
+const AROUND_FIELD: usize = 16;
+
+type Replies<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+
+/// The network of one plugin's connection.
+#[derive(Clone)]
+pub(crate) struct NetworkService {
+    session: Arc<Session>,
+    door: Arc<Door>,
+    lookups: Lookups,
+}
+
+impl NetworkService {
+    pub(crate) fn new(session: Arc<Session>, door: Arc<Door>) -> Self {
+        Self {
+            lookups: Lookups::new(&door.limits),
+            session,
+            door,
+        }
+    }
+
+    fn begin(
+        &self,
+        operation: Operation,
+        metadata: &MetadataMap,
+        argument: impl FnOnce(&mut crate::argument::Argument),
+    ) -> Result<Running, Status> {
+        let running = self.session.begin(operation, metadata, argument);
+        running.map_err(|fault| fault.status(&operation.full_name()))
+    }
+
+    /// A connection to `host` at `port`, judged and noted in the record of
+    /// `running`. `timeout_ms` is the plugin's wish, 0 for none.
+    pub(crate) async fn dial(
+        &self,
+        running: &Running,
+        host: &str,
+        port: u32,
+        timeout_ms: u64,
+    ) -> Result<Dialled, Fault> {
+        let limit = self.door.limits.connect_timeout;
+        let allowed = Allowance::new(timeout_ms, limit, "connect_timeout", limit);
+        let grants = self.session.grants();
+        let dialled = self
+            .door
+            .connect(grants, &self.lookups, host, port, allowed);
+        let dialled = dialled.await?;
+        note(running, &dialled);
+        Ok(dialled)
+    }
+
+    /// The first message of a stream, which the plugin must send in good time.
+    async fn first<Q>(&self, messages: &mut Streaming<Q>) -> Result<Option<Q>, Fault> {
+        match timeout(self.session.limits().call_timeout, messages.message()).await {
+            Ok(Ok(first)) => Ok(first),
+            Ok(Err(_)) => Err(Fault::Cancelled),
+            Err(_) => Err(Fault::Deadline),
+        }
+    }
+
+    /// Sends a request, and as many further ones as its redirects ask for and
+    /// the plugin wants followed; each has a record of its own, and the last
+    /// one is still open.
+    async fn request(
+        &self,
+        operation: Operation,
+        metadata: &MetadataMap,
+        request: HttpRequest,
+    ) -> Result<Answer, Status> {
+        let argument = |shown: &mut crate::argument::Argument| {
+            shown
+                .text("method", &request.method)
+                .url("url", &request.url);
+        };
+        let mut running = self.begin(operation, metadata, argument)?;
+        let limits = &self.door.limits;
+        let usual = self.session.limits().call_timeout;
+        let (asked, most) = (request.timeout_ms, limits.total_timeout);
+        let allowed = Allowance::new(asked, usual, "call_timeout", most);
+        let mut redirects = request.follow_redirects;
+        let checked = if redirects > limits.redirects {
+            let most = limits.redirects;
+            Err(Fault::abuse(format!(
+                "at most {most} redirects can be followed"
+            )))
+        } else {
+            Prepared::new(request, limits)
+        };
+        let started = checked.and_then(|prepared| Ok((prepared, self.session.slot()?)));
+        let (mut prepared, mut slot) = match started {
+            Ok(started) => started,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        loop {
+            let sent = prepared.body_len() as u64;
+            self.session.pace(sent).await;
+            let went = |dialled: &Dialled| {
+                note(&running, dialled);
+                running.wrote(sent);
+            };
+            let grants = self.session.grants();
+            let sending = prepared.send(&self.door, grants, &self.lookups, allowed, went);
+            let next = match sending.await {
+                Err(fault) => Err(fault),
+                Ok(reply) if redirects == 0 => Ok((reply, None)),
+                Ok(reply) => prepared.redirected(&reply).map(|next| (reply, next)),
+            };
+            match next {
+                Err(fault) => return running.finish(Err(fault)),
+                Ok((reply, None)) => {
+                    let url = prepared.url.to_string();
+                    return Ok(Answer {
+                        running,
+                        slot,
+                        reply,
+                        url,
+                        allowed,
+                    });
+                }
+                Ok((reply, Some(next))) => {
+                    drop(reply);
+                    drop(slot);
+                    running.end(None);
+                    redirects -= 1;
+                    prepared = next;
+                    running = self.begin(operation, metadata, |shown| {
+                        shown
+                            .text("method", prepared.method.as_str())
+                            .url("url", &prepared.url.to_string())
+                            .flag("redirect", true);
+                    })?;
+                    slot = match self.session.slot() {
+                        Ok(slot) => slot,
+                        Err(fault) => return running.finish(Err(fault)),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The record of a connection that arrived at a port.
+    fn record_arrival(&self, port: u16, arrival: &Arrival) -> Result<(), Status> {
+        let (remote, why, rule) = match arrival {
+            Arrival::Named { remote, rule, .. } => (remote, None, Some(rule)),
+            Arrival::TurnedAway { remote, why } => (remote, Some(why), None),
+            Arrival::Expired { remote } => (remote, None, None),
+        };
+        let running = self.begin(INCOMING, &MetadataMap::new(), |shown| {
+            shown.number("port", port).shown("from", remote);
+        })?;
+        match (why, rule) {
+            (Some(why), _) => running.end(Some(why)),
+            (None, Some(rule)) => {
+                running.allowed_by(rule);
+                running.end(None);
+            }
+            (None, None) => {
+                let text = "the plugin did not take it in time (`unclaimed_timeout`)";
+                let fault = Fault::failed_as("unclaimed", tonic::Code::DeadlineExceeded, text);
+                running.end(Some(&fault));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note(running: &Running, dialled: &Dialled) {
+    running.allowed_by(&dialled.rule);
+    running.allowed_by(&format!("dialled {}", dialled.remote));
+}
+
+/// A reply whose body is still to come.
+struct Answer {
+    running: Running,
+    slot: Slot,
+    reply: Reply,
+    url: String,
+    allowed: Allowance,
+}
+
+impl Answer {
+    fn head(&mut self) -> HttpResponse {
+        HttpResponse {
+            status: u32::from(self.reply.status.as_u16()),
+            headers: std::mem::take(&mut self.reply.headers),
+            body: Bytes::new(),
+            url: self.url.clone(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Network for NetworkService {
+    async fn resolve(
+        &self,
+        request: Request<ResolveRequest>,
+    ) -> Result<Response<ResolveResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let argument = |shown: &mut crate::argument::Argument| {
+            shown
+                .text("host", &request.host)
+                .number("port", request.port);
+        };
+        let work = async |running: &Running| {
+            let limit = self.door.limits.resolve_timeout;
+            let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
+            let (grants, lookups) = (self.session.grants(), &self.lookups);
+            let judged = self
+                .door
+                .judge(grants, lookups, &request.host, request.port, allowed);
+            let judged = judged.await?;
+            running.allowed_by(&judged.rule);
+            let texts = judged
+                .addresses
+                .iter()
+                .map(|address| address.ip().to_string());
+            Ok(ResolveResponse {
+                addresses: texts.collect(),
+            })
+        };
+        self.session.call(RESOLVE, &metadata, argument, work).await
+    }
+
+    type ConnectStream = Replies<ConnectResponse>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let first = self.first(&mut messages).await;
+        let target = match &first {
+            Ok(Some(ConnectRequest {
+                part: Some(connect_request::Part::Target(target)),
+            })) => Some(target),
+            _ => None,
+        };
+        let running = self.begin(CONNECT, &metadata, |shown| {
+            if let Some(target) = target {
+                shown.text("host", &target.host).number("port", target.port);
+            }
+        })?;
+        let open = async {
+            let target = match (target, &first) {
+                (Some(target), _) => target,
+                (None, Ok(_)) => return Err(Fault::abuse("the first message names no target")),
+                (None, Err(Fault::Cancelled)) => return Err(Fault::Cancelled),
+                (None, Err(_)) => return Err(Fault::Deadline),
+            };
+            let slot = self.session.slot()?;
+            let (host, port) = (&target.host, target.port);
+            let dialled = self.dial(&running, host, port, target.timeout_ms).await?;
+            Ok((slot, dialled))
+        };
+        let (slot, dialled) = match open.await {
+            Ok(open) => open,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        let connected = Connected {
+            remote_address: dialled.remote.to_string(),
+            local_address: dialled.local.to_string(),
+        };
+        let connected = ConnectResponse {
+            part: Some(connect_response::Part::Connected(connected)),
+        };
+        let guard = HelloGuard::new(match &dialled.host {
+            outrigger_manifest::Host::Name(name) => Some(name.as_str()),
+            outrigger_manifest::Host::Address(_) => None,
+        });
+        let account = Arc::new(Account::new(running, slot));
+        let pump = Pump::new(dialled.stream, messages, guard, account, &self.door.limits);
+        let first = futures_util::stream::iter([Ok(connected)]);
+        Ok(Response::new(Box::pin(first.chain(replies(pump)))))
+    }
+
+    async fn http(&self, request: Request<HttpRequest>) -> Result<Response<HttpResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let mut answer = self.request(HTTP, &metadata, request).await?;
+        let head = answer.head();
+        let fields = head.headers.iter();
+        let around: usize = fields
+            .map(|field| field.name.len() + field.value.len() + AROUND_FIELD)
+            .sum();
+        let room = self.session.limits().message;
+        let room = room.saturating_sub(AROUND_BODY + around + head.url.len());
+        let body = answer.allowed.within(answer.reply.body.whole(room)).await;
+        let body = match body {
+            Ok(body) => body,
+            Err(fault) => return answer.running.finish(Err(fault)),
+        };
+        self.session.pace(body.len() as u64).await;
+        answer.running.read(body.len() as u64);
+        let response = HttpResponse { body, ..head };
+        answer.running.finish(Ok(response)).map(Response::new)
+    }
+
+    type HttpStreamStream = Replies<HttpStreamResponse>;
+
+    async fn http_stream(
+        &self,
+        request: Request<HttpRequest>,
+    ) -> Result<Response<Self::HttpStreamStream>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let mut answer = self.request(HTTP_STREAM, &metadata, request).await?;
+        let head = HttpStreamResponse {
+            part: Some(http_stream_response::Part::Head(answer.head())),
+        };
+        let body = StreamedBody {
+            body: answer.reply.body,
+            rest: Bytes::new(),
+            account: Account::new(answer.running, answer.slot),
+            door: self.door.clone(),
+            total: Instant::now() + self.door.limits.total_timeout,
+        };
+        let first = futures_util::stream::iter([Ok(head)]);
+        let parts = futures_util::stream::unfold(Some(body), async |body| {
+            let mut body = body?;
+            match body.next().await {
+                Ok(Some(data)) => {
+                    let part = Some(http_stream_response::Part::Data(data));
+                    Some((Ok(HttpStreamResponse { part }), Some(body)))
+                }
+                Ok(None) => {
+                    body.account.end();
+                    None
+                }
+                Err(fault) => Some((Err(body.account.fail(fault)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(first.chain(parts))))
+    }
+
+    type ListenStream = Replies<ListenResponse>;
+
+    async fn listen(
+        &self,
+        request: Request<ListenRequest>,
+    ) -> Result<Response<Self::ListenStream>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let running = self.begin(LISTEN, &metadata, |shown| {
+            shown
+                .number("port", request.port)
+                .text("address", &request.address);
+        })?;
+        let open = async {
+            let slot = self.session.slot()?;
+            let (grants, lookups) = (self.session.grants(), &self.lookups);
+            let (address, port) = (&request.address, request.port);
+            let bound = listen::bind(&self.door, grants, lookups, address, port).await?;
+            Ok((slot, bound))
+        };
+        let (slot, bound) = match open.await {
+            Ok(open) => open,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        running.allowed_by(&bound.rule);
+        let listening = ListenResponse {
+            part: Some(listen_response::Part::Listening(bound.address.to_string())),
+        };
+        let listening_until_dropped = Listening {
+            service: self.clone(),
+            port: bound.address.port(),
+            arrivals: Arrivals::new(bound),
+            account: Account::new(running, slot),
+            records: Bucket::new(TURNED_AWAY_RECORDS, Clock::now()),
+        };
+        let first = futures_util::stream::iter([Ok(listening)]);
+        let named = futures_util::stream::unfold(listening_until_dropped, async |mut listening| {
+            let incoming = listening.next().await;
+            let part = Some(listen_response::Part::Incoming(incoming));
+            Some((Ok(ListenResponse { part }), listening))
+        });
+        Ok(Response::new(Box::pin(first.chain(named))))
+    }
+
+    type AcceptStream = Replies<AcceptResponse>;
+
+    async fn accept(
+        &self,
+        request: Request<Streaming<AcceptRequest>>,
+    ) -> Result<Response<Self::AcceptStream>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let first = self.first(&mut messages).await;
+        let name = match &first {
+            Ok(Some(AcceptRequest {
+                part: Some(accept_request::Part::Connection(name)),
+            })) => Some(name),
+            _ => None,
+        };
+        let running = self.begin(ACCEPT, &metadata, |shown| {
+            if let Some(name) = name {
+                shown.id("connection", name);
+            }
+        })?;
+        let take = || {
+            let name = match (name, &first) {
+                (Some(name), _) => name,
+                (None, Ok(_)) => return Err(Fault::abuse("the first message names no connection")),
+                (None, Err(Fault::Cancelled)) => return Err(Fault::Cancelled),
+                (None, Err(_)) => return Err(Fault::Deadline),
+            };
+            let waiting = self.session.give_back::<Waiting>(name)?;
+            let stream = waiting.take()?;
+            Ok((waiting, stream))
+        };
+        let (waiting, stream) = match take() {
+            Ok(taken) => taken,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        running.allowed_by(&waiting.rule);
+        running.allowed_by(&format!("from {}", waiting.remote));
+        let account = Arc::new(Account::new(running, waiting));
+        let guard = HelloGuard::new(None);
+        let pump = Pump::new(stream, messages, guard, account, &self.door.limits);
+        Ok(Response::new(Box::pin(replies(pump))))
+    }
+
+    async fn reject(
+        &self,
+        request: Request<RejectRequest>,
+    ) -> Result<Response<RejectResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let running = self.begin(REJECT, &metadata, |shown| {
+            shown.id("connection", &request.connection);
+        })?;
+        let rejected = self.session.give_back::<Waiting>(&request.connection);
+        let rejected = rejected.map(|waiting| {
+            running.allowed_by(&waiting.rule);
+            RejectResponse {}
+        });
+        running.finish(rejected).map(Response::new)
+    }
+
+    async fn open_udp(
+        &self,
+        request: Request<OpenUdpRequest>,
+    ) -> Result<Response<OpenUdpResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let running = self.begin(OPEN_UDP, &metadata, |shown| {
+            shown
+                .text("host", &request.host)
+                .number("port", request.port);
+        })?;
+        running.finish(Err(Fault::Unsupported(
+            "udp is not supported yet: `Connect` opens TCP connections",
+        )))
+    }
+}
+
+/// The messages of an open connection; dropping them closes it.
+fn replies<Q: Sent, R: Received>(pump: Pump<Q, R>) -> impl Stream<Item = Result<R, Status>> + Send {
+    futures_util::stream::unfold(pump, async |mut pump| {
+        let reply = pump.next().await?;
+        Some((reply, pump))
+    })
+}
+
+/// A reply's body on its way to a plugin.
+struct StreamedBody {
+    body: ReplyBody,
+    /// Of a part that is larger than a message should be.
+    rest: Bytes,
+    account: Account,
+    door: Arc<Door>,
+    total: Instant,
+}
+
+impl StreamedBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        if self.rest.is_empty() {
+            let limits = &self.door.limits;
+            let idle = Instant::now() + limits.idle_timeout;
+            let part = match timeout_at(idle.min(self.total), self.body.next()).await {
+                Ok(part) => part?,
+                Err(_) if idle < self.total => {
+                    return Err(trouble::late("idle_timeout", limits.idle_timeout));
+                }
+                Err(_) => return Err(trouble::late("total_timeout", limits.total_timeout)),
+            };
+            match part {
+                Some(part) => self.rest = part,
+                None => return Ok(None),
+            }
+        }
+        let size = self.rest.len().min(self.door.limits.chunk.max(1));
+        let data = self.rest.split_to(size);
+        self.account.received(data.len()).await;
+        Ok(Some(data))
+    }
+}
+
+/// A port that a plugin listens on: closed when this is dropped.
+struct Listening {
+    service: NetworkService,
+    port: u16,
+    arrivals: Arrivals,
+    /// Ends, as cancelled, with the call: that is how listening ends.
+    account: Account,
+    records: Bucket,
+}
+
+impl Listening {
+    /// The next connection that the plugin may take.
+    async fn next(&mut self) -> Incoming {
+        let service = &self.service;
+        loop {
+            let (grants, session) = (service.session.grants(), &service.session);
+            let next = self
+                .arrivals
+                .next(&service.door, grants, &service.lookups, session);
+            let arrival = next.await;
+            let quiet = matches!(arrival, Arrival::TurnedAway { .. })
+                && self.records.take(1, Clock::now()).is_err();
+            if quiet {
+                tracing::debug!(port = self.port, ?arrival, "a connection is turned away");
+                continue;
+            }
+            let recorded = service.record_arrival(self.port, &arrival);
+            let Arrival::Named { lease, remote, .. } = arrival else {
+                continue;
+            };
+            if recorded.is_err() {
+                // Too many operations per second: nobody may come in unrecorded.
+                drop(session.give_back::<Waiting>(&lease));
+                continue;
+            }
+            return Incoming {
+                connection: lease,
+                remote_address: remote.to_string(),
+            };
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.arrivals.close(&self.service.session);
+        // The plugin ends listening by giving the call up: nothing went wrong.
+        self.account.end();
+    }
+}
+
+impl Sent for ConnectRequest {
+    fn part(self) -> Part {
+        match self.part {
+            Some(connect_request::Part::Data(data)) => Part::Data(data),
+            Some(connect_request::Part::Finish(true)) => Part::Finish,
+            Some(connect_request::Part::Finish(false)) | None => Part::Data(Bytes::new()),
+            Some(connect_request::Part::Target(_)) => Part::Misplaced,
+        }
+    }
+}
+
+impl Received for ConnectResponse {
+    fn data(data: Bytes) -> Self {
+        let part = Some(connect_response::Part::Data(data));
+        Self { part }
+    }
+
+    fn finish() -> Self {
+        let part = Some(connect_response::Part::Finish(true));
+        Self { part }
+    }
+}
+
+impl Sent for AcceptRequest {
+    fn part(self) -> Part {
+        match self.part {
+            Some(accept_request::Part::Data(data)) => Part::Data(data),
+            Some(accept_request::Part::Finish(true)) => Part::Finish,
+            Some(accept_request::Part::Finish(false)) | None => Part::Data(Bytes::new()),
+            Some(accept_request::Part::Connection(_)) => Part::Misplaced,
+        }
+    }
+}
+
+impl Received for AcceptResponse {
+    fn data(data: Bytes) -> Self {
+        let part = Some(accept_response::Part::Data(data));
+        Self { part }
+    }
+
+    fn finish() -> Self {
+        let part = Some(accept_response::Part::Finish(true));
+        Self { part }
+    }
+}

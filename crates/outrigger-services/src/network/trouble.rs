@@ -1,0 +1,50 @@
+//! What goes wrong on the network, as faults.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tonic::Code;
+
+use crate::fault::Fault;
+use crate::text::Quoted;
+
+/// A problem of a connection.
+pub(crate) fn io(error: &io::Error) -> Fault {
+    if let Some(errno) = Errno::from_io_error(error) {
+        return Fault::System(errno);
+    }
+    match error.kind() {
+        io::ErrorKind::TimedOut => Fault::System(Errno::TIMEDOUT),
+        io::ErrorKind::ConnectionRefused => Fault::System(Errno::CONNREFUSED),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            Fault::System(Errno::CONNRESET)
+        }
+        io::ErrorKind::BrokenPipe => Fault::System(Errno::PIPE),
+        io::ErrorKind::AddrNotAvailable => Fault::System(Errno::ADDRNOTAVAIL),
+        io::ErrorKind::InvalidData => peer(error.to_string()),
+        _ => Fault::System(Errno::IO),
+    }
+}
+
+/// The peer broke its protocol, or could not prove who it is.
+pub(crate) fn peer(text: impl Into<String>) -> Fault {
+    Fault::failed_as("peer-failed", Code::FailedPrecondition, text.into())
+}
+
+/// The name has no addresses.
+pub(crate) fn unresolved(name: &str) -> Fault {
+    let text = format!("{} has no addresses", Quoted(name));
+    Fault::failed_as("name-not-found", Code::NotFound, text)
+}
+
+/// Not finished in time; `setting` says whose bound it was.
+pub(crate) fn late(setting: &str, limit: Duration) -> Fault {
+    let text = format!("not finished within {} ms (`{setting}`)", limit.as_millis());
+    Fault::failed_as("network-timeout", Code::DeadlineExceeded, text)
+}
+
+/// Something of the host's own does not work.
+pub(crate) fn broken(text: &'static str) -> Fault {
+    Fault::failed_as("internal", Code::Internal, text)
+}

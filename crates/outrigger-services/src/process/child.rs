@@ -1,0 +1,187 @@
+//! One process that the host started for a plugin: held by descriptor, ended
+//! with all of its group, and reaped.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+/// How long dropping a process waits for its end after killing it, where
+/// nobody else is left to.
+const REAP: Duration = Duration::from_secs(2);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Code(i32),
+    Signal(i32),
+    /// The system did not tell: something else in the host reaped it.
+    Unknown,
+}
+
+impl From<std::process::ExitStatus> for End {
+    fn from(status: std::process::ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+/// A process and its group. When the process has ended, its group is ended too,
+/// and the process is reaped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Nothing once the process is reaped. Until then its number, which is also
+    /// its group's, belongs to nobody else.
+    unreaped: Mutex<Option<std::process::Child>>,
+    end: watch::Sender<Option<End>>,
+}
+
+impl Child {
+    /// Takes hold of a process that was just started and leads its own group.
+    ///
+    /// What it inherited is gone when this fails.
+    pub(crate) fn hold(mut child: std::process::Child) -> io::Result<Self> {
+        // It was not reaped, so the number is its own.
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let opened = pid
+            .ok_or(Errno::SRCH)
+            .and_then(|pid| Ok((pid, rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)));
+        match opened {
+            Ok((pid, pidfd)) => Ok(Self {
+                pid,
+                pidfd,
+                unreaped: Mutex::new(Some(child)),
+                end: watch::Sender::new(None),
+            }),
+            Err(errno) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(errno.into())
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sees to it that the process is reaped when it ends, whenever that is.
+    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<()> {
+        #[allow(deprecated)] // For types that lie about their descriptor; `OwnedFd` does not.
+        let pidfd = AsyncFd::new(self.pidfd.try_clone()?)?;
+        let child = self.clone();
+        // It ends with the process, which is killed when its plugin goes. When
+        // the runtime goes first, dropping the process does the rest.
+        tokio::spawn(async move {
+            // A descriptor of a process becomes readable when the process ends.
+            if pidfd.readable().await.is_ok() {
+                child.reap();
+            }
+        });
+        Ok(())
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn end(&self) -> Option<End> {
+        *self.end.borrow()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn ended(&self) -> End {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await {
+            Ok(end) => end.unwrap_or(End::Unknown),
+            Err(_) => End::Unknown,
+        }
+    }
+
+    /// Signals exactly this process.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        if self.end().is_some() {
+            return Err(Errno::SRCH);
+        }
+        rustix::process::pidfd_send_signal(&self.pidfd, signal)
+    }
+
+    /// Kills the process and its group, unless it is gone.
+    pub(crate) fn kill(&self) {
+        let unreaped = self.lock();
+        if unreaped.is_some() {
+            self.kill_group();
+        }
+    }
+
+    /// Call this with the lock held: the group's number is its own only until
+    /// the process is reaped.
+    fn kill_group(&self) {
+        // The process itself, which may have joined another group; one that
+        // waits to be reaped counts as there.
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            // A host that ignores SIGCHLD has it reaped without us: the number
+            // may be somebody else's by now.
+            Err(Errno::SRCH) => {}
+            Ok(()) | Err(_) => {
+                // An empty group is fine.
+                let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+            }
+        }
+    }
+
+    fn reap(&self) {
+        let end = {
+            let mut unreaped = self.lock();
+            let Some(child) = unreaped.as_mut() else {
+                return;
+            };
+            self.kill_group();
+            let end = match child.try_wait() {
+                Ok(Some(status)) => status.into(),
+                Ok(None) | Err(_) => End::Unknown,
+            };
+            *unreaped = None;
+            end
+        };
+        self.end.send_replace(Some(end));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<std::process::Child>> {
+        self.unreaped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.lock().is_none() {
+            return;
+        }
+        self.kill();
+        if ended_within(&self.pidfd, REAP) {
+            self.reap();
+        } else {
+            let pid = self.pid.as_raw_nonzero();
+            tracing::warn!(pid, "a killed command did not end");
+        }
+    }
+}
+
+/// Whether the process behind `pidfd` ends within the given time; blocks.
+fn ended_within(pidfd: &OwnedFd, time: Duration) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    let limit = Timespec::try_from(time).ok();
+    matches!(rustix::event::poll(&mut fds, limit.as_ref()), Ok(ready) if ready > 0)
+}

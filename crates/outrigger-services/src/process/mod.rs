@@ -1,0 +1,16 @@
+//! Commands of the whitelist, run by the host for a plugin.
+
+mod child;
+mod family;
+mod output;
+mod processes;
+mod program;
+mod rpc;
+mod spawn;
+mod variables;
+
+pub(crate) use program::Programs;
+pub(crate) use rpc::ProcessService;
+
+#[cfg(test)]
+mod tests;

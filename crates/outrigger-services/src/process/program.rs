@@ -1,0 +1,189 @@
+//! The program of a command: found once, then held by its descriptor.
+//!
+//! A name can lead elsewhere at any time; a descriptor cannot. So what runs is
+//! the file that stood there when the grant was taken, whatever is put in its
+//! place later, and however often.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use outrigger_manifest::{Grants, HostService};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::fault::Fault;
+use crate::fs::UnusableGrant;
+
+/// An executable file.
+#[derive(Debug)]
+pub(crate) struct Program {
+    file: OwnedFd,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The system reads it through whatever name it is started by.
+    Binary,
+    /// Its interpreter opens it once more, when the child's own descriptors
+    /// of it are closed already.
+    Script,
+}
+
+/// Why a program cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProgramError {
+    #[error("the program cannot be opened: {}", Fault::System(*.0).public())]
+    Unreadable(Errno),
+    #[error("the program is not a regular file")]
+    NotRegular,
+    #[error("the program is not executable")]
+    NotExecutable,
+    #[error("the program changes its user or group when it starts, so the host could not end it")]
+    ChangesUser,
+}
+
+/// The programs of the granted commands: each found once.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    all: BTreeMap<PathBuf, Result<Arc<Program>, ProgramError>>,
+    unusable: Vec<UnusableGrant>,
+}
+
+impl Programs {
+    pub(crate) fn take(grants: &Grants) -> Self {
+        let granted = grants.service(HostService::Process).is_ok();
+        let commands = grants.process().exec_grants().iter().filter(|_| granted);
+        Self::open(commands.map(|grant| grant.command()))
+    }
+
+    pub(crate) fn open<'a>(commands: impl IntoIterator<Item = &'a Path>) -> Self {
+        let mut programs = Self::default();
+        for command in commands {
+            if programs.all.contains_key(command) {
+                continue;
+            }
+            let program = Program::open(command);
+            if let Err(error) = &program {
+                programs.unusable.push(UnusableGrant {
+                    path: command.to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+            programs
+                .all
+                .insert(command.to_owned(), program.map(Arc::new));
+        }
+        programs
+    }
+
+    /// The program of a granted command; nothing for other commands.
+    pub(crate) fn get(&self, command: &Path) -> Option<Result<Arc<Program>, ProgramError>> {
+        self.all.get(command).cloned()
+    }
+
+    /// The commands that cannot be run, and why.
+    pub(crate) fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
+        self.unusable.iter()
+    }
+}
+
+impl Program {
+    /// Opens the program at `path`. Links are followed now, and never again.
+    pub(crate) fn open(path: &Path) -> Result<Self, ProgramError> {
+        // Whatever stands there must not make the host wait.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            // A program that may be run but not read.
+            Err(Errno::ACCESS) => {
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                rustix::fs::openat(CWD, path, flags, Mode::empty())
+            }
+            opened => opened,
+        };
+        let file = above_stdio(opened.map_err(ProgramError::Unreadable)?)?;
+        let stat = rustix::fs::fstat(&file).map_err(ProgramError::Unreadable)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(ProgramError::NotRegular);
+        }
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if !mode.intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH) {
+            return Err(ProgramError::NotExecutable);
+        }
+        if mode.intersects(Mode::SUID | Mode::SGID) {
+            return Err(ProgramError::ChangesUser);
+        }
+        let mut magic = [0; 2];
+        let read = rustix::io::pread(&file, &mut magic, 0);
+        let kind = match (read, &magic) {
+            (Ok(2), b"#!") => Kind::Script,
+            _ => Kind::Binary,
+        };
+        Ok(Self { file, kind })
+    }
+
+    /// A name that leads to exactly this file for as long as `self` lives.
+    pub(crate) fn path(&self) -> PathBuf {
+        let number = self.file.as_raw_fd();
+        match self.kind {
+            // The child has a copy of the descriptor until it becomes the program.
+            Kind::Binary => format!("/proc/self/fd/{number}").into(),
+            // The kernel hands this name to the interpreter, which opens it
+            // later: the host's own descriptor is still there then, and the
+            // child needs none.
+            Kind::Script => format!("/proc/{}/fd/{number}", std::process::id()).into(),
+        }
+    }
+}
+
+/// The same file by a number that the child's stdin, stdout and stderr do not
+/// take.
+fn above_stdio(file: OwnedFd) -> Result<OwnedFd, ProgramError> {
+    if file.as_raw_fd() > 2 {
+        return Ok(file);
+    }
+    rustix::io::fcntl_dupfd_cloexec(file.as_fd(), 3).map_err(ProgramError::Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn failure(path: &Path) -> ProgramError {
+        Program::open(path).expect_err("no program")
+    }
+
+    #[test]
+    fn only_a_regular_executable_file_is_a_program() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        assert_eq!(
+            failure(&path("none")),
+            ProgramError::Unreadable(Errno::NOENT)
+        );
+        assert_eq!(failure(dir.path()), ProgramError::NotRegular);
+        rustix::fs::mkfifoat(CWD, path("fifo"), Mode::RWXU).expect("a fifo");
+        assert_eq!(failure(&path("fifo")), ProgramError::NotRegular);
+        std::fs::write(path("plain"), b"\x7fELF").expect("a file");
+        assert_eq!(failure(&path("plain")), ProgramError::NotExecutable);
+        let mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path("plain"), mode).expect("its mode");
+        };
+        mode(0o4755);
+        assert_eq!(failure(&path("plain")), ProgramError::ChangesUser);
+        mode(0o2755);
+        assert_eq!(failure(&path("plain")), ProgramError::ChangesUser);
+        mode(0o755);
+        symlink("plain", path("link")).expect("a link");
+        let program = Program::open(&path("link")).expect("a program");
+        assert_eq!(program.kind, Kind::Binary);
+        std::fs::write(path("plain"), b"#!/bin/sh\n").expect("a file");
+        let program = Program::open(&path("plain")).expect("a program");
+        assert_eq!(program.kind, Kind::Script);
+    }
+}

@@ -1,0 +1,753 @@
+//! `outrigger.host.v1.Process` for one plugin connection.
+
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use outrigger_manifest::{HostService, Permissions};
+use outrigger_transport::OwnedTask;
+use outrigger_wire::proto::host::{self as wire, *};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::child::End;
+use super::output::{Outputs, Part};
+use super::processes::{Process, Processes, Room};
+use super::program::{Program, ProgramError};
+use super::spawn::Order;
+use super::variables::{self, BadVariable};
+use crate::argument::Argument;
+use crate::fault::Fault;
+use crate::fs;
+use crate::leases::{Lent, Slot};
+use crate::proto::host::process_server;
+use crate::session::{Operation, Running, Session};
+
+const RUN: Operation = operation("run");
+const EXEC: Operation = operation("exec");
+const START: Operation = operation("start");
+const OUTPUT: Operation = operation("output");
+const WRITE_INPUT: Operation = operation("write_input");
+const WAIT: Operation = operation("wait");
+const SIGNAL: Operation = operation("signal");
+const KILL: Operation = operation("kill");
+const LIST: Operation = operation("list");
+
+/// The most arguments of a command.
+const MOST_ARGUMENTS: usize = 4096;
+/// The most bytes of a command's arguments and environment together.
+const LONGEST_ARGUMENTS: usize = 1 << 20;
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Process, name)
+}
+
+/// The process service of one plugin connection; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct ProcessService {
+    session: Arc<Session>,
+    processes: Arc<Processes>,
+}
+
+/// A stream of replies, as the generated server takes it.
+type Replies<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+
+impl ProcessService {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        let pids = session.grants().resources().pids;
+        let pids = pids.map_or(usize::MAX, |pids| {
+            usize::try_from(pids).unwrap_or(usize::MAX)
+        });
+        let most = pids.min(session.limits().leases);
+        Self {
+            processes: Arc::new(Processes::new(most)),
+            session,
+        }
+    }
+
+    /// Decides whether a command may run.
+    fn judge(&self, command: &wire::Command, running: &Running) -> Result<Judged, Fault> {
+        let bytes = |text: &String| text.len() + 1;
+        let size: usize = command.args.iter().map(bytes).sum::<usize>()
+            + command
+                .environment
+                .iter()
+                .map(|(name, value)| bytes(name) + bytes(value))
+                .sum::<usize>();
+        if command.args.len() > MOST_ARGUMENTS || size > LONGEST_ARGUMENTS {
+            return Err(Fault::exhausted(
+                "arguments-too-long",
+                format!(
+                    "at most {MOST_ARGUMENTS} arguments, {LONGEST_ARGUMENTS} bytes with the environment"
+                ),
+            ));
+        }
+        if command.args.iter().any(|arg| arg.contains('\0')) {
+            return Err(Fault::abuse("an argument holds a zero byte"));
+        }
+        let grants = self.session.grants();
+        let grant = grants.process().exec(&command.command, &command.args)?;
+        for (name, value) in &command.environment {
+            variables::check(name, value).map_err(bad_variable)?;
+            let environment = grants.environment();
+            if !environment.set().any(|(set, _)| set == name) {
+                environment.read(name)?;
+            }
+        }
+        let program = self.session.shared().programs.get(grant.command());
+        let program = program.ok_or(Fault::Broken)?.map_err(unusable)?;
+        running.allowed_by(&grant.rule().to_string());
+        Ok(Judged {
+            program,
+            name: grant.command().to_string_lossy().into_owned(),
+        })
+    }
+
+    /// Room for one more process, if need be that of the one that ended first.
+    fn room(&self) -> Result<(Slot, Room), Fault> {
+        let room = || Some((self.session.slot().ok()?, self.processes.room()?));
+        if let Some(room) = room() {
+            return Ok(room);
+        }
+        let ended = self.session.leases().all::<Process>().into_iter();
+        let ended = ended.filter(|(_, process)| process.child.end().is_some());
+        if let Some((id, process)) = ended.min_by_key(|(_, process)| process.number) {
+            drop(self.session.give_back::<Process>(&id));
+            drop(process);
+        }
+        let slot = self.session.slot()?;
+        let most = self.processes.most();
+        let full = || {
+            let text = format!("{most} processes are there already (`pids`, `leases`)");
+            Fault::exhausted("too-many-processes", text)
+        };
+        Ok((slot, self.processes.room().ok_or_else(full)?))
+    }
+
+    /// Judges a command and starts it.
+    async fn start_process(
+        &self,
+        command: wire::Command,
+        running: &Running,
+    ) -> Result<(Slot, Process), Fault> {
+        let judged = self.judge(&command, running)?;
+        let (slot, room) = self.room()?;
+        let (processes, notes) = (self.processes.clone(), running.notes().clone());
+        let started = self.session.blocking(move |session| {
+            let directory = if command.directory.is_empty() {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::openat(CWD, session.temp_dir()?, flags, Mode::empty())?
+            } else {
+                let granted = fs::granted_dir(session, &command.directory, Permissions::READ);
+                let (directory, rule) = granted?;
+                notes.allowed_by(&rule);
+                directory
+            };
+            let home = processes.home(&session.shared().temp_root)?;
+            let environment = variables::compose(home, processes.variable(), &command.environment);
+            let order = Order {
+                program: judged.program,
+                name: judged.name,
+                arguments: command.args,
+                environment,
+                directory,
+                open_files: session.grants().resources().open_files.map(u64::from),
+            };
+            Ok(processes.start(room, order)?)
+        });
+        // Given up meanwhile, the process is dropped, which ends it.
+        Ok((slot, started.await?))
+    }
+
+    /// [`start_process`](Self::start_process) with its pipes handed over: what
+    /// `Start` answers, and stdin, stdout and stderr.
+    #[allow(dead_code, reason = "for the socket that hands over descriptors")]
+    pub(crate) async fn start_with_pipes(
+        &self,
+        command: wire::Command,
+        running: &Running,
+    ) -> Result<(StartResponse, [OwnedFd; 3]), Fault> {
+        let (slot, process) = self.start_process(command, running).await?;
+        let pipes = process.take_pipes().await?;
+        Ok((self.keep(slot, process), pipes))
+    }
+
+    /// Names a process that lasts until it is ended.
+    fn keep(&self, slot: Slot, process: Process) -> StartResponse {
+        let pid = process.child.pid().as_raw_nonzero().get();
+        let (process, _) = self.session.lend(slot, process);
+        StartResponse { process, pid }
+    }
+
+    /// [`start_process`](Self::start_process) of a process that lasts no longer
+    /// than the call, which alone takes its output.
+    async fn hold_process(
+        &self,
+        command: wire::Command,
+        running: &Running,
+    ) -> Result<(Held, OwnedMutexGuard<Outputs>), Fault> {
+        let (slot, process) = self.start_process(command, running).await?;
+        let outputs = process.outputs.clone().lock_owned().await;
+        let (id, process) = self.session.lend(slot, process);
+        let session = self.session.clone();
+        let held = Held {
+            session,
+            id,
+            process,
+        };
+        Ok((held, outputs))
+    }
+
+    /// The command that a stream begins with, if it does.
+    async fn first_command(&self, messages: &mut Streaming<ExecRequest>) -> Option<wire::Command> {
+        let patience = self.session.limits().call_timeout;
+        let first = tokio::time::timeout(patience, messages.message()).await;
+        match first.ok()?.ok()??.part? {
+            exec_request::Part::Command(command) => Some(command),
+            exec_request::Part::Input(_)
+            | exec_request::Part::CloseInput(_)
+            | exec_request::Part::Signal(_) => None,
+        }
+    }
+
+    fn find(&self, id: &str) -> Result<Lent<Process>, Fault> {
+        self.session.lease(id)
+    }
+}
+
+/// A command that may run.
+struct Judged {
+    program: Arc<Program>,
+    name: String,
+}
+
+/// A process that ends with this value.
+struct Held {
+    session: Arc<Session>,
+    id: String,
+    process: Lent<Process>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Others may be about to do something with it.
+        self.process.child.kill();
+        drop(self.session.give_back::<Process>(&self.id));
+    }
+}
+
+fn bad_variable(error: BadVariable) -> Fault {
+    match error {
+        BadVariable::NotAName | BadVariable::ZeroByte => Fault::abuse(error.to_string()),
+        BadVariable::Fixed | BadVariable::Steering => Fault::refused(error.to_string()),
+    }
+}
+
+fn unusable(error: ProgramError) -> Fault {
+    let status = match error {
+        ProgramError::Unreadable(Errno::NOENT) => Code::NotFound,
+        _ => Code::FailedPrecondition,
+    };
+    Fault::failed_as("program-unusable", status, error.to_string())
+}
+
+fn ended() -> Fault {
+    Fault::failed_as(
+        "process-ended",
+        Code::FailedPrecondition,
+        "the process has ended",
+    )
+}
+
+fn status_of(end: End) -> Option<ExitStatus> {
+    let end = match end {
+        End::Code(code) => exit_status::End::Code(code),
+        End::Signal(signal) => exit_status::End::Signal(signal),
+        End::Unknown => return None,
+    };
+    Some(ExitStatus { end: Some(end) })
+}
+
+/// What a record shows of a command. Values of variables are not shown.
+fn show(shown: &mut Argument, command: &wire::Command) {
+    shown.text("command", &command.command);
+    for argument in &command.args {
+        match argument.contains("://") {
+            true => shown.url("arg", argument),
+            // An empty argument is one, too.
+            false if argument.is_empty() => shown.shown("arg", "\"\""),
+            false => shown.text("arg", argument),
+        };
+    }
+    shown.text("directory", &command.directory);
+    let mut names: Vec<&String> = command.environment.keys().collect();
+    names.sort_unstable();
+    for name in names {
+        shown.text("variable", name);
+    }
+}
+
+/// Sends a signal to a process that this plugin started.
+fn signal(session: &Session, process: &Process, number: i32) -> Result<String, Fault> {
+    let signal = Signal::from_named_raw(number).ok_or_else(|| Fault::abuse("not a signal"))?;
+    let grants = session.grants().process();
+    let rule = match signal {
+        Signal::KILL => grants.kill()?,
+        _ => grants.signal()?,
+    };
+    match process.child.signal(signal) {
+        Ok(()) => Ok(rule.to_string()),
+        Err(Errno::SRCH) => Err(ended()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Writes to a process's stdin, and closes it if asked to.
+async fn feed(process: &Process, data: &[u8], close: bool) -> Result<(), Fault> {
+    let mut input = process.input.lock().await;
+    let closed = || {
+        Fault::failed_as(
+            "input-closed",
+            Code::FailedPrecondition,
+            "the input is closed",
+        )
+    };
+    if !data.is_empty() {
+        let pipe = input.as_mut().ok_or_else(closed)?;
+        pipe.write_all(data).await?;
+    }
+    if close {
+        *input = None;
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl process_server::Process for ProcessService {
+    async fn run(&self, request: Request<RunRequest>) -> Result<Response<RunResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let command = message.command.unwrap_or_default();
+        let shown = command.clone();
+        let work = async |running: &Running| {
+            self.session.may_move()?;
+            let (held, mut outputs) = self.hold_process(command, running).await?;
+            let limit = match message.timeout_ms {
+                0 => Duration::MAX,
+                limit => Duration::from_millis(limit),
+            };
+            let most = self.session.limits().payload();
+            let collect = collect(&held.process, &mut outputs, message.input, most);
+            match tokio::time::timeout(limit, collect).await {
+                Ok(reply) => {
+                    let reply = reply?;
+                    let bytes = reply.output.len() + reply.error_output.len();
+                    running.read(bytes as u64);
+                    running.charge(bytes as u64);
+                    Ok(reply)
+                }
+                Err(_) => Err(Fault::Deadline),
+            }
+        };
+        let shown = |argument: &mut Argument| show(argument, &shown);
+        self.session.call(RUN, &metadata, shown, work).await
+    }
+
+    type ExecStream = Replies<ExecResponse>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        // Nothing is waited for on behalf of who may not do it anyway.
+        let command = match self.session.grants().service(HostService::Process) {
+            Ok(_) => self.first_command(&mut messages).await,
+            Err(_) => None,
+        };
+        let begun = self.session.begin(EXEC, &metadata, |shown| {
+            if let Some(command) = &command {
+                show(shown, command);
+            }
+        });
+        let running = begun.map_err(|fault| fault.status(&EXEC.full_name()))?;
+        let started = match command {
+            Some(command) => self.hold_process(command, &running).await,
+            None => Err(Fault::abuse("the stream does not begin with a command")),
+        };
+        let (held, outputs) = match started {
+            Ok(started) => started,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        let (failed, failure) = oneshot::channel();
+        let (session, process) = (self.session.clone(), held.process.clone());
+        let notes = running.notes().clone();
+        let feeder = OwnedTask::spawn(async move {
+            let fed = take_parts(&session, &process, &mut messages, &notes).await;
+            if let Err(fault) = fed {
+                // Nobody is there to be told when the call is over.
+                let _ = failed.send(fault);
+            }
+        });
+        let exec = Exec {
+            greeting: Some(held.id.clone()),
+            printing: true,
+            over: false,
+            outputs,
+            failure: Some(failure),
+            _feeder: feeder,
+            held,
+        };
+        Ok(Response::new(stream(running, exec)))
+    }
+
+    async fn start(
+        &self,
+        request: Request<StartRequest>,
+    ) -> Result<Response<StartResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let command = message.command.unwrap_or_default();
+        let shown = command.clone();
+        let work = async |running: &Running| {
+            let (slot, process) = self.start_process(command, running).await?;
+            Ok(self.keep(slot, process))
+        };
+        let shown = |argument: &mut Argument| show(argument, &shown);
+        self.session.call(START, &metadata, shown, work).await
+    }
+
+    type OutputStream = Replies<OutputResponse>;
+
+    async fn output(
+        &self,
+        request: Request<OutputRequest>,
+    ) -> Result<Response<Self::OutputStream>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let begun = self.session.begin(OUTPUT, &metadata, |shown| {
+            shown.id("process", &message.process);
+        });
+        let running = begun.map_err(|fault| fault.status(&OUTPUT.full_name()))?;
+        let taken = self.find(&message.process).and_then(|process| {
+            let busy = |_| {
+                let text = "another call takes the output";
+                Fault::failed_as("output-taken", Code::FailedPrecondition, text)
+            };
+            let outputs = process.outputs.clone().try_lock_owned().map_err(busy)?;
+            Ok(Taking { process, outputs })
+        });
+        match taken {
+            Ok(taking) => Ok(Response::new(stream(running, taking))),
+            Err(fault) => running.finish(Err(fault)),
+        }
+    }
+
+    async fn write_input(
+        &self,
+        request: Request<WriteInputRequest>,
+    ) -> Result<Response<WriteInputResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |running: &Running| {
+            self.session.may_move()?;
+            let process = self.find(&message.process)?;
+            feed(&process, &message.data, message.close).await?;
+            running.wrote(message.data.len() as u64);
+            running.charge(message.data.len() as u64);
+            Ok(WriteInputResponse {})
+        };
+        let shown = |shown: &mut Argument| {
+            shown.id("process", &message.process);
+            shown.bytes("data", message.data.len());
+            shown.flag("close", message.close);
+        };
+        self.session.call(WRITE_INPUT, &metadata, shown, work).await
+    }
+
+    async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |_: &Running| {
+            let process = self.find(&message.process)?;
+            Ok(WaitResponse {
+                status: status_of(process.child.ended().await),
+            })
+        };
+        let shown = |shown: &mut Argument| {
+            shown.id("process", &message.process);
+        };
+        self.session.call(WAIT, &metadata, shown, work).await
+    }
+
+    async fn signal(
+        &self,
+        request: Request<SignalRequest>,
+    ) -> Result<Response<SignalResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |running: &Running| {
+            let process = self.find(&message.process)?;
+            running.allowed_by(&signal(&self.session, &process, message.signal)?);
+            Ok(SignalResponse {})
+        };
+        let shown = |shown: &mut Argument| {
+            shown.id("process", &message.process);
+            shown.number("signal", message.signal);
+        };
+        self.session.call(SIGNAL, &metadata, shown, work).await
+    }
+
+    async fn kill(&self, request: Request<KillRequest>) -> Result<Response<KillResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |running: &Running| {
+            let rule = self.session.grants().process().kill()?;
+            running.allowed_by(&rule.to_string());
+            self.find(&message.process)?.child.kill();
+            Ok(KillResponse {})
+        };
+        let shown = |shown: &mut Argument| {
+            shown.id("process", &message.process);
+        };
+        self.session.call(KILL, &metadata, shown, work).await
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListProcessesRequest>,
+    ) -> Result<Response<ListProcessesResponse>, Status> {
+        let work = async |running: &Running| {
+            let rule = self.session.grants().process().list()?;
+            running.allowed_by(&rule.to_string());
+            self.list_processes()
+        };
+        self.session
+            .call(LIST, request.metadata(), |_| {}, work)
+            .await
+    }
+}
+
+impl ProcessService {
+    /// All processes of this connection in the order of their start, with as
+    /// many of their arguments as fit.
+    fn list_processes(&self) -> Result<ListProcessesResponse, Fault> {
+        let mut all = self.session.leases().all::<Process>();
+        all.sort_unstable_by_key(|(_, process)| process.number);
+        let mut room = self.session.limits().payload();
+        let mut processes = Vec::with_capacity(all.len());
+        for (id, process) in all {
+            let fixed = id.len() + process.command.len() + 128;
+            room = room.checked_sub(fixed).ok_or_else(|| {
+                Fault::exhausted("reply-too-large", "the list does not fit into a message")
+            })?;
+            let args: Vec<String> = process
+                .arguments
+                .iter()
+                .map_while(|argument| {
+                    room = room.checked_sub(argument.len() + 8)?;
+                    Some(argument.clone())
+                })
+                .collect();
+            processes.push(ProcessInfo {
+                process: id,
+                pid: process.child.pid().as_raw_nonzero().get(),
+                command: process.command.clone(),
+                args,
+                started: Some(process.started.into()),
+                status: process.child.end().and_then(status_of),
+            });
+        }
+        Ok(ListProcessesResponse { processes })
+    }
+}
+
+/// Feeds a process, and collects what it prints until it has ended: three
+/// quarters of `most` bytes of stdout, a quarter of stderr. The rest is counted.
+async fn collect(
+    process: &Process,
+    outputs: &mut Outputs,
+    input: Bytes,
+    most: usize,
+) -> Result<RunResponse, Fault> {
+    let mut reply = RunResponse::default();
+    let (mut output, mut error_output) = (Vec::new(), Vec::new());
+    let gather = async {
+        while let Some(part) = outputs.next(&process.child).await? {
+            let (bytes, kept, most) = match &part {
+                Part::Output(bytes) => (bytes, &mut output, most - most / 4),
+                Part::Error(bytes) => (bytes, &mut error_output, most / 4),
+            };
+            let fits = bytes.len().min(most - kept.len());
+            kept.extend_from_slice(&bytes[..fits]);
+            reply.dropped += (bytes.len() - fits) as u64;
+        }
+        // It may close both and go on.
+        Ok::<End, Fault>(process.child.ended().await)
+    };
+    let feed = async {
+        // A process need not take its input.
+        let _ = feed(process, &input, true).await;
+        std::future::pending().await
+    };
+    let end = tokio::select! {
+        end = gather => end?,
+        never = feed => never,
+    };
+    reply.status = status_of(end);
+    reply.output = output.into();
+    reply.error_output = error_output.into();
+    Ok(reply)
+}
+
+/// Does what the messages of a plugin say, until there are no more.
+async fn take_parts(
+    session: &Arc<Session>,
+    process: &Process,
+    messages: &mut Streaming<ExecRequest>,
+    notes: &crate::session::Notes,
+) -> Result<(), Fault> {
+    loop {
+        let message = messages.message().await.map_err(|_| Fault::Cancelled)?;
+        let Some(message) = message else {
+            return feed(process, &[], true).await;
+        };
+        match message.part {
+            Some(exec_request::Part::Input(data)) => {
+                session.pace(data.len() as u64).await;
+                match feed(process, &data, false).await {
+                    // A process need not take its input.
+                    Ok(()) | Err(Fault::System(Errno::PIPE)) => {}
+                    Err(fault) => return Err(fault),
+                }
+                notes.moved(data.len() as u64);
+            }
+            Some(exec_request::Part::CloseInput(close)) => feed(process, &[], close).await?,
+            Some(exec_request::Part::Signal(number)) => match signal(session, process, number) {
+                Ok(rule) => notes.allowed_by(&rule),
+                // It was alive when the plugin decided.
+                Err(Fault::Failed { .. }) => {}
+                Err(fault) => return Err(fault),
+            },
+            Some(exec_request::Part::Command(_)) | None => {
+                return Err(Fault::abuse("a stream has one command, and it comes first"));
+            }
+        }
+    }
+}
+
+/// Replies that come one after another.
+trait Parts: Send + 'static {
+    type Reply: Send + 'static;
+
+    /// The next reply; nothing after the last one.
+    fn next(
+        &mut self,
+        running: &Running,
+    ) -> impl Future<Output = Result<Option<Self::Reply>, Fault>> + Send;
+}
+
+/// All replies of `parts`, with one record at the end. A stream that is dropped
+/// before drops `parts`, and is recorded as cancelled.
+fn stream<P: Parts>(running: Running, parts: P) -> Replies<P::Reply> {
+    let state = Some((running, parts));
+    Box::pin(futures_util::stream::unfold(state, async |state| {
+        let (running, mut parts) = state?;
+        match parts.next(&running).await {
+            Ok(Some(reply)) => Some((Ok(reply), Some((running, parts)))),
+            Ok(None) => {
+                running.end(None);
+                None
+            }
+            Err(fault) => {
+                drop(parts);
+                Some((running.finish(Err(fault)), None))
+            }
+        }
+    }))
+}
+
+/// Counts a part that is about to be sent, at the pace that was granted.
+async fn count(running: &Running, part: &Part) {
+    let (Part::Output(bytes) | Part::Error(bytes)) = part;
+    running.session().pace(bytes.len() as u64).await;
+    running.read(bytes.len() as u64);
+}
+
+/// A command whose input, output and end belong to one call.
+struct Exec {
+    /// The process's name, until it was told.
+    greeting: Option<String>,
+    printing: bool,
+    over: bool,
+    outputs: OwnedMutexGuard<Outputs>,
+    /// What the other half of the call could not do; nothing once that is over.
+    failure: Option<oneshot::Receiver<Fault>>,
+    _feeder: OwnedTask,
+    held: Held,
+}
+
+impl Parts for Exec {
+    type Reply = ExecResponse;
+
+    async fn next(&mut self, running: &Running) -> Result<Option<ExecResponse>, Fault> {
+        let reply = |part| Ok(Some(ExecResponse { part: Some(part) }));
+        if let Some(process) = self.greeting.take() {
+            return reply(exec_response::Part::Process(process));
+        }
+        while !self.over {
+            let child = &self.held.process.child;
+            let failed = async {
+                match &mut self.failure {
+                    Some(failure) => failure.await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                part = self.outputs.next(child), if self.printing => match part? {
+                    Some(part) => {
+                        count(running, &part).await;
+                        return reply(match part {
+                            Part::Output(bytes) => exec_response::Part::Output(bytes),
+                            Part::Error(bytes) => exec_response::Part::ErrorOutput(bytes),
+                        });
+                    }
+                    None => self.printing = false,
+                },
+                end = child.ended(), if !self.printing => {
+                    self.over = true;
+                    let status = status_of(end).unwrap_or_default();
+                    return reply(exec_response::Part::Status(status));
+                }
+                fault = failed => match fault {
+                    Some(fault) => return Err(fault),
+                    None => self.failure = None,
+                },
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A call that takes what a process prints.
+struct Taking {
+    process: Lent<Process>,
+    outputs: OwnedMutexGuard<Outputs>,
+}
+
+impl Parts for Taking {
+    type Reply = OutputResponse;
+
+    async fn next(&mut self, running: &Running) -> Result<Option<OutputResponse>, Fault> {
+        let part = match self.outputs.next(&self.process.child).await? {
+            Some(part) => part,
+            None => return Ok(None),
+        };
+        count(running, &part).await;
+        let part = match part {
+            Part::Output(bytes) => output_response::Part::Output(bytes),
+            Part::Error(bytes) => output_response::Part::ErrorOutput(bytes),
+        };
+        Ok(Some(OutputResponse { part: Some(part) }))
+    }
+}

@@ -1,0 +1,7 @@
+//! The network service, as a plugin meets it.
+
+mod egress;
+mod http;
+mod listen;
+mod streams;
+mod support;

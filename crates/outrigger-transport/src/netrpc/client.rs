@@ -1,0 +1,298 @@
+//! The calling end.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use outrigger_gob::{Decoder, Encode, Encoded, Gob};
+use tokio::io::{AsyncReadExt, ReadHalf};
+use tokio::sync::{oneshot, watch};
+
+use super::error::{Cause, Lost};
+use super::outgoing::{Outgoing, SendError};
+use super::{CallError, CallErrorKind, Request, Response, limits};
+use crate::fate::Fate;
+use crate::stream::Stream;
+use crate::task::OwnedTask;
+
+/// Bytes that are read at a time.
+const READ: usize = 16 << 10;
+
+/// The calling end of one net/rpc connection. Clones share it; the last one to
+/// go closes it.
+///
+/// # Examples
+/// ```
+/// use outrigger_transport::netrpc::{CallError, Client};
+///
+/// async fn greet(client: &Client) -> Result<String, CallError> {
+///     client.call("Plugin.Greet", &()).await
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    _tasks: Arc<[OwnedTask; 2]>,
+}
+
+struct Shared {
+    outgoing: Arc<Outgoing>,
+    pending: Mutex<Pending>,
+    ended: watch::Sender<bool>,
+    fate: Fate,
+}
+
+#[derive(Default)]
+struct Pending {
+    next: u64,
+    calls: HashMap<u64, oneshot::Sender<Result<Encoded, Unanswered>>>,
+    ended: Option<Cause>,
+}
+
+enum Unanswered {
+    Failed(String),
+    Lost(Cause),
+}
+
+/// A reply that has not been given a type yet.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    method: Arc<str>,
+    encoded: Encoded,
+}
+
+impl Reply {
+    /// The reply as a `T`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn decode<T: Gob>(&self) -> Result<T, CallError> {
+        self.encoded
+            .decode()
+            .map_err(|error| CallError::new(&self.method, CallErrorKind::Reply(error)))
+    }
+
+    /// The reply as it came.
+    pub fn encoded(&self) -> &Encoded {
+        &self.encoded
+    }
+}
+
+impl Client {
+    /// Calls over `stream`; `fate` explains why the peer is gone.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(stream: Stream, fate: Fate) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        let (outgoing, writing) = Outgoing::start(writer);
+        let shared = Arc::new(Shared {
+            outgoing,
+            pending: Mutex::default(),
+            ended: watch::Sender::new(false),
+            fate,
+        });
+        let reading = OwnedTask::spawn(read(reader, shared.clone()));
+        Self {
+            shared,
+            _tasks: Arc::new([reading, writing]),
+        }
+    }
+
+    /// Calls `method`, such as `Plugin.Get`, and waits for its reply as long as
+    /// the connection lives.
+    ///
+    /// # Errors
+    /// See [`CallErrorKind`].
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the method may still run; its reply is dropped.
+    pub async fn call<A: Encode + ?Sized, R: Gob>(
+        &self,
+        method: &str,
+        argument: &A,
+    ) -> Result<R, CallError> {
+        self.call_encoded(method, argument).await?.decode()
+    }
+
+    /// [`call`](Self::call) that waits no longer than `limit`.
+    ///
+    /// # Errors
+    /// See [`CallErrorKind`].
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_within<A: Encode + ?Sized, R: Gob>(
+        &self,
+        limit: Duration,
+        method: &str,
+        argument: &A,
+    ) -> Result<R, CallError> {
+        match tokio::time::timeout(limit, self.call(method, argument)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(CallError::new(method, CallErrorKind::TimedOut(limit))),
+        }
+    }
+
+    /// [`call`](Self::call) for replies whose type is not known beforehand.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), but for the reply's type.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_encoded<A: Encode + ?Sized>(
+        &self,
+        method: &str,
+        argument: &A,
+    ) -> Result<Reply, CallError> {
+        let (sender, reply) = oneshot::channel();
+        let mut registered = Registered {
+            shared: &self.shared,
+            seq: None,
+        };
+        let sent = self.shared.outgoing.send(|encoder, bytes| {
+            let seq = self.shared.register(sender);
+            registered.seq = Some(seq);
+            let header = Request {
+                service_method: method.to_owned(),
+                seq,
+            };
+            encoder.encode_pair(&header, argument, bytes)
+        });
+        let unanswered = match sent.await {
+            Ok(()) => match reply.await {
+                Ok(Ok(encoded)) => {
+                    registered.seq = None;
+                    return Ok(Reply {
+                        method: method.into(),
+                        encoded,
+                    });
+                }
+                Ok(Err(unanswered)) => unanswered,
+                Err(_) => Unanswered::Lost(Cause::Closed),
+            },
+            Err(SendError::Encode(error)) => {
+                return Err(CallError::new(method, CallErrorKind::Argument(error)));
+            }
+            Err(SendError::Io(error)) => Unanswered::Lost(Cause::Io(error)),
+        };
+        let kind = match unanswered {
+            Unanswered::Failed(text) => CallErrorKind::Failed(text),
+            Unanswered::Lost(cause) => {
+                CallErrorKind::Lost(Lost::explained(cause, &self.shared.fate).await)
+            }
+        };
+        Err(CallError::new(method, kind))
+    }
+
+    /// Waits until the connection is over.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn closed(&self) {
+        let mut ended = self.shared.ended.subscribe();
+        // The sender lives as long as this client.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        *self.shared.ended.borrow()
+    }
+}
+
+/// A call in the table; it leaves when the caller does.
+struct Registered<'a> {
+    shared: &'a Shared,
+    seq: Option<u64>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if let Some(seq) = self.seq {
+            self.shared.pending().calls.remove(&seq);
+        }
+    }
+}
+
+impl Shared {
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a call; after the end the call fails at once.
+    fn register(&self, call: oneshot::Sender<Result<Encoded, Unanswered>>) -> u64 {
+        let mut pending = self.pending();
+        let seq = pending.next;
+        pending.next += 1;
+        match pending.ended.clone() {
+            None => {
+                pending.calls.insert(seq, call);
+            }
+            Some(cause) => {
+                let _ = call.send(Err(Unanswered::Lost(cause)));
+            }
+        }
+        seq
+    }
+
+    fn end(&self, cause: Cause) {
+        let mut pending = self.pending();
+        pending.ended = Some(cause.clone());
+        let calls = std::mem::take(&mut pending.calls);
+        drop(pending);
+        for (_, call) in calls {
+            let _ = call.send(Err(Unanswered::Lost(cause.clone())));
+        }
+        self.ended.send_replace(true);
+    }
+}
+
+/// Hands each reply to its caller. Replies that nobody waits for are dropped.
+async fn read(mut reader: ReadHalf<Stream>, shared: Arc<Shared>) {
+    let mut decoder = Decoder::new(limits());
+    let mut bytes = BytesMut::with_capacity(READ);
+    let mut header: Option<Response> = None;
+    let cause = loop {
+        let value = match decoder.next(&mut bytes) {
+            Ok(Some(value)) => value,
+            Ok(None) => {
+                bytes.reserve(READ);
+                match reader.read_buf(&mut bytes).await {
+                    Ok(0) if bytes.is_empty() && header.is_none() => break Cause::Closed,
+                    Ok(0) => break Cause::Truncated,
+                    Ok(_) => continue,
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        break Cause::Truncated;
+                    }
+                    Err(error) => break Cause::Io(Arc::new(error)),
+                }
+            }
+            Err(error) => break Cause::Malformed(Arc::new(error)),
+        };
+        match header.take() {
+            None => match value.decode::<Response>() {
+                Ok(response) => header = Some(response),
+                Err(error) => break Cause::Malformed(Arc::new(error)),
+            },
+            Some(response) => {
+                let Some(call) = shared.pending().calls.remove(&response.seq) else {
+                    continue;
+                };
+                let reply = match response.error.as_bytes().is_empty() {
+                    true => Ok(value),
+                    false => {
+                        let text = response.error.to_string_lossy().into_owned();
+                        Err(Unanswered::Failed(text))
+                    }
+                };
+                // The caller may have left.
+                let _ = call.send(reply);
+            }
+        }
+    };
+    shared.end(cause);
+}

@@ -1,0 +1,177 @@
+//! The sending half of a connection: values leave whole and in order, and a
+//! value that cannot be encoded leaves nothing behind.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use outrigger_gob::{EncodeError, Encoder};
+use tokio::io::{AsyncWrite, WriteHalf};
+use tokio::sync::Notify;
+
+use crate::stream::Stream;
+use crate::task::OwnedTask;
+
+/// Bytes that wait to be written before senders wait.
+const HIGH_WATER: usize = 1 << 20;
+
+pub(super) struct Outgoing {
+    queue: Mutex<Queue>,
+    /// There is something to write.
+    work: Notify,
+    /// Less is waiting than before, or nothing ever will be written again.
+    moved: Notify,
+}
+
+struct Queue {
+    encoder: Encoder,
+    bytes: BytesMut,
+    writer: WriteHalf<Stream>,
+    /// The writing task has the rest.
+    busy: bool,
+    failed: Option<Arc<io::Error>>,
+}
+
+/// A value could not be queued.
+pub(super) enum SendError {
+    Encode(EncodeError),
+    Io(Arc<io::Error>),
+}
+
+impl Outgoing {
+    /// The sending half over `writer`, and the task that writes what cannot be
+    /// written at once.
+    pub(super) fn start(writer: WriteHalf<Stream>) -> (Arc<Self>, OwnedTask) {
+        let outgoing = Arc::new(Self {
+            queue: Mutex::new(Queue {
+                encoder: Encoder::new(),
+                bytes: BytesMut::new(),
+                writer,
+                busy: false,
+                failed: None,
+            }),
+            work: Notify::new(),
+            moved: Notify::new(),
+        });
+        let task = OwnedTask::spawn(outgoing.clone().write_on());
+        (outgoing, task)
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is room, then queues what `encode` adds. It is written
+    /// at once if the connection takes it.
+    ///
+    /// # Cancel safety
+    /// Either everything is sent or nothing.
+    pub(super) async fn send(
+        &self,
+        encode: impl FnOnce(&mut Encoder, &mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), SendError> {
+        loop {
+            let moved = self.moved.notified();
+            {
+                let mut queue = self.queue();
+                if let Some(error) = &queue.failed {
+                    return Err(SendError::Io(error.clone()));
+                }
+                if queue.bytes.len() < HIGH_WATER {
+                    return self.push(&mut queue, encode);
+                }
+            }
+            moved.await;
+        }
+    }
+
+    fn push(
+        &self,
+        queue: &mut Queue,
+        encode: impl FnOnce(&mut Encoder, &mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), SendError> {
+        encode(&mut queue.encoder, &mut queue.bytes).map_err(SendError::Encode)?;
+        if queue.busy {
+            return Ok(());
+        }
+        // Most values fit into the connection's window: no other task need run.
+        let mut context = Context::from_waker(Waker::noop());
+        match queue.poll_write(&mut context) {
+            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(error)) => {
+                let error = Arc::new(error);
+                queue.failed = Some(error.clone());
+                Err(SendError::Io(error))
+            }
+            Poll::Pending => {
+                queue.busy = true;
+                self.work.notify_one();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until everything that was queued has been written.
+    pub(super) async fn written(&self) {
+        loop {
+            let moved = self.moved.notified();
+            {
+                let queue = self.queue();
+                if queue.failed.is_some() || !queue.busy {
+                    return;
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Says goodbye: no value follows.
+    pub(super) async fn finish(&self) {
+        self.written().await;
+        let shutdown = std::future::poll_fn(|context| {
+            let mut queue = self.queue();
+            Pin::new(&mut queue.writer).poll_shutdown(context)
+        });
+        // The peer may be gone already, which is what was wanted.
+        let _ = shutdown.await;
+    }
+
+    async fn write_on(self: Arc<Self>) {
+        loop {
+            self.work.notified().await;
+            let written = std::future::poll_fn(|context| {
+                let mut queue = self.queue();
+                let before = queue.bytes.len();
+                let polled = queue.poll_write(context);
+                if queue.bytes.len() != before {
+                    self.moved.notify_waiters();
+                }
+                polled
+            });
+            let written = written.await;
+            let mut queue = self.queue();
+            queue.busy = false;
+            if let Err(error) = written {
+                queue.failed = Some(Arc::new(error));
+            }
+            drop(queue);
+            self.moved.notify_waiters();
+        }
+    }
+}
+
+impl Queue {
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.bytes.is_empty() {
+            match Pin::new(&mut self.writer).poll_write(context, &self.bytes) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.bytes.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
