@@ -15,6 +15,10 @@ use super::record::{AuditRecord, timestamp};
 const WAITING: usize = 4096;
 /// How long a call waits for room among them, once.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// So many records are written at once without waiting for more.
+const MANY: usize = 512;
+/// How long the writer waits for more, so that single calls do not wake it.
+const LINGER: Duration = Duration::from_millis(5);
 /// How long the end of the log waits for its last records.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -36,6 +40,8 @@ struct State {
     records: VecDeque<Arc<AuditRecord>>,
     /// The writer has taken records that are not in the file yet.
     writing: bool,
+    /// Someone waits for what was recorded so far.
+    hurry: bool,
     closed: bool,
     finished: bool,
     /// A call has waited in vain: the next ones do not wait before the writer
@@ -78,7 +84,9 @@ impl FileSink {
 
     pub(super) fn flush(&self, within: Duration) -> bool {
         let idle = |state: &mut State| !state.records.is_empty() || state.writing;
-        let state = self.queue.state();
+        let mut state = self.queue.state();
+        state.hurry = true;
+        self.queue.filled.notify_all();
         let waited = self.queue.emptied.wait_timeout_while(state, within, idle);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -116,8 +124,8 @@ impl Queue {
             return;
         }
         state.records.push_back(record);
-        // The writer sleeps only when there was nothing.
-        if state.records.len() == 1 {
+        // The writer sleeps when there was nothing, and lingers until there is much.
+        if state.records.len() == 1 || state.records.len() == MANY {
             self.filled.notify_one();
         }
     }
@@ -125,7 +133,11 @@ impl Queue {
     fn take(&self) -> Option<VecDeque<Arc<AuditRecord>>> {
         let idle = |state: &mut State| state.records.is_empty() && !state.closed;
         let state = self.filled.wait_while(self.state(), idle);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let few = |state: &mut State| state.records.len() < MANY && !state.hurry && !state.closed;
+        let lingered = self.filled.wait_timeout_while(state, LINGER, few);
+        let mut state = lingered.unwrap_or_else(PoisonError::into_inner).0;
+        state.hurry = false;
         if state.records.is_empty() {
             return None;
         }

@@ -8,7 +8,7 @@ pub(crate) mod open;
 pub(crate) mod ops;
 #[cfg(test)]
 mod races;
-mod rpc;
+pub(crate) mod rpc;
 pub(crate) mod stream;
 pub(crate) mod temp;
 mod tree;
