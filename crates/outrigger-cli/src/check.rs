@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use outrigger_manifest::{
-    Decision, Grants, Manifest, Places, Policy, Problems, Refusal, Resources,
+    Decision, Grants, Manifest, Places, Policy, ProblemCode, Problems, Refusal, Resources,
 };
 use outrigger_services::GrantedServices;
 use serde_json::{Value, json};
@@ -184,7 +184,10 @@ fn problem_text(problem: &outrigger_manifest::Problem, listing: &Listing) -> Str
         remarks.push(("help", printable(help)));
     }
     let label = label.unwrap_or_default();
-    text.push_str(&listing.show(problem.position(), &label, red, &remarks));
+    text.push_str(&match problem.kind() {
+        ProblemCode::FileTooLarge | ProblemCode::EmptyFile => listing.show_whole(&remarks),
+        _ => listing.show(problem.position(), &label, red, &remarks),
+    });
     text
 }
 

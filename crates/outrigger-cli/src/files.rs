@@ -9,8 +9,8 @@ use outrigger_manifest::{Manifest, Places, Policy, Problems};
 use crate::failure::{Failure, printable};
 use crate::snippet::Listing;
 
-/// Read at most: a little more than what either kind of file may have.
-const LARGEST: u64 = (256 << 10) + 1;
+/// Read at most, in bytes: far more than what either kind of file may have.
+const LARGEST: u64 = 16 << 20;
 
 /// Keys that only a manifest has at its top, and those that only a policy has.
 const OF_MANIFESTS: [&str; 9] = [

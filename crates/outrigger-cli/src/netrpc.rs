@@ -187,7 +187,12 @@ pub(crate) enum Refused {
 /// The plugin forgets the object when nobody fetches it.
 pub(crate) async fn dispense(control: &HostSession, name: &str) -> Result<Client, Refused> {
     let own = || printable(name);
-    let error = match tokio::time::timeout(DISPENSE_TIMEOUT, control.dispense(name)).await {
+    let error = match tokio::time::timeout(
+        DISPENSE_TIMEOUT,
+        control.dispense(name, DISPENSE_TIMEOUT),
+    )
+    .await
+    {
         Ok(Ok(object)) => return Ok(object),
         Ok(Err(error)) => error,
         Err(_) => return Err(Refused::Late(own())),

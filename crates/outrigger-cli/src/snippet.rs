@@ -72,6 +72,14 @@ impl Listing {
         text
     }
 
+    /// The file as a whole, then the `remarks`.
+    pub(crate) fn show_whole(&self, remarks: &[(&str, String)]) -> String {
+        // No file has such a line.
+        let at = Position { line: 0, column: 0 };
+        let text = self.show(at, "", Style::new(), remarks);
+        text.replacen(":0:0", "", 1)
+    }
+
     fn line(&self, number: u32) -> Option<&str> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         self.lines.get(index).map(String::as_str)
@@ -135,7 +143,10 @@ impl Shown {
 
 /// How many characters at the start belong together: what is probably meant by a position.
 fn word(rest: &[char]) -> usize {
-    let Some(first) = rest.first() else { return 1 };
+    let first = match rest.first() {
+        Some(first) if !first.is_whitespace() && *first != char::REPLACEMENT_CHARACTER => first,
+        _ => return 1,
+    };
     if matches!(first, '"' | '\'') {
         let mut escaped = false;
         for (index, c) in rest.iter().enumerate().skip(1) {
@@ -242,6 +253,8 @@ mod tests {
             ("- a", 1, "^"),
             ("a:", 3, "  ^"),
             ("", 1, "^"),
+            ("\tname: x", 1, "^^^^"),
+            ("\u{fffd}\u{fffd}x", 1, "^"),
             ("日本: x", 1, "^^^^"),
         ] {
             assert_eq!(shown(line, column).1, mark, "{line}");
@@ -271,5 +284,7 @@ mod tests {
         );
         let text = listing.show(at(9, 9), "here", Style::new(), &[]);
         assert_eq!(plain(text), " --> f:9:9\n  = note: here\n");
+        let text = listing.show_whole(&[("help", "no".to_owned())]);
+        assert_eq!(plain(text), " --> f\n  = help: no\n");
     }
 }

@@ -41,7 +41,8 @@ const HOST_SERVICES: BrokerId = BrokerId(1 << 31);
 /// Every wait of a plugin's life that the host bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// From the start of the process to its handshake line: 60 s.
+    /// From the start of the process to its handshake line, and for a net/rpc
+    /// plugin from asking it for an object to its answer: 60 s.
     pub start: Duration,
     /// From the handshake line to a connection: 5 s.
     pub connect: Duration,

@@ -255,15 +255,14 @@ impl RunningPlugin {
         let made = match &self.inner.connection {
             Connection::Grpc { channel, .. } => I::grpc(channel.clone(), self.broker()),
             Connection::NetRpc(session) => {
-                let object =
-                    session
-                        .dispense(name)
-                        .await
-                        .map_err(|source| DispenseError::Plugin {
-                            plugin: plugin(),
-                            name: name.to_owned(),
-                            source,
-                        })?;
+                let object = session
+                    .dispense(name, self.inner.deadlines.start)
+                    .await
+                    .map_err(|source| DispenseError::Plugin {
+                        plugin: plugin(),
+                        name: name.to_owned(),
+                        source,
+                    })?;
                 I::netrpc(object, self.broker())
             }
         };

@@ -131,8 +131,9 @@ impl Serve {
         self.cookie.check(environment).map_err(ServeError::Cookie)?;
         let environment = PluginEnvironment::read(environment);
         let prepared = self.prepare(environment, CancellationToken::new()).await?;
-        print_handshake(&prepared.line).map_err(ServeError::Handshake)?;
+        // From the handshake on the host may pass an interrupt of its terminal on.
         swallow_interrupts(prepared.stopping.clone());
+        print_handshake(&prepared.line).map_err(ServeError::Handshake)?;
         let capture = match self.own_stdio {
             true => None,
             false => Some(Capture::start(&prepared.output).map_err(ServeError::Stdio)?),

@@ -142,7 +142,10 @@ async fn a_plugin_uses_its_host_over_netrpc() {
         .auto_mtls();
     let plugin = launch.start().await.expect("it starts");
     let session = plugin.netrpc().expect("net/rpc");
-    let client = session.dispense("client").await.expect("an object");
+    let client = session
+        .dispense("client", std::time::Duration::from_secs(5))
+        .await
+        .expect("an object");
     for kind in ["files", "tree", "commands", "network", "refused"] {
         let done: Result<bool, _> = client.call("Plugin.Run", &kind.to_owned()).await;
         assert!(done.expect(kind));

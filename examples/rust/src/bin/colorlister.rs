@@ -104,7 +104,11 @@ fn size_text(bytes: i64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-async fn entries(host: &HostServices, root: &str, path: &str) -> Result<Vec<String>, HostServeError> {
+async fn entries(
+    host: &HostServices,
+    root: &str,
+    path: &str,
+) -> Result<Vec<String>, HostServeError> {
     let entries = host.read_dir(root, path).await?;
     let lines = futures_util::stream::iter(entries).map(|entry| async move {
         let kind = Kind::of(host, root, &format!("{path}/{}", entry.name)).await;
