@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Call one method of a plugin over the protocol it speaks.
     #[command(after_help = EXIT_CODES)]
-    Call(CallArgs),
+    Call(Box<CallArgs>),
     /// Read a manifest or a policy: print every problem, or what is granted.
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
@@ -304,7 +304,7 @@ mod tests {
     fn call(args: &[&str]) -> Result<CallArgs, clap::Error> {
         let all = ["outrigger", "call"].iter().chain(args);
         match Cli::try_parse_from(all)?.command {
-            Command::Call(call) => Ok(call),
+            Command::Call(call) => Ok(*call),
             Command::Inspect(_) | Command::Check(_) => panic!("not a call"),
         }
     }

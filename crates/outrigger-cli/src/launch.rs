@@ -166,6 +166,10 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
             launch = launch.env(name, value);
         }
     }
+    // Without a manifest a plugin behaves as if its host offered nothing.
+    if let Some(granting) = args.granting.as_ref().filter(|g| g.manifest.is_some()) {
+        launch = launch.host_services(Arc::new(granting.services.clone()));
+    }
     for version in offered {
         launch = launch.offer(*version, PluginSet::new());
     }

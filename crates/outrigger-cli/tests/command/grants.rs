@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Ran, command, found, go_peer, run, rust_example, script};
+use super::{Fake, Ran, command, found, go_peer, run, rust_example, script};
 
 const ESTABLISH: &str = "filelister.v1.FileLister/EstablishHostServices";
 const LIST: &str = "filelister.v1.FileLister/List";
@@ -539,6 +539,26 @@ fn the_python_lister_lists_what_its_manifest_was_granted() {
         let script = script.display().to_string();
         lister(&python, &[&script], &["- a.txt", "- b.txt"]);
     }
+}
+
+#[test]
+fn a_plugin_without_a_broker_is_called_all_the_same() {
+    let fake = Fake::new(|services| services, true);
+    let folder = Folder::lister(&fake.program(), DOCS);
+    let manifest = std::fs::read_to_string(folder.manifest()).expect("read");
+    assert!(manifest.contains("sandbox: off"));
+    let method = "grpc.health.v1.Health/Check";
+    let args = ["call", "--manifest", ".", "--method", method];
+    let ran = folder.run(&args).expect(0);
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("{\"status\":\"SERVING\"}\n", "")
+    );
+    std::fs::write(folder.manifest(), manifest.replace("sandbox: off\n", "")).expect("written");
+    folder
+        .run(&args)
+        .expect(0)
+        .says("the plugin is not confined here (`sandbox: require`)");
 }
 
 #[test]
