@@ -5,6 +5,7 @@ requirements.txt names. The service stubs are written by hand, so that running a
 grpcio and protobuf.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,9 @@ def main() -> int:
             for proto in protos:
                 generated = Path(scratch) / proto.replace(".proto", "_pb2.py")
                 (folder / generated.name).write_text(generated.read_text())
+    # What `cargo xtask codegen` writes; `outrigger_host` makes its messages from it.
+    services = HERE.parent.parent / "crates/outrigger-services/src/generated/host_services.bin"
+    shutil.copyfile(services, HERE / "generated" / services.name)
     return 0
 
 

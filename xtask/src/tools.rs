@@ -84,5 +84,12 @@ pub(crate) fn build_go_peers(root: &Path) -> Result<PathBuf> {
         .arg(&into)
         .arg("./...")
         .current_dir(source))?;
+    // A plugin that our own tests launch as well.
+    run(command("go")
+        .arg("build")
+        .arg("-o")
+        .arg(&into)
+        .arg(".")
+        .current_dir(root.join("examples/go/hostclient")))?;
     Ok(into)
 }

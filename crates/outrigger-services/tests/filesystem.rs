@@ -1509,6 +1509,41 @@ async fn each_decision_is_one_record_that_says_who_what_and_why() {
     assert!(records.try_recv().is_none(), "one record for each");
 }
 
+/// Work on a thread stops soon after nobody waits for it.
+#[tokio::test]
+async fn a_call_that_is_given_up_stops_its_work() {
+    let place = Place::new();
+    std::fs::write(place.granted.join("large"), vec![7; 64 << 20]).expect("a file");
+    let (audit, mut records) = AuditLog::channel(100);
+    let limits = Limits {
+        bytes_per_second: 8 << 20,
+        ..Limits::default()
+    };
+    let services = place.services(EVERYTHING).limits(limits).audit(audit);
+    let peer = Peer::new(&services, "impatient").await;
+    let mut request = tonic::Request::new(CopyRequest {
+        from: "large".into(),
+        to: "copy".into(),
+        replace: false,
+    });
+    request.set_timeout(Duration::from_millis(100));
+    let copied = peer
+        .call_with::<_, CopyResponse>("Filesystem/Copy", request)
+        .await;
+    copied.expect_err("given up");
+    let record = tokio::time::timeout(Duration::from_secs(20), records.recv()).await;
+    let record = record.expect("in time").expect("a record");
+    assert_eq!((record.operation, record.code), ("copy", "cancelled"));
+    // What was on its way is done at most; then nothing is added any more.
+    let size = || std::fs::metadata(place.granted.join("copy")).map_or(0, |file| file.len());
+    let deadline = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < deadline {
+        assert!(size() < 40 << 20, "{} bytes", size());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    peer.close().await;
+}
+
 #[tokio::test]
 async fn a_plugin_may_know_what_it_is_and_what_it_was_granted() {
     let place = Place::new();

@@ -244,3 +244,37 @@ async fn a_plugin_in_python_uses_its_host_by_descriptor_and_by_call() {
     );
     plugin.stop().await;
 }
+
+#[tokio::test]
+async fn a_plugin_in_go_uses_its_host_by_the_published_proto() {
+    let Some(program) = support::go_peer("hostclient") else {
+        return;
+    };
+    let side = side();
+    let data = side.dir.path().join("data");
+    std::fs::create_dir(&data).expect("a directory");
+    std::fs::write(data.join("note"), b"hello").expect("a file");
+    let launch = || {
+        Launch::new(&program, host_services_cookie())
+            .offer(1, PluginSet::new().with::<FileLister>("hostclient"))
+            .host_services(Arc::new(side.services.clone()))
+    };
+    for launch in [launch(), launch().auto_mtls(), launch().mux_broker()] {
+        let plugin = launch.start().await.expect("it starts");
+        let lister = plugin.dispense::<FileLister>("hostclient").await;
+        let mut lister = lister.expect("a client");
+        for (path, entries, error) in [
+            (data.to_str().expect("text"), vec!["- note \"hello\""], ""),
+            ("/etc", vec![], "outside the granted directory"),
+        ] {
+            let request = FileListRequest {
+                path: path.to_owned(),
+                ..FileListRequest::default()
+            };
+            let reply = lister.list(request).await.expect("an answer").into_inner();
+            assert_eq!(reply.entry, entries);
+            assert!(reply.error.unwrap_or_default().contains(error));
+        }
+        plugin.stop().await;
+    }
+}

@@ -337,7 +337,15 @@ fn step_by_step(dir: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> Result
         at = Some(next);
     }
     let from = at.as_ref().unwrap_or(dir);
-    one_step(from, last, flags | OFlags::NOFOLLOW, mode)
+    let opened = one_step(from, last, flags | OFlags::NOFOLLOW, mode)?;
+    // With `PATH`, not following a link is opening it.
+    if flags.contains(OFlags::PATH) && !flags.contains(OFlags::NOFOLLOW) {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode);
+        if kind == FileType::Symlink {
+            return Err(Errno::LOOP);
+        }
+    }
+    Ok(opened)
 }
 
 fn one_step(dir: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
@@ -673,6 +681,11 @@ mod tests {
             assert!(area.open(Path::new("a/link"), link, Mode::empty()).is_ok());
             assert_eq!(
                 area.open(Path::new("a/link/b"), link, Mode::empty())
+                    .map(drop),
+                Err(Errno::LOOP)
+            );
+            assert_eq!(
+                area.open(Path::new("a/link"), OFlags::PATH, Mode::empty())
                     .map(drop),
                 Err(Errno::LOOP)
             );

@@ -9,6 +9,8 @@ pub(crate) mod ops;
 #[cfg(test)]
 mod races;
 pub(crate) mod rpc;
+#[cfg(test)]
+mod spellings;
 pub(crate) mod stream;
 pub(crate) mod temp;
 mod tree;
@@ -256,6 +258,14 @@ impl Cx {
         needs: Needs,
         act: impl FnOnce(&Place) -> Option<T>,
     ) -> Option<Result<T, Fault>> {
+        // Steps up are looked up one by one.
+        if wanted
+            .path
+            .components()
+            .any(|step| step == Component::ParentDir)
+        {
+            return None;
+        }
         let judge = || {
             let (area, path) = self.start(wanted, needs)?;
             let Some(path) = plain(&path) else {
