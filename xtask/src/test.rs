@@ -89,6 +89,13 @@ impl Run<'_> {
         if let Some(peers) = peers {
             command.env("OUTRIGGER_GO_PEERS", peers);
         }
+        if tools::python_version().is_some() {
+            let interop = std::path::absolute(tools::target(self.root))?.join("interop");
+            command.env(
+                "OUTRIGGER_PYTHON",
+                interop::python_environment(self.root, &interop)?,
+            );
+        }
         tools::run(&mut command)
     }
 

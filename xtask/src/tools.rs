@@ -84,12 +84,14 @@ pub(crate) fn build_go_peers(root: &Path) -> Result<PathBuf> {
         .arg(&into)
         .arg("./...")
         .current_dir(source))?;
-    // A plugin that our own tests launch as well.
-    run(command("go")
-        .arg("build")
-        .arg("-o")
-        .arg(&into)
-        .arg(".")
-        .current_dir(root.join("examples/go/hostclient")))?;
+    // Plugins that our own tests launch as well.
+    for example in ["hostclient", "lister"] {
+        run(command("go")
+            .arg("build")
+            .arg("-o")
+            .arg(std::path::absolute(into.join(example))?)
+            .arg(".")
+            .current_dir(root.join("examples/go").join(example)))?;
+    }
     Ok(into)
 }

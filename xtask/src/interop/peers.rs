@@ -89,16 +89,6 @@ impl Peers {
 
 fn go_peers(root: &Path, tls: &Path) -> Result<PathBuf> {
     let peers = std::path::absolute(tools::build_go_peers(root)?)?;
-    let lister = root.join("examples/go/lister");
-    let into = peers.join("lister");
-    tools::run(
-        tools::command("go")
-            .arg("build")
-            .arg("-o")
-            .arg(into)
-            .arg(".")
-            .current_dir(lister),
-    )?;
     // They are valid for a day.
     fs::create_dir_all(tls)?;
     tools::run(
@@ -109,7 +99,8 @@ fn go_peers(root: &Path, tls: &Path) -> Result<PathBuf> {
     Ok(peers)
 }
 
-fn python_environment(root: &Path, interop: &Path) -> Result<PathBuf> {
+/// An interpreter that has grpcio, made where the requirements are new.
+pub(crate) fn python_environment(root: &Path, interop: &Path) -> Result<PathBuf> {
     let requirements = root.join("examples/python/requirements.txt");
     let wanted = fs::read_to_string(&requirements)?;
     let (environment, stamp) = (interop.join("venv"), interop.join("venv.requirements"));

@@ -1085,6 +1085,11 @@ pub mod descriptor_request {
         Exec(super::Command),
     }
 }
+/// A file or connection that came as a descriptor is the plugin's alone: its reply
+/// names no lease. A directory comes as a lease only, for `open_at`: from a real
+/// directory descriptor `..` leads out of the grant. What the host can only do
+/// itself (counting bytes against a quota, for example) fails with the reason
+/// "use-rpc".
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescriptorReply {
     #[prost(uint64, tag = "1")]
