@@ -391,7 +391,8 @@ async fn a_plugin_outlives_silent_connections_and_serves_one_host_after_the_othe
 #[test]
 fn a_plugin_ignores_interrupts_and_dies_of_a_termination() {
     let mut plugin = Bare::start(KV, &[], &[]);
-    // A signal before the runtime is up would end it: the socket answers once it serves.
+    // From the handshake on.
+    signal(plugin.child.id(), "INT");
     let socket = PathBuf::from(plugin.fields()[3]);
     wait_until("an answer", || answers(&socket));
     for _ in 0..5 {

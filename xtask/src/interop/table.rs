@@ -123,11 +123,14 @@ pub(super) fn update_readme(root: &Path, table: &str, peers: &Peers) -> Result<(
         .split_once(END)
         .context("README.md lacks interop:end")?;
     let text = format!(
-        "{before}{BEGIN}\n{table}\nEach pair runs kv, counter (callbacks), streaming, version negotiation and the test\n\
-         service of go-plugin's own tests. –: not applicable; Go plugins listen on unix sockets\n\
-         only, and the Python example has neither AutoMTLS nor a multiplexed broker. The last\n\
-         column holds the cases of one behaviour each: [`interop/CHECKLIST.md`](interop/CHECKLIST.md)\n\
-         names the test of every requirement. Made with {}.\n{END}{after}",
+        "{before}{BEGIN}\n{table}\nOver gRPC each pair runs kv, counter (callbacks), streaming, version negotiation and the\n\
+         test service of go-plugin's own tests; over net/rpc greeter, kv, the animals, callbacks both\n\
+         ways, byte streams and HTTP through the broker, values of all types, the standard streams,\n\
+         joining, ending and both protocols in one plugin. –: not applicable; net/rpc is always\n\
+         multiplexed and has no columns for it, Go plugins listen on unix sockets only, and the Python\n\
+         example has neither TLS nor a multiplexed broker. The last column holds the cases of one\n\
+         behaviour each: [`interop/CHECKLIST.md`](interop/CHECKLIST.md) names the test of every\n\
+         requirement. Made with {}.\n{END}{after}",
         peers.versions()
     );
     std::fs::write(path, text)?;

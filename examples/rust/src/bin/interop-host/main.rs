@@ -900,6 +900,8 @@ impl Session {
 
     async fn sigint(&self) -> Result<()> {
         self.step("sigint", async {
+            // Go plugins swallow interrupts from when they serve.
+            self.plugin.ping().await?;
             for _ in 0..3 {
                 self.signal(Signal::INT)?;
                 // Signals of one kind merge while pending; a ping in between lets each arrive.
