@@ -132,9 +132,20 @@ pub(crate) struct PluginArgs {
     #[arg(last = true, required_unless_present = "manifest", num_args = 1.., value_name = "PROGRAM [ARG]")]
     pub(crate) program: Vec<OsString>,
 
+    /// Whether the protocol, or AutoMTLS, is the manifest's word.
+    #[arg(skip)]
+    pub(crate) by_manifest: ByManifest,
+
     /// What the manifest led to, once it was read.
     #[arg(skip)]
     pub(crate) granting: Option<Arc<Granting>>,
+}
+
+/// What of the command line the manifest said.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct ByManifest {
+    pub(crate) protocol: bool,
+    pub(crate) auto_mtls: bool,
 }
 
 impl PluginArgs {

@@ -119,15 +119,22 @@ impl Tally {
 }
 
 fn operation(record: &AuditRecord) -> String {
-    let text = format!("{}.{} {}", record.capability, record.operation, record.argument);
+    let text = format!(
+        "{}.{} {}",
+        record.capability, record.operation, record.argument
+    );
     text.trim_end().to_owned()
 }
 
 /// Why something did not happen, and what would have been needed.
 fn reasons(record: &AuditRecord) -> String {
     let mut text = String::new();
-    for (before, part) in [(": ", &record.reason), ("; needs ", &record.missing)] {
-        if !part.is_empty() {
+    for (before, part) in [
+        (": ", &record.reason),
+        ("; it would need ", &record.missing),
+    ] {
+        // Some reasons say what is missing.
+        if !text.contains(part.as_str()) {
             text.push_str(before);
             text.push_str(part);
         }
@@ -152,7 +159,7 @@ fn line(record: &AuditRecord) -> String {
     if record.code != "ok" {
         text.push_str(&format!(" [{}]{}", record.code, reasons(record)));
     }
-    if !record.rule.is_empty() {
+    if !record.rule.is_empty() && !record.reason.contains(&record.rule) {
         text.push_str(&format!("; rule: {}", record.rule));
     }
     if record.bytes > 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::uri::PathAndQuery;
-use outrigger_host::{Channel, MAX_MESSAGE, PluginExited, Transport};
+use outrigger_host::{Channel, MAX_MESSAGE, PluginExited, Serving, Transport};
 use prost_reflect::ReflectMessage as _;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
@@ -22,7 +22,9 @@ use tonic::{Code, Request, Status};
 use crate::args::CallArgs;
 use crate::codec::DynamicCodec;
 use crate::descriptors::{self, guarded};
+use crate::establish::{self, Fill};
 use crate::failure::{Exit, Failure, printable};
+use crate::granting;
 use crate::input::{self, Source};
 use crate::launch::{self, Session, Start};
 use crate::printer::{Ending, Printer, line};
@@ -45,9 +47,37 @@ const READ_AHEAD: usize = 16;
 /// Dropping the future ends the plugin; replies already printed stay printed.
 pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
     let mut printer = Printer::new(args);
-    let result = with_plugin(args, &mut printer).await;
+    let result = match granting::complete(&args.plugin) {
+        Ok(plugin) => {
+            let args = CallArgs {
+                plugin,
+                ..args.clone()
+            };
+            let result = with_plugin(&args, &mut printer).await;
+            report(&args, &mut printer);
+            result
+        }
+        Err(failure) => Err(failure),
+    };
     printer.finish(&result)?;
     result
+}
+
+/// Tells what the host did for the plugin, if it was offered anything.
+fn report(args: &CallArgs, printer: &mut Printer) {
+    let Some(granting) = &args.plugin.granting else {
+        return;
+    };
+    printer.notes.extend(granting.audit.finish());
+    if granting.manifest.is_none() && granting.audit.counts().refused > 0 {
+        let note = "nothing is granted without `--manifest`";
+        printer.notes.push(note.to_owned());
+    }
+    if granting.manifest.is_some() || args.establish.is_some() {
+        let counts = granting.audit.counts();
+        let client = printer.client_id.take();
+        printer.host = Some(json!({"client_id": client, "operations": counts}));
+    }
 }
 
 async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failure> {
@@ -82,6 +112,7 @@ fn unsupported(args: &CallArgs, protocol: Transport) -> Option<Failure> {
         Transport::Grpc if args.go_type.is_some() => "--type",
         Transport::Grpc if !args.type_defs.is_empty() => "--type-def",
         Transport::NetRpc if !args.metadata.is_empty() => "--metadata",
+        Transport::NetRpc if args.descriptors.is_some() => "--descriptors",
         _ => return None,
     };
     Some(launch::option_unsupported(option, protocol, &args.plugin))
@@ -97,7 +128,12 @@ async fn call(
 ) -> Result<(), Failure> {
     let patience = args.timeout.filter(|limit| !limit.is_zero());
     let patience = patience.unwrap_or(UNARY_TIMEOUT);
-    let description = launch::describe_or_standard(&channel);
+    let description = async {
+        match &args.descriptors {
+            Some(path) => descriptors::from_file(path),
+            None => launch::describe_or_standard(&channel).await,
+        }
+    };
     let description = tokio::time::timeout(patience, description)
         .await
         .unwrap_or_else(|_| {
@@ -109,12 +145,21 @@ async fn call(
     let method = descriptors::method(&description, &args.method)?;
     let client = method.is_client_streaming();
     let server = method.is_server_streaming();
+    let introduced = match (&args.establish, &args.plugin.granting) {
+        (Some(name), Some(granting)) => {
+            let introduced =
+                establish::over_grpc(session, &channel, granting, &description, name).await?;
+            Some(printer.introduced(introduced))
+        }
+        _ => None,
+    };
+    let (fill, _serving) = fill(session, args, &method).await?;
     printer.begin(Transport::Grpc, descriptors::kind(client, server))?;
     let timeout = match args.timeout {
         Some(limit) => (!limit.is_zero()).then_some(limit),
         None => (!client && !server).then_some(UNARY_TIMEOUT),
     };
-    let (requests, mistakes) = requests(input, &method)?;
+    let (requests, mistakes) = requests(input, &method, fill)?;
     let mut request = Request::new(ReceiverStream::new(requests));
     *request.metadata_mut() = metadata;
     if let Some(limit) = timeout {
@@ -130,6 +175,8 @@ async fn call(
         }
         ended = within(timeout, exchange) => ended,
     };
+    // The services are there until now.
+    drop(introduced);
     match ended {
         Ok(()) => Ok(()),
         Err(Ended::Output(failure)) => Err(failure),
@@ -140,6 +187,23 @@ async fn call(
             Err(failure)
         }
     }
+}
+
+/// The broker id for the call's own request, if that has a field for one. It is
+/// another one than that of the introduction: each can be dialled once.
+async fn fill(
+    session: &Session,
+    args: &CallArgs,
+    method: &MethodDescriptor,
+) -> Result<(Option<Fill>, Option<Serving>), Failure> {
+    let wanted = args.plugin.grants.manifest.is_some() || args.establish.is_some();
+    let granting = args.plugin.granting.as_ref().filter(|_| wanted);
+    let (Some(field), Some(granting)) = (Fill::field(&method.input()), granting) else {
+        return Ok((None, None));
+    };
+    let serving = establish::offer(session, granting).await?;
+    let id = serving.id().0;
+    Ok((Some(Fill { field, id }), Some(serving)))
 }
 
 /// Why a call ended early.
@@ -184,7 +248,7 @@ async fn exchange(
         // Published plugins do this; what they were sent has arrived.
         (0, "client-stream") => printer
             .notes
-            .push("the plugin ended the call without a reply"),
+            .push("the plugin ended the call without a reply".to_owned()),
         _ => {}
     }
     printer.ending = Ending::Grpc(Some(StatusReport::ok()));
@@ -249,17 +313,21 @@ type Mistake = (Failure, mpsc::Sender<DynamicMessage>);
 fn requests(
     input: Source,
     method: &MethodDescriptor,
+    fill: Option<Fill>,
 ) -> Result<(mpsc::Receiver<DynamicMessage>, oneshot::Receiver<Mistake>), Failure> {
     let (queue, requests) = mpsc::channel(READ_AHEAD);
     let (report, mistakes) = oneshot::channel();
-    let message = method.input();
+    let message = Wanted {
+        message: method.input(),
+        fill,
+    };
     let many = method.is_client_streaming();
     let reader: Box<dyn Read + Send> = match input {
         Source::Read(reader) => reader,
         Source::Absent => {
             if !many {
                 // The queue is new and has room.
-                let _ = queue.try_send(DynamicMessage::new(message));
+                let _ = queue.try_send(message.empty());
             }
             return Ok((requests, mistakes));
         }
@@ -277,6 +345,34 @@ fn requests(
     Ok((requests, mistakes))
 }
 
+/// What each request is to be.
+struct Wanted {
+    message: MessageDescriptor,
+    fill: Option<Fill>,
+}
+
+impl Wanted {
+    fn empty(&self) -> DynamicMessage {
+        let mut request = DynamicMessage::new(self.message.clone());
+        if let Some(fill) = &self.fill {
+            fill.apply(&Value::Null, &mut request);
+        }
+        request
+    }
+
+    /// A request of JSON, or why it is none.
+    fn read(&self, value: Value) -> Result<DynamicMessage, String> {
+        let said = self.fill.as_ref().map(|fill| (fill, value.clone()));
+        let read = guarded(|| DynamicMessage::deserialize(self.message.clone(), value))
+            .ok_or_else(|| "its type is not sound".to_owned())?;
+        let mut request = read.map_err(|error| printable(&error.to_string()))?;
+        if let Some((fill, value)) = said {
+            fill.apply(&value, &mut request);
+        }
+        Ok(request)
+    }
+}
+
 /// Waits for a mistake; for ever when there is none.
 async fn mistake(mistakes: oneshot::Receiver<Mistake>) -> Mistake {
     match mistakes.await {
@@ -288,7 +384,7 @@ async fn mistake(mistakes: oneshot::Receiver<Mistake>) -> Mistake {
 /// Queues every message until the input or the call ends.
 fn feed(
     input: Box<dyn Read + Send>,
-    message: &MessageDescriptor,
+    message: &Wanted,
     queue: &mpsc::Sender<DynamicMessage>,
 ) -> Result<(), Failure> {
     for request in messages(input, message) {
@@ -302,13 +398,11 @@ fn feed(
 /// Queues the only message of the input.
 fn one(
     input: Box<dyn Read + Send>,
-    message: &MessageDescriptor,
+    message: &Wanted,
     queue: &mpsc::Sender<DynamicMessage>,
 ) -> Result<(), Failure> {
     let mut messages = messages(input, message);
-    let request = messages
-        .next()
-        .unwrap_or_else(|| Ok(DynamicMessage::new(message.clone())))?;
+    let request = messages.next().unwrap_or_else(|| Ok(message.empty()))?;
     if let Some(second) = messages.next() {
         second?;
         return Err(input::too_much());
@@ -321,15 +415,14 @@ fn one(
 /// Reads JSON values that follow each other, one per line or not.
 fn messages<'a>(
     input: Box<dyn Read + Send>,
-    message: &'a MessageDescriptor,
+    message: &'a Wanted,
 ) -> impl Iterator<Item = Result<DynamicMessage, Failure>> + 'a {
     let values = serde_json::Deserializer::from_reader(input).into_iter::<Value>();
     values.enumerate().map(|(at, value)| {
         let value = input::parsed(at + 1, value)?;
-        guarded(|| DynamicMessage::deserialize(message.clone(), value))
-            .ok_or_else(|| "its type is not sound".to_owned())
-            .and_then(|read| read.map_err(|error| printable(&error.to_string())))
-            .map_err(|reason| misfit(at + 1, message, &reason))
+        message
+            .read(value)
+            .map_err(|reason| misfit(at + 1, &message.message, &reason))
     })
 }
 
@@ -424,7 +517,7 @@ mod tests {
 
     fn read(text: &str, method: &MethodDescriptor) -> (Vec<DynamicMessage>, Option<Failure>) {
         let source = Source::Read(Box::new(std::io::Cursor::new(text.to_owned())));
-        let (mut requests, mistakes) = requests(source, method).expect("a reader");
+        let (mut requests, mistakes) = requests(source, method, None).expect("a reader");
         let mistake = mistakes.blocking_recv().ok();
         let mut all = Vec::new();
         while let Ok(request) = requests.try_recv() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use outrigger_manifest::{
-    Decision, Grants, Manifest, Places, Policy, Problems, Refusal, Resources,
+    Decision, Grants, Manifest, Places, Policy, ProblemCode, Problems, Refusal, Resources,
 };
 use outrigger_services::GrantedServices;
 use serde_json::{Value, json};
@@ -27,7 +27,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let result = check(args, &mut report);
     if args.json {
         report.object.insert("valid".into(), report.valid.into());
-        report.object.insert("problems".into(), report.problems.into());
+        report
+            .object
+            .insert("problems".into(), report.problems.into());
         if let Err(failure) = &result {
             report.object.insert("error".into(), json!(failure));
         }
@@ -171,7 +173,9 @@ fn problem_text(problem: &outrigger_manifest::Problem, listing: &Listing) -> Str
         "{red}error[{}]{red:#}{bold}: {message}{bold:#}\n",
         problem.code()
     );
-    let label = problem.near_miss().map(|near| format!("did you mean `{}`?", printable(near)));
+    let label = problem
+        .near_miss()
+        .map(|near| format!("did you mean `{}`?", printable(near)));
     let mut remarks = Vec::new();
     if !problem.location().is_empty() {
         remarks.push(("at", printable(problem.location())));
@@ -180,7 +184,10 @@ fn problem_text(problem: &outrigger_manifest::Problem, listing: &Listing) -> Str
         remarks.push(("help", printable(help)));
     }
     let label = label.unwrap_or_default();
-    text.push_str(&listing.show(problem.position(), &label, red, &remarks));
+    text.push_str(&match problem.kind() {
+        ProblemCode::FileTooLarge | ProblemCode::EmptyFile => listing.show_whole(&remarks),
+        _ => listing.show(problem.position(), &label, red, &remarks),
+    });
     text
 }
 
@@ -238,7 +245,9 @@ impl Found<'_> {
     fn facts(&self, text: &mut String) {
         let manifest = self.manifest;
         let version = manifest.version().map(|version| format!(" {version}"));
-        let written = manifest.language().map(|language| format!(", written in {language}"));
+        let written = manifest
+            .language()
+            .map(|language| format!(", written in {language}"));
         let plugin = format!(
             "{}{} ({}{})",
             manifest.name(),
@@ -260,24 +269,33 @@ impl Found<'_> {
         };
         fact(text, "entrypoint", &program);
         let places = self.places;
-        fact(text, "plugin_dir", &places.plugin_dir().display().to_string());
+        fact(
+            text,
+            "plugin_dir",
+            &places.plugin_dir().display().to_string(),
+        );
         fact(text, "data_dir", &places.data_dir().display().to_string());
         let home = places.home().map(|home| home.display().to_string());
         fact(text, "HOME", home.as_deref().unwrap_or("not known here"));
     }
 
     fn granted(&self, text: &mut String) {
-        let granted = self.decision.granted();
+        // Services, limits and the like follow in one place.
+        let granted: Vec<_> = self
+            .decision
+            .granted()
+            .iter()
+            .filter(|granted| granted.request().starts_with("capabilities."))
+            .collect();
         heading(text, "granted", AnsiColor::Green, granted.len());
         for granted in granted {
             let (request, what) = (printable(granted.request()), printable(granted.text()));
             let dim = Style::new().dimmed();
-            let _ = write!(text, "  {request}: {what}");
+            let _ = writeln!(text, "  {request}: {what}");
             // Without rules there is one answer for all.
             if *self.policy != PolicyUsed::AllowRequested {
-                let _ = write!(text, " {dim}by {}{dim:#}", printable(granted.rule()));
+                let _ = writeln!(text, "      {dim}by {}{dim:#}", printable(granted.rule()));
             }
-            text.push('\n');
         }
     }
 
@@ -286,11 +304,8 @@ impl Found<'_> {
         heading(text, "refused", AnsiColor::Yellow, refused.len());
         let listing = self.source.listing();
         for refusal in refused {
-            text.push_str(&refusal_text(refusal, &listing));
             text.push('\n');
-        }
-        if !refused.is_empty() {
-            text.pop();
+            text.push_str(&refusal_text(refusal, &listing));
         }
     }
 
@@ -300,9 +315,7 @@ impl Found<'_> {
         fact(text, "limits", &limits(grants.resources()));
         fact(text, "services", &services(&grants));
         let sandbox = match grants.sandbox() {
-            outrigger_manifest::SandboxMode::Require => {
-                "require: started only fully confined"
-            }
+            outrigger_manifest::SandboxMode::Require => "require: started only fully confined",
             outrigger_manifest::SandboxMode::BestEffort => {
                 "best-effort: confined as far as the machine can, saying what is missing"
             }
@@ -356,8 +369,14 @@ fn limits(resources: &Resources) -> String {
         ("memory", resources.memory.map(|size| size.to_string())),
         ("cpu", resources.cpu.map(|cpu| cpu.to_string())),
         ("pids", resources.pids.map(|count| count.to_string())),
-        ("open_files", resources.open_files.map(|count| count.to_string())),
-        ("message_size", resources.message_size.map(|size| size.to_string())),
+        (
+            "open_files",
+            resources.open_files.map(|count| count.to_string()),
+        ),
+        (
+            "message_size",
+            resources.message_size.map(|size| size.to_string()),
+        ),
         ("streams", resources.streams.map(|count| count.to_string())),
     ];
     let (set, left): (Vec<_>, Vec<_>) = shown.iter().partition(|(_, limit)| limit.is_some());
@@ -388,7 +407,11 @@ fn policy_text(source: &Source, policy: &Policy) -> String {
     let mut text = String::new();
     fact(&mut text, "policy", &source.name());
     fact(&mut text, "problems", "none");
-    fact(&mut text, "understood", "as follows; what it does not allow is refused");
+    fact(
+        &mut text,
+        "understood",
+        "as follows; what it does not allow is refused",
+    );
     for line in policy.to_yaml().lines() {
         let _ = writeln!(text, "  {}", printable(line));
     }

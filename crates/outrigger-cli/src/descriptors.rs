@@ -4,14 +4,19 @@
 //! messages; only a call builds types from them, behind checks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use outrigger_transport::reflection::{Description, ReflectionVersion, Undescribed};
+use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure, near, printable};
+
+/// The most that is read of a file with descriptors, in bytes.
+const MOST_DESCRIPTORS: u64 = 64 << 20;
 
 /// The name of one method, as given on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,6 +124,29 @@ impl Catalogue {
             undescribed: Vec::new(),
         }
     }
+}
+
+/// Descriptors that `protoc` wrote to a file.
+///
+/// # Errors
+/// `descriptors-unreadable`.
+pub(crate) fn from_file(path: &std::path::Path) -> Result<Catalogue, Failure> {
+    let failed = |reason: String| {
+        let message = format!(
+            "no descriptors could be read from `{}` (`--descriptors`)",
+            printable(&path.display().to_string())
+        );
+        Failure::usage("descriptors-unreadable", message)
+            .note(reason)
+            .help("`protoc --include_imports --descriptor_set_out=FILE` writes them")
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST_DESCRIPTORS).read_to_end(&mut bytes))
+        .map_err(|error| failed(error.to_string()))?;
+    let files = FileDescriptorSet::decode(bytes.as_slice())
+        .map_err(|error| failed(printable(&error.to_string())))?;
+    Ok(Catalogue::standard(files))
 }
 
 /// The services of a plugin with their methods, from the descriptors alone.

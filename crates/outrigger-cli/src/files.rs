@@ -9,8 +9,8 @@ use outrigger_manifest::{Manifest, Places, Policy, Problems};
 use crate::failure::{Failure, printable};
 use crate::snippet::Listing;
 
-/// Read at most: a little more than what either kind of file may have.
-const LARGEST: u64 = (256 << 10) + 1;
+/// Read at most, in bytes: far more than what either kind of file may have.
+const LARGEST: u64 = 16 << 20;
 
 /// Keys that only a manifest has at its top, and those that only a policy has.
 const OF_MANIFESTS: [&str; 9] = [
@@ -85,15 +85,14 @@ impl Source {
             false => path.to_owned(),
         };
         let mut bytes = Vec::new();
-        let read = std::fs::File::open(&path)
-            .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
+        let read =
+            std::fs::File::open(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
         match read {
             Ok(_) => Ok(Self { path, bytes }),
             Err(error) => {
                 let shown = printable(&path.display().to_string());
                 let message = format!("the {} `{shown}` could not be read", kind.as_str());
-                let failure =
-                    Failure::usage(kind.unreadable(), message).note(error.to_string());
+                let failure = Failure::usage(kind.unreadable(), message).note(error.to_string());
                 let others = neighbours(&path);
                 Err(match (folder, others.is_empty()) {
                     (true, false) => {
@@ -166,9 +165,7 @@ pub(crate) fn refused(kind: Kind, problems: &Problems) -> Failure {
     let failure = problems.iter().fold(failure, |failure, problem| {
         failure.note(printable(&format!("{file}:{problem}")))
     });
-    failure.help(format!(
-        "`outrigger check {file}` shows each in its place"
-    ))
+    failure.help(format!("`outrigger check {file}` shows each in its place"))
 }
 
 /// What a policy file is called that lies beside a missing one.
@@ -179,7 +176,11 @@ fn neighbours(missing: &Path) -> Vec<String> {
         .flatten()
         .take(1000)
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)))
+        .filter(|name| {
+            [".yaml", ".yml", ".json"]
+                .iter()
+                .any(|end| name.ends_with(end))
+        })
         .map(|name| format!("`{}`", printable(&name)))
         .collect();
     names.sort();

@@ -9,7 +9,7 @@ use outrigger_manifest::{Decision, Format, Manifest, Places, Policy, SandboxMode
 use outrigger_services::GrantedServices;
 use serde::Serialize;
 
-use crate::args::{PluginArgs, Protocol};
+use crate::args::{ByManifest, PluginArgs, Protocol};
 use crate::audit::Audit;
 use crate::failure::{Exit, Failure, near, printable};
 use crate::files::{self, Kind, Source};
@@ -148,7 +148,11 @@ impl Manifested {
         use std::os::unix::fs::DirBuilderExt as _;
         let grants = self.decision.grants();
         let dir = self.places.data_dir();
-        if grants.filesystem().iter().any(|grant| grant.path().starts_with(dir)) {
+        if grants
+            .filesystem()
+            .iter()
+            .any(|grant| grant.path().starts_with(dir))
+        {
             let mut builder = std::fs::DirBuilder::new();
             let _ = builder.recursive(true).mode(0o700).create(dir);
         }
@@ -169,9 +173,12 @@ impl Manifested {
         }
         let plugin = self.manifest.name();
         let message = format!("plugin `{plugin}` has no program at its entrypoint");
-        let mut failure = Failure::new(Exit::NotStarted, "entrypoint-not-found", message).note(
-            format!("{} names `{}`", self.file, printable(&entrypoint.to_string())),
-        );
+        let mut failure =
+            Failure::new(Exit::NotStarted, "entrypoint-not-found", message).note(format!(
+                "{} names `{}`",
+                self.file,
+                printable(&entrypoint.to_string())
+            ));
         for candidate in &candidates {
             let tried = folder.join(candidate).display().to_string();
             failure = failure.note(format!("`{}` does not exist", printable(&tried)));
@@ -232,6 +239,10 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<PluginArgs, Failure> {
         if args.app_versions.is_empty() {
             args.app_versions = vec![handshake.protocol_version()];
         }
+        args.by_manifest = ByManifest {
+            protocol: args.protocol.is_none(),
+            auto_mtls: !args.auto_mtls,
+        };
         args.auto_mtls |= manifest.auto_mtls() == Some(true);
         args.protocol.get_or_insert(match manifest.format() {
             Format::Rpc => Protocol::Netrpc,

@@ -19,6 +19,7 @@ use tonic::Code;
 use crate::args::{InspectArgs, PluginArgs};
 use crate::descriptors::{self, ListedMethod, ListedService};
 use crate::failure::{Exit, Failure, chain, printable};
+use crate::granting::{self, Summary};
 use crate::launch::{self, Seen, Session, Start};
 use crate::memory::Memory;
 use crate::{json, netrpc, output, status};
@@ -34,9 +35,30 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Cancel safety
 /// Dropping the future ends the plugin; nothing is printed then.
 pub(crate) async fn run(inspect: &InspectArgs) -> Result<(), Failure> {
-    let args = &inspect.plugin;
     let began = Instant::now();
-    let result = match launch::start(args).await {
+    let completed = granting::complete(&inspect.plugin).map(|plugin| InspectArgs {
+        plugin,
+        ..inspect.clone()
+    });
+    match completed {
+        Ok(inspect) => {
+            let found = found(&inspect, began).await;
+            if let Some(granting) = &inspect.plugin.granting {
+                granting
+                    .audit
+                    .finish()
+                    .iter()
+                    .for_each(|note| output::note(note));
+            }
+            show(&inspect.plugin, found)
+        }
+        Err(failure) => show(&inspect.plugin, Err(failure)),
+    }
+}
+
+async fn found(inspect: &InspectArgs, began: Instant) -> Result<Inspection, Failure> {
+    let args = &inspect.plugin;
+    match launch::start(args).await {
         Ok(Start::Grpc(session, _)) if !inspect.names.is_empty() => {
             session.plugin.stop().await;
             Err(launch::option_unsupported(
@@ -50,7 +72,10 @@ pub(crate) async fn run(inspect: &InspectArgs) -> Result<(), Failure> {
             Ok(look_net_rpc(*session, &control, inspect, began).await)
         }
         Err(failure) => Err(failure),
-    };
+    }
+}
+
+fn show(args: &PluginArgs, result: Result<Inspection, Failure>) -> Result<(), Failure> {
     match result {
         Ok(found) => {
             print(&found, args)?;
@@ -89,6 +114,8 @@ struct Inspection {
     start: StartTimes,
     memory: Option<Memory>,
     end: End,
+    /// What the manifest led to, if one was given.
+    manifest: Option<Summary>,
     notes: Vec<String>,
     /// Why nothing more is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -250,6 +277,7 @@ fn announced(
             after_ms: None,
             text: String::new(),
         },
+        manifest: args.granting.as_ref().and_then(|g| g.summary()),
         notes: Vec::new(),
         error: None,
     }
@@ -562,6 +590,17 @@ fn render(found: &Inspection) -> String {
     fact("started in", &start_text(&found.start));
     fact("memory", &memory_text(found.memory));
     fact("ended", &found.end.text);
+    if let Some(manifest) = &found.manifest {
+        fact("manifest", &manifest.file);
+        fact("policy", &manifest.policy.to_string());
+        fact(
+            "grants",
+            &format!(
+                "{} granted, {} refused (`outrigger check` shows them), sandbox {}",
+                manifest.granted, manifest.refused, manifest.sandbox
+            ),
+        );
+    }
     for note in &found.notes {
         fact("note", note);
     }

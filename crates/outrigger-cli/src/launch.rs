@@ -21,6 +21,7 @@ use prost::Message as _;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::args::{PluginArgs, Protocol};
+use crate::contracts;
 use crate::cookies;
 use crate::descriptors::Catalogue;
 use crate::failure::{Exit, Failure, near, printable};
@@ -209,7 +210,8 @@ fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
     };
     if let Some(verdict) = cookie_verdict(error, seen, args) {
         failure = blame_cookie(verdict, error, args);
-    } else if let Some(help) = flag_help(error.code())
+    } else if let Some(help) = manifest_help(error.code(), args)
+        .or_else(|| flag_help(error.code()))
         .map(str::to_owned)
         .or_else(|| error.hint())
     {
@@ -225,11 +227,19 @@ fn other_protocol(error: &LaunchError, args: &PluginArgs) -> Option<String> {
     let asked = args.protocol?;
     match error.kind() {
         LaunchErrorKind::Handshake(HandshakeError::TransportNotAllowed { observed, .. }) => {
-            Some(format!(
-                "plugin `{}` speaks {observed}, and `--protocol {}` asks for the other",
-                name(args),
-                asked.as_str()
-            ))
+            let name = name(args);
+            Some(match (args.by_manifest.protocol, asked) {
+                (false, asked) => format!(
+                    "plugin `{name}` speaks {observed}, and `--protocol {}` asks for the other",
+                    asked.as_str()
+                ),
+                (true, Protocol::Grpc) => format!(
+                    "plugin `{name}` speaks {observed}, and its manifest says `format: grpc`"
+                ),
+                (true, Protocol::Netrpc) => format!(
+                    "plugin `{name}` speaks {observed}, and its manifest says `format: rpc`"
+                ),
+            })
         }
         _ => None,
     }
@@ -242,6 +252,19 @@ fn message_of(error: &LaunchError) -> String {
         Some((message, _)) => message.to_owned(),
         None => text,
     }
+}
+
+/// What to change in the manifest for one kind of error, where that said what was wrong.
+fn manifest_help(code: &str, args: &PluginArgs) -> Option<&'static str> {
+    Some(match code {
+        "transport-not-allowed" if args.by_manifest.protocol => {
+            "correct `plugin.format`, or name another protocol with `--protocol`"
+        }
+        "certificate-missing" if args.by_manifest.auto_mtls => {
+            "correct `security.auto_mtls`: it does not take part in that"
+        }
+        _ => return None,
+    })
 }
 
 /// What to change on the command line for one kind of error.
@@ -411,7 +434,8 @@ pub(crate) async fn describe(channel: &Channel) -> Result<Catalogue, Failure> {
     }
 }
 
-/// [`describe`] for calls: without reflection, the services every gRPC plugin has are still known.
+/// [`describe`] for calls: without reflection, the services every gRPC plugin has, and
+/// published contracts, are still known.
 ///
 /// # Errors
 /// As [`describe`]; never `reflection-not-served`.
@@ -420,7 +444,10 @@ pub(crate) async fn describe_or_standard(channel: &Channel) -> Result<Catalogue,
         Ok(description) => Ok(description.into()),
         Err(ReflectionError::NotServed) => {
             prost_types::FileDescriptorSet::decode(outrigger_transport::GO_PLUGIN_DESCRIPTORS)
-                .map(Catalogue::standard)
+                .map(|mut files| {
+                    files.file.extend(contracts::files());
+                    Catalogue::standard(files)
+                })
                 .map_err(|error| {
                     Failure::new(
                         Exit::Internal,

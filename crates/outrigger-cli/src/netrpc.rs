@@ -20,7 +20,7 @@ use crate::gotype::{GoType, GoTypes};
 use crate::input::{self, Source};
 use crate::launch::Session;
 use crate::printer::{Ending, Printer};
-use crate::{json, togob};
+use crate::{establish, json, togob};
 
 /// How long a plugin may take to make an object.
 pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +73,13 @@ pub(crate) async fn call(
     let object = dispense(control, name)
         .await
         .map_err(|refused| refused.failure(session))?;
+    let _introduced = match (&args.establish, &args.plugin.granting) {
+        (Some(name), Some(granting)) => {
+            let introduced = establish::over_net_rpc(session, &object, granting, name).await?;
+            Some(printer.introduced(introduced))
+        }
+        _ => None,
+    };
     printer.ending = Ending::NetRpc {
         reply_type: None,
         failure: None,
@@ -180,7 +187,12 @@ pub(crate) enum Refused {
 /// The plugin forgets the object when nobody fetches it.
 pub(crate) async fn dispense(control: &HostSession, name: &str) -> Result<Client, Refused> {
     let own = || printable(name);
-    let error = match tokio::time::timeout(DISPENSE_TIMEOUT, control.dispense(name)).await {
+    let error = match tokio::time::timeout(
+        DISPENSE_TIMEOUT,
+        control.dispense(name, DISPENSE_TIMEOUT),
+    )
+    .await
+    {
         Ok(Ok(object)) => return Ok(object),
         Ok(Err(error)) => error,
         Err(_) => return Err(Refused::Late(own())),

@@ -6,6 +6,7 @@ use outrigger_host::Transport;
 use serde_json::json;
 
 use crate::args::CallArgs;
+use crate::establish::Introduced;
 use crate::failure::Failure;
 use crate::status::StatusReport;
 use crate::{json, output};
@@ -21,6 +22,8 @@ pub(crate) struct Printer {
     pub(crate) notes: Vec<String>,
     /// What the host did for the plugin, if anything was offered.
     pub(crate) host: Option<serde_json::Value>,
+    /// What the plugin called itself when the host was introduced.
+    pub(crate) client_id: Option<String>,
 }
 
 /// How a call ended, in the words of its protocol.
@@ -63,7 +66,15 @@ impl Printer {
             ending: Ending::Grpc(None),
             notes: Vec::new(),
             host: None,
+            client_id: None,
         }
+    }
+
+    /// Keeps what came of an introduction.
+    pub(crate) fn introduced(&mut self, mut introduced: Introduced) -> Introduced {
+        self.notes.extend(introduced.note.take());
+        self.client_id = introduced.client_id.take();
+        introduced
     }
 
     /// Says what is called, and takes the time from now on.

@@ -27,11 +27,6 @@ impl Listing {
         }
     }
 
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The line at `at` with a mark below it and `label` beside the mark, then
     /// the `remarks`, each with its heading.
     pub(crate) fn show(
@@ -56,8 +51,12 @@ impl Listing {
             let marks = "^".repeat(shown.width);
             line(format_args!("{pad} {frame}|{frame:#}"));
             line(format_args!("{frame}{number} |{frame:#} {}", shown.text));
+            let label = match label {
+                "" => String::new(),
+                label => format!(" {label}"),
+            };
             line(format_args!(
-                "{pad} {frame}|{frame:#} {below}{mark}{marks} {label}{mark:#}"
+                "{pad} {frame}|{frame:#} {below}{mark}{marks}{label}{mark:#}"
             ));
         }
         if !remarks.is_empty() && shown.is_some() {
@@ -71,6 +70,14 @@ impl Listing {
             ));
         }
         text
+    }
+
+    /// The file as a whole, then the `remarks`.
+    pub(crate) fn show_whole(&self, remarks: &[(&str, String)]) -> String {
+        // No file has such a line.
+        let at = Position { line: 0, column: 0 };
+        let text = self.show(at, "", Style::new(), remarks);
+        text.replacen(":0:0", "", 1)
     }
 
     fn line(&self, number: u32) -> Option<&str> {
@@ -136,7 +143,10 @@ impl Shown {
 
 /// How many characters at the start belong together: what is probably meant by a position.
 fn word(rest: &[char]) -> usize {
-    let Some(first) = rest.first() else { return 1 };
+    let first = match rest.first() {
+        Some(first) if !first.is_whitespace() && *first != char::REPLACEMENT_CHARACTER => first,
+        _ => return 1,
+    };
     if matches!(first, '"' | '\'') {
         let mut escaped = false;
         for (index, c) in rest.iter().enumerate().skip(1) {
@@ -148,6 +158,9 @@ fn word(rest: &[char]) -> usize {
             }
         }
         return rest.len();
+    }
+    if let Some(close) = closing(rest) {
+        return close + 1;
     }
     let space = |at: usize| rest.get(at).is_none_or(|c| c.is_whitespace());
     let mut index = 0;
@@ -167,6 +180,24 @@ fn word(rest: &[char]) -> usize {
     }
     let text = rest[..index].iter().rposition(|c| !c.is_whitespace());
     text.map_or(1, |last| last + 1)
+}
+
+/// Where the list or map that begins here ends, if it does on this line.
+fn closing(rest: &[char]) -> Option<usize> {
+    let (mut depth, mut quote) = (0_usize, None);
+    for (index, c) in rest.iter().enumerate() {
+        match (quote, c) {
+            (Some(open), c) => quote = Some(open).filter(|open| open != c),
+            (None, '"' | '\'') => quote = Some(*c),
+            (None, '[' | '{') => depth += 1,
+            (None, ']' | '}') => depth = depth.checked_sub(1)?,
+            (None, _) => {}
+        }
+        if depth == 0 && quote.is_none() {
+            return (index > 0).then_some(index);
+        }
+    }
+    None
 }
 
 /// A character as it is shown: nothing that moves a cursor.
@@ -208,15 +239,22 @@ mod tests {
     fn the_mark_stands_below_the_whole_word() {
         for (line, column, mark) in [
             ("permisions: [read]", 1, "^^^^^^^^^^"),
-            ("a: {path: /x, permisions: [r]}", 15, "              ^^^^^^^^^^"),
+            (
+                "a: {path: /x, permisions: [r]}",
+                15,
+                "              ^^^^^^^^^^",
+            ),
             ("a: \"b c\" # d", 4, "   ^^^^^"),
             ("- 'it''s'", 3, "  ^^^^"),
             ("path: ${HOME}/a}", 7, "      ^^^^^^^^^"),
             ("text: two words # three", 7, "      ^^^^^^^^^"),
-            ("a: [1, 2]", 4, "   ^"),
+            ("a: [1, {b: ']'}] # x", 4, "   ^^^^^^^^^^^^^"),
+            ("a: [1, 2", 4, "   ^"),
             ("- a", 1, "^"),
             ("a:", 3, "  ^"),
             ("", 1, "^"),
+            ("\tname: x", 1, "^^^^"),
+            ("\u{fffd}\u{fffd}x", 1, "^"),
             ("日本: x", 1, "^^^^"),
         ] {
             assert_eq!(shown(line, column).1, mark, "{line}");
@@ -240,8 +278,13 @@ mod tests {
         let at = |line, column| Position { line, column };
         let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
         let text = listing.show(at(2, 1), "here", Style::new(), &[("help", "no".to_owned())]);
-        assert_eq!(plain(text), " --> f:2:1\n  |\n2 | b\n  | ^ here\n  |\n  = help: no\n");
+        assert_eq!(
+            plain(text),
+            " --> f:2:1\n  |\n2 | b\n  | ^ here\n  |\n  = help: no\n"
+        );
         let text = listing.show(at(9, 9), "here", Style::new(), &[]);
         assert_eq!(plain(text), " --> f:9:9\n  = note: here\n");
+        let text = listing.show_whole(&[("help", "no".to_owned())]);
+        assert_eq!(plain(text), " --> f\n  = help: no\n");
     }
 }

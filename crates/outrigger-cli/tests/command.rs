@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods)] // The command is no plugin.
 #![allow(clippy::print_stderr)] // What is left out must be said.
 
+#[path = "command/grants.rs"]
+mod grants;
 #[path = "command/netrpc.rs"]
 mod netrpc;
 
@@ -743,6 +745,10 @@ fn go_peer(name: &str) -> Option<String> {
             None
         }
     }
+}
+
+fn left_out(reason: &str) {
+    eprintln!("left out: {reason}");
 }
 
 fn found(program: &Path, advice: &str) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use outrigger_transport::{ConnectError, TlsError};
+use outrigger_transport::{BrokerError, ConnectError, TlsError};
 use outrigger_wire::{Excerpt, HandshakeError};
 
 use crate::diagnose::Diagnosis;
@@ -79,6 +79,9 @@ pub enum LaunchErrorKind {
     /// The plugin announced an address and cannot be reached there.
     #[error("could not be reached")]
     Connect(#[source] ConnectError),
+    /// The host's services could not be offered to it.
+    #[error("could not be offered the host's services")]
+    HostServices(#[source] BrokerError),
     /// There is nothing to attach to.
     #[error("is not running any more; there is no such process or nothing listens at its address")]
     ProcessNotFound,
@@ -136,6 +139,7 @@ impl LaunchError {
             LaunchErrorKind::CertificateUnusable(_) => "certificate-unusable",
             LaunchErrorKind::Untranslatable(_) => "address-untranslatable",
             LaunchErrorKind::Connect(error) => error.code(),
+            LaunchErrorKind::HostServices(error) => error.code(),
             LaunchErrorKind::ProcessNotFound => "process-not-found",
         }
     }
@@ -211,7 +215,7 @@ impl std::error::Error for LaunchError {
 mod tests {
     use super::*;
 
-    const KINDS: usize = 17;
+    const KINDS: usize = 18;
 
     /// A number for each kind; a new one is missing here until it has an example below.
     fn number_of(kind: &LaunchErrorKind) -> usize {
@@ -233,11 +237,24 @@ mod tests {
             LaunchErrorKind::Connect(_) => 14,
             LaunchErrorKind::ProcessNotFound => 15,
             LaunchErrorKind::ExitedUnreached => 16,
+            LaunchErrorKind::HostServices(_) => 17,
         }
     }
 
     fn io() -> std::io::Error {
         std::io::ErrorKind::PermissionDenied.into()
+    }
+
+    fn closed() -> BrokerError {
+        use outrigger_transport::{Broker, BrokerOptions, GrpcBroker, Side};
+        let broker = GrpcBroker::plain(BrokerOptions::new(Side::Host));
+        broker.close();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let accepted = runtime.block_on(broker.accept(outrigger_wire::BrokerId(7)));
+        accepted.expect_err("it is closed")
     }
 
     /// An example of each kind, with its code, its causes and its hint.
@@ -335,6 +352,12 @@ mod tests {
                 Kind::Connect(ConnectError::TimedOut(late)),
                 "connect-timeout",
                 "could not be reached\nthe peer did not answer within 2.5 s",
+                false,
+            ),
+            (
+                Kind::HostServices(closed()),
+                "broker-closed",
+                "could not be offered the host's services\nthe host could not open broker id 7",
                 false,
             ),
             (

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outrigger_transport::{
-    AddressTranslator, AutoMtls, ConnectError, OwnedTask, Security, Sockets, Tls, connect,
+    AddressTranslator, AutoMtls, ConnectError, HostServices, OwnedTask, Security, Sockets, Tls,
+    connect,
 };
 use outrigger_wire::logs::DEFAULT_LINE_BUFFER;
 use outrigger_wire::{
-    Address, AllowedTransports, AppProtocolVersion, DEFAULT_PORT_RANGE, Excerpt, HandshakeError,
-    HandshakeLine, HandshakeRules, HostEnvironment, MagicCookie, Network, PortRange, SCRUBBED,
-    Transport,
+    Address, AllowedTransports, AppProtocolVersion, BrokerId, DEFAULT_PORT_RANGE,
+    ENV_HOST_SERVICES, Excerpt, HandshakeError, HandshakeLine, HandshakeRules, HostEnvironment,
+    MagicCookie, Network, PortRange, SCRUBBED, Transport,
 };
 use tokio::sync::oneshot;
 
@@ -34,11 +35,14 @@ use crate::workspace::SocketDir;
 
 /// How long a process that ended may take to flush what it printed.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Where a plugin finds the host's services: far from the numbers that brokers count.
+const HOST_SERVICES: BrokerId = BrokerId(1 << 31);
 
 /// Every wait of a plugin's life that the host bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// From the start of the process to its handshake line: 60 s.
+    /// From the start of the process to its handshake line, and for a net/rpc
+    /// plugin from asking it for an object to its answer: 60 s.
     pub start: Duration,
     /// From the handshake line to a connection: 5 s.
     pub connect: Duration,
@@ -96,6 +100,7 @@ pub struct Launch {
     translator: Option<Arc<dyn AddressTranslator>>,
     managed: bool,
     log_buffer: usize,
+    services: Option<Arc<dyn HostServices>>,
 }
 
 enum Target {
@@ -164,6 +169,7 @@ impl Launch {
             translator: None,
             managed: false,
             log_buffer: DEFAULT_LINE_BUFFER,
+            services: None,
         }
     }
 
@@ -312,6 +318,15 @@ impl Launch {
         self
     }
 
+    /// Serves `services` to the plugin, bound to its identity, from its start to
+    /// its end. The plugin learns their broker id from the variable
+    /// `OUTRIGGER_HOST_SERVICES`; our SDKs find them by themselves. A plugin that
+    /// is joined, not started, is served by [`RunningPlugin::attach`].
+    pub fn host_services(mut self, services: Arc<dyn HostServices>) -> Self {
+        self.services = Some(services);
+        self
+    }
+
     fn name(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
@@ -406,7 +421,14 @@ impl Launch {
                             handshake: shaken - spawned,
                             connect: shaken.elapsed(),
                         };
-                        return Ok(self.assemble(name, line, link, security, held, timings));
+                        let services = self.services.clone();
+                        let plugin =
+                            self.assemble(name.clone(), line, link, security, held, timings);
+                        if let Some(services) = services {
+                            let offered = plugin.offer(HOST_SERVICES, services.as_ref()).await;
+                            offered.map_err(|error| fail(LaunchErrorKind::HostServices(error)))?;
+                        }
+                        return Ok(plugin);
                     }
                     Err(kind) => kind,
                 }
@@ -439,6 +461,11 @@ impl Launch {
         if !self.skip_host_env {
             let scrubbed = |key: &OsString| SCRUBBED.iter().any(|name| key == *name);
             environment.extend(std::env::vars_os().filter(|(key, _)| !scrubbed(key)));
+        }
+        // This process may be a plugin itself, with services of its own host.
+        environment.remove(OsStr::new(ENV_HOST_SERVICES));
+        if self.services.is_some() {
+            environment.insert(ENV_HOST_SERVICES.into(), HOST_SERVICES.0.to_string().into());
         }
         let versions: BTreeSet<_> = self.versions.keys().copied().collect();
         let dir_text = dir.to_string_lossy();

@@ -1,6 +1,7 @@
 //! A plugin that runs.
 
 use std::any::TypeId;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, OwnedTask,
     PluginIdentity, Security, Serving, Side, Sockets,
 };
-use outrigger_wire::{Address, AppProtocolVersion, HandshakeLine, Transport};
+use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -173,7 +174,12 @@ impl RunningPlugin {
         let process = parts.process.clone();
         let fate = parts.link.fate();
         let instance = Uuid::now_v7().to_string();
-        let identity = PluginIdentity::new(parts.name, instance, process.pid());
+        let mut identity = PluginIdentity::new(parts.name, instance, process.pid());
+        if let Some(dir) = &parts.workspace
+            && same_place(parts.translator.as_ref(), dir.path())
+        {
+            identity = identity.with_socket_dir(dir.path());
+        }
         let options = BrokerOptions {
             security: parts.security,
             sockets: parts.sockets,
@@ -249,15 +255,14 @@ impl RunningPlugin {
         let made = match &self.inner.connection {
             Connection::Grpc { channel, .. } => I::grpc(channel.clone(), self.broker()),
             Connection::NetRpc(session) => {
-                let object =
-                    session
-                        .dispense(name)
-                        .await
-                        .map_err(|source| DispenseError::Plugin {
-                            plugin: plugin(),
-                            name: name.to_owned(),
-                            source,
-                        })?;
+                let object = session
+                    .dispense(name, self.inner.deadlines.start)
+                    .await
+                    .map_err(|source| DispenseError::Plugin {
+                        plugin: plugin(),
+                        name: name.to_owned(),
+                        source,
+                    })?;
                 I::netrpc(object, self.broker())
             }
         };
@@ -300,6 +305,26 @@ impl RunningPlugin {
         broker
             .serve(broker.next_id(), services.bind(&self.inner.identity))
             .await
+    }
+
+    /// Serves `services` to this plugin alone on `id`, for its whole life.
+    pub(crate) async fn offer(
+        &self,
+        id: BrokerId,
+        services: &dyn HostServices,
+    ) -> Result<(), BrokerError> {
+        let services = services.bind(&self.inner.identity);
+        let serving = self.broker().serve(id, services).await?;
+        let mut exited = self.inner.exited.subscribe();
+        let task = OwnedTask::spawn(async move {
+            let _ = exited.wait_for(Option::is_some).await;
+            drop(serving);
+        });
+        let mut tasks = self.inner.tasks.lock();
+        if let Ok(tasks) = &mut tasks {
+            tasks.push(task);
+        }
+        Ok(())
     }
 
     /// Asks the plugin whether it is well, for at most 5 s. As in go-plugin, any
@@ -429,6 +454,11 @@ impl Drop for RunningPlugin {
             }
         }
         self.inner.connection.broker().close();
+        if let Connection::NetRpc(session) = &self.inner.connection {
+            // Its control stream goes with this handle; a plugin may or may not
+            // end the rest of the session with that.
+            session.close();
+        }
         // Ends the watch, whose end reaps the process and removes its directory.
         self.inner
             .tasks
@@ -579,4 +609,12 @@ impl Drop for Watch {
             stderr: self.tail.lines(),
         }));
     }
+}
+
+/// Whether the plugin reaches sockets in `dir` by the same path.
+fn same_place(translator: &dyn AddressTranslator, dir: &Path) -> bool {
+    let Some(here) = Address::unix(&dir.join("services")) else {
+        return false;
+    };
+    translator.host_to_plugin(here.clone()) == Ok(here)
 }

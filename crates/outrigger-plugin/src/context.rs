@@ -3,18 +3,57 @@
 use std::sync::Arc;
 
 use outrigger_transport::{Broker, BrokerError, BrokerId};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::HostServices;
+use crate::host::{self, Host, HostError};
+use crate::hostserve::HostServices;
 
 /// The plugin's side of its connection to the host. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct PluginContext {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) stopping: CancellationToken,
+    host: Arc<OnceCell<Host>>,
 }
 
 impl PluginContext {
+    pub(crate) fn new(broker: Arc<dyn Broker>, stopping: CancellationToken) -> Self {
+        Self {
+            broker,
+            stopping,
+            host: Arc::default(),
+        }
+    }
+
+    /// The host's services, under what the host has granted to this plugin. The
+    /// connection is made once and kept; clones of the context share it.
+    ///
+    /// # Errors
+    /// The host offers none, or they cannot be reached; see [`HostError`].
+    pub async fn host(&self) -> Result<Host, HostError> {
+        let id = host::announced()?;
+        let connect = || Host::dial_patiently(self.broker.as_ref(), id);
+        self.host.get_or_try_init(connect).await.cloned()
+    }
+
+    /// Connects to the host's services before anyone asks: go-plugin's brokers
+    /// announce an id once and forget it after a few seconds.
+    pub(crate) async fn look_for_host(self) {
+        while host::announced().is_ok() && !self.stopping.is_cancelled() {
+            match self.host().await {
+                Ok(_) => return,
+                // The host has not connected yet, or takes its time.
+                Err(error) if error.code() == "broker-id-never-accepted" => {}
+                Err(error) => {
+                    let code = error.code().to_owned();
+                    tracing::debug!(code, %error, "the host's services are not there");
+                    return;
+                }
+            }
+        }
+    }
+
     /// Opens further connections to the host.
     pub fn broker(&self) -> Arc<dyn Broker> {
         self.broker.clone()

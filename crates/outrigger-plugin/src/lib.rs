@@ -32,7 +32,8 @@
 //! deliberately does not know how a plugin is found, started or confined.
 
 mod context;
-mod host;
+pub mod host;
+mod hostserve;
 mod logs;
 pub mod proto;
 mod serve;
@@ -42,7 +43,8 @@ mod stdio;
 mod test_mode;
 
 pub use context::PluginContext;
-pub use host::{HostError, HostServices, Labels};
+pub use host::{Host, HostError};
+pub use hostserve::{HostServeError, HostServices, Labels};
 pub use logs::HclogLayer;
 pub use serve::{Serve, ServeError, serve, serve_by_argument};
 pub use set::PluginSet;
@@ -51,7 +53,7 @@ pub use test_mode::{TestPlugin, serve_for_test};
 pub use outrigger_gob as gob;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits, ServiceSet,
-    Serving, Stream, Tls,
+    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits,
+    ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};

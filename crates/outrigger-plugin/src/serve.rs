@@ -131,8 +131,9 @@ impl Serve {
         self.cookie.check(environment).map_err(ServeError::Cookie)?;
         let environment = PluginEnvironment::read(environment);
         let prepared = self.prepare(environment, CancellationToken::new()).await?;
-        print_handshake(&prepared.line).map_err(ServeError::Handshake)?;
+        // From the handshake on the host may pass an interrupt of its terminal on.
         swallow_interrupts(prepared.stopping.clone());
+        print_handshake(&prepared.line).map_err(ServeError::Handshake)?;
         let capture = match self.own_stdio {
             true => None,
             false => Some(Capture::start(&prepared.output).map_err(ServeError::Stdio)?),
@@ -410,10 +411,8 @@ impl Prepared {
                     return;
                 }
             };
-            let context = PluginContext {
-                broker: session.broker(),
-                stopping: stopping.clone(),
-            };
+            let context = PluginContext::new(session.broker(), stopping.clone());
+            let looking = OwnedTask::spawn(context.clone().look_for_host());
             let dispense = move |name: &str| set.object(name, &context);
             let copying = stdio::copy_to(output, mirror, stopping.clone());
             let mirroring = tokio::spawn(copying);
@@ -422,6 +421,7 @@ impl Prepared {
                 let _ = mirroring.await;
             };
             session.serve(dispense, limits, stopping, last).await;
+            drop(looking);
             abort.abort();
         }
     }
@@ -439,11 +439,14 @@ impl Prepared {
             Some(session) => GrpcBroker::multiplexed(options, session.clone()),
             None => GrpcBroker::plain(options),
         });
-        let services = self.services(&broker);
+        let context = PluginContext::new(broker.clone(), self.stopping.clone());
+        let services = self.services(&broker, &context);
+        let looking = OwnedTask::spawn(context.look_for_host());
         let mut connections = JoinSet::new();
         while let Some(stream) = self.next_connection(Some(&broker), &mut connections).await {
             self.answer(&mut connections, stream, &services);
         }
+        drop(looking);
         broker.close();
         self.listener.unlink();
         self.drain(connections).await;
@@ -522,13 +525,9 @@ impl Prepared {
         }
     }
 
-    fn services(&self, broker: &Arc<GrpcBroker>) -> ServiceSet {
-        let context = PluginContext {
-            broker: broker.clone() as Arc<dyn Broker>,
-            stopping: self.stopping.clone(),
-        };
+    fn services(&self, broker: &Arc<GrpcBroker>, context: &PluginContext) -> ServiceSet {
         self.set
-            .services(&context)
+            .services(context)
             .with(health::service())
             .with(broker.service())
             .with(services::controller(self.stopping.clone()))

@@ -9,6 +9,7 @@ use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
 use crate::audit::{AuditLog, AuditRecord, Verdict};
 use crate::clock::ClockService;
+use crate::descriptors::Descriptors;
 use crate::environment::EnvironmentService;
 use crate::fs::{Files, Filesystem, UnusableGrant};
 use crate::gate::Gate;
@@ -188,16 +189,17 @@ impl HostServices for GrantedServices {
                 )
             };
         }
-        let door = self.0.door.clone();
+        let processes = ProcessService::new(session.clone());
+        let descriptors = Descriptors::new(&session, &processes);
         ServiceSet::new()
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
-            .with(serve!(NetworkServer: NetworkService::new(session.clone(), door)))
-            .with(serve!(SessionServer: SessionService::new(session.clone())))
+            .with(serve!(NetworkServer: NetworkService::new(session.clone(), self.0.door.clone())))
             .with(serve!(EnvironmentServer: EnvironmentService::new(session.clone())))
-            .with(serve!(ProcessServer: ProcessService::new(session.clone())))
+            .with(serve!(ProcessServer: processes))
             .with(serve!(ClockServer: ClockService::new(session.clone())))
-            .with(serve!(LogServer: LogService::new(session)))
+            .with(serve!(LogServer: LogService::new(session.clone())))
+            .with(serve!(SessionServer: SessionService::new(session, descriptors)))
             .describe(HOST_SERVICES_DESCRIPTORS)
     }
 }

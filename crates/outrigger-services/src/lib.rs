@@ -70,6 +70,7 @@
 mod argument;
 mod audit;
 mod clock;
+mod descriptors;
 mod environment;
 mod fault;
 mod fs;

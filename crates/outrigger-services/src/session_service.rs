@@ -7,6 +7,7 @@ use outrigger_manifest::HostService;
 use outrigger_wire::proto::host::*;
 use tonic::{Request, Response, Status};
 
+use crate::descriptors::Descriptors;
 use crate::proto::host::session_server;
 use crate::session::{Operation, Session};
 
@@ -21,11 +22,17 @@ const fn operation(name: &'static str) -> Operation {
     }
 }
 
-pub(crate) struct SessionService(Arc<Session>);
+pub(crate) struct SessionService {
+    session: Arc<Session>,
+    descriptors: Descriptors,
+}
 
 impl SessionService {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self(session)
+    pub(crate) fn new(session: Arc<Session>, descriptors: Descriptors) -> Self {
+        Self {
+            session,
+            descriptors,
+        }
     }
 }
 
@@ -36,14 +43,19 @@ impl session_server::Session for SessionService {
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
         let work = async |_: &_| {
-            let mut known = describe(&self.0);
-            if self.0.grants().service(HostService::Filesystem).is_ok() {
-                let temp = self.0.blocking(|session| session.temp_dir()).await?;
+            let mut known = describe(&self.session, self.descriptors.offer());
+            if self
+                .session
+                .grants()
+                .service(HostService::Filesystem)
+                .is_ok()
+            {
+                let temp = self.session.blocking(|session| session.temp_dir()).await?;
                 known.temp_dir = temp.to_string_lossy().into_owned();
             }
             Ok(known)
         };
-        self.0
+        self.session
             .call(DESCRIBE, request.metadata(), |_| {}, work)
             .await
     }
@@ -52,8 +64,10 @@ impl session_server::Session for SessionService {
         &self,
         request: Request<GrantsRequest>,
     ) -> Result<Response<GrantsResponse>, Status> {
-        let work = async |_: &_| Ok(crate::grants::shown(self.0.grants()));
-        self.0.call(GRANTS, request.metadata(), |_| {}, work).await
+        let work = async |_: &_| Ok(crate::grants::shown(self.session.grants()));
+        self.session
+            .call(GRANTS, request.metadata(), |_| {}, work)
+            .await
     }
 
     async fn usage(
@@ -61,8 +75,8 @@ impl session_server::Session for SessionService {
         request: Request<UsageRequest>,
     ) -> Result<Response<UsageResponse>, Status> {
         let work = async |_: &_| {
-            let usage = self.0.usage();
-            let leases = self.0.leases().count();
+            let usage = self.session.usage();
+            let leases = self.session.leases().count();
             Ok(UsageResponse {
                 leases: u32::try_from(leases).unwrap_or(u32::MAX),
                 operations: usage.operations.load(Ordering::Relaxed),
@@ -71,11 +85,13 @@ impl session_server::Session for SessionService {
                 written_bytes: usage.written.load(Ordering::Relaxed),
             })
         };
-        self.0.call(USAGE, request.metadata(), |_| {}, work).await
+        self.session
+            .call(USAGE, request.metadata(), |_| {}, work)
+            .await
     }
 }
 
-fn describe(session: &Session) -> DescribeResponse {
+fn describe(session: &Session, descriptors: Option<DescriptorOffer>) -> DescribeResponse {
     let services = HostService::ALL
         .iter()
         .filter(|service| session.grants().service(**service).is_ok())
@@ -101,7 +117,7 @@ fn describe(session: &Session) -> DescribeResponse {
         instance: session.identity().instance().to_owned(),
         services,
         limits: Some(limits),
-        descriptors: None,
+        descriptors,
         temp_dir: String::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! Who is at the other end, and what a host offers them.
 
+use std::path::{Path, PathBuf};
+
 use crate::ServiceSet;
 
 /// Which plugin is at the other end of a connection.
@@ -11,6 +13,7 @@ pub struct PluginIdentity {
     name: String,
     instance: String,
     pid: Option<u32>,
+    socket_dir: Option<PathBuf>,
 }
 
 impl PluginIdentity {
@@ -21,7 +24,16 @@ impl PluginIdentity {
             name: name.into(),
             instance: instance.into(),
             pid,
+            socket_dir: None,
         }
+    }
+
+    /// Where host services may make sockets for this plugin alone: a directory
+    /// that it reaches by the same path, removed when it is gone.
+    #[must_use]
+    pub fn with_socket_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket_dir = Some(path.into());
+        self
     }
 
     /// The name that the host gave the plugin.
@@ -37,6 +49,12 @@ impl PluginIdentity {
     /// The process, where the runner knows it.
     pub fn pid(&self) -> Option<u32> {
         self.pid
+    }
+
+    /// Where sockets for this plugin alone may be made; nothing where it would
+    /// not reach them.
+    pub fn socket_dir(&self) -> Option<&Path> {
+        self.socket_dir.as_deref()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use outrigger_gob::{Gob, Interface};
-use outrigger_transport::netrpc::{HostSession, Methods, MuxBroker, PluginSession};
+use outrigger_transport::netrpc::{BROKER_WAIT, HostSession, Methods, MuxBroker, PluginSession};
 use outrigger_transport::{Broker, BrokerId, Fate, ServeLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
@@ -117,7 +117,7 @@ fn pattern() -> Vec<u8> {
 
 /// What each recorded host does after it has dispensed.
 async fn act(name: &str, host: &HostSession) {
-    let object = host.dispense(name).await.expect("an object");
+    let object = host.dispense(name, BROKER_WAIT).await.expect("an object");
     match name {
         "greeter" => {
             let said: String = object
@@ -168,7 +168,7 @@ async fn act(name: &str, host: &HostSession) {
 }
 
 async fn put(host: &HostSession) {
-    let object = host.dispense("kv").await.expect("an object");
+    let object = host.dispense("kv", BROKER_WAIT).await.expect("an object");
     let arguments = Arguments::from([
         ("key".to_owned(), Interface::from("a")),
         ("value".to_owned(), Interface::from(&b"hello"[..])),

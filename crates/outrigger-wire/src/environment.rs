@@ -32,6 +32,10 @@ pub const SCRUBBED: &[&str] = &[
     ENV_UNIX_SOCKET_DIR,
 ];
 
+/// The broker id of the host's services, for plugins whose library knows it;
+/// not a variable of go-plugin's.
+pub const ENV_HOST_SERVICES: &str = "OUTRIGGER_HOST_SERVICES";
+
 /// The ports a plugin may use if the host does not say otherwise.
 pub const DEFAULT_PORT_RANGE: PortRange = PortRange {
     min: 10000,

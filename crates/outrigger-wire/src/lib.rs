@@ -40,9 +40,10 @@ pub mod proto;
 pub use address::{Address, AddressError, Endpoint, MAX_ADDRESS, Network, UnknownNetwork};
 pub use broker::{BrokerId, BrokerMessage, MAX_KNOCK_ERROR, RawConnInfo};
 pub use environment::{
-    CookieError, DEFAULT_PORT_RANGE, ENV_CLIENT_CERT, ENV_MAX_PORT, ENV_MIN_PORT,
-    ENV_MULTIPLEX_GRPC, ENV_PROTOCOL_VERSIONS, ENV_UNIX_SOCKET_DIR, ENV_UNIX_SOCKET_GROUP,
-    HostEnvironment, MagicCookie, PluginEnvironment, PortRange, PortRangeError, SCRUBBED,
+    CookieError, DEFAULT_PORT_RANGE, ENV_CLIENT_CERT, ENV_HOST_SERVICES, ENV_MAX_PORT,
+    ENV_MIN_PORT, ENV_MULTIPLEX_GRPC, ENV_PROTOCOL_VERSIONS, ENV_UNIX_SOCKET_DIR,
+    ENV_UNIX_SOCKET_GROUP, HostEnvironment, MagicCookie, PluginEnvironment, PortRange,
+    PortRangeError, SCRUBBED,
 };
 pub use excerpt::{EXCERPT_LIMIT, Excerpt};
 pub use handshake::{

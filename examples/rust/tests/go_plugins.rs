@@ -12,10 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use outrigger_examples::netrpc::KvStore;
 use outrigger_examples::proto::counter::add_helper_server::{AddHelper, AddHelperServer};
 use outrigger_examples::proto::counter::{PutRequest, SumRequest, SumResponse};
 use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
-use outrigger_examples::netrpc::KvStore;
 use outrigger_examples::{Counter, Test, basic_cookie, peer_cookie, ping_pong};
 use outrigger_host::{
     Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,

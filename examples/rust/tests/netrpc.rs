@@ -165,20 +165,23 @@ async fn a_go_plugin_over_net_rpc_shares_one_authority() {
 async fn a_go_plugin_over_net_rpc_behind_tls_dispenses_nothing_without_tls() {
     let program = go!("helper");
     let dir = certificates(&program);
-    let launch = helper(&program, "test-interface-tls", 1).env("OUTRIGGER_TLS_DIR", dir.path());
-    let began = Instant::now();
-    // Nothing is asked of the plugin before the first call.
-    let plugin = launch.start().await.expect("a plugin");
-    plugin.ping().await.expect_err("it speaks TLS");
-    plugin
-        .dispense::<Test>("test")
-        .await
-        .err()
-        .expect("it speaks TLS");
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    let pid = plugin.pid().expect("a pid");
-    plugin.kill().await;
-    assert!(!runs(pid));
+    for _ in 0..5 {
+        let launch = helper(&program, "test-interface-tls", 1);
+        let began = Instant::now();
+        match launch.env("OUTRIGGER_TLS_DIR", dir.path()).start().await {
+            // The plugin has closed the connection already.
+            Err(error) => assert!(error.code().starts_with("yamux-"), "{error:?}"),
+            Ok(plugin) => {
+                plugin.ping().await.expect_err("it speaks TLS");
+                let dispensed = plugin.dispense::<Test>("test").await;
+                dispensed.err().expect("it speaks TLS");
+                let pid = plugin.pid().expect("a pid");
+                plugin.kill().await;
+                assert!(!runs(pid));
+            }
+        }
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -218,10 +221,11 @@ async fn an_upgraded_go_plugin_serves_its_old_set_to_an_old_host() {
     assert!(cause.contains("unknown plugin type: test"), "{cause}");
     stops_cleanly(plugin).await;
     // A host that knows nothing of the certificates gets no further than the handshake.
-    let plugin = launch().start().await.expect("a plugin");
-    assert_eq!(plugin.negotiated_version(), AppProtocolVersion(1));
-    plugin.ping().await.expect_err("it speaks TLS");
-    plugin.kill().await;
+    if let Ok(plugin) = launch().start().await {
+        assert_eq!(plugin.negotiated_version(), AppProtocolVersion(1));
+        plugin.ping().await.expect_err("it speaks TLS");
+        plugin.kill().await;
+    }
 }
 
 #[tokio::test]
@@ -410,6 +414,7 @@ async fn a_plugin_that_does_not_move_costs_deadlines_and_is_killed_in_the_end() 
         let client = plugin.dispense::<Types>("types").await.expect("a client");
         let pid = plugin.pid().expect("a pid");
         signal(pid, "STOP");
+        wait_for("the stop of every thread", || all_stopped(pid)).await;
         let limit = Duration::from_millis(50);
         let object = &client.0.client;
         let word = Any::from("word");
@@ -425,6 +430,15 @@ async fn a_plugin_that_does_not_move_costs_deadlines_and_is_killed_in_the_end() 
         assert!(!runs(pid));
         assert!(client.sleep(1).await.is_err());
     }
+}
+
+fn all_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// A stream that gives back what it gets, and has given back `word`.
@@ -537,6 +551,26 @@ async fn a_thousand_dispenses_leave_nothing_behind() {
         assert!(grown < 3 << 10, "{grown} KiB: {before:?} {after:?}");
         stops_cleanly(plugin).await;
     }
+}
+
+/// Longer than yamux waits for anything: 30 s between its pings, 75 s for an acknowledgement.
+#[tokio::test]
+#[ignore = "takes 85 s"]
+async fn a_connection_that_was_idle_for_85_s_still_works() {
+    let idle = async |program: PathBuf| {
+        let plugin = started(&program).await;
+        let streams = plugin.dispense::<Streams>("streams").await;
+        let streams = streams.expect("a client");
+        let mut stream = echoing(&streams, b"before").await;
+        tokio::time::sleep(Duration::from_secs(85)).await;
+        greets(&plugin).await;
+        stream.write_all(b"after").await.expect("written");
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).await.expect("an echo");
+        assert_eq!(&back, b"after");
+        stops_cleanly(plugin).await;
+    };
+    futures_util::future::join_all(peers().into_iter().map(idle)).await;
 }
 
 /// Answers nothing before it is dropped.

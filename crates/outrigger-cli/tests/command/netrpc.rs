@@ -627,3 +627,24 @@ fn the_rust_examples_are_inspected_and_called_over_net_rpc() {
         cat(&animal);
     }
 }
+
+#[test]
+fn the_host_is_introduced_to_the_object_that_is_called() {
+    let establish = |name: &str| {
+        let more = ["--establish", name, "--json"];
+        call("Plugin.Echo", &more)
+    };
+    // It takes any number, so also a broker id.
+    let object = establish("Plugin.Echo").expect(0).json();
+    assert_eq!(
+        object["host"],
+        json!({"client_id": null, "operations": {"done": 0, "failed": 0, "refused": 0}})
+    );
+    let object = establish("Plugin.Absent").expect(0).json();
+    let note = object["notes"][0].as_str().expect("a note");
+    assert!(note.contains("does not implement"), "{note}");
+    establish("Plugin.Add")
+        .expect(1)
+        .says("error[establish-failed]")
+        .says("the plugin says");
+}

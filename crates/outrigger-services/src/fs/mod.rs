@@ -8,7 +8,7 @@ pub(crate) mod open;
 pub(crate) mod ops;
 #[cfg(test)]
 mod races;
-mod rpc;
+pub(crate) mod rpc;
 #[cfg(test)]
 mod spellings;
 pub(crate) mod stream;

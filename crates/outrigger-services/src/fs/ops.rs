@@ -502,6 +502,17 @@ impl Cx {
 
     /// A new file in the plugin's temporary directory, open to read and write.
     pub(crate) fn temp_file(&self, pattern: &str) -> Result<(String, PathBuf), Fault> {
+        let ((lease, ..), path) =
+            self.temp_file_by(pattern, |wanted, how| self.lend(wanted, how))?;
+        Ok((lease, path))
+    }
+
+    /// [`temp_file`](Self::temp_file), opened by `open`.
+    pub(crate) fn temp_file_by<T>(
+        &self,
+        pattern: &str,
+        open: impl Fn(&Wanted, Opening) -> Result<T, Fault>,
+    ) -> Result<(T, PathBuf), Fault> {
         let (before, after) = temp::split_pattern(pattern)?;
         let area = self.temp()?.area().clone();
         let how = Opening {
@@ -511,19 +522,19 @@ impl Cx {
             mode: 0o600,
             ..Opening::default()
         };
-        let mut lent = None;
+        let mut opened = None;
         let name = temp::free_name(before, after, |name| {
             let wanted = Wanted::absolute(area.canonical.join(name));
-            match self.lend(&wanted, how) {
+            match open(&wanted, how) {
                 Err(Fault::System(errno)) => Err(errno),
                 outcome => {
-                    lent = Some(outcome);
+                    opened = Some(outcome);
                     Ok(())
                 }
             }
         })?;
-        let (lease, ..) = lent.unwrap_or(Err(Fault::Broken))?;
-        Ok((lease, area.canonical.join(name)))
+        let opened = opened.unwrap_or(Err(Fault::Broken))?;
+        Ok((opened, area.canonical.join(name)))
     }
 }
 

@@ -199,7 +199,7 @@ calls! {
         |q, a| { a.text("pattern", &q.pattern); }, Work::Blocking(temp_dir);
 }
 
-fn options_shown(options: Option<&OpenOptions>, argument: &mut Argument) {
+pub(crate) fn options_shown(options: Option<&OpenOptions>, argument: &mut Argument) {
     let Some(options) = options else { return };
     argument
         .flag("read", options.read)
@@ -225,7 +225,7 @@ fn made_with(mode: u32, otherwise: u32) -> Result<u32, Fault> {
 }
 
 /// How the contract's options open a file; absent ones read it.
-fn opening(options: Option<&OpenOptions>) -> Result<Opening, Fault> {
+pub(crate) fn opening(options: Option<&OpenOptions>) -> Result<Opening, Fault> {
     let Some(options) = options else {
         return Ok(Opening::READ);
     };
@@ -251,7 +251,7 @@ fn opening(options: Option<&OpenOptions>) -> Result<Opening, Fault> {
     }
 }
 
-fn info(name: &str, stat: &Stat) -> Option<FileInfo> {
+pub(crate) fn info(name: &str, stat: &Stat) -> Option<FileInfo> {
     let time = |seconds: i64, nanos| {
         let nanos = i32::try_from(nanos).unwrap_or(0);
         Some(Timestamp { seconds, nanos })
@@ -305,19 +305,24 @@ fn open(cx: &Cx, request: &OpenRequest) -> Result<OpenResponse, Fault> {
     cx.lend(&wanted, how).map(opened)
 }
 
-fn create(cx: &Cx, request: &CreateRequest) -> Result<OpenResponse, Fault> {
-    let how = Opening {
+/// How `Create` opens a file.
+pub(crate) fn creating(request: &CreateRequest) -> Result<Opening, Fault> {
+    Ok(Opening {
         write: true,
         create: true,
         truncate: true,
         mode: made_with(request.mode, 0o600)?,
         ..Opening::default()
-    };
+    })
+}
+
+fn create(cx: &Cx, request: &CreateRequest) -> Result<OpenResponse, Fault> {
+    let how = creating(request)?;
     let wanted = Wanted::new(&cx.session, &request.path)?;
     cx.lend(&wanted, how).map(opened)
 }
 
-fn open_dir(cx: &Cx, request: &OpenDirRequest) -> Result<OpenDirResponse, Fault> {
+pub(crate) fn open_dir(cx: &Cx, request: &OpenDirRequest) -> Result<OpenDirResponse, Fault> {
     let slot = cx.session.slot()?;
     let wanted = Wanted::new(&cx.session, &request.path)?;
     let needs = Needs::All(Permissions::LIST);
@@ -333,6 +338,11 @@ fn open_dir(cx: &Cx, request: &OpenDirRequest) -> Result<OpenDirResponse, Fault>
 
 fn open_at(cx: &Cx, request: &OpenAtRequest) -> Result<OpenResponse, Fault> {
     let how = opening(request.options.as_ref())?;
+    cx.lend(&wanted_at(cx, request)?, how).map(opened)
+}
+
+/// Where a path beneath an open directory leads.
+pub(crate) fn wanted_at(cx: &Cx, request: &OpenAtRequest) -> Result<Wanted, Fault> {
     let dir = cx.session.lease::<OpenDir>(&request.lease)?;
     if request.path.is_empty() {
         return Err(Fault::abuse("the path is empty"));
@@ -343,7 +353,7 @@ fn open_at(cx: &Cx, request: &OpenAtRequest) -> Result<OpenResponse, Fault> {
     if now != identity(rustix::fs::fstat(&dir.dir)?) {
         return Err(Fault::System(rustix::io::Errno::NOENT));
     }
-    cx.lend(&wanted, how).map(opened)
+    Ok(wanted)
 }
 
 /// Closes on the spot what closes without work for the file system.

@@ -53,7 +53,6 @@ pub(crate) struct Dialled {
 impl Dialled {
     /// The connection as a descriptor, for a plugin that takes it itself. What
     /// it moves is then no longer counted.
-    #[allow(dead_code, reason = "for the descriptor socket")]
     pub(crate) fn into_descriptor(self) -> Result<OwnedFd, Fault> {
         let stream = self
             .stream

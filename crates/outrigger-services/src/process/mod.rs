@@ -10,7 +10,7 @@ mod spawn;
 mod variables;
 
 pub(crate) use program::Programs;
-pub(crate) use rpc::ProcessService;
+pub(crate) use rpc::{ProcessService, WeakProcessService, show};
 
 #[cfg(test)]
 mod tests;

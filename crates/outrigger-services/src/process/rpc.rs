@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,7 +59,30 @@ pub(crate) struct ProcessService {
 /// A stream of replies, as the generated server takes it.
 type Replies<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
+/// A process service as long as someone else has it.
+#[derive(Clone)]
+pub(crate) struct WeakProcessService {
+    session: Weak<Session>,
+    processes: Weak<Processes>,
+}
+
+impl WeakProcessService {
+    pub(crate) fn upgrade(&self) -> Option<ProcessService> {
+        Some(ProcessService {
+            session: self.session.upgrade()?,
+            processes: self.processes.upgrade()?,
+        })
+    }
+}
+
 impl ProcessService {
+    pub(crate) fn downgrade(&self) -> WeakProcessService {
+        WeakProcessService {
+            session: Arc::downgrade(&self.session),
+            processes: Arc::downgrade(&self.processes),
+        }
+    }
+
     pub(crate) fn new(session: Arc<Session>) -> Self {
         let pids = session.grants().resources().pids;
         let pids = pids.map_or(usize::MAX, |pids| {
@@ -168,7 +191,6 @@ impl ProcessService {
 
     /// [`start_process`](Self::start_process) with its pipes handed over: what
     /// `Start` answers, and stdin, stdout and stderr.
-    #[allow(dead_code, reason = "for the socket that hands over descriptors")]
     pub(crate) async fn start_with_pipes(
         &self,
         command: wire::Command,
@@ -276,7 +298,7 @@ fn status_of(end: End) -> Option<ExitStatus> {
 }
 
 /// What a record shows of a command. Values of variables are not shown.
-fn show(shown: &mut Argument, command: &wire::Command) {
+pub(crate) fn show(shown: &mut Argument, command: &wire::Command) {
     shown.text("command", &command.command);
     for argument in &command.args {
         match argument.contains("://") {

@@ -62,17 +62,17 @@ impl HostSession {
         Ok((host, MirroredStreams { stdout, stderr }))
     }
 
-    /// Asks the plugin for the object called `name` and connects to it. Each
-    /// object is a new one.
+    /// Asks the plugin for the object called `name`, which it has `limit` to
+    /// make, and connects to it. Each object is a new one.
     ///
     /// # Errors
-    /// The plugin has no such name, or its object cannot be reached.
+    /// The plugin has no such name, does not answer, or its object cannot be reached.
     ///
     /// # Cancel safety
     /// When the future is dropped the plugin forgets the object after 5 s.
-    pub async fn dispense(&self, name: &str) -> Result<Client, SessionError> {
-        let name = name.to_owned();
-        let id: u32 = self.control.call("Dispenser.Dispense", &name).await?;
+    pub async fn dispense(&self, name: &str, limit: Duration) -> Result<Client, SessionError> {
+        let asked = self.control.call_within(limit, "Dispenser.Dispense", name);
+        let id: u32 = asked.await?;
         let broker: &dyn Broker = &*self.broker;
         Ok(broker.connect_netrpc(outrigger_wire::BrokerId(id)).await?)
     }

@@ -341,8 +341,8 @@ async fn a_peer_that_speaks_something_else_is_told_from_one_that_left() {
 async fn objects_are_dispensed_under_their_names_and_each_time_anew() {
     let (host, _broker, _output) = sessions().await;
     host.ping(BROKER_WAIT).await.expect("a ping");
-    let first = host.dispense("math").await.expect("an object");
-    let second = host.dispense("math").await.expect("an object");
+    let first = host.dispense("math", BROKER_WAIT).await.expect("an object");
+    let second = host.dispense("math", BROKER_WAIT).await.expect("an object");
     for object in [&first, &second] {
         let sum: i64 = object
             .call("Plugin.Add", &Pair { a: 1, b: 2 })
@@ -350,7 +350,10 @@ async fn objects_are_dispensed_under_their_names_and_each_time_anew() {
             .expect("a sum");
         assert_eq!(sum, 3);
     }
-    let error = host.dispense("other").await.expect_err("unknown");
+    let error = host
+        .dispense("other", BROKER_WAIT)
+        .await
+        .expect_err("unknown");
     assert!(
         error.to_string().contains("unknown plugin type: other"),
         "{error}"

@@ -17,20 +17,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use outrigger_examples::proto::bench::bench_client::BenchClient;
-use outrigger_examples::proto::bench::bench_host_server::{BenchHost, BenchHostServer};
-use outrigger_examples::proto::bench::{CallbackRequest, Payload, ReadRequest, StreamRequest};
-use outrigger_examples::{Bench, bench_cookie};
+use outrigger_examples::proto::bench::{CallbackRequest, Payload, StreamRequest};
+use outrigger_examples::{Bench, bench_cookie, granting};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
-    Broker, Channel, Interface, Launch, PluginSet, RunningPlugin, ServiceSet, UnsupportedTransport,
+    Broker, Channel, Interface, Launch, PluginSet, RunningPlugin, UnsupportedTransport,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 /// How much work a measurement is.
 #[derive(Clone, Debug, Deserialize)]
@@ -100,6 +97,7 @@ fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
         plain: None,
         mtls: None,
         netrpc: None,
+        granted: Vec::new(),
     };
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -136,6 +134,8 @@ struct Session {
     plain: Option<RunningPlugin>,
     mtls: Option<RunningPlugin>,
     netrpc: Option<RunningPlugin>,
+    /// Directories with one file each, removed at the end.
+    granted: Vec<PathBuf>,
 }
 
 fn launch(program: &Path, mtls: bool) -> Launch {
@@ -204,6 +204,9 @@ impl Session {
         for plugin in plugins.into_iter().flatten() {
             plugin.stop().await;
         }
+        for dir in self.granted {
+            let _ = std::fs::remove_dir_all(dir);
+        }
     }
 
     async fn measure(&mut self, work: &Work) -> Result<(f64, &'static str)> {
@@ -228,16 +231,16 @@ impl Session {
             "netrpc.stream" => (self.netrpc_stream(work).await?, "GB/s"),
             "netrpc.start" => (self.netrpc_start(work).await?, "ms"),
             "netrpc.rss.plugin" => (self.netrpc_rss(work).await?, "MiB"),
-            "callback.read4k" => {
-                let nanos = self.call_back("read4k", work).await?.0;
-                (
-                    percentile(nanos.iter().map(|n| *n as f64 / 1e3).collect(), 0.5),
-                    "us",
-                )
-            }
-            "callback.stream" => {
-                let (nanos, bytes) = self.call_back("stream", work).await?;
-                (bytes as f64 / nanos.iter().sum::<u64>() as f64, "GB/s")
+            "callback.read4k" => (self.each("read4k", work).await?, "us"),
+            "callback.stream" => (self.whole("stream", work).await?, "GB/s"),
+            "fd.open" => (self.each("open", work).await?, "us"),
+            "fd.read4k" => (self.each("fd.read4k", work).await?, "us"),
+            "fd.cat" => (self.whole("fd.cat", work).await?, "GB/s"),
+            "floor.fd.open" => (floor::ping_pong(work, 0.5)?, "us"),
+            "floor.fd.read4k" => (floor::pread(work)?, "us"),
+            "floor.fd.cat" => {
+                let dir = self.granted_dir(work.bytes)?;
+                (floor::cat(&dir.join("file"), work.bytes)?, "GB/s")
             }
             "rss.plugin" => (self.rss(work).await?, "MiB"),
             "rss.host.per_plugin" => {
@@ -324,26 +327,53 @@ impl Session {
         Ok(resident? / 1024.0)
     }
 
-    async fn call_back(&mut self, kind: &str, work: &Work) -> Result<(Vec<u64>, u64)> {
-        let file = scratch_file(work.file_size)?;
-        let broker = self.plugin(false).await?.broker();
-        let id = broker.next_id();
-        let services = ServiceSet::new().with(BenchHostServer::new(FileServer(Arc::new(file))));
-        let serving = broker.serve(id, services).await?;
+    /// Lets the plugin use granted services, with a file of `size` bytes.
+    async fn call_back(&mut self, kind: &str, size: u64, work: &Work) -> Result<(Vec<u64>, u64)> {
+        let dir = self.granted_dir(size)?;
+        let services = granting::services(&dir, granting::Rights::Read, &[])?;
+        let serving = self.plugin(false).await?.attach(&services).await?;
         let request = CallbackRequest {
-            broker_id: id.0,
-            kind: kind.to_owned(),
+            broker_id: serving.id().0,
+            kind: format!("host.{kind}"),
             count: work.reads,
             bytes: work.bytes,
         };
-        let reply = self
-            .client(false)
-            .await?
-            .call_back(request)
-            .await?
-            .into_inner();
+        let mut client = self.client(false).await?;
+        let reply = client.call_back(request).await?.into_inner();
         drop(serving);
         Ok((reply.nanos, reply.bytes))
+    }
+
+    /// A directory with `file` in it, of at least `size` bytes; made once.
+    fn granted_dir(&mut self, size: u64) -> Result<PathBuf> {
+        let made =
+            |dir: &PathBuf| std::fs::metadata(dir.join("file")).is_ok_and(|m| m.len() == size);
+        if let Some(dir) = self.granted.iter().find(|dir| made(dir)) {
+            return Ok(dir.clone());
+        }
+        let name = format!("bench-granted-{}-{size}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir(&dir)?;
+        self.granted.push(dir.clone());
+        let mut file = File::create(dir.join("file"))?;
+        let chunk = vec![7; 1 << 20];
+        for _ in 0..size >> 20 {
+            file.write_all(&chunk)?;
+        }
+        Ok(dir)
+    }
+
+    async fn each(&mut self, kind: &str, work: &Work) -> Result<f64> {
+        let (nanos, _) = self.call_back(kind, work.file_size, work).await?;
+        Ok(percentile(
+            nanos.iter().map(|n| *n as f64 / 1e3).collect(),
+            0.5,
+        ))
+    }
+
+    async fn whole(&mut self, kind: &str, work: &Work) -> Result<f64> {
+        let (nanos, bytes) = self.call_back(kind, work.bytes, work).await?;
+        Ok(bytes as f64 / nanos.iter().sum::<u64>() as f64)
     }
 
     /// Of a plugin that has only answered small calls.
@@ -530,45 +560,6 @@ fn scratch_file(size: u64) -> Result<File> {
     Ok(file)
 }
 
-/// Serves a file; a read past its end starts over, so that a stream can be longer.
-struct FileServer(Arc<File>);
-
-#[tonic::async_trait]
-impl BenchHost for FileServer {
-    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Payload>, Status> {
-        let ReadRequest { offset, length, .. } = request.into_inner();
-        let mut data = vec![0; length.min(1 << 20) as usize];
-        let read = self.0.read_at(&mut data, offset)?;
-        data.truncate(read);
-        Ok(Response::new(Payload { data: data.into() }))
-    }
-
-    type ReadStreamStream = BoxStream<'static, Result<Payload, Status>>;
-
-    async fn read_stream(
-        &self,
-        request: Request<ReadRequest>,
-    ) -> Result<Response<Self::ReadStreamStream>, Status> {
-        let ReadRequest {
-            offset,
-            length,
-            chunk,
-        } = request.into_inner();
-        let (file, chunk) = (self.0.clone(), u64::from(chunk.clamp(1, 1 << 20)));
-        let size = file.metadata()?.len();
-        let parts = futures_util::stream::unfold(0, move |done| {
-            let part = chunk.min(length - done);
-            let payload = (part > 0).then(|| {
-                let mut data = vec![0; part as usize];
-                file.read_exact_at(&mut data, (offset + done) % (size - chunk + 1))?;
-                Ok(Payload { data: data.into() })
-            });
-            async move { Some((payload?, done + part)) }
-        });
-        Ok(Response::new(parts.boxed()))
-    }
-}
-
 /// What the kernel alone costs.
 mod floor {
     use super::*;
@@ -669,6 +660,18 @@ mod floor {
             child.wait()?;
         }
         Ok(percentile(times, 0.5))
+    }
+
+    /// The system's own `cat`, to where nothing is kept.
+    pub(super) fn cat(file: &Path, bytes: u64) -> Result<f64> {
+        let begun = Instant::now();
+        let mut cat = command(Path::new("cat"));
+        let null = File::options().write(true).open("/dev/null")?;
+        let status = cat.arg(file).stdout(null).status()?;
+        if !status.success() {
+            bail!("cat failed: {status}");
+        }
+        Ok(bytes as f64 / 1e9 / begun.elapsed().as_secs_f64())
     }
 
     pub(super) fn pread(work: &Work) -> Result<f64> {

@@ -14,6 +14,7 @@ use outrigger_examples::proto::bench::{
     CallbackReply, CallbackRequest, Payload, ReadRequest, StreamReply, StreamRequest,
 };
 use outrigger_plugin::gob::Gob;
+use outrigger_plugin::host::{Host, HostError};
 use outrigger_plugin::netrpc::Methods;
 use outrigger_plugin::{BrokerId, Channel, PluginContext, PluginSet, Serve, ServiceSet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,6 +73,11 @@ impl Bench for Work {
         request: Request<CallbackRequest>,
     ) -> Result<Response<CallbackReply>, Status> {
         let request = request.into_inner();
+        if let Some(kind) = request.kind.strip_prefix("host.") {
+            let measured = measure_host(&self.0, kind, &request).await;
+            let measured = measured.map_err(|error| Status::internal(error.to_string()));
+            return measured.map(Response::new);
+        }
         let channel = self.0.broker().connect(BrokerId(request.broker_id)).await?;
         let host = BenchHostClient::new(channel);
         let reply = match request.kind.as_str() {
@@ -81,6 +87,64 @@ impl Bench for Work {
         };
         reply.map(Response::new)
     }
+}
+
+/// The granted file.
+const FILE: &str = "file";
+
+/// Through granted services, by the SDK: by calls, or by descriptors.
+async fn measure_host(
+    context: &PluginContext,
+    kind: &str,
+    request: &CallbackRequest,
+) -> Result<CallbackReply, HostError> {
+    let host = Host::connect(context, request.broker_id).await?;
+    let (calls, count) = (host.without_descriptors(), request.count.min(MAX_READS));
+    let mut reply = CallbackReply::default();
+    match kind {
+        "open" => {
+            for _ in 0..count {
+                let begun = Instant::now();
+                let file = host.fs().open(FILE).await?;
+                reply.nanos.push(begun.elapsed().as_nanos() as u64);
+                reply.bytes += u64::from(file.descriptor().is_some());
+            }
+        }
+        "read4k" | "fd.read4k" => {
+            let by = if kind == "read4k" { &calls } else { &host };
+            let file = by.fs().open(FILE).await?;
+            let mut data = [0; READ as usize];
+            for read in 0..u64::from(count) {
+                let begun = Instant::now();
+                let read = file.read_at(&mut data, read * READ % SPAN).await?;
+                reply.nanos.push(begun.elapsed().as_nanos() as u64);
+                reply.bytes += read as u64;
+            }
+        }
+        "stream" => {
+            let file = calls.fs().open(FILE).await?;
+            let begun = Instant::now();
+            let mut parts = file.stream(0, 0);
+            while let Some(part) = parts.next().await {
+                reply.bytes += part?.len() as u64;
+            }
+            reply.nanos.push(begun.elapsed().as_nanos() as u64);
+        }
+        // Opened, read to the end and closed.
+        _ => {
+            let mut data = vec![0; 256 << 10];
+            let begun = Instant::now();
+            let mut file = host.fs().open(FILE).await?;
+            loop {
+                match file.read(&mut data).await? {
+                    0 => break,
+                    read => reply.bytes += read as u64,
+                }
+            }
+            reply.nanos.push(begun.elapsed().as_nanos() as u64);
+        }
+    }
+    Ok(reply)
 }
 
 async fn read_one_by_one(

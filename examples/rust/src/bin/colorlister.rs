@@ -10,7 +10,7 @@ use outrigger_examples::proto::filelister::file_lister_server::{FileLister, File
 use outrigger_examples::proto::filelister::{
     FileListRequest, FileListResponse, HostServiceRequest, HostServiceResponse,
 };
-use outrigger_plugin::{HostError, HostServices, PluginSet, Serve, ServiceSet};
+use outrigger_plugin::{HostServeError, HostServices, PluginSet, Serve, ServiceSet};
 use outrigger_wire::proto::hostserve::{FileInfo, LstatRequest, ReadlinkRequest};
 use tonic::{Request, Response, Status};
 
@@ -104,7 +104,11 @@ fn size_text(bytes: i64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-async fn entries(host: &HostServices, root: &str, path: &str) -> Result<Vec<String>, HostError> {
+async fn entries(
+    host: &HostServices,
+    root: &str,
+    path: &str,
+) -> Result<Vec<String>, HostServeError> {
     let entries = host.read_dir(root, path).await?;
     let lines = futures_util::stream::iter(entries).map(|entry| async move {
         let kind = Kind::of(host, root, &format!("{path}/{}", entry.name)).await;

@@ -13,7 +13,7 @@ use outrigger_examples::proto::hostdemo::{
     HostServiceRequest, HostServiceResponse, ReadFrankensteinReq, ReadFrankensteinResp,
     TempDemoReq, TempDemoResp,
 };
-use outrigger_plugin::{HostError, HostServices, PluginSet, Serve, ServiceSet};
+use outrigger_plugin::{HostServeError, HostServices, PluginSet, Serve, ServiceSet};
 use outrigger_wire::proto::hostserve::{
     FileCloseRequest, FileOpenRequest, FileReadRequest, OpenFileFlags,
 };
@@ -32,8 +32,8 @@ struct Demo(HostLink);
 #[derive(Debug)]
 struct Failure(String);
 
-impl From<HostError> for Failure {
-    fn from(error: HostError) -> Self {
+impl From<HostServeError> for Failure {
+    fn from(error: HostServeError) -> Self {
         Self(chain(&error))
     }
 }

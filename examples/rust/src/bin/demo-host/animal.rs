@@ -24,7 +24,7 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Described>> {
     }
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let manifest = Manifest::parse(&text)
-        .map_err(|problems| anyhow!("{}", problems.in_file(&file.display().to_string())))?;
+        .map_err(|problems| anyhow!("{}", problems.in_file(file.display().to_string())))?;
     let file = folder.join("plugin.sha256");
     let line = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let digest = line.split_whitespace().next().unwrap_or_default();
@@ -34,7 +34,7 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Described>> {
 
 /// The bytes that hexadecimal digits stand for.
 fn bytes_of(digits: &str) -> Result<Vec<u8>> {
-    if !digits.is_ascii() || digits.len() % 2 != 0 {
+    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         bail!("a checksum is an even number of hexadecimal digits");
     }
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap_or_default(), 16);

@@ -13,7 +13,7 @@ use crate::proto::hostserve::host_service_client::HostServiceClient;
 /// A host service failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum HostError {
+pub enum HostServeError {
     /// The host did not do it, and says why in the words it has for a plugin.
     #[error("the host refused {operation}: {reason}")]
     Refused {
@@ -33,7 +33,7 @@ pub enum HostError {
     },
 }
 
-impl HostError {
+impl HostServeError {
     /// The stable code of this kind of error.
     pub fn code(&self) -> &'static str {
         match self {
@@ -78,13 +78,13 @@ macro_rules! ask {
         let operation = stringify!($method);
         let answer = $self.client.clone().$method($request).await;
         let answer = answer
-            .map_err(|status| HostError::Call {
+            .map_err(|status| HostServeError::Call {
                 operation,
                 status: Box::new(status),
             })?
             .into_inner();
         match answer.error {
-            Some(reason) => return Err(HostError::Refused { operation, reason }),
+            Some(reason) => return Err(HostServeError::Refused { operation, reason }),
             None => answer,
         }
     }};
@@ -117,12 +117,12 @@ impl HostServices {
     /// Lists a directory, sorted by name.
     ///
     /// # Errors
-    /// See [`HostError`].
+    /// See [`HostServeError`].
     pub async fn read_dir(
         &self,
         root: &str,
         path: &str,
-    ) -> Result<Vec<messages::DirEntry>, HostError> {
+    ) -> Result<Vec<messages::DirEntry>, HostServeError> {
         let request = messages::ReadDirRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -133,8 +133,8 @@ impl HostServices {
     /// Reads a whole file.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn read_file(&self, root: &str, path: &str) -> Result<bytes::Bytes, HostError> {
+    /// See [`HostServeError`].
+    pub async fn read_file(&self, root: &str, path: &str) -> Result<bytes::Bytes, HostServeError> {
         let request = messages::ReadFileRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -145,14 +145,14 @@ impl HostServices {
     /// Writes a whole file; `mode` holds for a new one.
     ///
     /// # Errors
-    /// See [`HostError`].
+    /// See [`HostServeError`].
     pub async fn write_file(
         &self,
         root: &str,
         path: &str,
         data: impl Into<bytes::Bytes>,
         mode: u32,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), HostServeError> {
         let request = messages::WriteFileRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -166,8 +166,8 @@ impl HostServices {
     /// Describes what is at a path, following links beneath the granted directory.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn stat(&self, root: &str, path: &str) -> Result<messages::FileInfo, HostError> {
+    /// See [`HostServeError`].
+    pub async fn stat(&self, root: &str, path: &str) -> Result<messages::FileInfo, HostServeError> {
         let request = messages::StatRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -178,8 +178,13 @@ impl HostServices {
     /// Makes a directory and those above it.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn create_dir_all(&self, root: &str, path: &str, mode: u32) -> Result<(), HostError> {
+    /// See [`HostServeError`].
+    pub async fn create_dir_all(
+        &self,
+        root: &str,
+        path: &str,
+        mode: u32,
+    ) -> Result<(), HostServeError> {
         let request = messages::MkdirAllRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -192,8 +197,8 @@ impl HostServices {
     /// Removes a file or an empty directory.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn remove(&self, root: &str, path: &str) -> Result<(), HostError> {
+    /// See [`HostServeError`].
+    pub async fn remove(&self, root: &str, path: &str) -> Result<(), HostServeError> {
         let request = messages::RemoveRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -205,8 +210,8 @@ impl HostServices {
     /// Makes a directory that the host removes when the plugin disconnects.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn create_temp_dir(&self, pattern: &str) -> Result<String, HostError> {
+    /// See [`HostServeError`].
+    pub async fn create_temp_dir(&self, pattern: &str) -> Result<String, HostServeError> {
         let request = messages::MkdirTempRequest {
             root_dir: String::new(),
             pattern: pattern.into(),
@@ -217,40 +222,40 @@ impl HostServices {
     /// Reads a variable of the host's environment.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn env(&self, key: &str) -> Result<String, HostError> {
+    /// See [`HostServeError`].
+    pub async fn env(&self, key: &str) -> Result<String, HostServeError> {
         Ok(ask!(self, get_env, messages::GetEnvRequest { key: key.into() }).val)
     }
 
     /// The host's directory for temporary files, as this plugin may use it.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn temp_dir(&self) -> Result<String, HostError> {
+    /// See [`HostServeError`].
+    pub async fn temp_dir(&self) -> Result<String, HostServeError> {
         Ok(ask!(self, temp_dir, messages::TempDirRequest {}).dir)
     }
 
     /// The home directory of the host's user.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn home_dir(&self) -> Result<String, HostError> {
+    /// See [`HostServeError`].
+    pub async fn home_dir(&self) -> Result<String, HostServeError> {
         Ok(ask!(self, user_home_dir, messages::UserHomeDirRequest {}).dir)
     }
 
     /// The user id of the host.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn uid(&self) -> Result<i32, HostError> {
+    /// See [`HostServeError`].
+    pub async fn uid(&self) -> Result<i32, HostServeError> {
         Ok(ask!(self, getuid, messages::GetuidRequest {}).uid)
     }
 
     /// The process id of the host.
     ///
     /// # Errors
-    /// See [`HostError`].
-    pub async fn pid(&self) -> Result<i32, HostError> {
+    /// See [`HostServeError`].
+    pub async fn pid(&self) -> Result<i32, HostServeError> {
         Ok(ask!(self, getpid, messages::GetpidRequest {}).pid)
     }
 }

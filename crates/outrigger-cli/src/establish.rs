@@ -1,0 +1,232 @@
+//! The introduction of `hostserve.v1`: the host serves on a broker id and tells
+//! the plugin, which connects to it and names itself.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use outrigger_gob::Value as GobValue;
+use outrigger_host::netrpc::{CallErrorKind, Client};
+use outrigger_host::{Channel, Serving};
+use outrigger_wire::Excerpt;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use tonic::client::Grpc;
+use tonic::{Code, Request, Status};
+
+use crate::codec::DynamicCodec;
+use crate::descriptors::{self, Catalogue, MethodName};
+use crate::failure::{Exit, Failure, printable};
+use crate::granting::Granting;
+use crate::launch::Session;
+use crate::status;
+
+/// How long a plugin may take to connect to the host and to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What came of an introduction. The services are there as long as this is.
+pub(crate) struct Introduced {
+    _serving: Serving,
+    /// What the plugin calls itself.
+    pub(crate) client_id: Option<String>,
+    pub(crate) note: Option<String>,
+}
+
+/// Serves the host's services to the plugin on a new broker id.
+///
+/// # Errors
+/// The code of the broker's error.
+pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serving, Failure> {
+    session
+        .plugin
+        .attach(&granting.services)
+        .await
+        .map_err(|error| {
+            let message = "the host's services could not be offered to the plugin";
+            Failure::new(Exit::Failed, error.code(), message)
+                .note(printable(&error.to_string()))
+                .caused_by(&error)
+        })
+}
+
+/// Introduces the host over gRPC.
+///
+/// # Errors
+/// What is wrong with the method; `establish-unsuitable` and `establish-failed`.
+///
+/// # Cancel safety
+/// The services are taken back when the future is dropped.
+pub(crate) async fn over_grpc(
+    session: &Session,
+    channel: &Channel,
+    granting: &Granting,
+    catalogue: &Catalogue,
+    name: &MethodName,
+) -> Result<Introduced, Failure> {
+    let method = descriptors::method(catalogue, name)?;
+    let unary = !method.is_client_streaming() && !method.is_server_streaming();
+    let field = only_number(&method.input()).filter(|_| unary);
+    let field = field.ok_or_else(|| {
+        let message = format!(
+            "`{}` cannot introduce the host",
+            printable(&name.to_string())
+        );
+        Failure::usage("establish-unsuitable", message)
+            .note("it must take one message that has exactly one `uint32` field, for the broker id")
+    })?;
+    let serving = offer(session, granting).await?;
+    let mut request = DynamicMessage::new(method.input());
+    request.set_field(&field, Value::U32(serving.id().0));
+    let answer = tokio::time::timeout(PATIENCE, ask(channel, &method, request)).await;
+    let status = match answer {
+        Ok(Ok(reply)) => return introduced(serving, &reply, name),
+        Ok(Err(status)) => status,
+        Err(_) => return Err(late(name)),
+    };
+    if status.code() == Code::Unimplemented {
+        return Ok(unneeded(serving, name));
+    }
+    let said = Excerpt::new(status.message().as_bytes());
+    let failure = failed(name).note(format!("{}: {said}", status::name(status.code())));
+    Err(match outrigger_host::PluginExited::behind(&status) {
+        Some(exited) => session.epitaph(failure, exited),
+        None => failure,
+    })
+}
+
+async fn ask(
+    channel: &Channel,
+    method: &prost_reflect::MethodDescriptor,
+    request: DynamicMessage,
+) -> Result<DynamicMessage, Status> {
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let path = PathAndQuery::from_str(&path)
+        .map_err(|_| Status::internal("the method's name does not fit into a path"))?;
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await?;
+    let mut request = Request::new(request);
+    request.set_timeout(PATIENCE);
+    let reply = grpc.unary(request, path, DynamicCodec::new(method)).await?;
+    Ok(reply.into_inner())
+}
+
+/// The only field that a broker id fits into.
+fn only_number(message: &MessageDescriptor) -> Option<FieldDescriptor> {
+    let mut fields = message
+        .fields()
+        .filter(|field| field.kind() == Kind::Uint32 && !field.is_list());
+    fields.next().filter(|_| fields.next().is_none())
+}
+
+/// What a plugin answered: an error, its id, or that it needs nothing.
+fn introduced(
+    serving: Serving,
+    reply: &DynamicMessage,
+    name: &MethodName,
+) -> Result<Introduced, Failure> {
+    let text = |field: &str| -> Option<String> {
+        let value = reply.get_field_by_name(field)?;
+        let text = value.as_str()?;
+        (!text.is_empty()).then(|| Excerpt::new(text.as_bytes()).to_string())
+    };
+    if let Some(error) = text("error") {
+        return Err(failed(name).note(format!("the plugin says {error}")));
+    }
+    let client_id = text("client_id").map(|id| id.trim_matches('"').to_owned());
+    let note = client_id.is_none().then(|| {
+        "the plugin named no client id: it says that it needs no services of the host".to_owned()
+    });
+    Ok(Introduced {
+        _serving: serving,
+        client_id,
+        note,
+    })
+}
+
+fn unneeded(serving: Serving, name: &MethodName) -> Introduced {
+    let name = printable(&name.to_string());
+    Introduced {
+        _serving: serving,
+        client_id: None,
+        note: Some(format!(
+            "the plugin does not implement `{name}`: it needs no services of the host"
+        )),
+    }
+}
+
+/// Introduces the host over net/rpc: the argument is the broker id.
+///
+/// # Errors
+/// `establish-failed`.
+///
+/// # Cancel safety
+/// The services are taken back when the future is dropped.
+pub(crate) async fn over_net_rpc(
+    session: &Session,
+    object: &Client,
+    granting: &Granting,
+    name: &MethodName,
+) -> Result<Introduced, Failure> {
+    let serving = offer(session, granting).await?;
+    let id = GobValue::Uint(serving.id().0.into());
+    let method = name.dotted();
+    let call = object.call_encoded(&method, &id);
+    let Ok(answer) = tokio::time::timeout(PATIENCE, call).await else {
+        return Err(late(name));
+    };
+    match answer {
+        Ok(_) => Ok(Introduced {
+            _serving: serving,
+            client_id: None,
+            note: None,
+        }),
+        Err(error) => match error.kind() {
+            CallErrorKind::Failed(text) if text.starts_with("rpc: can't find ") => {
+                Ok(unneeded(serving, name))
+            }
+            CallErrorKind::Failed(text) => {
+                let said = Excerpt::new(text.as_bytes());
+                Err(failed(name).note(format!("the plugin says {said}")))
+            }
+            kind => Err(failed(name)
+                .note(printable(&kind.to_string()))
+                .caused_by(kind)),
+        },
+    }
+}
+
+fn failed(name: &MethodName) -> Failure {
+    let message = format!(
+        "the plugin did not take the host's services (`--establish {}`)",
+        printable(&name.to_string())
+    );
+    Failure::new(Exit::Failed, "establish-failed", message)
+}
+
+fn late(name: &MethodName) -> Failure {
+    failed(name).note(format!("no answer within {} s", PATIENCE.as_secs()))
+}
+
+/// The broker id for a call's own request, where it has a field for one.
+#[derive(Clone)]
+pub(crate) struct Fill {
+    pub(crate) field: FieldDescriptor,
+    pub(crate) id: u32,
+}
+
+impl Fill {
+    /// The field `host_service` of `message`.
+    pub(crate) fn field(message: &MessageDescriptor) -> Option<FieldDescriptor> {
+        let field = message.get_field_by_name("host_service")?;
+        (field.kind() == Kind::Uint32 && !field.is_list()).then_some(field)
+    }
+
+    /// Sets it in a request, unless the JSON that it was made of says something.
+    pub(crate) fn apply(&self, json: &serde_json::Value, request: &mut DynamicMessage) {
+        let said = [self.field.name(), self.field.json_name()]
+            .iter()
+            .any(|key| json.get(key).is_some());
+        if !said {
+            request.set_field(&self.field, Value::U32(self.id));
+        }
+    }
+}

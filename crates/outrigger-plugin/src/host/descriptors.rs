@@ -1,0 +1,233 @@
+//! The plugin's end of the descriptor socket.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use outrigger_wire::proto::host::descriptor_reply::Reply;
+use outrigger_wire::proto::host::descriptor_request::Request;
+use outrigger_wire::proto::host::{
+    DescriptorHello, DescriptorOffer, DescriptorReply, DescriptorRequest,
+};
+use prost::Message;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tonic::Code;
+
+use super::HostError;
+
+/// Connections at the same time; each carries one request at a time.
+const CONNECTIONS: usize = 3;
+/// After so many failures in a row the socket is left alone.
+const FAILURES: u32 = 3;
+/// The longest reply, in bytes.
+const LONGEST: usize = 64 << 10;
+/// Most descriptors of one reply.
+const MOST: usize = 3;
+/// How long the host may take to greet.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Where the host hands over descriptors.
+pub(super) struct Descriptors {
+    offer: DescriptorOffer,
+    idle: Mutex<Vec<Connection>>,
+    places: Semaphore,
+    failures: AtomicU32,
+}
+
+impl std::fmt::Debug for Descriptors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is authority.
+        f.debug_struct("Descriptors")
+            .field("path", &self.offer.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came with a reply.
+pub(super) type Taken = (Reply, Vec<OwnedFd>);
+
+impl Descriptors {
+    pub(super) fn new(offer: DescriptorOffer) -> Self {
+        Self {
+            offer,
+            idle: Mutex::default(),
+            places: Semaphore::new(CONNECTIONS),
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    /// Asks the host; nothing when the same must be asked by a call, which is
+    /// known before anything was done.
+    pub(super) async fn ask(
+        &self,
+        operation: &'static str,
+        request: Request,
+    ) -> Result<Option<Taken>, HostError> {
+        if self.failures.load(Ordering::Relaxed) >= FAILURES {
+            return Ok(None);
+        }
+        let Ok(_place) = self.places.acquire().await else {
+            return Ok(None);
+        };
+        let idle = self.idle().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => match tokio::time::timeout(GREETING, Connection::open(&self.offer)).await {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(_)) | Err(_) => {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    return Ok(None);
+                }
+            },
+        };
+        self.failures.store(0, Ordering::Relaxed);
+        // Dropped in between, the connection is closed with what is on its way.
+        let asked = connection.ask(request).await;
+        let (reply, descriptors) = asked.map_err(|error| {
+            let text = format!("{operation}: the host's descriptor socket is gone: {error}");
+            HostError::local("descriptors-gone", operation, Code::Unavailable, text)
+        })?;
+        self.idle().push(connection);
+        match reply {
+            Some(Reply::Failure(failure)) if failure.reason == "use-rpc" => Ok(None),
+            Some(Reply::Failure(failure)) => Err(HostError::failure(operation, failure)),
+            Some(reply) => Ok(Some((reply, descriptors))),
+            None => Err(HostError::protocol(operation)),
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    next: u64,
+}
+
+impl Connection {
+    async fn open(offer: &DescriptorOffer) -> io::Result<Self> {
+        let mut connection = Self {
+            stream: UnixStream::connect(&offer.path).await?,
+            buffer: Vec::new(),
+            next: 0,
+        };
+        let hello = DescriptorHello {
+            token: offer.token.clone(),
+        };
+        connection.send(&hello).await?;
+        let (greeting, _) = connection.receive().await?;
+        connection.next = 1;
+        match greeting.id {
+            0 => Ok(connection),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    async fn ask(&mut self, request: Request) -> io::Result<(Option<Reply>, Vec<OwnedFd>)> {
+        let id = self.next;
+        self.next += 1;
+        let request = DescriptorRequest {
+            id,
+            request: Some(request),
+        };
+        self.send(&request).await?;
+        let (reply, descriptors) = self.receive().await?;
+        if reply.id != id || reply.descriptors as usize != descriptors.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok((reply.reply, descriptors))
+    }
+
+    async fn send(&mut self, message: &impl Message) -> io::Result<()> {
+        let length = message.encoded_len();
+        if length > LONGEST {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.buffer.clear();
+        self.buffer
+            .extend_from_slice(&(length as u32).to_be_bytes());
+        message.encode(&mut self.buffer).map_err(io::Error::other)?;
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() {
+            // There is room nearly always; only then the reactor is asked.
+            let sent = match send(
+                &self.stream,
+                rest,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.stream
+                        .async_io(Interest::WRITABLE, || {
+                            Ok(send(&self.stream, rest, SendFlags::NOSIGNAL)?)
+                        })
+                        .await?
+                }
+                sent => sent?,
+            };
+            rest = rest.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> io::Result<(DescriptorReply, Vec<OwnedFd>)> {
+        let mut descriptors = Vec::new();
+        let mut filled = 0;
+        self.buffer.resize(4 << 10, 0);
+        loop {
+            let mut wanted = 4;
+            let head = self.buffer.get(..filled).unwrap_or_default();
+            if let Some((length, _)) = head.split_first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if length > LONGEST {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                wanted += length;
+                // One request at a time: nothing may follow its reply.
+                if filled > wanted {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                if filled == wanted {
+                    let message = self.buffer.get(4..wanted).unwrap_or_default();
+                    let reply = DescriptorReply::decode(message).map_err(io::Error::other)?;
+                    return Ok((reply, descriptors));
+                }
+            }
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
+            }
+            let (stream, buffer) = (&self.stream, &mut self.buffer);
+            let room = buffer.get_mut(filled..).unwrap_or_default();
+            let read = stream
+                .async_io(Interest::READABLE, || take(stream, room, &mut descriptors))
+                .await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if descriptors.len() > MOST {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            filled += read;
+        }
+    }
+}
+
+fn take(stream: &UnixStream, room: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [IoSliceMut::new(room)];
+    let received = recvmsg(stream, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    Ok(received.bytes)
+}

@@ -1,0 +1,630 @@
+//! The descriptor socket: open files, connections and pipes handed to a plugin
+//! as descriptors, under the same grants, limits and records as its calls.
+//!
+//! One thread waits for each connection, so that a request takes one wake of the
+//! host and one of the plugin, and nothing in between. A plugin has few such
+//! connections, and they are made only once it has asked where the socket is.
+
+use std::io::{self, IoSlice, Read};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use outrigger_manifest::HostService;
+use outrigger_wire::proto::host::descriptor_reply::Reply;
+use outrigger_wire::proto::host::descriptor_request::Request;
+use outrigger_wire::proto::host::*;
+use prost::Message;
+use rustix::net::sockopt::Timeout;
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, sockopt,
+};
+use rustix::rand::GetRandomFlags;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::argument::Argument;
+use crate::fault::Fault;
+use crate::fs::area::Opening;
+use crate::fs::{Wanted, rpc as files};
+use crate::network::NetworkService;
+use crate::process::{self, ProcessService, WeakProcessService};
+use crate::session::{Operation, Running, Session};
+
+/// The longest message in either direction, in bytes.
+const LONGEST: usize = 64 << 10;
+/// Connections of one plugin at the same time.
+const CONNECTIONS: usize = 4;
+/// How long a peer may take to say who it is.
+const HELLO: Duration = Duration::from_secs(5);
+/// How long a peer may leave replies lying.
+const UNREAD: Duration = Duration::from_secs(10);
+/// Replies that wait for a plugin hold their descriptors open: few fit.
+const SEND_BUFFER: usize = 8 << 10;
+/// After the host could not accept, for want of descriptors for example.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a token.
+const TOKEN: usize = 32;
+/// Most descriptors of one reply.
+const MOST: usize = 3;
+
+const OPEN: Operation = Operation::new(HostService::Filesystem, "open");
+const CREATE: Operation = Operation::new(HostService::Filesystem, "create");
+const OPEN_DIR: Operation = Operation::new(HostService::Filesystem, "open_dir");
+const OPEN_AT: Operation = Operation::new(HostService::Filesystem, "open_at");
+const TEMP_FILE: Operation = Operation::new(HostService::Filesystem, "temp_file");
+const CONNECT: Operation = Operation::new(HostService::Network, "connect");
+const START: Operation = Operation::new(HostService::Process, "start");
+
+/// Where descriptors are handed over to one plugin connection. The socket is
+/// made when it is first asked for, and goes with this value.
+pub(crate) struct Descriptors {
+    session: Weak<Session>,
+    processes: WeakProcessService,
+    offered: OnceLock<Option<Offered>>,
+}
+
+struct Offered {
+    path: PathBuf,
+    socket: Arc<Socket>,
+}
+
+/// What the threads share.
+struct Socket {
+    listener: UnixListener,
+    token: [u8; TOKEN],
+    connections: Mutex<Vec<Arc<UnixStream>>>,
+    over: AtomicBool,
+    session: Weak<Session>,
+    processes: WeakProcessService,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Descriptors {
+    pub(crate) fn new(session: &Arc<Session>, processes: &ProcessService) -> Self {
+        Self {
+            session: Arc::downgrade(session),
+            processes: processes.downgrade(),
+            offered: OnceLock::new(),
+        }
+    }
+
+    /// Where the plugin finds the socket; nothing where there is none, because
+    /// the plugin would not reach it, or because bytes are counted that nobody
+    /// could count on a descriptor.
+    pub(crate) fn offer(&self) -> Option<DescriptorOffer> {
+        let offered = self.offered.get_or_init(|| {
+            let session = self.session.upgrade()?;
+            session.identity().socket_dir()?;
+            if session.limits().bytes_per_second != 0 {
+                return None;
+            }
+            match self.listen(&session) {
+                Ok(offered) => Some(offered),
+                Err(error) => {
+                    let plugin = session.identity().name();
+                    tracing::warn!(plugin, %error, "no descriptors are handed over");
+                    None
+                }
+            }
+        });
+        offered.as_ref().map(|offered| DescriptorOffer {
+            path: offered.path.to_string_lossy().into_owned(),
+            token: offered.socket.token.to_vec().into(),
+        })
+    }
+
+    fn listen(&self, session: &Session) -> io::Result<Offered> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        let dir = session.identity().socket_dir();
+        let dir = dir.ok_or(io::ErrorKind::NotFound)?;
+        let (name, _) = Uuid::new_v4().as_u64_pair();
+        let path = dir.join(format!("fd-{name:016x}"));
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let mut token = [0; TOKEN];
+        if rustix::rand::getrandom(&mut token, GetRandomFlags::empty())? != TOKEN {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let socket = Arc::new(Socket {
+            listener,
+            token,
+            connections: Mutex::default(),
+            over: AtomicBool::new(false),
+            session: self.session.clone(),
+            processes: self.processes.clone(),
+            runtime,
+        });
+        let accepting = socket.clone();
+        let thread = std::thread::Builder::new().name("outrigger-fd".into());
+        thread.spawn(move || accepting.accept())?;
+        Ok(Offered { path, socket })
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        let Some(Some(offered)) = self.offered.get() else {
+            return;
+        };
+        // Whoever waits is woken; the threads end by themselves.
+        offered.socket.over.store(true, Ordering::Release);
+        let _ = rustix::net::shutdown(&offered.socket.listener, Shutdown::Both);
+        for connection in offered.socket.connections().iter() {
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+        let _ = std::fs::remove_file(&offered.path);
+    }
+}
+
+impl Socket {
+    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<Arc<UnixStream>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn accept(self: Arc<Self>) {
+        loop {
+            let accepted = self.listener.accept();
+            if self.is_over() {
+                return;
+            }
+            match accepted {
+                Ok((stream, _)) => self.clone().admit(Arc::new(stream)),
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection for descriptors");
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(self: Arc<Self>, stream: Arc<UnixStream>) {
+        if !self.is_the_plugin(&stream) {
+            return;
+        }
+        {
+            let mut connections = self.connections();
+            if connections.len() >= CONNECTIONS {
+                return;
+            }
+            connections.push(stream.clone());
+        }
+        // The end may have come in between, and looked at the list before.
+        if self.is_over() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        let (socket, served) = (self.clone(), stream.clone());
+        let thread = std::thread::Builder::new().name("outrigger-fd".into());
+        let spawned = thread.spawn(move || {
+            let _runtime = socket.runtime.enter();
+            if let Err(error) = socket.converse(&served) {
+                tracing::debug!(%error, "a connection for descriptors ended");
+            }
+            socket.forget(&served);
+        });
+        if spawned.is_err() {
+            self.forget(&stream);
+        }
+    }
+
+    fn forget(&self, stream: &Arc<UnixStream>) {
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        self.connections()
+            .retain(|known| !Arc::ptr_eq(known, stream));
+    }
+
+    /// Whether the peer is the plugin's own process, by what the kernel says.
+    fn is_the_plugin(&self, stream: &UnixStream) -> bool {
+        let Some(session) = self.session.upgrade() else {
+            return false;
+        };
+        let plugin = session.identity().name();
+        let Ok(peer) = sockopt::socket_peercred(stream) else {
+            return false;
+        };
+        let own = session.identity().pid();
+        let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
+        if peer.uid != rustix::process::geteuid() || own.is_some_and(|own| own != pid) {
+            let uid = peer.uid.as_raw();
+            tracing::warn!(
+                target: "outrigger_services::audit",
+                plugin, pid, uid, "another process was refused descriptors"
+            );
+            return false;
+        }
+        true
+    }
+
+    fn converse(&self, stream: &UnixStream) -> io::Result<()> {
+        let mut frames = Frames::new(stream);
+        sockopt::set_socket_timeout(stream, Timeout::Recv, Some(HELLO))?;
+        sockopt::set_socket_timeout(stream, Timeout::Send, Some(UNREAD))?;
+        sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
+        let hello = frames.next()?.map(DescriptorHello::decode);
+        let known = matches!(&hello, Some(Ok(hello)) if same(&hello.token, &self.token));
+        if !known {
+            let session = self.session.upgrade();
+            let plugin = session.as_ref().map(|session| session.identity().name());
+            tracing::warn!(
+                target: "outrigger_services::audit",
+                plugin, "a wrong token was refused descriptors"
+            );
+            return Ok(());
+        }
+        let mut buffer = Vec::new();
+        send(stream, &mut buffer, &DescriptorReply::default(), &[])?;
+        sockopt::set_socket_timeout(stream, Timeout::Recv, None)?;
+        while let Some(frame) = frames.next()? {
+            let Ok(request) = DescriptorRequest::decode(frame) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            let Some(session) = self.session.upgrade() else {
+                return Ok(());
+            };
+            let id = request.id;
+            let (reply, descriptors) = match self.answer(&session, request.request) {
+                Ok((reply, descriptors)) => (reply, descriptors),
+                Err(status) => (Reply::Failure(failure(&status)), Given::default()),
+            };
+            drop(session);
+            let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+            let reply = DescriptorReply {
+                id,
+                descriptors: u32::try_from(descriptors.len()).unwrap_or(0),
+                reply: Some(reply),
+            };
+            send(stream, &mut buffer, &reply, &descriptors)?;
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        session: &Arc<Session>,
+        request: Option<Request>,
+    ) -> Result<(Reply, Given), Status> {
+        match request {
+            Some(Request::Open(request)) => {
+                let shown = |a: &mut Argument| {
+                    a.text("path", &request.path);
+                    files::options_shown(request.options.as_ref(), a);
+                };
+                recorded(session, OPEN, shown, |running| {
+                    let how = files::opening(request.options.as_ref())?;
+                    let wanted = Wanted::new(session, &request.path)?;
+                    file(running, &wanted, how)
+                })
+            }
+            Some(Request::Create(request)) => {
+                let shown = |a: &mut Argument| {
+                    a.text("path", &request.path);
+                };
+                recorded(session, CREATE, shown, |running| {
+                    let how = files::creating(&request)?;
+                    file(running, &Wanted::new(session, &request.path)?, how)
+                })
+            }
+            Some(Request::OpenAt(request)) => {
+                let shown = |a: &mut Argument| {
+                    a.id("lease", &request.lease).text("path", &request.path);
+                    files::options_shown(request.options.as_ref(), a);
+                };
+                recorded(session, OPEN_AT, shown, |running| {
+                    let how = files::opening(request.options.as_ref())?;
+                    file(running, &files::wanted_at(&running.cx(), &request)?, how)
+                })
+            }
+            Some(Request::OpenDir(request)) => {
+                let shown = |a: &mut Argument| {
+                    a.text("path", &request.path);
+                };
+                recorded(session, OPEN_DIR, shown, |running| {
+                    let opened = files::open_dir(&running.cx(), &request)?;
+                    Ok((Reply::OpenDir(opened), Given::default()))
+                })
+            }
+            Some(Request::TempFile(request)) => {
+                let shown = |a: &mut Argument| {
+                    a.text("pattern", &request.pattern);
+                };
+                recorded(session, TEMP_FILE, shown, |running| {
+                    countable(
+                        session,
+                        Opening {
+                            write: true,
+                            ..Opening::READ
+                        },
+                    )?;
+                    let cx = running.cx();
+                    let open = |wanted: &Wanted, how| cx.open(wanted, how);
+                    let ((file, ..), path) = cx.temp_file_by(&request.pattern, open)?;
+                    let path = path.to_string_lossy().into_owned();
+                    let lease = String::new();
+                    let reply = Reply::TempFile(TempFileResponse { lease, path });
+                    Ok((reply, vec![file.into()]))
+                })
+            }
+            Some(Request::Connect(target)) => self.connect(session, target),
+            Some(Request::Exec(command)) => self.start(session, command),
+            None => Err(Fault::abuse("an empty request").status("session.descriptors")),
+        }
+    }
+
+    /// A connection to an address. One to a name stays with the host, which
+    /// watches what TLS greets: a descriptor would end that.
+    fn connect(&self, session: &Arc<Session>, target: Target) -> Result<(Reply, Given), Status> {
+        let running = begin(session, CONNECT, |a| {
+            a.text("host", &target.host).number("port", target.port);
+        })?;
+        if session.limits().bytes_per_second != 0 || target.host.parse::<IpAddr>().is_err() {
+            return running.finish(Err(use_rpc()));
+        }
+        let network = NetworkService::new(session.clone(), session.shared().door.clone());
+        self.wait_for(session, async move {
+            let dialled = async {
+                let slot = running.session().slot()?;
+                let Target {
+                    host,
+                    port,
+                    timeout_ms,
+                } = &target;
+                let dialled = network.dial(&running, host, *port, *timeout_ms).await?;
+                let reply = Reply::Connected(Connected {
+                    remote_address: dialled.remote.to_string(),
+                    local_address: dialled.local.to_string(),
+                });
+                let descriptor = dialled.into_descriptor()?;
+                drop(slot);
+                Ok((reply, vec![descriptor]))
+            };
+            let dialled = dialled.await;
+            running.finish(dialled)
+        })
+    }
+
+    fn start(&self, session: &Arc<Session>, command: Command) -> Result<(Reply, Given), Status> {
+        let running = begin(session, START, |a| process::show(a, &command))?;
+        let Some(processes) = self.processes.upgrade() else {
+            return running.finish(Err(Fault::Cancelled));
+        };
+        if session.limits().bytes_per_second != 0 {
+            return running.finish(Err(use_rpc()));
+        }
+        self.wait_for(session, async move {
+            let started = processes.start_with_pipes(command, &running).await;
+            let started = started.map(|(started, pipes)| (Reply::Started(started), pipes.into()));
+            running.finish(started)
+        })
+    }
+
+    /// Does on the host's runtime what only works there.
+    fn wait_for(
+        &self,
+        session: &Session,
+        work: impl Future<Output = Result<(Reply, Given), Status>> + Send + 'static,
+    ) -> Result<(Reply, Given), Status> {
+        let (sender, done) = std::sync::mpsc::channel();
+        let limit = session.limits().call_timeout;
+        let task = self.runtime.spawn(async move {
+            let late = |_| Err(Status::deadline_exceeded("the host did not finish in time"));
+            let outcome = tokio::time::timeout(limit, work).await;
+            let _ = sender.send(outcome.unwrap_or_else(late));
+        });
+        match done.recv_timeout(limit + HELLO) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Disconnected) => Err(Fault::Broken.status("session.descriptors")),
+            Err(RecvTimeoutError::Timeout) => {
+                task.abort();
+                Err(Fault::Deadline.status("session.descriptors"))
+            }
+        }
+    }
+}
+
+/// What goes with a reply.
+type Given = Vec<OwnedFd>;
+
+fn begin(
+    session: &Arc<Session>,
+    operation: Operation,
+    argument: impl FnOnce(&mut Argument),
+) -> Result<Running, Status> {
+    let running = session.begin(operation, &MetadataMap::new(), |shown| {
+        argument(shown);
+        shown.shown("by", "descriptor");
+    });
+    running.map_err(|fault| fault.status(&operation.full_name()))
+}
+
+/// One operation that this thread does, and its record.
+fn recorded(
+    session: &Arc<Session>,
+    operation: Operation,
+    argument: impl FnOnce(&mut Argument),
+    work: impl FnOnce(&Running) -> Result<(Reply, Given), Fault>,
+) -> Result<(Reply, Given), Status> {
+    let running = begin(session, operation, argument)?;
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&running)));
+    running.finish(done.unwrap_or(Err(Fault::Broken)))
+}
+
+/// Opens a file with just the rights that were asked for, all of them granted.
+fn file(running: &Running, wanted: &Wanted, how: Opening) -> Result<(Reply, Given), Fault> {
+    let cx = running.cx();
+    countable(&cx.session, how)?;
+    let (file, place, stat) = cx.open(wanted, how)?;
+    let info = files::info(&place.file_name(), &stat);
+    let lease = String::new();
+    let reply = Reply::Open(OpenResponse { lease, info });
+    Ok((reply, vec![file.into()]))
+}
+
+/// Refuses a descriptor through which what is limited could not be counted.
+fn countable(session: &Session, how: Opening) -> Result<(), Fault> {
+    let limits = session.limits();
+    if limits.bytes_per_second != 0 || (limits.written_bytes != 0 && how.writes()) {
+        return Err(use_rpc());
+    }
+    Ok(())
+}
+
+fn use_rpc() -> Fault {
+    let text = "the host does this itself: make the same request as a call";
+    Fault::failed_as("use-rpc", Code::FailedPrecondition, text)
+}
+
+fn failure(status: &Status) -> Failure {
+    let info = status.get_details_error_info();
+    let (reason, metadata) =
+        info.map_or_else(Default::default, |info| (info.reason, info.metadata));
+    Failure {
+        status: status.code().into(),
+        message: status.message().to_owned(),
+        reason,
+        metadata,
+    }
+}
+
+/// Whether both are the same, in a time that says nothing of where they differ.
+fn same(told: &[u8], token: &[u8; TOKEN]) -> bool {
+    let differing = told.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
+    told.len() == TOKEN && std::hint::black_box(differing) == 0
+}
+
+/// Sends one message; the descriptors go with its first byte.
+fn send(
+    stream: &UnixStream,
+    buffer: &mut Vec<u8>,
+    reply: &DescriptorReply,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    buffer.clear();
+    let length = u32::try_from(reply.encoded_len()).unwrap_or(u32::MAX);
+    buffer.extend_from_slice(&length.to_be_bytes());
+    reply.encode(buffer).map_err(io::Error::other)?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut rest = buffer.as_slice();
+    while !rest.is_empty() {
+        let parts = [IoSlice::new(rest)];
+        match sendmsg(stream, &parts, &mut control, SendFlags::NOSIGNAL) {
+            Ok(sent) => {
+                rest = rest.get(sent..).unwrap_or_default();
+                control.clear();
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Messages of a peer. Descriptors that it sends are dropped by the kernel.
+struct Frames<'a> {
+    stream: &'a UnixStream,
+    buffer: Vec<u8>,
+    filled: usize,
+    taken: usize,
+}
+
+impl<'a> Frames<'a> {
+    fn new(stream: &'a UnixStream) -> Self {
+        Self {
+            stream,
+            buffer: vec![0; 4 << 10],
+            filled: 0,
+            taken: 0,
+        }
+    }
+
+    /// The next message; nothing when the peer is done.
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.buffer.copy_within(self.taken..self.filled, 0);
+        self.filled -= std::mem::take(&mut self.taken);
+        loop {
+            let filled = self.buffer.get(..self.filled).unwrap_or_default();
+            let mut wanted = 4;
+            if let Some((length, _)) = filled.split_first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if length > LONGEST {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                wanted += length;
+                if filled.len() >= wanted {
+                    self.taken = wanted;
+                    return Ok(self.buffer.get(4..wanted));
+                }
+            }
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
+            }
+            let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
+            match (&mut &*self.stream).read(room) {
+                Ok(0) => return Ok(None),
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_the_same_only_whole() {
+        let token = [7; TOKEN];
+        assert!(same(&[7; TOKEN], &token));
+        assert!(!same(&[7; TOKEN - 1], &token));
+        assert!(!same(&[7; TOKEN + 1], &token));
+        assert!(!same(&[], &token));
+        let mut other = token;
+        other[TOKEN - 1] ^= 1;
+        assert!(!same(&other, &token));
+    }
+
+    #[test]
+    fn messages_are_found_however_they_are_cut_and_an_endless_one_is_refused() {
+        let (mut writer, reader) = UnixStream::pair().expect("a pair");
+        let mut bytes = Vec::new();
+        for length in [0_usize, 1, 5000, LONGEST] {
+            bytes.extend_from_slice(&(length as u32).to_be_bytes());
+            bytes.extend(std::iter::repeat_n(9, length));
+        }
+        bytes.extend_from_slice(&(LONGEST as u32 + 1).to_be_bytes());
+        let sending = std::thread::spawn(move || {
+            for part in bytes.chunks(977) {
+                writer.write_all(part).expect("the reader takes it");
+            }
+        });
+        let mut frames = Frames::new(&reader);
+        for length in [0, 1, 5000, LONGEST] {
+            let frame = frames.next().expect("readable").expect("there");
+            assert_eq!(frame.len(), length);
+        }
+        let refused = frames.next().expect_err("too long");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        sending.join().expect("no panic");
+    }
+}

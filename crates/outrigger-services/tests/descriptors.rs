@@ -1,0 +1,611 @@
+//! Attacks on the socket that hands over descriptors, and what its descriptors
+//! are good for.
+#![allow(clippy::disallowed_methods)] // A foreign process is no plugin.
+
+#[path = "connected/mod.rs"]
+mod connected;
+
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use connected::grants;
+use outrigger_services::{AuditLog, AuditRecord, GrantedServices, Limits};
+use outrigger_transport::{
+    Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
+};
+use outrigger_wire::proto::host::descriptor_reply::Reply;
+use outrigger_wire::proto::host::descriptor_request::Request;
+use outrigger_wire::proto::host::*;
+use prost::Message;
+use rustix::fs::OFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio_util::sync::CancellationToken;
+use tonic_prost::ProstCodec;
+
+/// One plugin with its own socket directory, and its end of the services.
+struct Peer {
+    dir: tempfile::TempDir,
+    channel: Channel,
+    records: Arc<Mutex<Vec<AuditRecord>>>,
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+/// Where a plugin that claims the process `pid` is served, with what is granted.
+async fn peer(pid: Option<u32>, permissions: &str, limits: Limits) -> Peer {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("data")).expect("a directory");
+    std::fs::write(dir.path().join("data/file"), b"contents").expect("a file");
+    std::fs::write(dir.path().join("outside"), b"secret").expect("a file");
+    let data = dir.path().join("data");
+    let sections = format!(
+        "services: [filesystem, process, network]\n\
+         capabilities:\n  filesystem: [{{path: {data:?}, permissions: [{permissions}], recursive: true}}]\n  \
+         process: {{exec: [{{command: /bin/cat}}]}}\n"
+    );
+    let records: Arc<Mutex<Vec<AuditRecord>>> = Arc::default();
+    let kept = records.clone();
+    let audit = AuditLog::callback(move |record| {
+        kept.lock().expect("not poisoned").push(record.clone());
+    });
+    let services = GrantedServices::new(grants(&sections))
+        .limits(limits)
+        .audit(audit);
+    let identity = PluginIdentity::new("tester", "tester-1", pid).with_socket_dir(dir.path());
+    let bound = services.bind(&identity);
+    let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair");
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve_connection(
+        Box::new(ours),
+        bound,
+        ServeLimits::default(),
+        stop.clone(),
+    ));
+    let channel = Channel::connect(Box::new(theirs), ChannelOptions::default());
+    Peer {
+        dir,
+        channel: channel.await.expect("a connection"),
+        records,
+        stop,
+        serving,
+    }
+}
+
+async fn own(permissions: &str) -> (Peer, DescriptorOffer) {
+    let peer = peer(Some(std::process::id()), permissions, Limits::default()).await;
+    let offer = peer.offer().await.expect("descriptors are offered");
+    (peer, offer)
+}
+
+impl Peer {
+    async fn offer(&self) -> Option<DescriptorOffer> {
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready().await.expect("always ready");
+        let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Session/Describe");
+        let codec = ProstCodec::<DescribeRequest, DescribeResponse>::default();
+        let request = tonic::Request::new(DescribeRequest {});
+        let reply = grpc.unary(request, path, codec).await.expect("an answer");
+        reply.into_inner().descriptors
+    }
+
+    fn path(&self, name: &str) -> String {
+        let path = self.dir.path().join("data").join(name);
+        path.to_str().expect("text").to_owned()
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        drop(self.channel);
+        self.serving.await.expect("the host's end finished");
+    }
+}
+
+/// A connection as an attacker, or an SDK, makes it.
+struct Socket(UnixStream);
+
+impl Socket {
+    fn connect(offer: &DescriptorOffer) -> Self {
+        let stream = UnixStream::connect(&offer.path).expect("the socket is there");
+        let limit = Some(Duration::from_secs(10));
+        stream.set_read_timeout(limit).expect("a timeout");
+        stream.set_write_timeout(limit).expect("a timeout");
+        Self(stream)
+    }
+
+    fn greet(offer: &DescriptorOffer, token: &[u8]) -> Self {
+        let mut socket = Self::connect(offer);
+        let token = token.to_vec().into();
+        socket.send(&DescriptorHello { token });
+        socket
+    }
+
+    fn open(offer: &DescriptorOffer) -> Self {
+        let mut socket = Self::greet(offer, &offer.token);
+        let (greeting, none) = socket.receive().expect("a greeting");
+        assert_eq!((greeting.id, none.len()), (0, 0));
+        socket
+    }
+
+    /// The peer may be gone already.
+    fn send(&mut self, message: &impl Message) {
+        let mut bytes = (message.encoded_len() as u32).to_be_bytes().to_vec();
+        message.encode(&mut bytes).expect("room");
+        let _ = self.0.write_all(&bytes);
+    }
+
+    fn receive(&mut self) -> std::io::Result<(DescriptorReply, Vec<OwnedFd>)> {
+        let mut length = [0; 4];
+        let mut descriptors = Vec::new();
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut length)];
+        let received = recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        if received.bytes == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        assert_eq!(received.bytes, 4);
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut bytes)?;
+        let reply = DescriptorReply::decode(&bytes[..]).map_err(std::io::Error::other)?;
+        assert_eq!(reply.descriptors as usize, descriptors.len());
+        Ok((reply, descriptors))
+    }
+
+    fn ask(&mut self, request: Request) -> (Reply, Vec<OwnedFd>) {
+        let request = Some(request);
+        self.send(&DescriptorRequest { id: 7, request });
+        let (reply, descriptors) = self.receive().expect("an answer");
+        assert_eq!(reply.id, 7);
+        (reply.reply.expect("a reply"), descriptors)
+    }
+
+    fn refused(&mut self, request: Request) -> Failure {
+        match self.ask(request) {
+            (Reply::Failure(failure), none) if none.is_empty() => failure,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    fn file(&mut self, path: String, options: OpenOptions) -> Result<std::fs::File, Failure> {
+        let options = Some(options);
+        match self.ask(Request::Open(OpenRequest { path, options })) {
+            (Reply::Open(_), mut files) => Ok(files.pop().expect("a descriptor").into()),
+            (Reply::Failure(failure), none) if none.is_empty() => Err(failure),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
+    /// Whether the host has closed the connection without another word.
+    fn is_shut(&mut self) -> bool {
+        match self.0.read(&mut [0; 64]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+const READ: OpenOptions = OpenOptions {
+    read: true,
+    write: false,
+    append: false,
+    truncate: false,
+    create: false,
+    create_new: false,
+    mode: 0,
+};
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd")
+        .expect("readable")
+        .count()
+}
+
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("readable");
+    let named = tasks.filter_map(Result::ok).filter(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm"));
+        name.is_ok_and(|name| name.trim() == "outrigger-fd")
+    });
+    named.count()
+}
+
+fn access(file: &std::fs::File) -> OFlags {
+    rustix::fs::fcntl_getfl(file).expect("flags") & (OFlags::RWMODE | OFlags::APPEND)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_descriptor_has_the_rights_that_were_asked_for_and_granted_and_no_others() {
+    let (peer, offer) = own("read, write, list, create").await;
+    let mode = std::fs::metadata(&offer.path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut socket = Socket::open(&offer);
+    let path = peer.path("file");
+
+    let file = socket.file(path.clone(), READ).expect("opened");
+    assert_eq!(access(&file), OFlags::RDONLY);
+    let mut contents = [0; 8];
+    file.read_exact_at(&mut contents, 0).expect("readable");
+    assert_eq!(&contents, b"contents");
+    assert!(file.write_at(b"x", 0).is_err());
+    assert!(file.set_len(0).is_err());
+    let flags = rustix::io::fcntl_getfd(&file).expect("flags");
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+
+    let write = OpenOptions {
+        read: false,
+        write: true,
+        ..READ
+    };
+    let file = socket.file(path.clone(), write).expect("opened");
+    assert_eq!(access(&file), OFlags::WRONLY);
+    assert!(file.read_at(&mut [0; 1], 0).is_err());
+    let both = OpenOptions {
+        write: true,
+        ..READ
+    };
+    let file = socket.file(path.clone(), both).expect("opened");
+    assert_eq!(access(&file), OFlags::RDWR);
+    let append = OpenOptions {
+        read: false,
+        append: true,
+        ..READ
+    };
+    let file = socket.file(path.clone(), append).expect("opened");
+    assert_eq!(access(&file), OFlags::WRONLY | OFlags::APPEND);
+
+    // A directory is a name at the host: from its descriptor `..` leads out.
+    let open_dir = OpenDirRequest {
+        path: peer.path(""),
+    };
+    let (reply, none) = socket.ask(Request::OpenDir(open_dir));
+    let Reply::OpenDir(OpenDirResponse { lease }) = reply else {
+        panic!("no directory: {reply:?}");
+    };
+    assert!(none.is_empty());
+    for (name, opens) in [
+        ("file", true),
+        ("../outside", false),
+        ("/etc/passwd", false),
+    ] {
+        let request = OpenAtRequest {
+            lease: lease.clone(),
+            path: name.to_owned(),
+            options: None,
+        };
+        let (reply, files) = socket.ask(Request::OpenAt(request));
+        assert_eq!(matches!(reply, Reply::Open(_)), opens, "{name}: {reply:?}");
+        assert_eq!(files.len(), usize::from(opens));
+    }
+    // Every one of them is in the records.
+    let records = peer.records.lock().expect("not poisoned").clone();
+    let opened = records
+        .iter()
+        .filter(|record| record.operation == "open" && record.argument.contains("by=descriptor"));
+    assert_eq!(opened.count(), 4);
+    assert!(records.iter().any(|record| record.operation == "open_dir"));
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_granted_is_refused_on_the_socket_as_in_a_call() {
+    let (peer, offer) = own("read").await;
+    let mut socket = Socket::open(&offer);
+    std::os::unix::fs::symlink("../outside", peer.dir.path().join("data/link")).expect("a link");
+    let fifo = peer.dir.path().join("data/fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .expect("a fifo");
+    let outside = peer.dir.path().join("outside");
+    for path in [
+        outside.to_str().expect("text").to_owned(),
+        peer.path("../outside"),
+        peer.path("link"),
+        peer.path("fifo"),
+        peer.path("."),
+        "/etc/passwd".to_owned(),
+        "/proc/self/root/etc/passwd".to_owned(),
+        "\0".to_owned(),
+        String::new(),
+    ] {
+        let failure = socket.file(path.clone(), READ).expect_err(&path);
+        assert!(
+            !failure.reason.is_empty() && failure.status != 0,
+            "{path}: {failure:?}"
+        );
+    }
+    let write = OpenOptions {
+        write: true,
+        ..READ
+    };
+    let failure = socket
+        .file(peer.path("file"), write)
+        .expect_err("only reading");
+    assert_eq!(failure.reason, "not-granted");
+    assert!(failure.metadata.contains_key("missing"), "{failure:?}");
+    let create = CreateRequest {
+        path: peer.path("new"),
+        mode: 0,
+    };
+    assert_eq!(
+        socket.refused(Request::Create(create)).reason,
+        "not-granted"
+    );
+    assert!(!peer.dir.path().join("data/new").exists());
+    let target = |host: &str| Target {
+        host: host.to_owned(),
+        port: 80,
+        timeout_ms: 0,
+    };
+    for host in ["127.0.0.1", "169.254.169.254", "::1"] {
+        let failure = socket.refused(Request::Connect(target(host)));
+        assert_eq!(failure.reason, "not-granted", "{host}");
+    }
+    // By name the host stays in between: not even the refusal is asked for here.
+    assert_eq!(
+        socket
+            .refused(Request::Connect(target("example.com")))
+            .reason,
+        "use-rpc"
+    );
+    let command = Command {
+        command: "/bin/sh".into(),
+        ..Command::default()
+    };
+    assert_eq!(socket.refused(Request::Exec(command)).reason, "not-granted");
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commands_pipes_come_as_descriptors_and_it_ends_with_the_connection() {
+    let (peer, offer) = own("read").await;
+    let mut socket = Socket::open(&offer);
+    let command = Command {
+        command: "/bin/cat".into(),
+        ..Command::default()
+    };
+    let (reply, pipes) = socket.ask(Request::Exec(command));
+    let Reply::Started(started) = reply else {
+        panic!("not started: {reply:?}");
+    };
+    let pipes: [OwnedFd; 3] = pipes.try_into().expect("three");
+    let [stdin, stdout, _stderr] = pipes.map(std::fs::File::from);
+    (&stdin).write_all(b"hello").expect("it reads");
+    let mut line = [0; 5];
+    // The pipe may be a non-blocking one.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut filled = 0;
+    while filled < line.len() {
+        assert!(Instant::now() < deadline, "nothing came back");
+        match (&stdout).read(&mut line[filled..]) {
+            Ok(read) => filled += read,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    assert_eq!(&line, b"hello");
+    assert!(connected::is_running(started.pid));
+    peer.close().await;
+    connected::ended(started.pid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_plugins_own_process_is_answered_even_with_the_token() {
+    // The plugin is said to be another process than this one.
+    let mut other = std::process::Command::new("/bin/cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("a process");
+    let peer = peer(Some(other.id()), "read", Limits::default()).await;
+    let offer = peer.offer().await.expect("descriptors are offered");
+    let mut socket = Socket::greet(&offer, &offer.token);
+    assert!(socket.is_shut());
+    peer.close().await;
+    other.kill().expect("it runs");
+    other.wait().expect("it ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_or_one_of_another_plugin_is_answered_by_nothing() {
+    let (peer, offer) = own("read").await;
+    let (second, other) = own("read").await;
+    assert_ne!(offer.token, other.token);
+    let mut almost = offer.token.to_vec();
+    *almost.last_mut().expect("long") ^= 1;
+    for token in [
+        &b""[..],
+        &almost,
+        &other.token,
+        &offer.token[..16],
+        &[0; 9000],
+    ] {
+        let mut socket = Socket::greet(&offer, token);
+        assert!(socket.is_shut(), "{} bytes", token.len());
+    }
+    // No hello at all.
+    let mut socket = Socket::connect(&offer);
+    let options = None;
+    let path = peer.path("file");
+    let request = Some(Request::Open(OpenRequest { path, options }));
+    socket.send(&DescriptorRequest { id: 1, request });
+    assert!(socket.is_shut());
+    drop(Socket::open(&offer));
+    second.close().await;
+    assert!(!Path::new(&other.path).exists());
+    assert!(UnixStream::connect(&other.path).is_err());
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_long_and_senseless_messages_end_the_connection_and_nothing_else() {
+    let (peer, offer) = own("read").await;
+    for bytes in [
+        &[0xff; 8][..],
+        &(65_537_u32).to_be_bytes(),
+        b"\0\0\0\x04\xff\xff\xff\xff",
+    ] {
+        let mut socket = Socket::open(&offer);
+        socket.0.write_all(bytes).expect("taken");
+        assert!(socket.is_shut());
+    }
+    // The longest that is allowed is looked at.
+    let mut socket = Socket::open(&offer);
+    let failure = socket
+        .file("x".repeat(60 << 10), READ)
+        .expect_err("too long");
+    assert!(!failure.reason.is_empty());
+    let empty = DescriptorRequest {
+        id: 3,
+        request: None,
+    };
+    socket.send(&empty);
+    let (reply, _) = socket.receive().expect("an answer");
+    assert!(matches!(reply.reply, Some(Reply::Failure(_))));
+    // Half a message holds up its own connection only.
+    let mut half = Socket::open(&offer);
+    half.0.write_all(&[0, 0, 1]).expect("taken");
+    socket.file(peer.path("file"), READ).expect("still served");
+    peer.close().await;
+    assert!(half.is_shut());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_requests_leak_nothing_on_either_side() {
+    let (peer, offer) = own("read, write, create").await;
+    let mut socket = Socket::open(&offer);
+    drop(socket.file(peer.path("file"), READ));
+    let before = open_files();
+    for round in 0..5000 {
+        drop(socket.file(peer.path("file"), READ).expect("opened"));
+        drop(socket.file(peer.path("none"), READ).expect_err("not there"));
+        if round % 50 == 0 {
+            drop(Socket::open(&offer));
+        }
+    }
+    // Descriptors that are sent to the host are not taken.
+    for _ in 0..100 {
+        let file = std::fs::File::open("/dev/null").expect("there");
+        let fds = [std::os::fd::AsFd::as_fd(&file)];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
+        let bytes = [0, 0, 0, 0];
+        let parts = [std::io::IoSlice::new(&bytes)];
+        let flags = rustix::net::SendFlags::empty();
+        rustix::net::sendmsg(&socket.0, &parts, &mut control, flags).expect("sent");
+        assert!(matches!(
+            socket.receive().expect("an answer").0.reply,
+            Some(Reply::Failure(_))
+        ));
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while open_files() > before {
+        assert!(Instant::now() < deadline, "{} of {before}", open_files());
+        std::thread::yield_now();
+    }
+    drop(socket);
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_connections_and_of_unread_replies_is_bounded() {
+    let (peer, offer) = own("read").await;
+    let mut kept: Vec<Socket> = (0..4).map(|_| Socket::open(&offer)).collect();
+    for _ in 0..50 {
+        assert!(Socket::greet(&offer, &offer.token).is_shut());
+    }
+    // Requests whose answers nobody takes: the host stops reading them.
+    let flooding = &mut kept[0];
+    let timeout = Some(Duration::from_millis(300));
+    flooding.0.set_write_timeout(timeout).expect("a timeout");
+    let options = None;
+    let path = peer.path("file");
+    let request = Some(Request::Open(OpenRequest { path, options }));
+    let request = DescriptorRequest { id: 1, request };
+    let mut bytes = (request.encoded_len() as u32).to_be_bytes().to_vec();
+    request.encode(&mut bytes).expect("room");
+    let mut sent = 0;
+    while sent < 100_000 && flooding.0.write_all(&bytes).is_ok() {
+        sent += 1;
+    }
+    assert!(sent < 100_000, "the host read {sent} requests ahead");
+    let opened = |peer: &Peer| {
+        let records = peer.records.lock().expect("not poisoned");
+        records
+            .iter()
+            .filter(|record| record.operation == "open")
+            .count()
+    };
+    assert!(opened(&peer) < 1000, "{} answers in flight", opened(&peer));
+    // The others are served all the while, and the end ends it all.
+    kept[1].file(peer.path("file"), READ).expect("served");
+    peer.close().await;
+    assert!(kept[1].is_shut());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_bytes_are_counted_the_host_moves_them() {
+    let limits = Limits {
+        written_bytes: 1000,
+        ..Limits::default()
+    };
+    let own = Some(std::process::id());
+    let counted = peer(own, "read, write, create", limits).await;
+    let offer = counted.offer().await.expect("descriptors are offered");
+    let mut socket = Socket::open(&offer);
+    socket
+        .file(counted.path("file"), READ)
+        .expect("reading is not counted");
+    let write = OpenOptions {
+        write: true,
+        ..READ
+    };
+    let failure = socket
+        .file(counted.path("file"), write)
+        .expect_err("writing is");
+    assert_eq!(failure.reason, "use-rpc");
+    counted.close().await;
+    let limits = Limits {
+        bytes_per_second: 1000,
+        ..Limits::default()
+    };
+    let slow = peer(own, "read", limits).await;
+    assert_eq!(slow.offer().await, None);
+    slow.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_threads_end_with_the_plugin() {
+    let (first, offer) = own("read").await;
+    let sockets: Vec<Socket> = (0..3).map(|_| Socket::open(&offer)).collect();
+    assert!(threads() >= 4);
+    first.close().await;
+    drop(sockets);
+    let (second, offer) = own("read").await;
+    let idle = Socket::open(&offer);
+    second.close().await;
+    // Other tests of this process have threads of their own, and end.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while threads() > 0 {
+        assert!(Instant::now() < deadline, "{} threads remain", threads());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(idle);
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""A file lister that uses outrigger.host.v1: its host says what it may list, and it introduces nobody."""
+
+import logging
+import os
+import sys
+
+# The C core reports every dropped connection on stderr otherwise.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import grpc
+
+import outrigger_host
+import pluginlite
+from generated import filelister_pb2
+
+log = logging.getLogger("granted-lister")
+
+
+def lines(host: outrigger_host.Host, folder: str) -> list[str]:
+    """One line per entry; a file's line shows how it begins."""
+    found = []
+    for entry in sorted(host.fs().read_dir(folder), key=lambda entry: entry.name):
+        if entry.kind == 1:
+            with host.fs().open(f"{folder}/{entry.name}") as file:
+                how = "call" if file.descriptor() is None else "descriptor"
+                found.append(f"- {entry.name} {file.size()} {file.read(16)!r} by {how}")
+        else:
+            found.append(f"d {entry.name}/")
+    return found
+
+
+def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
+    """Add filelister.v1.FileLister to the server."""
+    ctx = outrigger_host.Context(broker)
+
+    def listing(request, _context) -> filelister_pb2.FileListResponse:
+        try:
+            host = ctx.host()
+            folder = request.path or request.root_dir
+            entries = lines(host, folder) + lines(host.without_descriptors(), folder)
+            log.debug("listed", extra={"fields": {"path": folder, "entries": len(entries)}})
+            return filelister_pb2.FileListResponse(entry=entries)
+        except outrigger_host.HostError as error:
+            missing = f" ({error.missing})" if error.missing else ""
+            return filelister_pb2.FileListResponse(error=f"{error.code}: {error}{missing}")
+
+    methods = {
+        "List": grpc.unary_unary_rpc_method_handler(
+            listing,
+            request_deserializer=filelister_pb2.FileListRequest.FromString,
+            response_serializer=filelister_pb2.FileListResponse.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("filelister.v1.FileLister", methods),))
+
+
+def main() -> int:
+    pluginlite.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

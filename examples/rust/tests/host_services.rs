@@ -1,0 +1,246 @@
+//! Plugins that use granted services through the SDK, in processes of their
+//! own, over every kind of connection, by descriptor and by call.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use outrigger_examples::proto::bench::CallbackRequest;
+use outrigger_examples::proto::filelister::FileListRequest;
+use outrigger_examples::{Bench, FileLister, bench_cookie, host_services_cookie};
+use outrigger_host::{AllowedTransports, Launch, PluginSet, RunningPlugin};
+use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_services::{GrantedServices, Limits};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
+
+/// A host's side: a directory that is granted, and an echo server.
+struct Side {
+    dir: tempfile::TempDir,
+    port: u16,
+    services: GrantedServices,
+}
+
+fn side() -> Side {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..read]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let manifest = format!(
+        "plugin: {{name: client, format: grpc, entrypoint: client}}\n\
+         handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
+         services: [filesystem, environment, process, network, clock, log]\n\
+         capabilities:\n  \
+         filesystem: [{{path: {dir:?}, permissions: [read, write, list, create, delete], recursive: true}}]\n  \
+         environment: {{set: {{HOSTCLIENT_SHOWN: shown}}}}\n  \
+         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}]}}]\n  \
+         process:\n    exec: [{{command: /bin/cat}}, {{command: /bin/echo, args: [\"*\"]}}]\n    \
+         kill: [children]\n    list: [children]\n",
+        dir = dir.path(),
+    );
+    let manifest = Manifest::parse(&manifest).unwrap_or_else(|problems| panic!("{problems}"));
+    let places = Places::new("/plugins/client", "/data/client").expect("places");
+    let decision = Policy::allow_requested().decide(&manifest, &places);
+    assert!(decision.is_complete(), "{:?}", decision.refused());
+    let services = GrantedServices::new(decision.grants());
+    Side {
+        dir,
+        port,
+        services,
+    }
+}
+
+fn launch(side: &Side) -> Launch {
+    let dir: &Path = side.dir.path();
+    Launch::new(PROGRAM, bench_cookie())
+        .offer(1, PluginSet::new().with::<Bench>("client"))
+        .env("HOSTCLIENT_DIR", dir)
+        .env("HOSTCLIENT_PORT", side.port.to_string())
+        .host_services(Arc::new(side.services.clone()))
+}
+
+async fn ask(plugin: &RunningPlugin, kind: &str) -> Result<(), String> {
+    let request = CallbackRequest {
+        kind: kind.to_owned(),
+        ..CallbackRequest::default()
+    };
+    let mut client = plugin.dispense::<Bench>("client").await.expect("a client");
+    let asked = client.call_back(request).await;
+    asked
+        .map(|_| ())
+        .map_err(|status| format!("{kind}: {}", status.message()))
+}
+
+async fn ask_all(plugin: &RunningPlugin, prefix: &str) {
+    for kind in [
+        "files", "tree", "large", "refused", "small", "commands", "network", "leases",
+    ] {
+        let asked = ask(plugin, &format!("{prefix}{kind}")).await;
+        asked.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// What this process, or the plugin, has open.
+fn open_files(pid: u32) -> usize {
+    let listed = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    listed.map_or(0, Iterator::count)
+}
+
+#[tokio::test]
+async fn a_plugin_uses_its_host_over_plain_grpc_and_leaves_nothing_behind() {
+    let side = side();
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask_all(&plugin, "").await;
+    let pid = plugin.pid().expect("a pid");
+    let before = open_files(pid);
+    for _ in 0..3 {
+        ask(&plugin, "files").await.expect("again");
+        ask(&plugin, "commands").await.expect("again");
+    }
+    support::wait_for("the plugin to close its files", || {
+        open_files(pid) <= before + 4
+    })
+    .await;
+    let report = plugin.stop().await;
+    assert!(report.status.is_success(), "{:?}", report.stderr);
+}
+
+#[tokio::test]
+async fn a_plugin_uses_its_host_over_certificates_and_over_one_connection() {
+    let side = side();
+    let plugin = launch(&side).auto_mtls().start().await.expect("it starts");
+    ask_all(&plugin, "").await;
+    plugin.stop().await;
+    let launch = launch(&side).auto_mtls().mux_broker();
+    let plugin = launch.start().await.expect("it starts");
+    ask_all(&plugin, "").await;
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn a_plugin_uses_its_host_over_netrpc() {
+    let side = side();
+    let launch = launch(&side)
+        .arg("netrpc")
+        .allow(AllowedTransports::ALL)
+        .auto_mtls();
+    let plugin = launch.start().await.expect("it starts");
+    let session = plugin.netrpc().expect("net/rpc");
+    let client = session
+        .dispense("client", std::time::Duration::from_secs(5))
+        .await
+        .expect("an object");
+    for kind in ["files", "tree", "commands", "network", "refused"] {
+        let done: Result<bool, _> = client.call("Plugin.Run", &kind.to_owned()).await;
+        assert!(done.expect(kind));
+    }
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn counted_bytes_stay_with_the_host_and_services_can_come_with_a_call() {
+    let side = side();
+    let limits = Limits {
+        written_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let counting = side.services.clone().limits(limits);
+    let plugin = launch(&side).start().await.expect("it starts");
+    for (kind, services) in [("quota", &counting), ("files", &side.services)] {
+        let serving = plugin.attach(services).await.expect("it is served");
+        let id = serving.id().0;
+        let asked = ask(&plugin, &format!("{kind}@{id}")).await;
+        asked.unwrap_or_else(|error| panic!("{error}"));
+    }
+    // A rate of bytes holds for everything, so that nothing is handed over.
+    let limits = Limits {
+        bytes_per_second: 1 << 30,
+        ..Limits::default()
+    };
+    let slow = side.services.clone().limits(limits);
+    let serving = plugin.attach(&slow).await.expect("it is served");
+    let asked = ask(&plugin, &format!("calls-files@{}", serving.id().0)).await;
+    asked.unwrap_or_else(|error| panic!("{error}"));
+    let serving = plugin.attach(&slow).await.expect("it is served");
+    let asked = ask(&plugin, &format!("files@{}", serving.id().0)).await;
+    assert!(asked.expect_err("no descriptors").contains("hands over no"));
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn a_plugin_without_services_is_told_what_its_host_must_do() {
+    let side = side();
+    let launch = Launch::new(PROGRAM, bench_cookie())
+        .offer(1, PluginSet::new().with::<Bench>("client"))
+        .env("HOSTCLIENT_DIR", side.dir.path());
+    let plugin = launch.start().await.expect("it starts");
+    let error = ask(&plugin, "files").await.expect_err("no services");
+    assert!(error.contains("Launch::host_services"), "{error}");
+    plugin.stop().await;
+}
+
+/// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
+fn python() -> Option<std::path::PathBuf> {
+    std::env::var_os("OUTRIGGER_PYTHON").map(Into::into)
+}
+
+#[tokio::test]
+async fn a_plugin_in_python_uses_its_host_by_descriptor_and_by_call() {
+    let Some(python) = python() else { return };
+    let side = side();
+    let data = side.dir.path().join("data");
+    std::fs::create_dir_all(data.join("below")).expect("a directory");
+    std::fs::write(data.join("note"), b"hello").expect("a file");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/granted_lister.py");
+    let launch = Launch::new(python, host_services_cookie())
+        .arg(script)
+        .offer(1, PluginSet::new().with::<FileLister>("py-lister"))
+        .host_services(Arc::new(side.services.clone()));
+    let plugin = launch.start().await.expect("it starts");
+    let mut lister = plugin
+        .dispense::<FileLister>("py-lister")
+        .await
+        .expect("a client");
+    let mut list = async |path: &str| {
+        let request = FileListRequest {
+            path: path.to_owned(),
+            ..FileListRequest::default()
+        };
+        let reply = lister.list(request).await.expect("an answer").into_inner();
+        (reply.entry, reply.error.unwrap_or_default())
+    };
+    let (entries, error) = list(data.to_str().expect("text")).await;
+    assert_eq!(error, "");
+    assert_eq!(
+        entries,
+        [
+            "d below/",
+            "- note 5 b'hello' by descriptor",
+            "d below/",
+            "- note 5 b'hello' by call",
+        ]
+    );
+    let (entries, error) = list("/etc").await;
+    assert!(entries.is_empty());
+    assert!(
+        error.starts_with("outside-grant") || error.starts_with("not-granted"),
+        "{error}"
+    );
+    plugin.stop().await;
+}
