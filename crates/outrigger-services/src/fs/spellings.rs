@@ -197,10 +197,10 @@ fn run(stepwise: bool, cases: u32) {
 
 #[test]
 fn every_spelling_leads_where_its_steps_lead_inside_and_nowhere_else() {
-    run(false, 600);
+    run(false, 300);
 }
 
 #[test]
 fn every_spelling_leads_to_the_same_without_openat2() {
-    run(true, 400);
+    run(true, 200);
 }
