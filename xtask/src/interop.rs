@@ -63,16 +63,16 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let table = table::of(&cases, &outcomes);
     println!("{table}");
     report(&cases, &outcomes, &peers, begun);
+    let counts = table::Counts::of(&outcomes);
+    println!("{counts}");
+    if counts.failed > 0 {
+        bail!("{} interop cases failed", counts.failed);
+    }
     if options.update_readme {
         if let Some(missing) = peers.missing() {
             bail!("{missing}, so the table would not be whole; README.md was not changed");
         }
         table::update_readme(root, &table, &peers)?;
-    }
-    let counts = table::Counts::of(&outcomes);
-    println!("{counts}");
-    if counts.failed > 0 {
-        bail!("{} interop cases failed", counts.failed);
     }
     if only.is_empty() {
         coverage::check(root)
