@@ -1,8 +1,8 @@
 //! A plugin that runs.
 
 use std::any::TypeId;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use outrigger_transport::netrpc::{HostSession, SessionError};
@@ -147,6 +147,11 @@ pub struct RunningPlugin {
 
 pub(crate) struct Inner {
     identity: PluginIdentity,
+    /// The same with the socket directory, if the plugin reaches it. Its
+    /// translator is asked when somebody first needs to know.
+    located: OnceLock<PluginIdentity>,
+    socket_dir: Option<PathBuf>,
+    translator: Arc<dyn AddressTranslator>,
     set: PluginSet,
     line: HandshakeLine,
     connection: Connection,
@@ -174,16 +179,12 @@ impl RunningPlugin {
         let process = parts.process.clone();
         let fate = parts.link.fate();
         let instance = Uuid::now_v7().to_string();
-        let mut identity = PluginIdentity::new(parts.name, instance, process.pid());
-        if let Some(dir) = &parts.workspace
-            && same_place(parts.translator.as_ref(), dir.path())
-        {
-            identity = identity.with_socket_dir(dir.path());
-        }
+        let identity = PluginIdentity::new(parts.name, instance, process.pid());
+        let socket_dir = parts.workspace.as_ref().map(|dir| dir.path().to_owned());
         let options = BrokerOptions {
             security: parts.security,
             sockets: parts.sockets,
-            translator: parts.translator,
+            translator: parts.translator.clone(),
             wait: parts.deadlines.broker,
             fate: fate.clone(),
             ..BrokerOptions::new(Side::Host)
@@ -207,6 +208,9 @@ impl RunningPlugin {
         tasks.push(OwnedTask::spawn(watch.run()));
         let inner = Arc::new(Inner {
             identity,
+            located: OnceLock::new(),
+            socket_dir,
+            translator: parts.translator,
             set: parts.set,
             line: parts.line,
             connection,
@@ -303,7 +307,7 @@ impl RunningPlugin {
     pub async fn attach(&self, services: &dyn HostServices) -> Result<Serving, BrokerError> {
         let broker = self.broker();
         broker
-            .serve(broker.next_id(), services.bind(&self.inner.identity))
+            .serve(broker.next_id(), services.bind(self.identity()))
             .await
     }
 
@@ -313,7 +317,7 @@ impl RunningPlugin {
         id: BrokerId,
         services: &dyn HostServices,
     ) -> Result<(), BrokerError> {
-        let services = services.bind(&self.inner.identity);
+        let services = services.bind(self.identity());
         let serving = self.broker().serve(id, services).await?;
         let mut exited = self.inner.exited.subscribe();
         let task = OwnedTask::spawn(async move {
@@ -377,7 +381,7 @@ impl RunningPlugin {
 
     /// Who this plugin is to host services and logs.
     pub fn identity(&self) -> &PluginIdentity {
-        &self.inner.identity
+        self.inner.located()
     }
 
     /// The runner's name for the process, such as its pid; empty in test mode.
@@ -469,6 +473,15 @@ impl Drop for RunningPlugin {
 }
 
 impl Inner {
+    fn located(&self) -> &PluginIdentity {
+        self.located.get_or_init(|| match &self.socket_dir {
+            Some(dir) if same_place(self.translator.as_ref(), dir) => {
+                self.identity.clone().with_socket_dir(dir)
+            }
+            _ => self.identity.clone(),
+        })
+    }
+
     /// Whether this host may end the process.
     fn is_test(&self) -> bool {
         self.visiting.as_ref().is_some_and(|reattach| reattach.test)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use outrigger_transport::{Broker, BrokerError, BrokerId};
+use outrigger_transport::{Broker, BrokerError, BrokerId, Channel};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,14 @@ use crate::hostserve::HostServices;
 pub struct PluginContext {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) stopping: CancellationToken,
-    host: Arc<OnceCell<Host>>,
+    host: Arc<HostOnce>,
+}
+
+/// The connection to the host's services, and what they said of themselves.
+#[derive(Debug, Default)]
+struct HostOnce {
+    channel: OnceCell<Channel>,
+    host: OnceCell<Host>,
 }
 
 impl PluginContext {
@@ -32,16 +39,21 @@ impl PluginContext {
     /// # Errors
     /// The host offers none, or they cannot be reached; see [`HostError`].
     pub async fn host(&self) -> Result<Host, HostError> {
+        let connect = async || Host::over(self.host_channel().await?).await;
+        self.host.host.get_or_try_init(connect).await.cloned()
+    }
+
+    async fn host_channel(&self) -> Result<Channel, HostError> {
         let id = host::announced()?;
-        let connect = || Host::dial_patiently(self.broker.as_ref(), id);
-        self.host.get_or_try_init(connect).await.cloned()
+        let dial = || host::dial_patiently(self.broker.as_ref(), id);
+        self.host.channel.get_or_try_init(dial).await.cloned()
     }
 
     /// Connects to the host's services before anyone asks: go-plugin's brokers
     /// announce an id once and forget it after a few seconds.
     pub(crate) async fn look_for_host(self) {
         while host::announced().is_ok() && !self.stopping.is_cancelled() {
-            match self.host().await {
+            match self.host_channel().await {
                 Ok(_) => return,
                 // The host has not connected yet, or takes its time.
                 Err(error) if error.code() == "broker-id-never-accepted" => {}

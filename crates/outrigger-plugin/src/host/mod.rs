@@ -76,32 +76,8 @@ impl Host {
     /// # Errors
     /// The host does not serve `id`, or other services than `outrigger.host.v1`.
     pub async fn connect(context: &PluginContext, id: u32) -> Result<Self, HostError> {
-        Self::dial(context.broker.as_ref(), BrokerId(id)).await
-    }
-
-    pub(crate) async fn dial(broker: &dyn Broker, id: BrokerId) -> Result<Self, HostError> {
-        let channel = broker.connect(id).await.map_err(HostError::broker)?;
-        Self::over(channel).await
-    }
-
-    /// [`dial`](Self::dial) for what the host may be about to serve.
-    pub(crate) async fn dial_patiently(
-        broker: &dyn Broker,
-        id: BrokerId,
-    ) -> Result<Self, HostError> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match broker.connect(id).await {
-                Ok(channel) => return Self::over(channel).await,
-                Err(error)
-                    if matches!(error.kind(), BrokerErrorKind::Closed)
-                        || Instant::now() + PAUSE >= until =>
-                {
-                    return Err(HostError::broker(error));
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        }
+        let channel = context.broker.connect(BrokerId(id)).await;
+        Self::over(channel.map_err(HostError::broker)?).await
     }
 
     /// The services at the other end of `channel`.
@@ -200,6 +176,26 @@ impl Host {
     fn counts_writes(&self) -> bool {
         let limits = self.0.about.limits.as_ref();
         limits.is_some_and(|limits| limits.written_bytes != 0)
+    }
+}
+
+/// Connects to what the host serves on `id` or is about to serve.
+pub(crate) async fn dial_patiently(
+    broker: &dyn Broker,
+    id: BrokerId,
+) -> Result<Channel, HostError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match broker.connect(id).await {
+            Ok(channel) => return Ok(channel),
+            Err(error)
+                if matches!(error.kind(), BrokerErrorKind::Closed)
+                    || Instant::now() + PAUSE >= until =>
+            {
+                return Err(HostError::broker(error));
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
     }
 }
 
