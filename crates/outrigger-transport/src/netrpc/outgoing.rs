@@ -119,7 +119,7 @@ impl Outgoing {
             let moved = self.moved.notified();
             {
                 let queue = self.queue();
-                if queue.failed.is_some() || !queue.busy {
+                if queue.failed.is_some() || (!queue.busy && queue.bytes.is_empty()) {
                     return;
                 }
             }
@@ -141,23 +141,21 @@ impl Outgoing {
     async fn write_on(self: Arc<Self>) {
         loop {
             self.work.notified().await;
-            let written = std::future::poll_fn(|context| {
+            std::future::poll_fn(|context| {
                 let mut queue = self.queue();
                 let before = queue.bytes.len();
                 let polled = queue.poll_write(context);
-                if queue.bytes.len() != before {
+                if polled.is_ready() || queue.bytes.len() != before {
                     self.moved.notify_waiters();
                 }
-                polled
-            });
-            let written = written.await;
-            let mut queue = self.queue();
-            queue.busy = false;
-            if let Err(error) = written {
-                queue.failed = Some(Arc::new(error));
-            }
-            drop(queue);
-            self.moved.notify_waiters();
+                // Decided under the lock under which nothing was left: what is
+                // queued a moment later is for whoever queues it.
+                polled.map(|written| {
+                    queue.busy = false;
+                    queue.failed = written.err().map(Arc::new);
+                })
+            })
+            .await;
         }
     }
 }
@@ -173,5 +171,91 @@ impl Queue {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tokio::io::ReadBuf;
+
+    /// Takes nothing at first, then everything, and says when it does.
+    struct Reluctant {
+        refused: bool,
+        taken: Arc<Mutex<Vec<u8>>>,
+        taking: mpsc::Sender<()>,
+    }
+
+    impl tokio::io::AsyncRead for Reluctant {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Reluctant {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if !self.refused {
+                self.refused = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.taken.lock().expect("taken").extend_from_slice(bytes);
+            let _ = self.taking.send(());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A value that is queued in the very moment in which the writing task has
+    /// nothing left must not wait for a further one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_value_queued_as_the_writer_ends_is_written() {
+        for _ in 0..2000 {
+            let (taking, taken_some) = mpsc::channel();
+            let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+            let stream: Stream = Box::new(Reluctant {
+                refused: false,
+                taken: taken.clone(),
+                taking,
+            });
+            let (_reader, writer) = tokio::io::split(stream);
+            let (outgoing, _task) = Outgoing::start(writer);
+            let put = |text: &'static [u8]| {
+                move |_: &mut Encoder, bytes: &mut BytesMut| {
+                    bytes.extend_from_slice(text);
+                    Ok(())
+                }
+            };
+            let second = outgoing.clone();
+            let sending = std::thread::spawn(move || {
+                taken_some.recv().expect("the first value");
+                let sent = second.send(put(b"second"));
+                let sent = std::pin::pin!(sent).poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(sent, Poll::Ready(Ok(()))));
+            });
+            assert!(outgoing.send(put(b"first")).await.is_ok());
+            tokio::task::spawn_blocking(|| sending.join())
+                .await
+                .expect("a thread")
+                .expect("sent");
+            outgoing.written().await;
+            assert_eq!(*taken.lock().expect("taken"), b"firstsecond");
+        }
     }
 }
