@@ -309,8 +309,10 @@ impl<'a> Parser<'a> {
             }
             "struct" => self.structure(),
             "interface" => {
-                self.expect("{")?;
-                self.expect("}")?;
+                // As people write it; no interface with methods can be sent.
+                if self.take("{") {
+                    self.expect("}")?;
+                }
                 Ok(GoType::Builtin(Builtin::Interface))
             }
             word => self.name(word).inspect_err(|_| self.at = start),
@@ -454,6 +456,11 @@ mod tests {
             ("string", "string"),
             ("map[string]any", "map[string]interface {}"),
             (" map [ string ] interface {} ", "map[string]interface {}"),
+            ("map[string]interface", "map[string]interface {}"),
+            (
+                "struct{A interface; B []interface}",
+                "struct { A interface {}; B []interface {} }",
+            ),
             ("[]byte", "[]uint8"),
             ("[][]*int8", "[][]int8"),
             ("[4](uint16)", "[4]uint16"),
@@ -474,7 +481,7 @@ mod tests {
         let none = GoTypes::default();
         for (text, says) in [
             ("", "expected a type, found nothing more at character 1"),
-            ("map[string]interface", "expected `{`, found nothing more"),
+            ("map[string]interface{", "expected `}`, found nothing more"),
             ("strnig", "did you mean `string`?"),
             ("main.Shape", "`--type-def`"),
             ("struct{a int}", "capital letter at character 8"),

@@ -353,8 +353,10 @@ impl<'a> Parser<'a> {
             }
             "struct" => self.structure(),
             "interface" => {
-                self.expect("{")?;
-                self.expect("}")?;
+                // As people write it; no interface with methods can be sent.
+                if self.take("{") {
+                    self.expect("}")?;
+                }
                 Ok(Type::builtin(Builtin::Interface))
             }
             "chan" | "func" | "error" => {

@@ -27,6 +27,11 @@ fn types_print_as_go_prints_them() {
         ("*[]*string", "[]string"),
         ("map[string]any", "map[string]interface {}"),
         ("map[string]interface {}", "map[string]interface {}"),
+        ("map[string]interface", "map[string]interface {}"),
+        (
+            "struct { A interface; B []interface }",
+            "struct { A interface {}; B []interface {} }",
+        ),
         ("map[[2]int][]map[bool]uint", "map[[2]int][]map[bool]uint"),
         ("time.Time", "time.Time"),
         ("[]time.Time", "[]time.Time"),
