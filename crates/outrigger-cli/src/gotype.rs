@@ -21,6 +21,8 @@ pub(crate) enum GoType {
     Builtin(Builtin),
     Time,
     Opaque(OpaqueKind),
+    /// Sent as what it points to, but part of the names of lists and maps.
+    Pointer(Box<GoType>),
     Slice(Box<GoType>),
     Array(u64, Box<GoType>),
     Map(Box<GoType>, Box<GoType>),
@@ -62,7 +64,7 @@ impl GoTypes {
         let mut types = Self::default();
         for (name, _) in defs {
             let bare = name.trim_start_matches('*');
-            if bare.is_empty() || !bare.chars().all(is_word) {
+            if bare.is_empty() {
                 return Err(invalid(name, "does not name a type"));
             }
             if types.defs.iter().any(|def| def.bare() == bare) {
@@ -77,7 +79,7 @@ impl GoTypes {
             let ty = types
                 .parse(text)
                 .map_err(|reason| invalid(name, "is no type in Go's syntax").note(reason))?;
-            types.defs[place].ty = ty;
+            types.defs[place].ty = ty.pointed().clone();
         }
         // No definition is only another's name, so each passes a struct, list or map.
         let resolved: Vec<Option<GoType>> = (0..types.defs.len())
@@ -121,6 +123,9 @@ impl GoTypes {
 
     /// The type that a name in an interface stands for, and the name to send.
     ///
+    /// Go registers lists and maps by the text of their type, in which pointers
+    /// and names of element types stand as they were declared.
+    ///
     /// # Errors
     /// As [`parse`](Self::parse).
     pub(crate) fn in_interface(&self, name: &str) -> Result<(String, GoType), String> {
@@ -129,7 +134,7 @@ impl GoTypes {
             return Ok((name.to_owned(), GoType::Named(place)));
         }
         let ty = self.parse(name)?;
-        match (&ty, self.describe(&ty, 1)) {
+        match (ty.pointed(), self.describe(&ty, 1)) {
             (GoType::Named(place), _) => Ok((self.defs[*place].registered.clone(), ty)),
             (GoType::Struct(_), _) => {
                 Err("a struct needs a name: define it with `--type-def`".into())
@@ -137,8 +142,30 @@ impl GoTypes {
             (GoType::Builtin(Builtin::Interface), _) => {
                 Err("an interface holds values of other types only".into())
             }
-            (_, Some(described)) => Ok((described.to_string(), ty)),
+            (_, Some(_)) => Ok((self.spelled(&ty), ty)),
             (_, None) => Err("it contains itself".into()),
+        }
+    }
+
+    /// The type as Go prints it.
+    fn spelled(&self, ty: &GoType) -> String {
+        match ty {
+            GoType::Named(place) => self.defs[*place].bare().to_owned(),
+            GoType::Builtin(builtin) => builtin.go_name().to_owned(),
+            GoType::Time => "time.Time".to_owned(),
+            GoType::Opaque(kind) => kind.to_string(),
+            GoType::Pointer(to) => format!("*{}", self.spelled(to)),
+            GoType::Slice(elem) => format!("[]{}", self.spelled(elem)),
+            GoType::Array(len, elem) => format!("[{len}]{}", self.spelled(elem)),
+            GoType::Map(key, elem) => format!("map[{}]{}", self.spelled(key), self.spelled(elem)),
+            GoType::Struct(fields) if fields.is_empty() => "struct {}".to_owned(),
+            GoType::Struct(fields) => {
+                let fields: Vec<String> = fields
+                    .iter()
+                    .map(|(name, ty)| format!("{name} {}", self.spelled(ty)))
+                    .collect();
+                format!("struct {{ {} }}", fields.join("; "))
+            }
         }
     }
 
@@ -173,6 +200,7 @@ impl GoTypes {
             GoType::Builtin(builtin) => Type::builtin(*builtin),
             GoType::Time => Type::time(),
             GoType::Opaque(kind) => Type::opaque("", *kind),
+            GoType::Pointer(to) => self.built(to, levels, made)?,
             GoType::Slice(elem) => Type::slice(&self.built(elem, levels, made)?),
             GoType::Array(len, elem) => Type::array(*len, &self.built(elem, levels, made)?),
             GoType::Map(key, elem) => Type::map(
@@ -195,6 +223,16 @@ impl GoTypes {
             .filter_map(|(name, ty)| Some((name.as_str(), self.built(ty, levels, made)?)))
             .collect();
         Type::structure(name, fields.iter().map(|(name, ty)| (*name, ty)))
+    }
+}
+
+impl GoType {
+    /// What it points to, however often.
+    fn pointed(&self) -> &Self {
+        match self {
+            Self::Pointer(to) => to.pointed(),
+            ty => ty,
+        }
     }
 }
 
@@ -275,9 +313,8 @@ impl<'a> Parser<'a> {
     }
 
     fn any(&mut self) -> Result<GoType, String> {
-        // Gob sends what a pointer points to.
         if self.take("*") {
-            return self.ty();
+            return Ok(GoType::Pointer(Box::new(self.ty()?)));
         }
         if self.take("(") {
             let ty = self.ty()?;
@@ -299,6 +336,9 @@ impl<'a> Parser<'a> {
         }
         self.blank();
         let start = self.at;
+        if let Some(ty) = self.uncommon() {
+            return Ok(ty);
+        }
         match self.word() {
             "" => Err(self.expected("a type")),
             "map" => {
@@ -317,6 +357,21 @@ impl<'a> Parser<'a> {
             }
             word => self.name(word).inspect_err(|_| self.at = start),
         }
+    }
+
+    /// A definition whose name is not one word, such as `main.Box[int]`.
+    fn uncommon(&mut self) -> Option<GoType> {
+        let rest = self.rest();
+        let fits = |name: &str| {
+            let after = rest.strip_prefix(name);
+            !name.chars().all(is_word) && after.is_some_and(|after| !after.starts_with(is_word))
+        };
+        let defs = self.types.defs.iter().enumerate();
+        let (place, def) = defs
+            .filter(|(_, def)| fits(def.bare()))
+            .max_by_key(|(_, def)| def.bare().len())?;
+        self.at += def.bare().len();
+        Some(GoType::Named(place))
     }
 
     fn name(&self, word: &str) -> Result<GoType, String> {
@@ -524,13 +579,43 @@ mod tests {
         for defs in [
             &[("A", "B"), ("B", "*A")][..],
             &[("A", "int"), ("*A", "string")],
-            &[("a b", "int")],
+            &[("*", "int")],
             &[("A", "struct{")],
         ] {
             assert_eq!(types(defs).expect_err("wrong").code, "type-invalid");
         }
         let tree = types(&[("Tree", "[]Tree")]).expect("good");
         assert_eq!(tree.describe(&GoType::Named(0), 5), None);
+    }
+
+    #[test]
+    fn every_name_that_go_registers_can_be_stated() {
+        let node = "struct{Value int; Next *main.Node[int]}";
+        let types = types(&[
+            ("main.Node[int]", node),
+            ("*main.Pair[string,example.com/x.T]", "struct{A string}"),
+            ("shape:circle", "float64"),
+            ("a b", "int"),
+            ("[]main.Node[int]", "[]main.Node[int]"),
+        ])
+        .expect("good definitions");
+        for name in [
+            "main.Node[int]",
+            "*main.Pair[string,example.com/x.T]",
+            "shape:circle",
+            "a b",
+            "[]main.Node[int]",
+            "map[string]*main.Node[int]",
+        ] {
+            assert_eq!(types.in_interface(name).expect(name).0, name);
+        }
+        let (_, ty) = types.in_interface("main.Node[int]").expect("a type");
+        let described = types.describe(&ty, 2).expect("described");
+        assert_eq!(
+            described.expanded().to_string(),
+            "struct { Value int; Next struct { Value int } }"
+        );
+        assert!(types.parse("main.Node[int]s").is_err());
     }
 
     #[test]
@@ -541,10 +626,38 @@ mod tests {
             ("int64", "int64"),
             ("map[string]any", "map[string]interface {}"),
             ("time.Time", "time.Time"),
+            ("*int", "*int"),
+            ("[] * (rune)", "[]*int32"),
+            (
+                "map[string][4]*[]interface",
+                "map[string][4]*[]interface {}",
+            ),
+            (
+                "[]struct{A, B *byte; C any}",
+                "[]struct { A *uint8; B *uint8; C interface {} }",
+            ),
         ] {
             assert_eq!(none.in_interface(name).expect(name).0, sent);
         }
+        let own = types(&[
+            ("main.Shape", "struct{}"),
+            ("*main.Color", "string"),
+            ("main.Shapes", "*[]main.Shape"),
+        ])
+        .expect("good definitions");
+        for (name, sent) in [
+            ("[]*main.Shape", "[]*main.Shape"),
+            ("[]main.Shape", "[]main.Shape"),
+            ("map[string]*main.Shape", "map[string]*main.Shape"),
+            ("map[main.Color]any", "map[main.Color]interface {}"),
+            ("*main.Shape", "main.Shape"),
+            ("main.Color", "*main.Color"),
+            ("main.Shapes", "main.Shapes"),
+        ] {
+            assert_eq!(own.in_interface(name).expect(name).0, sent);
+        }
         assert!(none.in_interface("any").is_err());
+        assert!(none.in_interface("*any").is_err());
         assert!(none.in_interface("struct{A int}").is_err());
     }
 }
