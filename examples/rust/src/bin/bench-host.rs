@@ -26,7 +26,7 @@ use outrigger_host::{
     Broker, Channel, Interface, Launch, PluginSet, RunningPlugin, UnsupportedTransport,
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tonic::Status;
 
 /// How much work a measurement is.
@@ -86,12 +86,12 @@ fn main() -> Result<()> {
             println!("{value}");
             Ok(())
         }
-        [plugin] => serve(&runtime, Path::new(plugin)),
+        [plugin] => runtime.block_on(serve(Path::new(plugin))),
         _ => bail!("usage: bench-host PLUGIN"),
     }
 }
 
-fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
+async fn serve(program: &Path) -> Result<()> {
     let mut session = Session {
         program: program.to_owned(),
         plain: None,
@@ -99,13 +99,15 @@ fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
         netrpc: None,
         granted: Vec::new(),
     };
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
+    // Waiting for a command must not stop the runtime: a plugin whose pings are
+    // not answered gives its host up.
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
         if line.trim().is_empty() {
             continue;
         }
         let work: Work = serde_json::from_str(&line).context("a command is a JSON object")?;
-        let measured = runtime.block_on(session.measure(&work));
+        let measured = session.measure(&work).await;
         let measure = work.measure;
         let answer = match measured {
             Ok((value, unit)) => Answer {
@@ -124,7 +126,7 @@ fn serve(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<()> {
         println!("{}", serde_json::to_string(&answer)?);
         std::io::stdout().flush()?;
     }
-    runtime.block_on(session.end());
+    session.end().await;
     Ok(())
 }
 
