@@ -150,6 +150,8 @@ pub struct Encoder {
     sent: HashMap<u64, Sent, Quick>,
     /// How many ids were given away.
     given: i32,
+    /// How many bytes a value may take.
+    limit: Option<usize>,
     /// What this call added, to be forgotten if it fails.
     added_roots: Vec<TypeId>,
     added: Vec<u64>,
@@ -170,6 +172,16 @@ impl Encoder {
     /// For a stream on which nothing was sent yet.
     pub fn new() -> Encoder {
         Encoder::default()
+    }
+
+    /// Refuses values of more than `limit` bytes, as a [`Decoder`](crate::Decoder)
+    /// with this [`Limits::message`](crate::Limits::message) at the other end would.
+    #[must_use]
+    pub fn limited(self, limit: usize) -> Encoder {
+        Encoder {
+            limit: Some(limit),
+            ..self
+        }
     }
 
     /// Appends `value` to `out`, preceded by the definitions of types that
@@ -414,9 +426,18 @@ impl<'a> Writer<'a> {
         };
         self.reopen(hint + 4);
         self.head(root);
+        let begin = self.start;
         value.encode(self)?;
         self.close();
-        Ok(())
+        // It may have become several messages, which the receiver takes as one.
+        let whole = self.out.len() - begin;
+        let found = whole - uint_len(whole as u64);
+        match self.encoder.limit {
+            Some(limit) if found > limit => {
+                Err(EncodeError::new(EncodeErrorKind::Limit { found, limit }))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn head(&mut self, root: Root) {

@@ -358,6 +358,14 @@ pub enum EncodeErrorKind {
         /// What it said.
         reason: String,
     },
+    /// It takes more bytes than [`Encoder::limited`](crate::Encoder::limited) allows.
+    #[error("{found} bytes are more than the limit of {limit}")]
+    Limit {
+        /// How many it takes.
+        found: usize,
+        /// How many it may take.
+        limit: usize,
+    },
     /// Received bytes that are sent on turned out not to be a value.
     #[error("what was received cannot be sent on: {0}")]
     Received(DecodeError),
@@ -387,6 +395,7 @@ impl EncodeError {
             EncodeErrorKind::Incomplete => "gob-type-incomplete",
             EncodeErrorKind::Depth(_) => "gob-too-deep",
             EncodeErrorKind::Refused { .. } => "gob-refused",
+            EncodeErrorKind::Limit { .. } => "gob-limit",
             EncodeErrorKind::Received(_) => "gob-received",
         }
     }

@@ -133,6 +133,18 @@ impl Decoder {
         Ok(None)
     }
 
+    /// After [`Decoder::next`] found too little in `input`: how many bytes the
+    /// value that has begun takes, as far as it is known. No more than the
+    /// limit of a message and its length.
+    pub fn pending(&self, input: &[u8]) -> usize {
+        let begun = self.scan.as_ref().map_or(0, Scan::received);
+        let announced = match get_uint(input) {
+            Ok((length, prefix)) => usize::try_from(length).map_or(usize::MAX, |n| n + prefix),
+            Err(_) => input.len(),
+        };
+        begun.saturating_add(announced)
+    }
+
     /// The next message, if all of it is there.
     fn message(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, DecodeError> {
         let (length, prefix) = match get_uint(input) {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_transport::netrpc::{HostSession, MirroredStreams, SessionError};
+use outrigger_transport::netrpc::{Budget, HostSession, MirroredStreams, SessionError};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
 use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
@@ -70,13 +70,15 @@ impl Link {
     pub(crate) async fn netrpc(
         socket: Stream,
         security: &Security,
+        max_value: usize,
         wait: Duration,
     ) -> Result<Self, ConnectError> {
         let stream = security.connect(socket).await?;
         let fate = Fate::new();
-        let (session, output) = HostSession::start(stream, fate.clone(), wait)
-            .await
-            .map_err(ConnectError::Mux)?;
+        let (session, output) =
+            HostSession::start(stream, fate.clone(), Budget::new(max_value), wait)
+                .await
+                .map_err(ConnectError::Mux)?;
         Ok(Self::NetRpc {
             session,
             output,

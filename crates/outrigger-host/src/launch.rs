@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_transport::netrpc::MAX_VALUE;
 use outrigger_transport::{
     AddressTranslator, AutoMtls, ConnectError, HostServices, OwnedTask, Security, Sockets, Tls,
     connect,
@@ -46,7 +47,9 @@ pub struct Deadlines {
     pub start: Duration,
     /// From the handshake line to a connection: 5 s.
     pub connect: Duration,
-    /// From dialling a broker id to its announcement: 5 s.
+    /// From dialling a broker id to its announcement: 5 s. Over net/rpc the
+    /// accepting side counts, from when it sees the stream; dialling there ends
+    /// after twice this even if that side never says so.
     pub broker: Duration,
     /// From asking the plugin to stop to killing it: 2 s.
     pub stop_grace: Duration,
@@ -90,6 +93,7 @@ pub struct Launch {
     tls: TlsChoice,
     mux: bool,
     deadlines: Deadlines,
+    max_value: usize,
     ports: PortRange,
     group: Option<String>,
     temp_dir: Option<PathBuf>,
@@ -124,8 +128,8 @@ impl std::fmt::Debug for Launch {
 }
 
 impl Launch {
-    /// A launch of `program` with go-plugin's defaults: gRPC, no TLS, a broker
-    /// with a socket per connection. A program without a slash is looked up in
+    /// A launch of `program` with either RPC protocol and otherwise go-plugin's
+    /// defaults: no TLS, and for gRPC a broker with a socket per connection. A program without a slash is looked up in
     /// `PATH`, never in the current directory.
     pub fn new(program: impl Into<PathBuf>, cookie: MagicCookie) -> Self {
         Self::with_target(Target::Program(program.into()), cookie)
@@ -159,6 +163,7 @@ impl Launch {
             tls: TlsChoice::None,
             mux: false,
             deadlines: Deadlines::default(),
+            max_value: MAX_VALUE,
             ports: DEFAULT_PORT_RANGE,
             group: None,
             temp_dir: None,
@@ -219,9 +224,19 @@ impl Launch {
         self
     }
 
-    /// Says which RPC protocols the plugin may speak; gRPC alone otherwise.
+    /// Says which RPC protocols the plugin may speak; both otherwise, unlike in
+    /// go-plugin, whose hosts allow net/rpc alone unless told.
     pub fn allow(mut self, transports: AllowedTransports) -> Self {
         self.allowed = transports;
+        self
+    }
+
+    /// The largest argument or reply over net/rpc, in bytes, in either direction:
+    /// 64 MiB otherwise. A larger argument is refused; a larger reply ends its
+    /// connection. What the plugin's calls of the host bring along takes no more
+    /// than about twice that at a time; the plugin is not read meanwhile.
+    pub fn max_value(mut self, bytes: usize) -> Self {
+        self.max_value = bytes;
         self
     }
 
@@ -577,7 +592,9 @@ impl Launch {
         let limit = self.deadlines.connect;
         match transport {
             Transport::Grpc => Link::grpc(socket, mux, security, limit).await,
-            Transport::NetRpc => Link::netrpc(socket, security, self.deadlines.broker).await,
+            Transport::NetRpc => {
+                Link::netrpc(socket, security, self.max_value, self.deadlines.broker).await
+            }
         }
     }
 

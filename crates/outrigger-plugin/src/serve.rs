@@ -403,7 +403,7 @@ impl Prepared {
                 Ok(stream) => stream,
                 Err(error) => return refused(&error),
             };
-            let (session, mirror) = match PluginSession::accept(stream, limits.handshake).await {
+            let (session, mirror) = match PluginSession::accept(stream, limits).await {
                 Ok(accepted) => accepted,
                 // A host that only looks whether the plugin listens says nothing.
                 Err(error) => {

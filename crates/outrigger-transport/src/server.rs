@@ -194,6 +194,9 @@ pub struct ServeLimits {
     pub handshake: Duration,
     /// How long running calls may go on once the server stops.
     pub drain: Duration,
+    /// The largest argument or reply over net/rpc, in bytes. The arguments of all
+    /// calls of a session may take about twice that at a time.
+    pub max_value: usize,
 }
 
 impl Default for ServeLimits {
@@ -202,6 +205,7 @@ impl Default for ServeLimits {
             concurrent_calls: 1024,
             handshake: Duration::from_secs(120),
             drain: Duration::from_millis(200),
+            max_value: crate::netrpc::MAX_VALUE,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use outrigger_gob::{Gob, Interface};
-use outrigger_transport::netrpc::{BROKER_WAIT, HostSession, Methods, MuxBroker, PluginSession};
+use outrigger_transport::netrpc::{
+    BROKER_WAIT, Budget, HostSession, Methods, MuxBroker, PluginSession,
+};
 use outrigger_transport::{Broker, BrokerId, Fate, ServeLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
@@ -207,7 +209,8 @@ async fn as_host(lines: VecDeque<Line>, own: VecDeque<Line>, work: impl AsyncFnO
         while next_frame(&mut theirs).await.is_some() {}
     };
     let hosting = async {
-        let started = HostSession::start(Box::new(ours), Fate::new(), SOON).await;
+        let started =
+            HostSession::start(Box::new(ours), Fate::new(), Budget::default(), SOON).await;
         let (host, _mirror) = started.expect("a session");
         work(&host).await;
         host.quit().await.expect("asked");
@@ -296,7 +299,7 @@ async fn as_plugin(mut lines: VecDeque<Line>) {
         assert_eq!(came, [quit_reply()]);
     };
     let serving = async {
-        let accepted = PluginSession::accept(Box::new(ours), SOON).await;
+        let accepted = PluginSession::accept(Box::new(ours), ServeLimits::default()).await;
         let (session, _mirror) = accepted.expect("a session");
         let broker = session.broker();
         let stop = CancellationToken::new();

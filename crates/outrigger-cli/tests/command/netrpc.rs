@@ -87,14 +87,13 @@ impl Fake {
             let program = Program { fifo, stop };
             move || {
                 serve(listener, program.stop.clone(), async move |stream| {
-                    let limit = Duration::from_secs(10);
-                    let (session, _output) = PluginSession::accept(Box::new(stream), limit)
+                    let limits = ServeLimits::default();
+                    let (session, _output) = PluginSession::accept(Box::new(stream), limits)
                         .await
                         .expect("a session");
                     let quit = CancellationToken::new();
                     let own = program.clone();
                     let dispense = move |name: &str| own.object(name);
-                    let limits = ServeLimits::default();
                     session
                         .serve(dispense, limits, quit, std::future::ready(()))
                         .await;

@@ -48,6 +48,7 @@ const SERVED_LIMITS: ServeLimits = ServeLimits {
     concurrent_calls: 128,
     handshake: Duration::from_secs(20),
     drain: Duration::from_millis(200),
+    max_value: netrpc::MAX_VALUE,
 };
 
 /// Opens further connections to the peer, in both directions.
@@ -91,6 +92,11 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// Where the end of the peer is explained.
     fn fate(&self) -> Fate;
 
+    /// What net/rpc values on this broker's connections may take, all together.
+    fn budget(&self) -> netrpc::Budget {
+        netrpc::Budget::default()
+    }
+
     /// Ends every listener and refuses further work.
     fn close(&self);
 }
@@ -133,8 +139,10 @@ impl dyn Broker + '_ {
         methods: netrpc::Methods,
     ) -> Result<Serving, BrokerError> {
         let listener = self.accept(id).await?;
+        let budget = self.budget();
         Ok(Serving::start_with(listener, move |stream, stop| {
-            netrpc::serve(stream, methods.clone(), SERVED_LIMITS, stop)
+            let (methods, budget) = (methods.clone(), budget.clone());
+            netrpc::serve_within(stream, methods, SERVED_LIMITS, budget, stop)
         }))
     }
 
@@ -150,9 +158,9 @@ impl dyn Broker + '_ {
         methods: netrpc::Methods,
     ) -> Result<Serving, BrokerError> {
         let listener = self.accept(id).await?;
-        let wait = netrpc::BROKER_WAIT;
+        let (wait, budget) = (netrpc::BROKER_WAIT, self.budget());
         Ok(Serving::start_once(listener, wait, move |stream, stop| {
-            netrpc::serve(stream, methods, SERVED_LIMITS, stop)
+            netrpc::serve_within(stream, methods, SERVED_LIMITS, budget, stop)
         }))
     }
 
@@ -162,7 +170,12 @@ impl dyn Broker + '_ {
     /// As [`Broker::dial`].
     pub async fn connect_netrpc(&self, id: BrokerId) -> Result<netrpc::Client, BrokerError> {
         let stream = self.dial(id).await?;
-        Ok(netrpc::Client::new(stream, self.fate()))
+        let max_value = self.budget().max_value();
+        Ok(netrpc::Client::with_max_value(
+            stream,
+            self.fate(),
+            max_value,
+        ))
     }
 }
 
@@ -333,6 +346,10 @@ impl Broker for GrpcBroker {
 
     fn fate(&self) -> Fate {
         self.shared.options.fate.clone()
+    }
+
+    fn budget(&self) -> netrpc::Budget {
+        self.shared.budget.clone()
     }
 
     fn close(&self) {

@@ -10,10 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outrigger_wire::BrokerId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Budget;
 use crate::broker::listener::{Registration, Source};
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Listener, Side};
 use crate::fate::Fate;
@@ -41,6 +42,7 @@ struct Shared {
     side: Side,
     session: yamux::Session,
     fate: Fate,
+    budget: Budget,
     wait: Duration,
     next: AtomicU32,
     closed: CancellationToken,
@@ -50,8 +52,12 @@ struct Shared {
 /// What is known of an id.
 #[derive(Debug)]
 enum Door {
-    /// A stream came before anyone accepts it; it is one of many if it comes again.
-    Early(Claim),
+    /// A stream came before anyone accepts it; it is one of many if it comes
+    /// again. Dropping the sender tells its task that it is waited for no more.
+    Early {
+        claim: Claim,
+        _parked: oneshot::Sender<()>,
+    },
     /// Streams go to a listener.
     Open(mpsc::Sender<Claim>),
 }
@@ -75,11 +81,18 @@ impl Claim {
 
 impl MuxBroker {
     /// A broker over the further streams of `session`.
-    pub(super) fn new(side: Side, session: yamux::Session, fate: Fate, wait: Duration) -> Self {
+    pub(super) fn new(
+        side: Side,
+        session: yamux::Session,
+        fate: Fate,
+        budget: Budget,
+        wait: Duration,
+    ) -> Self {
         let shared = Arc::new(Shared {
             side,
             session,
             fate,
+            budget,
             wait,
             next: AtomicU32::new(0),
             closed: CancellationToken::new(),
@@ -90,6 +103,16 @@ impl MuxBroker {
             shared,
             _acceptor: acceptor,
         }
+    }
+}
+
+#[cfg(test)]
+impl MuxBroker {
+    /// How many streams wait for someone to accept their id.
+    pub(super) fn parked(&self) -> usize {
+        let doors = self.shared.doors();
+        let early = |door: &&Door| matches!(door, Door::Early { .. });
+        doors.values().filter(early).count()
     }
 }
 
@@ -114,23 +137,18 @@ impl Broker for MuxBroker {
         let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
         {
             let mut doors = shared.doors();
-            let early = match doors.remove(&id) {
-                Some(Door::Early(claim)) => Some(claim),
-                Some(open @ Door::Open(_)) => {
-                    doors.insert(id, open);
-                    return Err(shared.error(id, BrokerErrorKind::AlreadyAccepted));
-                }
-                None => None,
-            };
+            if let Some(Door::Open(_)) = doors.get(&id) {
+                return Err(shared.error(id, BrokerErrorKind::AlreadyAccepted));
+            }
             let listening = doors.values().filter(|door| matches!(door, Door::Open(_)));
             if listening.count() >= MAX_LISTENERS {
                 return Err(shared.error(id, BrokerErrorKind::TooManyListeners(MAX_LISTENERS)));
             }
-            if let Some(claim) = early {
+            let early = doors.insert(id, Door::Open(sender.clone()));
+            if let Some(Door::Early { claim, .. }) = early {
                 // The queue is new and has room.
                 let _ = sender.try_send(claim);
             }
-            doors.insert(id, Door::Open(sender));
         }
         let owner = Arc::downgrade(shared);
         let forget = Registration::new(move || {
@@ -158,6 +176,10 @@ impl Broker for MuxBroker {
 
     fn fate(&self) -> Fate {
         self.shared.fate.clone()
+    }
+
+    fn budget(&self) -> Budget {
+        self.shared.budget.clone()
     }
 
     fn close(&self) {
@@ -236,6 +258,7 @@ impl Shared {
             stream,
             wait: self.wait,
         };
+        let (parked, taken) = oneshot::channel();
         {
             let mut doors = self.doors();
             match doors.get(&id) {
@@ -245,16 +268,24 @@ impl Shared {
                     }
                     return;
                 }
-                Some(Door::Early(_)) => {
+                Some(Door::Early { .. }) => {
                     tracing::debug!(id = id.0, "a broker id was dialled twice and not accepted");
                     return;
                 }
-                None => doors.insert(id, Door::Early(claim)),
+                None => doors.insert(
+                    id,
+                    Door::Early {
+                        claim,
+                        _parked: parked,
+                    },
+                ),
             };
         }
-        tokio::time::sleep(self.wait).await;
+        if tokio::time::timeout(self.wait, taken).await.is_ok() {
+            return;
+        }
         let mut doors = self.doors();
-        if let Some(Door::Early(early)) = doors.get(&id)
+        if let Some(Door::Early { claim: early, .. }) = doors.get(&id)
             && early.stream.id() == number
         {
             tracing::debug!(id = id.0, "a broker id was dialled and never accepted");

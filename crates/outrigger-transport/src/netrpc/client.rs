@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use outrigger_gob::{Decoder, Encode, Encoded, Gob};
+use outrigger_gob::{DecodeErrorKind, Decoder, Encode, Encoded, Gob};
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::sync::{oneshot, watch};
 
 use super::error::{Cause, Lost};
 use super::outgoing::{Outgoing, SendError};
-use super::{CallError, CallErrorKind, Request, Response, limits};
+use super::{Budget, CallError, CallErrorKind, LARGE, MAX_VALUE, Request, Response};
 use crate::fate::Fate;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
@@ -86,15 +87,24 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(stream: Stream, fate: Fate) -> Self {
+        Self::with_max_value(stream, fate, MAX_VALUE)
+    }
+
+    /// [`new`](Self::new) with another limit for arguments and replies, in bytes.
+    /// An argument beyond it is refused, a reply beyond it ends the connection.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn with_max_value(stream: Stream, fate: Fate, max_value: usize) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        let (outgoing, writing) = Outgoing::start(writer);
+        let (outgoing, writing) = Outgoing::start(writer, max_value);
         let shared = Arc::new(Shared {
             outgoing,
             pending: Mutex::default(),
             ended: watch::Sender::new(false),
             fate,
         });
-        let reading = OwnedTask::spawn(read(reader, shared.clone()));
+        let reading = OwnedTask::spawn(read(reader, shared.clone(), max_value));
         Self {
             shared,
             _tasks: Arc::new([reading, writing]),
@@ -130,9 +140,16 @@ impl Client {
         method: &str,
         argument: &A,
     ) -> Result<R, CallError> {
-        match tokio::time::timeout(limit, self.call(method, argument)).await {
-            Ok(reply) => reply,
-            Err(_) => Err(CallError::new(method, CallErrorKind::TimedOut(limit))),
+        let sent = AtomicBool::new(false);
+        match tokio::time::timeout(limit, self.exchange(method, argument, &sent)).await {
+            Ok(reply) => reply?.decode(),
+            Err(_) => Err(CallError::new(
+                method,
+                match sent.into_inner() {
+                    true => CallErrorKind::TimedOut(limit),
+                    false => CallErrorKind::NotSent(limit),
+                },
+            )),
         }
     }
 
@@ -148,6 +165,17 @@ impl Client {
         method: &str,
         argument: &A,
     ) -> Result<Reply, CallError> {
+        self.exchange(method, argument, &AtomicBool::new(false))
+            .await
+    }
+
+    /// [`call_encoded`](Self::call_encoded) that notes when the call is sent.
+    async fn exchange<A: Encode + ?Sized>(
+        &self,
+        method: &str,
+        argument: &A,
+        noted: &AtomicBool,
+    ) -> Result<Reply, CallError> {
         let (sender, reply) = oneshot::channel();
         let mut registered = Registered {
             shared: &self.shared,
@@ -160,6 +188,7 @@ impl Client {
                 service_method: method.to_owned(),
                 seq,
             };
+            noted.store(true, Ordering::Relaxed);
             encoder.encode_pair(&header, argument, bytes)
         });
         let unanswered = match sent.await {
@@ -252,8 +281,8 @@ impl Shared {
 }
 
 /// Hands each reply to its caller. Replies that nobody waits for are dropped.
-async fn read(mut reader: ReadHalf<Stream>, shared: Arc<Shared>) {
-    let mut decoder = Decoder::new(limits());
+async fn read(mut reader: ReadHalf<Stream>, shared: Arc<Shared>, max_value: usize) {
+    let mut decoder = Decoder::new(Budget::new(max_value).limits());
     let mut bytes = BytesMut::with_capacity(READ);
     let mut header: Option<Response> = None;
     let cause = loop {
@@ -271,8 +300,14 @@ async fn read(mut reader: ReadHalf<Stream>, shared: Arc<Shared>) {
                     Err(error) => break Cause::Io(Arc::new(error)),
                 }
             }
+            Err(error) if matches!(error.kind(), DecodeErrorKind::Limit { .. }) => {
+                break Cause::Beyond(Arc::new(error));
+            }
             Err(error) => break Cause::Malformed(Arc::new(error)),
         };
+        if value.len() >= LARGE {
+            tokio::task::yield_now().await;
+        }
         match header.take() {
             None => match value.decode::<Response>() {
                 Ok(response) => header = Some(response),

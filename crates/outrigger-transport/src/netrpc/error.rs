@@ -68,7 +68,11 @@ impl CallError {
     pub fn code(&self) -> &'static str {
         match &self.kind {
             CallErrorKind::Failed(_) => "netrpc-failed",
-            CallErrorKind::TimedOut(_) => "netrpc-timed-out",
+            CallErrorKind::TimedOut(_) | CallErrorKind::NotSent(_) => "netrpc-timed-out",
+            CallErrorKind::Lost(Lost {
+                cause: Cause::Beyond(_),
+                ..
+            }) => "netrpc-limit",
             CallErrorKind::Lost(_) => "netrpc-connection-lost",
             CallErrorKind::Argument(error) => error.code(),
             CallErrorKind::Reply(error) => error.code(),
@@ -94,6 +98,9 @@ pub enum CallErrorKind {
     /// The caller waited no longer. The method may still be running.
     #[error("no reply within {} s; the method may still be running", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// The connection took no more for so long: the peer does not know of the call.
+    #[error("not sent within {} s, because the peer reads no more", .0.as_secs_f64())]
+    NotSent(Duration),
     /// The connection ended first.
     #[error("the connection ended before the reply")]
     Lost(#[source] Lost),
@@ -120,6 +127,8 @@ pub(super) enum Cause {
     Truncated,
     /// Reading or writing failed.
     Io(Arc<std::io::Error>),
+    /// The peer sent more than this side reads.
+    Beyond(Arc<DecodeError>),
     /// The peer sent what is no net/rpc.
     Malformed(Arc<DecodeError>),
 }
@@ -139,6 +148,7 @@ impl fmt::Display for Lost {
             (_, Cause::Truncated) => "the peer closed it in the middle of a value",
             (Some(_), Cause::Io(_)) => "the peer is gone",
             (None, Cause::Io(_)) => "it failed",
+            (_, Cause::Beyond(_)) => "the peer sent more than is read",
             (_, Cause::Malformed(_)) => "the peer does not speak net/rpc",
         })
     }
@@ -147,7 +157,7 @@ impl fmt::Display for Lost {
 impl Error for Lost {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match (&self.fate, &self.cause) {
-            (_, Cause::Malformed(error)) => Some(&**error),
+            (_, Cause::Beyond(error) | Cause::Malformed(error)) => Some(&**error),
             (Some(fate), _) => Some(&**fate),
             (None, Cause::Io(error)) => Some(&**error),
             (None, Cause::Closed | Cause::Truncated) => None,

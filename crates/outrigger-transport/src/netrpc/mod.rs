@@ -14,6 +14,7 @@
 //! started.
 
 mod broker;
+mod budget;
 mod client;
 mod error;
 mod outgoing;
@@ -24,12 +25,14 @@ mod tests;
 
 use std::time::Duration;
 
-use outrigger_gob::{GoString, Gob, Limits};
+use outrigger_gob::{GoString, Gob};
 
 pub(crate) use self::broker::Claim;
 pub use self::broker::MuxBroker;
+pub use self::budget::Budget;
 pub use self::client::{Client, Reply};
 pub use self::error::{CallError, CallErrorKind, SessionError};
+pub(crate) use self::server::serve_within;
 pub use self::server::{Method, Methods, serve};
 pub use self::session::{HostSession, MirroredStreams, PluginSession};
 
@@ -39,16 +42,11 @@ pub const SERVICE_NAME: &str = "Plugin";
 /// How long a broker id waits for the other side, as in go-plugin.
 pub const BROKER_WAIT: Duration = Duration::from_secs(5);
 
-/// The largest value that is read, in bytes.
+/// The largest value that is sent or read unless another [`Budget`] is set, in bytes.
 pub const MAX_VALUE: usize = 64 << 20;
 
-/// What every reader of a peer's values allows.
-fn limits() -> Limits {
-    Limits {
-        message: MAX_VALUE,
-        ..Limits::default()
-    }
-}
+/// A value that takes this many bytes took long to look at: others go first.
+const LARGE: usize = 1 << 20;
 
 /// The first half of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Gob)]

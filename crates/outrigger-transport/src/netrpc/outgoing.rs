@@ -43,10 +43,12 @@ pub(super) enum SendError {
 impl Outgoing {
     /// The sending half over `writer`, and the task that writes what cannot be
     /// written at once.
-    pub(super) fn start(writer: WriteHalf<Stream>) -> (Arc<Self>, OwnedTask) {
+    ///
+    /// Values of more than `max_value` bytes are refused.
+    pub(super) fn start(writer: WriteHalf<Stream>, max_value: usize) -> (Arc<Self>, OwnedTask) {
         let outgoing = Arc::new(Self {
             queue: Mutex::new(Queue {
-                encoder: Encoder::new(),
+                encoder: Encoder::new().limited(max_value),
                 bytes: BytesMut::new(),
                 writer,
                 busy: false,
@@ -235,7 +237,7 @@ mod tests {
                 taking,
             });
             let (_reader, writer) = tokio::io::split(stream);
-            let (outgoing, _task) = Outgoing::start(writer);
+            let (outgoing, _task) = Outgoing::start(writer, 1 << 20);
             let put = |text: &'static [u8]| {
                 move |_: &mut Encoder, bytes: &mut BytesMut| {
                     bytes.extend_from_slice(text);

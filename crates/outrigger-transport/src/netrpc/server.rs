@@ -8,19 +8,25 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use outrigger_gob::{Decoder, Encode, EncodeError, Encoded, Encoder, GoString, Gob};
+use outrigger_gob::{
+    DecodeErrorKind, Decoder, Encode, EncodeError, Encoded, Encoder, GoString, Gob,
+};
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::{Budget, Held};
 use super::outgoing::{Outgoing, SendError};
-use super::{Request, Response, SERVICE_NAME};
+use super::{LARGE, Request, Response, SERVICE_NAME};
 use crate::server::ServeLimits;
 use crate::stream::Stream;
 
 /// Bytes that are read at a time.
 const READ: usize = 16 << 10;
+
+/// The most bytes of what precedes an argument: the method's name.
+const MAX_HEADER: usize = 64 << 10;
 
 /// Something that methods answer with: any value that can be sent as gob.
 trait Answer: Send + Sync {
@@ -158,16 +164,28 @@ impl fmt::Debug for Methods {
 /// # Cancel safety
 /// When the future is dropped, running methods are dropped with it.
 pub async fn serve(stream: Stream, methods: Methods, limits: ServeLimits, stop: CancellationToken) {
+    serve_within(stream, methods, limits, Budget::new(limits.max_value), stop).await;
+}
+
+/// [`serve`] with a budget that others use too.
+pub(crate) async fn serve_within(
+    stream: Stream,
+    methods: Methods,
+    limits: ServeLimits,
+    budget: Budget,
+    stop: CancellationToken,
+) {
     let (reader, writer) = tokio::io::split(stream);
-    let (outgoing, _writing) = Outgoing::start(writer);
+    let (outgoing, _writing) = Outgoing::start(writer, budget.max_value());
     let mut running = JoinSet::new();
     let mut server = Server {
         reader,
         methods,
         outgoing: outgoing.clone(),
         places: Arc::new(Semaphore::new(limits.concurrent_calls as usize)),
-        decoder: Decoder::new(super::limits()),
+        decoder: Decoder::new(budget.limits()),
         bytes: BytesMut::with_capacity(READ),
+        budget,
     };
     let stopped = tokio::select! {
         biased;
@@ -195,11 +213,12 @@ struct Server {
     places: Arc<Semaphore>,
     decoder: Decoder,
     bytes: BytesMut,
+    budget: Budget,
 }
 
 impl Server {
     async fn answer(&mut self, running: &mut JoinSet<()>) {
-        while let Some(header) = self.next().await {
+        while let Some(header) = self.header().await {
             let request = match header.decode::<Request>() {
                 Ok(request) => request,
                 Err(error) => {
@@ -207,7 +226,7 @@ impl Server {
                     return;
                 }
             };
-            let Some(argument) = self.next().await else {
+            let Some((argument, held)) = self.argument(header.len()).await else {
                 return;
             };
             // A peer that sends more than it may is not read for a while.
@@ -223,6 +242,7 @@ impl Server {
                 },
                 outgoing: self.outgoing.clone(),
                 _place: place,
+                _held: held,
             };
             match self.methods.find(&call.response.service_method) {
                 Ok(method) => {
@@ -233,22 +253,63 @@ impl Server {
         }
     }
 
-    /// The next value; nothing when there will be none.
-    async fn next(&mut self) -> Option<Encoded> {
+    /// The first half of the next call; nothing when there will be none.
+    async fn header(&mut self) -> Option<Encoded> {
         loop {
-            match self.decoder.next(&mut self.bytes) {
-                Ok(Some(value)) => return Some(value),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a caller does not speak net/rpc");
-                    return None;
+            if let Some(value) = self.received()? {
+                return Some(value);
+            }
+            if self.decoder.pending(&self.bytes) > MAX_HEADER {
+                tracing::warn!(limit = MAX_HEADER, "a caller's method has too long a name");
+                return None;
+            }
+            self.read().await?;
+        }
+    }
+
+    /// The second half, and the room for both; nothing when there will be none.
+    async fn argument(&mut self, header: usize) -> Option<(Encoded, Held)> {
+        let mut held = Held::default();
+        loop {
+            let value = self.received()?;
+            let bytes = match &value {
+                Some(value) => value.len(),
+                None => self.decoder.pending(&self.bytes),
+            };
+            if !self.budget.cover(&mut held, header + bytes).await {
+                tracing::warn!("a caller's argument found no room beside others of its session");
+                return None;
+            }
+            if let Some(value) = value {
+                if value.len() >= LARGE {
+                    tokio::task::yield_now().await;
                 }
+                return Some((value, held));
             }
-            self.bytes.reserve(READ);
-            match self.reader.read_buf(&mut self.bytes).await {
-                Ok(0) | Err(_) => return None,
-                Ok(_) => {}
+            self.read().await?;
+        }
+    }
+
+    /// A value, if all of it is there; nothing when there will be none.
+    fn received(&mut self) -> Option<Option<Encoded>> {
+        match self.decoder.next(&mut self.bytes) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let text = match error.kind() {
+                    DecodeErrorKind::Limit { .. } => "a caller sent more than is read",
+                    _ => "a caller does not speak net/rpc",
+                };
+                tracing::warn!(%error, "{text}");
+                None
             }
+        }
+    }
+
+    async fn read(&mut self) -> Option<()> {
+        self.bytes.reserve(READ);
+        match self.reader.read_buf(&mut self.bytes).await {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(()),
         }
     }
 }
@@ -258,6 +319,7 @@ struct Call {
     response: Response,
     outgoing: Arc<Outgoing>,
     _place: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 impl Call {

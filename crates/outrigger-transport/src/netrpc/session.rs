@@ -9,7 +9,10 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{BROKER_WAIT, CallErrorKind, Client, Method, Methods, MuxBroker, SessionError, serve};
+use super::{
+    BROKER_WAIT, Budget, CallErrorKind, Client, Method, Methods, MuxBroker, SessionError, serve,
+    serve_within,
+};
 use crate::broker::{Broker, Side};
 use crate::fate::Fate;
 use crate::server::ServeLimits;
@@ -35,7 +38,8 @@ pub struct HostSession {
 
 impl HostSession {
     /// Starts the session on a connection that has its TLS. The plugin is not
-    /// waited for. `wait` is how long broker ids wait, 5 s in go-plugin.
+    /// waited for. `wait` is how long broker ids wait, 5 s in go-plugin; `budget`
+    /// is what values may take.
     ///
     /// # Errors
     /// The connection ended at once.
@@ -45,6 +49,7 @@ impl HostSession {
     pub async fn start(
         stream: Stream,
         fate: Fate,
+        budget: Budget,
         wait: Duration,
     ) -> Result<(Self, MirroredStreams), YamuxError> {
         let config = yamux::Config::default();
@@ -53,10 +58,13 @@ impl HostSession {
         let control = session.open().await?;
         let stdout = Box::new(session.open().await?);
         let stderr = Box::new(session.open().await?);
-        let broker = MuxBroker::new(Side::Host, session.clone(), fate.clone(), wait);
+        // Only a plugin whose session is over may be about to be found dead.
+        let fate = fate.expected_if(session.watch());
+        let max_value = budget.max_value();
+        let broker = MuxBroker::new(Side::Host, session.clone(), fate.clone(), budget, wait);
         let host = Self {
             session,
-            control: Client::new(Box::new(control), fate),
+            control: Client::with_max_value(Box::new(control), fate, max_value),
             broker: Arc::new(broker),
         };
         Ok((host, MirroredStreams { stdout, stderr }))
@@ -150,13 +158,13 @@ impl PluginSession {
     /// Waits for the host's three streams on a connection that has its TLS.
     ///
     /// # Errors
-    /// They do not come within `limit`, or the connection ends.
+    /// They do not come within [`ServeLimits::handshake`], or the connection ends.
     ///
     /// # Cancel safety
     /// When the future is dropped, the connection is closed.
     pub async fn accept(
         stream: Stream,
-        limit: Duration,
+        limits: ServeLimits,
     ) -> Result<(Self, MirroredStreams), SessionError> {
         let config = yamux::Config::default();
         let session = yamux::Session::new(stream, yamux::Role::Server, config);
@@ -166,10 +174,13 @@ impl PluginSession {
             let stderr = session.accept().await?;
             Ok::<_, SessionError>((control, stdout, stderr))
         };
-        let (control, stdout, stderr) = tokio::time::timeout(limit, streams)
+        let (control, stdout, stderr) = tokio::time::timeout(limits.handshake, streams)
             .await
-            .unwrap_or(Err(SessionError::TimedOut(limit)))?;
-        let broker = MuxBroker::new(Side::Plugin, session.clone(), Fate::new(), BROKER_WAIT);
+            .unwrap_or(Err(SessionError::TimedOut(limits.handshake)))?;
+        // Nobody tells a plugin why its host is gone.
+        let fate = Fate::new().expected_if(|| false);
+        let budget = Budget::new(limits.max_value);
+        let broker = MuxBroker::new(Side::Plugin, session.clone(), fate, budget, BROKER_WAIT);
         let plugin = Self {
             session,
             control: Box::new(control),
@@ -221,8 +232,11 @@ impl PluginSession {
                 // Running calls of the control stream end first: the reply to `Quit` is one.
                 answered.cancel();
                 serving.await;
-                stop.cancel();
             }
+        }
+        // A host that hangs up right after `Quit` has been heard all the same.
+        if quitting.is_cancelled() {
+            stop.cancel();
         }
         objects.drain().await;
         let _ = tokio::time::timeout(limits.drain, last).await;
@@ -247,13 +261,14 @@ impl Objects {
         let id = self.broker.next_id();
         let mut listener = self.broker.accept(id).await.map_err(|e| e.to_string())?;
         let (limits, stop) = (self.limits, self.stop.clone());
+        let budget = self.broker.budget();
         let mut running = self.running.lock().await;
         while running.try_join_next().is_some() {}
         running.spawn(async move {
             match tokio::time::timeout(BROKER_WAIT, listener.accept()).await {
                 Ok(Ok(stream)) => {
                     drop(listener);
-                    serve(stream, methods, limits, stop).await;
+                    serve_within(stream, methods, limits, budget, stop).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "a dispensed object was not dialled"),
                 Err(_) => tracing::debug!(id = id.0, "a dispensed object was not dialled in time"),

@@ -16,6 +16,7 @@ const LIMITS: ServeLimits = ServeLimits {
     concurrent_calls: 128,
     handshake: Duration::from_secs(5),
     drain: Duration::from_secs(5),
+    max_value: MAX_VALUE,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Gob)]
@@ -51,10 +52,11 @@ fn connected() -> (Client, CancellationToken) {
 
 async fn sessions() -> (HostSession, Arc<MuxBroker>, MirroredStreams) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let (host, _output) = HostSession::start(Box::new(near), Fate::new(), BROKER_WAIT)
-        .await
-        .expect("a session");
-    let (plugin, output) = PluginSession::accept(Box::new(far), LIMITS.handshake)
+    let (host, _output) =
+        HostSession::start(Box::new(near), Fate::new(), Budget::default(), BROKER_WAIT)
+            .await
+            .expect("a session");
+    let (plugin, output) = PluginSession::accept(Box::new(far), LIMITS)
         .await
         .expect("a session");
     let broker = plugin.broker();
@@ -431,4 +433,316 @@ async fn an_id_that_nobody_accepts_is_given_up_after_five_seconds() {
         plugin.accept(BrokerId(77)).await.is_ok(),
         "a dropped listener frees its id"
     );
+}
+
+/// A method that never ends, and how many of its calls run.
+fn holding() -> (Methods, Arc<std::sync::atomic::AtomicUsize>) {
+    let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = running.clone();
+    let methods = Methods::new()
+        .method("Hold", move |_: Vec<u8>| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            std::future::pending::<Result<(), String>>()
+        })
+        .method("Length", |bytes: Vec<u8>| async move {
+            Ok::<i64, String>(bytes.len() as i64)
+        });
+    (methods, running)
+}
+
+#[tokio::test(start_paused = true)]
+async fn arguments_beyond_the_sessions_budget_are_not_read_until_there_is_room() {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let budget = Budget::new(1 << 20);
+    let (host, _output) =
+        HostSession::start(Box::new(near), Fate::new(), budget.clone(), BROKER_WAIT)
+            .await
+            .expect("a session");
+    let (plugin, _output) = PluginSession::accept(Box::new(far), LIMITS)
+        .await
+        .expect("a session");
+    let (host, plugin): (Arc<dyn Broker>, Arc<dyn Broker>) = (host.broker(), plugin.broker());
+    let (methods, running) = holding();
+    let mut calls = tokio::task::JoinSet::new();
+    let mut servings = Vec::new();
+    // One id or many, one connection or many: they have the same room.
+    for _ in 0..4 {
+        let id = host.next_id();
+        servings.push(
+            host.serve_netrpc(id, methods.clone())
+                .await
+                .expect("served"),
+        );
+        for _ in 0..2 {
+            let client = plugin.connect_netrpc(id).await.expect("dialled");
+            calls.spawn(async move {
+                let large = vec![1_u8; 1_000_000];
+                let _: Result<(), _> = client.call("Plugin.Hold", &large).await;
+            });
+        }
+    }
+    // Everything stands still before this.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.load(std::sync::atomic::Ordering::Relaxed), 2);
+    let id = host.next_id();
+    servings.push(host.serve_netrpc(id, methods).await.expect("served"));
+    let client = plugin.connect_netrpc(id).await.expect("dialled");
+    let length: i64 = client
+        .call("Plugin.Length", &vec![1_u8; 50_000])
+        .await
+        .expect("small ones go on");
+    assert_eq!(length, 50_000);
+    // A call that is gone gives its room back.
+    drop(servings.remove(0));
+    let large = vec![1_u8; 1_000_000];
+    let waiting = client.call_within::<_, i64>(LIMITS.drain, "Plugin.Length", &large);
+    calls.abort_all();
+    assert_eq!(waiting.await.expect("room"), 1_000_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_announced_and_does_not_come_takes_room_from_its_own_session_only() {
+    let budget = Budget::new(1 << 20);
+    let serve_on = |budget: Budget| {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let stop = CancellationToken::new();
+        let serving = serve_within(Box::new(far), holding().0, LIMITS, budget, stop);
+        tokio::spawn(serving);
+        near
+    };
+    let mut withheld = Vec::new();
+    for _ in 0..2 {
+        let mut near = serve_on(budget.clone());
+        // A call of `Plugin.Hold` whose argument is all but a million bytes long.
+        let mut bytes = bytes::BytesMut::new();
+        let header = Request {
+            service_method: "Plugin.Hold".into(),
+            seq: 0,
+        };
+        let argument = vec![0_u8; 1_000_000];
+        let mut encoder = outrigger_gob::Encoder::new();
+        let encoded = encoder.encode_pair(&header, &argument, &mut bytes);
+        encoded.expect("encoded");
+        near.write_all(&bytes[..1000]).await.expect("written");
+        withheld.push(near);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let length = |near: DuplexStream| async move {
+        let client = Client::new(Box::new(near), Fate::new());
+        let limit = Duration::from_secs(1);
+        let large = vec![1_u8; 1_000_000];
+        client
+            .call_within::<_, i64>(limit, "Plugin.Length", &large)
+            .await
+    };
+    let same = length(serve_on(budget.clone())).await.expect_err("no room");
+    assert_eq!(same.code(), "netrpc-timed-out");
+    let other = length(serve_on(Budget::new(1 << 20))).await;
+    assert_eq!(other.expect("a length"), 1_000_000);
+    withheld.clear();
+    let again = length(serve_on(budget)).await;
+    assert_eq!(again.expect("a length"), 1_000_000);
+}
+
+#[tokio::test]
+async fn a_method_name_that_does_not_end_is_not_read() {
+    let (mut near, far) = tokio::io::duplex(1 << 10);
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(Box::new(far), methods(), LIMITS, stop));
+    let mut bytes = bytes::BytesMut::new();
+    let header = Request {
+        service_method: "P".repeat(1 << 20),
+        seq: 0,
+    };
+    let encoded = outrigger_gob::Encoder::new().encode(&header, &mut bytes);
+    encoded.expect("encoded");
+    let written = near.write_all(&bytes).await;
+    assert!(written.is_err(), "a megabyte was taken");
+    serving.await.expect("ended");
+}
+
+#[tokio::test]
+async fn values_beyond_the_limit_are_refused_by_the_sender_and_named_by_the_receiver() {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let limits = ServeLimits {
+        max_value: 4096,
+        ..LIMITS
+    };
+    let methods = Methods::new()
+        .method("Fill", |count: i64| async move {
+            Ok::<_, String>(vec![7_u8; count as usize])
+        })
+        .method("Length", |bytes: Vec<u8>| async move {
+            Ok::<i64, String>(bytes.len() as i64)
+        });
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(Box::new(far), methods.clone(), limits, stop));
+    let client = Client::with_max_value(Box::new(near), Fate::new(), 4096);
+    let argument = vec![1_u8; 4096];
+    let error = client.call::<_, i64>("Plugin.Length", &argument).await;
+    let error = error.expect_err("too large");
+    assert_eq!(error.code(), "gob-limit");
+    assert_eq!(
+        chain(&error),
+        "Plugin.Length: the argument cannot be sent as gob: 4101 bytes are more than the limit of 4096"
+    );
+    // The largest that fits, after the stream has forgotten the one that did not.
+    let fits: i64 = client
+        .call("Plugin.Length", &vec![1_u8; 4091])
+        .await
+        .expect("a length");
+    assert_eq!(fits, 4091);
+    let error = client.call::<_, Vec<u8>>("Plugin.Fill", &5000_i64).await;
+    assert_eq!(
+        error.expect_err("too large").failure(),
+        Some("the reply cannot be sent as gob: 5005 bytes are more than the limit of 4096")
+    );
+
+    let (near, far) = tokio::io::duplex(64 << 10);
+    tokio::spawn(serve(
+        Box::new(far),
+        methods,
+        LIMITS,
+        CancellationToken::new(),
+    ));
+    let client = Client::with_max_value(Box::new(near), Fate::new(), 4096);
+    let error = client.call::<_, Vec<u8>>("Plugin.Fill", &5000_i64).await;
+    let error = error.expect_err("too large");
+    assert_eq!(error.code(), "netrpc-limit");
+    let text = chain(&error);
+    assert!(
+        text.contains("reply: the peer sent more than is read: a message of 5005"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_never_sent_says_so() {
+    let (near, _far) = tokio::io::duplex(1 << 10);
+    let client = Client::new(Box::new(near), Fate::new());
+    let limit = Duration::from_secs(1);
+    let large = vec![1_u8; 2 << 20];
+    let first = client.call_within::<_, i64>(limit, "Plugin.Length", &large);
+    let first = first.await.expect_err("nobody answers");
+    assert!(
+        matches!(first.kind(), CallErrorKind::TimedOut(_)),
+        "{first}"
+    );
+    let second = client.call_within::<_, i64>(limit, "Plugin.Length", &1_i64);
+    let second = second.await.expect_err("nobody reads");
+    assert_eq!(second.code(), "netrpc-timed-out");
+    assert_eq!(
+        second.to_string(),
+        "Plugin.Length: not sent within 1 s, because the peer reads no more"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_up_right_after_quit_has_been_heard() {
+    for _ in 0..50 {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let role = crate::yamux::Role::Client;
+        let host = crate::yamux::Session::new(near, role, crate::yamux::Config::default());
+        let mut control = host.open().await.expect("a stream");
+        let _outputs = (
+            host.open().await.expect("a stream"),
+            host.open().await.expect("a stream"),
+        );
+        let (plugin, _output) = PluginSession::accept(Box::new(far), LIMITS)
+            .await
+            .expect("a session");
+        let mut bytes = bytes::BytesMut::new();
+        let header = Request {
+            service_method: "Control.Quit".into(),
+            seq: 0,
+        };
+        let encoded = outrigger_gob::Encoder::new().encode_pair(&header, &true, &mut bytes);
+        encoded.expect("encoded");
+        control.write_all(&bytes).await.expect("written");
+        control.shutdown().await.expect("ended");
+        let stop = CancellationToken::new();
+        let dispense = |_: &str| Err("nothing".to_owned());
+        plugin.serve(dispense, LIMITS, stop.clone(), async {}).await;
+        assert!(stop.is_cancelled(), "the host's `Quit` was forgotten");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_call_waits_for_a_reason_only_where_the_whole_session_ended() {
+    let (host, plugin, _output) = sessions().await;
+    let host: Arc<dyn Broker> = host.broker();
+    let plugin: Arc<dyn Broker> = plugin;
+    for (here, there) in [(&host, &plugin), (&plugin, &host)] {
+        let id = here.next_id();
+        let mut listener = here.accept(id).await.expect("accepted");
+        let (client, stream) = tokio::join!(there.connect_netrpc(id), listener.accept());
+        let (client, stream) = (client.expect("dialled"), stream.expect("a stream"));
+        let began = tokio::time::Instant::now();
+        let lose = async { drop(stream) };
+        let (lost, ()) = tokio::join!(client.call::<_, i64>("Plugin.Never", &1_i64), lose);
+        assert_eq!(lost.expect_err("lost").code(), "netrpc-connection-lost");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+    // The plugin is gone, and its exit status is known a moment later.
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let fate = Fate::new();
+    let (host, _output) =
+        HostSession::start(Box::new(near), fate.clone(), Budget::default(), BROKER_WAIT)
+            .await
+            .expect("a session");
+    let lose = async {
+        drop(far);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fate.set(Arc::new(std::io::Error::other("it was killed")));
+    };
+    let (lost, ()) = tokio::join!(host.ping(BROKER_WAIT), lose);
+    let text = chain(&lost.expect_err("lost"));
+    assert!(text.ends_with("it was killed"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_came_early_make_room_once_they_are_accepted() {
+    let (host, plugin, _output) = sessions().await;
+    let host: Arc<dyn Broker> = host.broker();
+    let began = tokio::time::Instant::now();
+    for _ in 0..300 {
+        let id = host.next_id();
+        let accept = async {
+            // The stream has found nobody yet.
+            while plugin.parked() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let mut listener = plugin.accept(id).await.expect("accepted");
+            listener.accept().await.expect("a stream")
+        };
+        let (dialled, _accepted) = tokio::join!(host.dial(id), accept);
+        dialled.expect("dialled");
+    }
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_came_early_outlives_a_refusal_to_accept_it() {
+    let (host, plugin, _output) = sessions().await;
+    let host: Arc<dyn Broker> = host.broker();
+    let mut listeners = Vec::new();
+    for id in 1..=1024 {
+        listeners.push(plugin.accept(BrokerId(id)).await.expect("accepted"));
+    }
+    let id = BrokerId(5000);
+    let accept = async {
+        while plugin.parked() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = plugin.accept(id).await.expect_err("too many");
+        assert!(matches!(
+            refused.kind(),
+            BrokerErrorKind::TooManyListeners(_)
+        ));
+        listeners.pop();
+        let mut listener = plugin.accept(id).await.expect("accepted");
+        listener.accept().await.expect("a stream")
+    };
+    let (dialled, _accepted) = tokio::join!(host.dial(id), accept);
+    dialled.expect("dialled");
 }

@@ -173,6 +173,12 @@ impl Session {
         self.shared.end_reason()
     }
 
+    /// Tells whether the session has ended, without keeping it.
+    pub(crate) fn watch(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.with(|state| state.reason().is_some())
+    }
+
     /// Streams that are not closed in both directions, accepted or not.
     pub fn streams(&self) -> usize {
         self.shared.with(|state| state.streams())
