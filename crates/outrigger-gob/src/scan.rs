@@ -27,6 +27,9 @@ pub(crate) struct Scan {
     raw: Raw,
     at: usize,
     frames: Vec<Frame>,
+    /// Which frames are interfaces: looking for one among many others would
+    /// take as long as they are deep, for each byte.
+    interfaces: Vec<usize>,
     step: Step,
     edits: Vec<Edit>,
     /// How many bytes of definitions were met.
@@ -104,6 +107,7 @@ impl Scan {
             raw: Raw::One(message),
             at: 0,
             frames: Vec::new(),
+            interfaces: Vec::new(),
             step: Step::Value(ty),
             edits: Vec::new(),
             defined: 0,
@@ -227,7 +231,15 @@ impl Walk<'_> {
 
     /// Where the innermost interface value, or else the message, ends.
     fn end(&self) -> usize {
-        end_of(&self.scan.frames, self.bytes.len())
+        self.end_at(self.scan.interfaces.last())
+    }
+
+    /// Where the interface value in this frame, or without one the message, ends.
+    fn end_at(&self, frame: Option<&usize>) -> usize {
+        match frame.and_then(|&at| self.scan.frames.get(at)) {
+            Some(Frame::Interface { end, .. }) => *end,
+            _ => self.bytes.len(),
+        }
     }
 
     fn cursor(&self) -> Cursor<'_> {
@@ -261,6 +273,9 @@ impl Walk<'_> {
                 limit: self.limits.depth as u64,
                 setting: "depth",
             }));
+        }
+        if let Frame::Interface { .. } = frame {
+            self.scan.interfaces.push(self.scan.frames.len());
         }
         self.scan.frames.push(frame);
         self.scan.step = Step::Next;
@@ -353,11 +368,7 @@ impl Walk<'_> {
     /// Returns whether there is more in this message.
     fn type_of_interface(&mut self, defined: bool) -> Result<bool, DecodeError> {
         let start = self.scan.at;
-        let nested = self
-            .scan
-            .frames
-            .iter()
-            .rposition(|frame| matches!(frame, Frame::Interface { .. }));
+        let nested = self.scan.interfaces.last().copied();
         if defined && nested.is_none() && start == self.bytes.len() {
             return Ok(false);
         }
@@ -402,11 +413,11 @@ impl Walk<'_> {
     /// Reads the length of the next part of the interface value in the frame
     /// at `nested`; the part before ended at `at`.
     fn next_part(&mut self, nested: usize, at: usize) -> Result<usize, DecodeError> {
-        let outer = self.scan.frames.get(..nested).unwrap_or_default();
+        let outer = self.scan.interfaces.iter().rev().nth(1);
         let mut cursor = Cursor {
             bytes: self.bytes,
             at,
-            end: end_of(outer, self.bytes.len()),
+            end: self.end_at(outer),
         };
         let declared = cursor.uint()?;
         let new_end = part_end(&cursor, declared)?;
@@ -475,6 +486,7 @@ impl Walk<'_> {
                 change,
             } => {
                 self.scan.frames.pop();
+                self.scan.interfaces.pop();
                 self.close(end, length, change)
             }
         }
@@ -538,26 +550,13 @@ impl Walk<'_> {
     }
 
     fn changed(&mut self, by: i64) {
-        let mut outwards = self.scan.frames.iter_mut().rev();
-        let innermost = outwards.find_map(|frame| match frame {
-            Frame::Interface { change, .. } => Some(change),
-            _ => None,
-        });
-        if let Some(change) = innermost {
+        let innermost = self.scan.interfaces.last();
+        if let Some(Frame::Interface { change, .. }) =
+            innermost.and_then(|&at| self.scan.frames.get_mut(at))
+        {
             *change += by;
         }
     }
-}
-
-fn end_of(frames: &[Frame], message: usize) -> usize {
-    frames
-        .iter()
-        .rev()
-        .find_map(|frame| match frame {
-            Frame::Interface { end, .. } => Some(*end),
-            _ => None,
-        })
-        .unwrap_or(message)
 }
 
 fn part_end(cursor: &Cursor<'_>, declared: u64) -> Result<usize, DecodeError> {

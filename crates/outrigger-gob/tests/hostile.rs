@@ -781,6 +781,29 @@ fn work_grows_with_the_bytes() {
 }
 
 #[test]
+fn work_does_not_grow_with_the_depth() {
+    // Every nil is passed over once, however deep it lies.
+    const NILS: usize = 8 << 20;
+    const LEVELS: i64 = 250;
+    let mut input = BytesMut::new();
+    for id in 65..65 + LEVELS {
+        input.put_slice(&slice_of(id, if id == 65 { 8 } else { id - 1 }));
+    }
+    let mut lists = vec![1; LEVELS as usize];
+    lists[0] = 0;
+    let nils = [uint(NILS as u64), vec![0; NILS]].concat();
+    input.put_slice(&value(64 + LEVELS, &[&lists[..], &nils].concat()));
+    let started = Instant::now();
+    let received = Decoder::default().next(&mut input).expect("a stream");
+    assert!(received.is_some());
+    assert!(
+        started.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[test]
 fn a_few_bytes_that_are_kept_do_not_keep_the_message() {
     let mut out = BytesMut::new();
     let list: Vec<bytes::Bytes> = vec![vec![1; 10].into(), vec![2; 5000].into()];

@@ -2,7 +2,6 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use outrigger_gob::{Gob, Interface, Value as GobValue};
 use outrigger_transport::ServeLimits;
