@@ -119,8 +119,8 @@ struct Sent {
 
 /// One direction of one stream: remembers which types were sent.
 ///
-/// A type is the same if it is the same Rust type, or came from the same
-/// stream. Dynamic values that come from ever new streams therefore define
+/// A type is the same if it is the same Rust type, came from the same stream,
+/// or was made here with the same names and parts. Dynamic values that come from ever new streams therefore define
 /// ever new types; whoever passes such values on without end should begin a
 /// new stream now and then.
 ///
@@ -148,6 +148,9 @@ struct Sent {
 pub struct Encoder {
     roots: HashMap<TypeId, Root, Quick>,
     sent: HashMap<u64, Sent, Quick>,
+    /// The types among them that were made here, by what they are: made again,
+    /// they are the same to the receiver.
+    shapes: HashMap<Vec<u8>, u64>,
     /// How many ids were given away.
     given: i32,
     /// How many bytes a value may take.
@@ -231,6 +234,7 @@ impl Encoder {
             for key in self.added.drain(..) {
                 self.sent.remove(&key);
             }
+            self.shapes.retain(|_, key| self.sent.contains_key(key));
             for identity in self.added_roots.drain(..) {
                 self.roots.remove(&identity);
             }
@@ -371,6 +375,67 @@ impl Encoder {
     }
 }
 
+/// All that a definition of a type and of its parts says; nothing for types
+/// that were received, which keep what their sender told apart.
+fn shape(ty: &Type) -> Option<Vec<u8>> {
+    let (table, Ref::Defined(root)) = (ty.table.as_ref()?, ty.at) else {
+        return None;
+    };
+    let mut out = Vec::new();
+    let text = |out: &mut Vec<u8>, text: &str| {
+        out.extend_from_slice(&text.len().to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    };
+    let mut order = vec![root];
+    let mut known: HashMap<u32, usize, Quick> = HashMap::from_iter([(root, 0)]);
+    let mut at = 0;
+    while let Some(&place) = order.get(at) {
+        at += 1;
+        let def = table.get(place)?;
+        match &def.name {
+            Name::None => out.push(0),
+            Name::Declared { printed, .. } => {
+                out.push(1);
+                text(&mut out, printed);
+            }
+            Name::Wire(_) => return None,
+        }
+        match &def.kind {
+            DefKind::Array { len, .. } => {
+                out.push(2);
+                out.extend_from_slice(&len.to_le_bytes());
+            }
+            DefKind::Slice { .. } => out.push(3),
+            DefKind::Map { .. } => out.push(4),
+            DefKind::Struct { fields } => {
+                out.push(5);
+                out.extend_from_slice(&fields.len().to_le_bytes());
+                fields.iter().for_each(|field| text(&mut out, &field.name));
+            }
+            DefKind::Opaque(kind) => {
+                out.push(6);
+                text(&mut out, kind.go_name());
+            }
+        }
+        def.parts(|part| match part {
+            Ref::Builtin(builtin) => {
+                out.push(7);
+                text(&mut out, builtin.go_name());
+            }
+            Ref::Defined(place) => {
+                let next = known.len();
+                let index = *known.entry(place).or_insert(next);
+                if index == next {
+                    order.push(place);
+                }
+                out.push(8);
+                out.extend_from_slice(&index.to_le_bytes());
+            }
+        });
+    }
+    Some(out)
+}
+
 fn incomplete() -> EncodeError {
     EncodeError::new(EncodeErrorKind::Incomplete)
 }
@@ -488,8 +553,22 @@ impl<'a> Writer<'a> {
             });
         };
         let root = table.def(ty.at).ok_or_else(incomplete)?;
+        let marked = !matches!(root.kind, DefKind::Struct { .. });
         let known = self.encoder.sent.get(&root.key);
         if !known.is_some_and(|sent| sent.defined) {
+            if known.is_none()
+                && let Some(shape) = shape(ty)
+            {
+                if let Some(same) = self.encoder.shapes.get(&shape)
+                    && let Some(sent) = self.encoder.sent.get(same)
+                {
+                    return Ok(Root {
+                        id: sent.id,
+                        marked,
+                    });
+                }
+                self.encoder.shapes.insert(shape, root.key);
+            }
             self.encoder.assign(ty)?;
             let mut stack = vec![ty.at];
             while let Some(at) = stack.pop() {
@@ -511,7 +590,7 @@ impl<'a> Writer<'a> {
         }
         Ok(Root {
             id: self.encoder.id(ty.at, Some(root))?,
-            marked: !matches!(root.kind, DefKind::Struct { .. }),
+            marked,
         })
     }
 

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
 use outrigger_gob::{
-    Decoder, Encode, Encoded, Encoder, GoString, Gob, Interface, Limits, List, Named, Opaque,
-    OpaqueKind, Time, Type, Value,
+    Decoder, Encode, Encoded, Encoder, GoString, Gob, Interface, Limits, List, Map, Named, Opaque,
+    OpaqueKind, Struct, Time, Type, Value,
 };
 
 /// A value as the other side receives it.
@@ -678,4 +678,56 @@ fn system_times_become_times_and_back() {
         (before.unix_seconds(), before.nanoseconds()),
         (-1, 999_999_999)
     );
+}
+
+#[test]
+fn a_type_that_is_made_again_is_not_defined_again() {
+    let made = || -> Vec<Value> {
+        let ty = |text: &str| text.parse::<Type>().expect("a type");
+        let map = ty("map[string]any");
+        let key = Value::from("a");
+        let point = Type::structure("main.Point", [("X", &ty("[]int"))]);
+        vec![
+            Value::Map(Map {
+                ty: map,
+                entries: vec![(
+                    key,
+                    Interface::named(
+                        "[][]string",
+                        Value::Slice(List {
+                            ty: ty("[][]string"),
+                            items: Vec::new(),
+                        }),
+                    )
+                    .into(),
+                )],
+            }),
+            Value::Struct(Struct::new(&point).expect("a struct")),
+            Value::Slice(List {
+                ty: ty("[]struct{A, B map[string][4]int8}"),
+                items: Vec::new(),
+            }),
+        ]
+    };
+    let mut encoder = Encoder::new();
+    let mut decoder = Decoder::default();
+    let mut send = |value: &Value| {
+        let mut out = BytesMut::new();
+        encoder.encode(value, &mut out).expect("encodable");
+        let size = out.len();
+        let received = decoder.next(&mut out).expect("a stream");
+        assert_eq!(received.expect("a value").ty(), value.ty());
+        size
+    };
+    let mut round = || made().iter().map(&mut send).collect::<Vec<_>>();
+    let (first, second) = (round(), round());
+    assert!(first.iter().zip(&second).all(|(a, b)| a > b));
+    // More rounds than a stream may have types.
+    for _ in 0..1100 {
+        assert_eq!(round(), second);
+    }
+    // Another name is another type.
+    let other = Type::structure("main.Other", [("X", &"[]int".parse().expect("a type"))]);
+    let other = Value::Struct(Struct::new(&other).expect("a struct"));
+    assert!(send(&other) > second[1], "it is defined");
 }
