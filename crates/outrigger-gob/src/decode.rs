@@ -453,12 +453,6 @@ impl<'a> Reader<'a> {
         self.bytes.slice(self.at - length..self.at)
     }
 
-    /// Reads a length and that many bytes, sharing the memory of the message.
-    pub(crate) fn shared_bytes(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
-        let length = self.slice_of(what)?.len();
-        Ok(self.share(length))
-    }
-
     /// Reads a length and that many bytes.
     pub(crate) fn vec(&mut self, what: &'static str) -> Result<Vec<u8>, DecodeError> {
         let taken = self.slice_of(what)?;

@@ -73,7 +73,18 @@ impl Interface {
         Ok(Interface::new(T::NAME, Content::Received(received)))
     }
 
-    /// A dynamic value under a registered name.
+    /// A dynamic value under a registered name. So are those of Go's types sent
+    /// that have no Rust type of their own here: `complex64`, `uintptr`, and
+    /// slices of these and of `complex128`.
+    ///
+    /// ```
+    /// use outrigger_gob::{Complex, Interface, Value};
+    ///
+    /// let value = Complex { real: 1.0, imaginary: -0.5 };
+    /// let value = Interface::named("complex64", Value::Complex(value));
+    /// let address = Interface::named("uintptr", Value::Uint(4096));
+    /// # drop((value, address));
+    /// ```
     pub fn named(name: impl Into<Cow<'static, str>>, value: Value) -> Interface {
         Interface::new(name, Content::Value(value))
     }
@@ -253,7 +264,7 @@ impl Gob for Interface {
         };
         from.charge(size_of::<Held>() + name.len())?;
         let id = from.int()?;
-        let bytes = from.shared_bytes("an interface value")?;
+        let bytes = from.bytes("an interface value")?;
         let received = Encoded::within(from, id, bytes)?;
         Ok(Interface::new(name, Content::Received(received)))
     }

@@ -16,8 +16,9 @@ pub struct Limits {
     /// in. 64 MiB by default.
     pub message: usize,
     /// Bytes of memory that one value may take when it is decoded, about; the
-    /// encoding of many small elements is much smaller than they are. 256 MiB
-    /// by default.
+    /// encoding of many small elements is much smaller than they are. What an
+    /// [`Interface`](crate::Interface) holds is a value of its own, which takes
+    /// more only when it is looked into. 256 MiB by default.
     pub memory: usize,
     /// Types that a stream may define or refer to. 1024 by default.
     pub types: usize,

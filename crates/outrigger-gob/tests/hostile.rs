@@ -816,6 +816,19 @@ fn a_few_bytes_that_are_kept_do_not_keep_the_message() {
     let small = read.pop().expect("two");
     assert!(small.is_unique(), "it was copied");
     assert_eq!(large.len(), 5000);
+
+    // Nor does an interface, whose bytes are looked into later.
+    let mut out = BytesMut::new();
+    let list = vec![Interface::from("small"), Interface::from(vec![2; 5000])];
+    Encoder::new().encode(&list, &mut out).expect("encodable");
+    let mut decoder = Decoder::default();
+    let received = decoder.next(&mut out).expect("a stream").expect("a value");
+    let mut read: Vec<Interface> = received.decode().expect("a list");
+    drop(read.pop());
+    drop((received, decoder));
+    assert!(out.try_reclaim(5000), "the message's memory is free again");
+    let small: Option<String> = read[0].get().expect("a string");
+    assert_eq!(small.as_deref(), Some("small"));
 }
 
 #[test]
