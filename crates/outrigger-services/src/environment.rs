@@ -37,15 +37,15 @@ impl EnvironmentService {
 }
 
 /// A granted variable.
-struct Found {
+pub(crate) struct Found {
     /// Nothing where the host has none.
-    value: Option<String>,
-    rule: String,
+    pub(crate) value: Option<String>,
+    pub(crate) rule: String,
 }
 
 /// A variable: what the manifest sets, or what the host has where that was
 /// granted.
-fn get(grants: &Grants, name: &str) -> Result<Found, Fault> {
+pub(crate) fn get(grants: &Grants, name: &str) -> Result<Found, Fault> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Fault::abuse("not a variable's name"));
     }

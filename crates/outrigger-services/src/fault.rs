@@ -23,6 +23,13 @@ pub(crate) enum Fault {
     Denied(Box<Denial>),
     /// The path lies beneath nothing that was granted.
     Uncovered(Box<Denial>),
+    /// No grant covers it, for a reason that the plugin may know.
+    Ungranted {
+        code: &'static str,
+        text: String,
+        /// The grant that would be needed.
+        missing: String,
+    },
     /// A rule of the host forbids it whatever is granted; the reason is for the
     /// log only.
     Refused(Cow<'static, str>),
@@ -102,7 +109,7 @@ impl Fault {
         let (code, text) = (self.status_code(), self.public());
         let mut metadata = HashMap::from([("operation".to_owned(), operation.to_owned())]);
         match self {
-            Self::Denied(_) | Self::Uncovered(_) => {
+            Self::Denied(_) | Self::Uncovered(_) | Self::Ungranted { .. } => {
                 metadata.insert("missing".into(), self.missing().to_owned());
             }
             Self::System(errno) => {
@@ -133,6 +140,7 @@ impl Fault {
             Self::Outside
             | Self::Denied(_)
             | Self::Uncovered(_)
+            | Self::Ungranted { .. }
             | Self::Refused(_)
             | Self::System(_)
             | Self::Failed { .. }
@@ -147,6 +155,7 @@ impl Fault {
             Self::Denied(_) | Self::Refused(_) => "not permitted by the host".into(),
             Self::System(errno) => system_text(*errno).into(),
             Self::Failed { text, .. } => text.clone(),
+            Self::Ungranted { text, .. } => text.clone().into(),
             Self::UnknownLease => "no such lease".into(),
             Self::Abuse(text) => text.clone(),
             Self::Exhausted { text, .. } => text.clone().into(),
@@ -159,9 +168,11 @@ impl Fault {
 
     fn status_code(&self) -> Code {
         match self {
-            Self::Outside | Self::Denied(_) | Self::Uncovered(_) | Self::Refused(_) => {
-                Code::PermissionDenied
-            }
+            Self::Outside
+            | Self::Denied(_)
+            | Self::Uncovered(_)
+            | Self::Ungranted { .. }
+            | Self::Refused(_) => Code::PermissionDenied,
             Self::System(errno) => system_code(*errno),
             Self::Failed { status, .. } => *status,
             Self::UnknownLease => Code::NotFound,
@@ -181,6 +192,7 @@ impl Fault {
             Self::Outside
             | Self::Denied(_)
             | Self::Uncovered(_)
+            | Self::Ungranted { .. }
             | Self::Refused(_)
             | Self::Abuse(_)
             | Self::Exhausted { .. }
@@ -206,6 +218,7 @@ impl Fault {
             Self::Broken => "a panic in the host's service".into(),
             Self::System(_)
             | Self::Failed { .. }
+            | Self::Ungranted { .. }
             | Self::Abuse(_)
             | Self::Exhausted { .. }
             | Self::Unsupported(_) => self.public(),
@@ -217,6 +230,7 @@ impl Fault {
         match self {
             Self::Denied(denial) | Self::Uncovered(denial) => denial.rule().to_owned(),
             Self::Outside => "paths stay beneath their grant".into(),
+            Self::Ungranted { .. } => "no grant covers it".into(),
             Self::Refused(_) => "rules of the host".into(),
             Self::Exhausted { .. } => "limits".into(),
             Self::UnknownLease => "leases belong to one connection".into(),
@@ -233,6 +247,7 @@ impl Fault {
     pub(crate) fn missing(&self) -> &str {
         match self {
             Self::Denied(denial) | Self::Uncovered(denial) => denial.missing().unwrap_or_default(),
+            Self::Ungranted { missing, .. } => missing,
             _ => "",
         }
     }
@@ -245,7 +260,9 @@ impl Fault {
             Self::Uncovered(_) => "outside-grant",
             Self::Refused(_) => "forbidden",
             Self::System(errno) => system_reason(*errno),
-            Self::Failed { code, .. } | Self::Exhausted { code, .. } => code,
+            Self::Failed { code, .. }
+            | Self::Ungranted { code, .. }
+            | Self::Exhausted { code, .. } => code,
             Self::UnknownLease => "unknown-lease",
             Self::Abuse(_) => "malformed-request",
             Self::Unsupported(_) => "unsupported",

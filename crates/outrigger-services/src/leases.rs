@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fault::Fault;
+use crate::process::Process;
 
 /// A place for one more lease.
 #[derive(Debug)]
@@ -66,14 +67,32 @@ impl Used {
     }
 }
 
+/// How far something is that has an end of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Runs,
+    Ended {
+        /// Whether the plugin knows how.
+        told: bool,
+        at: Instant,
+    },
+}
+
 trait AnyHeld: Any + Send + Sync {
     fn idle(&self, now: Instant) -> Duration;
+    /// Nothing for what lasts until it is given back.
+    fn life(&self) -> Option<Life>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 impl<T: Send + Sync + 'static> AnyHeld for Held<T> {
     fn idle(&self, now: Instant) -> Duration {
         self.used.idle(now)
+    }
+
+    fn life(&self) -> Option<Life> {
+        let process = (&self.value as &dyn Any).downcast_ref::<Process>()?;
+        Some(process.life())
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -100,15 +119,37 @@ impl Leases {
         }
     }
 
-    /// Room for one more.
+    /// Room for one more, if need be that of a process that has ended.
     pub(crate) fn slot(&self) -> Result<Slot, Fault> {
-        match self.slots.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Slot { _permit: permit }),
-            Err(_) => Err(Fault::exhausted(
-                "too-many-leases",
-                format!("{} leases are held already (`leases`)", self.most),
-            )),
+        loop {
+            if let Ok(permit) = self.slots.clone().try_acquire_owned() {
+                return Ok(Slot { _permit: permit });
+            }
+            if !self.forget_ended() {
+                return Err(Fault::exhausted(
+                    "too-many-leases",
+                    format!("{} leases are held already (`leases`)", self.most),
+                ));
+            }
         }
+    }
+
+    /// Takes out a process that has ended and that no call has in hand: rather
+    /// one whose end the plugin was told, then the one that ended first. Whether
+    /// there was one.
+    pub(crate) fn forget_ended(&self) -> bool {
+        let forgotten = {
+            let mut table = self.table();
+            let ended = table.iter().filter_map(|(id, held)| match held.life()? {
+                // The table's own is the only one, and no one else can get at it now.
+                Life::Ended { told, at } if Arc::strong_count(held) == 1 => Some((!told, at, *id)),
+                Life::Ended { .. } | Life::Runs => None,
+            });
+            let first = ended.min();
+            first.and_then(|(.., id)| table.remove(&id))
+        };
+        // Dropped without the lock.
+        forgotten.is_some()
     }
 
     /// How many are held.
@@ -153,7 +194,6 @@ impl Leases {
     }
 
     /// All of one kind, with their names.
-    #[allow(dead_code, reason = "for services that list what they lent")]
     pub(crate) fn all<T: Send + Sync + 'static>(&self) -> Vec<(String, Lent<T>)> {
         let all: Vec<_> = self
             .table()
@@ -166,15 +206,22 @@ impl Leases {
     }
 
     /// Takes out what nobody has used for `idle` and nobody is using, and says
-    /// when to look again; nothing when there are no leases. The caller drops
-    /// what comes back where dropping may wait.
+    /// when to look again; nothing when there are no leases. A process that runs
+    /// is in use: its pipes may be somewhere else. The caller drops what comes
+    /// back where dropping may wait.
     pub(crate) fn expire(&self, idle: Duration) -> (Option<Duration>, Vec<Box<dyn Any + Send>>) {
         let now = Instant::now();
         let mut table = self.table();
         let mut next = None;
         let mut expired: Vec<Box<dyn Any + Send>> = Vec::new();
         table.retain(|_, held| {
-            let unused = held.idle(now);
+            let unused = match held.life() {
+                None => held.idle(now),
+                Some(Life::Runs) => Duration::ZERO,
+                Some(Life::Ended { at, .. }) => {
+                    held.idle(now).min(now.saturating_duration_since(at))
+                }
+            };
             // The table's own is the only one, and no one else can get at it now.
             if unused >= idle && Arc::strong_count(held) == 1 {
                 expired.push(Box::new(held.clone()));

@@ -22,7 +22,7 @@ pub struct Limits {
     /// connections, processes, listeners.
     pub leases: usize,
     /// A lease that is not used for so long is given up (default one hour; zero
-    /// for never).
+    /// for never). A process is in use for as long as it runs.
     pub lease_idle: Duration,
     /// Largest message in either direction, in bytes (default 4 MiB, what peers
     /// accept unless told otherwise).

@@ -130,7 +130,7 @@ capabilities:
     exec:
       - {command: /bin/echo, args: [-n, \"*\"]}
       - {command: /bin/echo, args: [fixed]}
-  environment: {read: [LD_PRELOAD, PATH, GRANTED]}
+  environment: {read: [LD_PRELOAD, PATH], set: {GRANTED: x, BASH_ENV: x}}
 ";
     let plugin = Plugin::new(sections).await;
     let args = |args: &[&str]| command("/bin/echo", args);
@@ -174,9 +174,10 @@ capabilities:
         ..args(&["fixed"])
     };
     assert!(run(&plugin, with("GRANTED")).await.is_ok());
-    // Two are granted for reading; that makes them no safer to give.
+    // Three are granted; that makes them no safer to give.
     for (name, expected) in [
         ("LD_PRELOAD", Code::PermissionDenied),
+        ("BASH_ENV", Code::PermissionDenied),
         ("PATH", Code::PermissionDenied),
         ("OTHER", Code::PermissionDenied),
         ("A=B", Code::InvalidArgument),
@@ -197,23 +198,48 @@ capabilities:
     let refusals = records
         .iter()
         .filter(|record| record.verdict == Verdict::Refused);
-    assert_eq!(refusals.count(), 8 + 1 + 6 + 5 + 1);
+    assert_eq!(refusals.count(), 8 + 1 + 6 + 6 + 1);
     plugin.close().await;
 }
 
 #[tokio::test]
-async fn a_command_sees_a_fixed_environment_and_what_was_given_to_it() {
+async fn a_command_sees_a_fixed_environment_and_the_granted_values_it_was_given() {
+    // Cargo sets these for tests.
     let sections = "
 capabilities:
   process: {exec: [{command: /usr/bin/env, args: []}]}
-  environment: {read: [TZ, CARGO]}
+  environment: {read: [CARGO_PKG_NAME, CARGO_MANIFEST_DIR, RSYNC_RSH], set: {TZ: a b}}
 ";
     let plugin = Plugin::new(sections).await;
-    let command = Command {
-        environment: HashMap::from([("TZ".to_owned(), "a b".to_owned())]),
-        ..command("/usr/bin/env", &[])
+    let with = |variables: &[(&str, &str)]| {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Command {
+            environment: variables.iter().map(own).collect(),
+            ..command("/usr/bin/env", &[])
+        }
     };
-    let reply = run(&plugin, command).await.expect("it ran");
+    // What a variable may be is not the plugin's to say.
+    for (name, value) in [
+        ("CARGO_PKG_NAME", "other"),
+        ("CARGO_PKG_NAME", ""),
+        ("TZ", "UTC"),
+        ("RSYNC_RSH", "/tmp/plugin/program"),
+    ] {
+        let outcome = run(&plugin, with(&[(name, value)])).await;
+        let status = outcome.as_ref().expect_err(name);
+        assert!(status.message().contains(name), "{status}");
+        let expected = (Code::PermissionDenied, "value-not-granted".to_owned());
+        assert_eq!(failure(outcome), expected, "{name}={value}");
+    }
+    for record in plugin.records_of("run").await {
+        assert_eq!(record.verdict, Verdict::Refused);
+        assert!(record.missing.contains("environment.set"), "{record}");
+        assert!(!record.to_json().contains("/tmp/plugin"), "{record}");
+    }
+    let granted = [("CARGO_PKG_NAME", "outrigger-services"), ("TZ", "a b")];
+    let reply = run(&plugin, with(&granted)).await.expect("it ran");
+    let record = plugin.records_of("run").await.remove(0);
+    assert!(record.rule.contains("environment.read[0]"), "{record}");
     let text = String::from_utf8(reply.output.to_vec()).expect("UTF-8");
     let mut names: Vec<&str> = text
         .lines()
@@ -221,6 +247,7 @@ capabilities:
         .collect();
     names.sort_unstable();
     let expected = [
+        "CARGO_PKG_NAME",
         "HOME",
         "LANG",
         "OUTRIGGER_COMMAND_OF",
@@ -230,6 +257,7 @@ capabilities:
     ];
     assert_eq!(names, expected);
     assert!(text.contains("TZ=a b\n"));
+    assert!(text.contains("CARGO_PKG_NAME=outrigger-services\n"));
     plugin.close().await;
 }
 
@@ -269,9 +297,17 @@ services: [process, filesystem, environment]
         );
     }
     assert!(std::path::Path::new(&profile).exists());
-    // Where a command starts is the plugin's own.
+    // A command starts there, and not where the plugin can put something.
     let reply = run(&plugin, shell("pwd")).await.expect("it ran");
-    assert_eq!(reply.output, format!("{}\n", dirs.temp).as_bytes());
+    assert_eq!(reply.output, format!("{home}\n").as_bytes());
+    for directory in [dirs.temp.clone(), format!("{}/.", dirs.temp)] {
+        let in_temp = Command {
+            directory,
+            ..shell("pwd")
+        };
+        let denied = (Code::PermissionDenied, "not-granted".to_owned());
+        assert_eq!(failure(run(&plugin, in_temp).await), denied);
+    }
     plugin.close().await;
     let deadline = Instant::now() + Duration::from_secs(10);
     while std::path::Path::new(home).exists() {
@@ -763,6 +799,146 @@ async fn processes_are_counted_and_one_that_ended_gives_up_its_place() {
     let listed = list(&plugin).await.expect("a list");
     let ids: Vec<&str> = listed.iter().map(|process| &*process.process).collect();
     assert_eq!(ids, [&*second.process, &third.process]);
+    plugin.close().await;
+}
+
+async fn close(plugin: &Plugin, process: &str) -> Result<CloseProcessResponse, Status> {
+    let process = process.to_owned();
+    let request = CloseProcessRequest { process };
+    plugin.call("Process/Close", request).await
+}
+
+/// Waits until the host knows how the process ended, and does not ask it how.
+async fn over(plugin: &Plugin, process: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let listed = list(plugin).await.expect("a list");
+        let known = listed.iter().find(|known| known.process == process);
+        if known.expect("still there").status.is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "it runs");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn ids(listed: &[ProcessInfo]) -> Vec<&str> {
+    listed.iter().map(|process| &*process.process).collect()
+}
+
+#[tokio::test]
+async fn what_has_ended_makes_room_for_any_other_lease() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().canonicalize().expect("its path");
+    let file = path.join("file");
+    std::fs::write(&file, b"x").expect("a file");
+    let sections = format!(
+        "{SHELL}  filesystem: [{{path: {}, permissions: [read], recursive: true}}]",
+        path.to_str().expect("UTF-8")
+    );
+    let limits = Limits {
+        leases: 4,
+        ..Limits::default()
+    };
+    let plugin = Plugin::with(&sections, limits).await;
+    let open = async || {
+        let request = OpenRequest {
+            path: file.to_str().expect("UTF-8").to_owned(),
+            ..OpenRequest::default()
+        };
+        plugin
+            .call::<_, OpenResponse>("Filesystem/Open", request)
+            .await
+    };
+    let running = start(&plugin, command("/bin/cat", &[]))
+        .await
+        .expect("started");
+    let mut ended = Vec::new();
+    for text in ["first", "second", "third"] {
+        let script = format!("echo {text}");
+        let started = start(&plugin, shell(&script)).await.expect("started");
+        over(&plugin, &started.process).await;
+        ended.push(started.process);
+    }
+    // The plugin knows how the second one ended; of the others it knows nothing.
+    wait(&plugin, &ended[1]).await.expect("its end");
+    let _first = open().await.expect("in place of the second");
+    let listed = list(&plugin).await.expect("a list");
+    assert_eq!(ids(&listed), [&*running.process, &ended[0], &ended[2]]);
+    let _second = open().await.expect("in place of the first");
+    let mut stream = output(&plugin, &ended[2]).await.expect("output");
+    assert_eq!(first_line(&mut stream).await, "third");
+    assert!(all(stream).await.expect("the rest").is_empty());
+    let _third = open().await.expect("in place of the third");
+    let full = (Code::ResourceExhausted, "too-many-leases".to_owned());
+    assert_eq!(failure(open().await), full);
+    assert!(is_running(running.pid));
+    plugin.close().await;
+}
+
+#[tokio::test]
+async fn a_process_that_runs_is_never_idle() {
+    let limits = Limits {
+        lease_idle: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let plugin = Plugin::with(SHELL, limits).await;
+    let running = start(&plugin, command("/bin/cat", &[]))
+        .await
+        .expect("started");
+    let ended = start(&plugin, shell("exit 0")).await.expect("started");
+    // Nobody uses either; the one that ended goes.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while ids(&list(&plugin).await.expect("a list")).contains(&&*ended.process) {
+        assert!(Instant::now() < deadline, "it remains");
+        tokio::task::yield_now().await;
+    }
+    assert!(is_running(running.pid));
+    let write = WriteInputRequest {
+        process: running.process.clone(),
+        data: "still here\n".into(),
+        close: true,
+    };
+    let written = plugin.call::<_, WriteInputResponse>("Process/WriteInput", write);
+    written.await.expect("written");
+    let mut stream = output(&plugin, &running.process).await.expect("output");
+    assert_eq!(first_line(&mut stream).await, "still here");
+    plugin.close().await;
+}
+
+#[tokio::test]
+async fn giving_a_process_back_ends_it_without_a_grant_to_kill() {
+    let sections = "
+capabilities:
+  process:
+    exec: [{command: /bin/sh, args: [-c, \"*\"]}]
+    list: [children]
+";
+    let plugin = Plugin::new(sections).await;
+    let script = "sleep 1000 & echo $!; wait";
+    let started = start(&plugin, shell(script)).await.expect("started");
+    let mut stream = output(&plugin, &started.process).await.expect("output");
+    let grandchild = first_line(&mut stream).await.parse().expect("a pid");
+    close(&plugin, &started.process).await.expect("its own");
+    gone(started.pid).await;
+    ended(grandchild).await;
+    assert!(list(&plugin).await.expect("a list").is_empty());
+    let unknown = (Code::NotFound, "unknown-lease".to_owned());
+    assert_eq!(failure(close(&plugin, &started.process).await), unknown);
+    // One that has ended is given back the same way.
+    let started = start(&plugin, shell("exit 0")).await.expect("started");
+    wait(&plugin, &started.process).await.expect("ended");
+    close(&plugin, &started.process).await.expect("its own");
+    assert!(list(&plugin).await.expect("a list").is_empty());
+    let codes: Vec<_> = plugin
+        .records_of("close")
+        .await
+        .iter()
+        .map(|record| (record.code, record.rule.clone()))
+        .collect();
+    let done = || ("ok", "a command ends with its lease".to_owned());
+    assert_eq!((&codes[0], &codes[2]), (&done(), &done()));
+    assert_eq!(codes[1].0, "unknown-lease");
     plugin.close().await;
 }
 

@@ -13,7 +13,7 @@ use outrigger_examples::proto::filelister::FileListRequest;
 use outrigger_examples::{Bench, FileLister, bench_cookie, host_services_cookie};
 use outrigger_host::{AllowedTransports, Launch, PluginSet, RunningPlugin};
 use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_services::{GrantedServices, Limits};
+use outrigger_services::{AuditLog, GrantedServices, Limits, Verdict};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
 
@@ -25,6 +25,11 @@ struct Side {
 }
 
 fn side() -> Side {
+    side_with("kill: [children]\n    list: [children]\n")
+}
+
+/// `controls` is what the plugin may do to its commands.
+fn side_with(controls: &str) -> Side {
     let dir = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -51,7 +56,7 @@ fn side() -> Side {
          environment: {{set: {{HOSTCLIENT_SHOWN: shown}}}}\n  \
          network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}]}}]\n  \
          process:\n    exec: [{{command: /bin/cat}}, {{command: /bin/echo, args: [\"*\"]}}]\n    \
-         kill: [children]\n    list: [children]\n",
+         {controls}",
         dir = dir.path(),
     );
     let manifest = Manifest::parse(&manifest).unwrap_or_else(|problems| panic!("{problems}"));
@@ -181,6 +186,30 @@ async fn counted_bytes_stay_with_the_host_and_services_can_come_with_a_call() {
     let asked = ask(&plugin, &format!("files@{}", serving.id().0)).await;
     assert!(asked.expect_err("no descriptors").contains("hands over no"));
     plugin.stop().await;
+}
+
+#[tokio::test]
+async fn a_dropped_child_ends_without_a_grant_to_kill_and_one_that_was_waited_for_is_left_alone() {
+    let side = side_with("list: [children]\n");
+    let (audit, mut records) = AuditLog::channel(10_000);
+    let side = Side {
+        services: side.services.clone().audit(audit),
+        ..side
+    };
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "children")
+        .await
+        .expect("by descriptor and by call");
+    plugin.stop().await;
+    let mut ends = Vec::new();
+    while let Some(record) = records.try_recv() {
+        assert_eq!(record.verdict, Verdict::Allowed, "{record}");
+        if ["close", "kill", "wait"].contains(&record.operation) {
+            ends.push((record.operation, record.code));
+        }
+    }
+    let once = [("wait", "ok"), ("close", "ok")];
+    assert_eq!(ends, [once, once].concat());
 }
 
 #[tokio::test]

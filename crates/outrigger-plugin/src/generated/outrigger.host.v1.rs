@@ -1346,7 +1346,8 @@ pub mod process_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Runs a command to its end and collects what it prints.
+        /// Runs a command to its end and collects what it prints. What may outlast
+        /// the host's `call_timeout` belongs into `Exec` or `Start`.
         pub async fn run(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::RunRequest>,
@@ -1384,7 +1385,8 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "Exec"));
             self.inner.streaming(req, path, codec).await
         }
-        /// Starts a command without input; its output is read with `Output`.
+        /// Starts a command that outlives the call, as a lease. `WriteInput` feeds it,
+        /// `Output` reads what it prints.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::StartRequest>,
@@ -1402,6 +1404,7 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "Start"));
             self.inner.unary(req, path, codec).await
         }
+        /// What a process prints, until it has ended; one call at a time.
         pub async fn output(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::OutputRequest>,
@@ -1419,6 +1422,7 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "Output"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Writes to a process's input, within `call_timeout`.
         pub async fn write_input(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::WriteInputRequest>,
@@ -1437,6 +1441,7 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "WriteInput"));
             self.inner.unary(req, path, codec).await
         }
+        /// Waits for a process's end, at most `call_timeout`; may be called again.
         pub async fn wait(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::WaitRequest>,
@@ -1454,6 +1459,7 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "Wait"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sends a signal to exactly that process.
         pub async fn signal(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::SignalRequest>,
@@ -1471,6 +1477,7 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "Signal"));
             self.inner.unary(req, path, codec).await
         }
+        /// Kills a process and its group; its lease stays.
         pub async fn kill(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::KillRequest>,
@@ -1488,6 +1495,26 @@ pub mod process_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Process", "Kill"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives a lease back. A process that still runs ends with it, and so does its
+        /// group: that needs no grant.
+        pub async fn close(
+            &mut self,
+            request: impl tonic::IntoRequest<::outrigger_wire::proto::host::CloseProcessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::outrigger_wire::proto::host::CloseProcessResponse>,
+            tonic::Status,
+        > {
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Process/Close");
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outrigger.host.v1.Process", "Close"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The processes that this connection started.
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<::outrigger_wire::proto::host::ListProcessesRequest>,

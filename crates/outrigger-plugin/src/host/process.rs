@@ -89,13 +89,16 @@ impl Command {
         self
     }
 
-    /// Sets a variable, of which the name must be granted.
+    /// Gives it a variable. The name must be granted, and the value is the one
+    /// that [`Env::var`](super::Env::var) tells: with another one nothing runs
+    /// (`value-not-granted`).
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.command.environment.insert(name.into(), value.into());
         self
     }
 
-    /// Runs it in a granted directory; without, in the plugin's temporary one.
+    /// Runs it in a granted directory; without, in one that only the plugin's
+    /// commands reach.
     pub fn current_dir(mut self, directory: impl Into<String>) -> Self {
         self.command.directory = directory.into();
         self
@@ -108,7 +111,8 @@ impl Command {
     }
 
     /// How long [`output`](Self::output) lets it run; without, the host's
-    /// `call_timeout`.
+    /// `call_timeout`, which is also the most there is. What may take longer is
+    /// for [`spawn`](Self::spawn).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -155,10 +159,7 @@ impl Command {
         let command = Some(self.command);
         let started = process!(self.host, start, messages::StartRequest { command })?;
         let process = started.process.clone();
-        let lease = ProcessLease {
-            host: self.host.clone(),
-            id: started.process,
-        };
+        let lease = ProcessLease::new(self.host.clone(), started.process);
         let printed = process!(self.host, output, messages::OutputRequest { process })?;
         let (stdout, to_stdout) = ChildOutput::channel();
         let (stderr, to_stderr) = ChildOutput::channel();
@@ -219,7 +220,7 @@ impl ExitStatus {
     }
 }
 
-/// A command that runs. It is killed when this is dropped.
+/// A command that runs. It ends, and what it started, when this is dropped.
 #[derive(Debug)]
 pub struct Child {
     /// Its input; dropping or shutting it down ends that.
@@ -236,18 +237,27 @@ pub struct Child {
 struct ProcessLease {
     host: Host,
     id: String,
+    /// Whether there is nothing to give back: the host forgets by itself what
+    /// has ended.
+    over: bool,
+}
+
+impl ProcessLease {
+    fn new(host: Host, id: String) -> Self {
+        let over = false;
+        Self { host, id, over }
+    }
 }
 
 impl Drop for ProcessLease {
     fn drop(&mut self) {
-        let process = std::mem::take(&mut self.id);
-        if process.is_empty() {
+        if self.over {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let host = self.host.clone();
+            let (host, process) = (self.host.clone(), std::mem::take(&mut self.id));
             runtime.spawn(async move {
-                let _ = process!(host, kill, messages::KillRequest { process });
+                let _ = process!(host, close, messages::CloseProcessRequest { process });
             });
         }
     }
@@ -259,10 +269,7 @@ impl Child {
         started: messages::StartResponse,
         pipes: [OwnedFd; 3],
     ) -> io::Result<Self> {
-        let lease = ProcessLease {
-            host,
-            id: started.process,
-        };
+        let lease = ProcessLease::new(host, started.process);
         let [stdin, stdout, stderr] = pipes;
         let stdin = pipe::Sender::from_owned_fd(stdin)?;
         let stdout = pipe::Receiver::from_owned_fd(stdout)?;
@@ -281,7 +288,8 @@ impl Child {
         self.pid
     }
 
-    /// Closes its input and waits until it ends.
+    /// Closes its input and waits until it ends. From then on the host may
+    /// forget the command when it needs room.
     ///
     /// # Errors
     /// See [`HostError`].
@@ -299,14 +307,18 @@ impl Child {
             let host = &self.lease.host;
             let waited = process!(host, wait, messages::WaitRequest { process });
             match waited {
-                Ok(waited) => return ExitStatus::from_wire(waited.status, "process.wait"),
+                Ok(waited) => {
+                    self.lease.over = true;
+                    return ExitStatus::from_wire(waited.status, "process.wait");
+                }
                 Err(error) if error.grpc_code() == tonic::Code::DeadlineExceeded => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Kills it and what it started.
+    /// Kills it and what it started, where that is granted. To drop it does the
+    /// same and needs no grant.
     ///
     /// # Errors
     /// See [`HostError`].
@@ -329,7 +341,7 @@ impl Child {
 
     /// Lets it run on without this value, until the plugin is gone.
     pub fn detach(mut self) {
-        self.lease.id.clear();
+        self.lease.over = true;
     }
 }
 

@@ -592,6 +592,7 @@ impl Session {
 }
 
 /// Opens the directory at `path` beneath its grant, and says which rule grants
+/// it. The plugin's temporary directory comes with the service: no grant names
 /// it. May wait for storage.
 pub(crate) fn granted_dir(
     session: &Arc<Session>,
@@ -604,6 +605,16 @@ pub(crate) fn granted_dir(
     };
     let wanted = Wanted::new(session, path)?;
     cx.reach(&wanted, Follow::Yes, Needs::All(needs), |place| {
+        let temp = session.temp_if_made().map(TempArea::area);
+        if temp.is_some_and(|temp| Arc::ptr_eq(temp, &place.area)) {
+            return Err(Fault::Ungranted {
+                code: "not-granted",
+                text: "the plugin's temporary directory is none that was granted".into(),
+                missing: format!(
+                    "capabilities.filesystem: [{{path: DIR, permissions: [{needs}]}}]"
+                ),
+            });
+        }
         Ok((place.directory()?, place.area.rule.to_string()))
     })
 }

@@ -3108,7 +3108,8 @@ pub mod process_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ProcessServer.
     #[async_trait]
     pub trait Process: std::marker::Send + std::marker::Sync + 'static {
-        /// Runs a command to its end and collects what it prints.
+        /// Runs a command to its end and collects what it prints. What may outlast
+        /// the host's `call_timeout` belongs into `Exec` or `Start`.
         async fn run(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::RunRequest>,
@@ -3129,7 +3130,8 @@ pub mod process_server {
             &self,
             request: tonic::Request<tonic::Streaming<::outrigger_wire::proto::host::ExecRequest>>,
         ) -> std::result::Result<tonic::Response<Self::ExecStream>, tonic::Status>;
-        /// Starts a command without input; its output is read with `Output`.
+        /// Starts a command that outlives the call, as a lease. `WriteInput` feeds it,
+        /// `Output` reads what it prints.
         async fn start(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::StartRequest>,
@@ -3145,10 +3147,12 @@ pub mod process_server {
                 >,
             > + std::marker::Send
             + 'static;
+        /// What a process prints, until it has ended; one call at a time.
         async fn output(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::OutputRequest>,
         ) -> std::result::Result<tonic::Response<Self::OutputStream>, tonic::Status>;
+        /// Writes to a process's input, within `call_timeout`.
         async fn write_input(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::WriteInputRequest>,
@@ -3156,6 +3160,7 @@ pub mod process_server {
             tonic::Response<::outrigger_wire::proto::host::WriteInputResponse>,
             tonic::Status,
         >;
+        /// Waits for a process's end, at most `call_timeout`; may be called again.
         async fn wait(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::WaitRequest>,
@@ -3163,6 +3168,7 @@ pub mod process_server {
             tonic::Response<::outrigger_wire::proto::host::WaitResponse>,
             tonic::Status,
         >;
+        /// Sends a signal to exactly that process.
         async fn signal(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::SignalRequest>,
@@ -3170,6 +3176,7 @@ pub mod process_server {
             tonic::Response<::outrigger_wire::proto::host::SignalResponse>,
             tonic::Status,
         >;
+        /// Kills a process and its group; its lease stays.
         async fn kill(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::KillRequest>,
@@ -3177,6 +3184,16 @@ pub mod process_server {
             tonic::Response<::outrigger_wire::proto::host::KillResponse>,
             tonic::Status,
         >;
+        /// Gives a lease back. A process that still runs ends with it, and so does its
+        /// group: that needs no grant.
+        async fn close(
+            &self,
+            request: tonic::Request<::outrigger_wire::proto::host::CloseProcessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::outrigger_wire::proto::host::CloseProcessResponse>,
+            tonic::Status,
+        >;
+        /// The processes that this connection started.
         async fn list(
             &self,
             request: tonic::Request<::outrigger_wire::proto::host::ListProcessesRequest>,
@@ -3576,6 +3593,49 @@ pub mod process_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = KillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outrigger.host.v1.Process/Close" => {
+                    #[allow(non_camel_case_types)]
+                    struct CloseSvc<T: Process>(pub Arc<T>);
+                    impl<T: Process>
+                        tonic::server::UnaryService<
+                            ::outrigger_wire::proto::host::CloseProcessRequest,
+                        > for CloseSvc<T>
+                    {
+                        type Response = ::outrigger_wire::proto::host::CloseProcessResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::outrigger_wire::proto::host::CloseProcessRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as Process>::close(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CloseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

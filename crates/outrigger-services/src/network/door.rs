@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::deadline::after;
 use super::dial::{self, Dialer};
 use super::resolve::Resolver;
 use super::rules;
@@ -210,7 +211,7 @@ impl Allowance {
         };
         let limit = wanted.min(most);
         Self {
-            until: Instant::now() + limit,
+            until: after(Instant::now(), limit),
             limit,
             setting,
         }
@@ -223,7 +224,7 @@ impl Allowance {
 
     /// This one, or `setting` where that ends sooner.
     fn or_sooner(self, setting: &'static str, limit: Duration) -> Self {
-        let until = Instant::now() + limit;
+        let until = after(Instant::now(), limit);
         match until < self.until {
             true => Self {
                 until,

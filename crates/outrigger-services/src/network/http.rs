@@ -17,7 +17,7 @@ use outrigger_wire::proto::host as proto;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::client::TlsStream;
 
 use super::NetworkLimits;
@@ -73,7 +73,7 @@ pub(crate) struct Reply {
 #[derive(Debug)]
 pub(crate) struct ReplyBody {
     incoming: Incoming,
-    _driver: Driver,
+    driver: Driver,
 }
 
 impl Prepared {
@@ -232,6 +232,11 @@ impl ReplyBody {
         self.incoming.size_hint().lower()
     }
 
+    /// What closes the connection.
+    pub(crate) fn cut(&self) -> AbortHandle {
+        self.driver.0.abort_handle()
+    }
+
     /// The next bytes of the body, or nothing at its end.
     ///
     /// # Cancel safety
@@ -381,10 +386,7 @@ async fn exchange(
     Ok(Reply {
         status: head.status,
         headers,
-        body: ReplyBody {
-            incoming,
-            _driver: driver,
-        },
+        body: ReplyBody { incoming, driver },
         location,
     })
 }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outrigger_manifest::{Grants, HostName};
+use outrigger_transport::OwnedTask;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::door::{Allowance, Door, Lookups};
@@ -30,10 +32,12 @@ pub(crate) struct Bound {
     pub(crate) rule: String,
     /// The names among the origins.
     names: Vec<HostName>,
-    /// The addresses that these stand for.
-    found: HashMap<IpAddr, Vec<HostName>>,
+    found: Found,
     refreshed: Instant,
 }
+
+/// The addresses that names stand for.
+type Found = HashMap<IpAddr, Vec<HostName>>;
 
 /// A connection from a granted origin that waits for the plugin.
 #[derive(Debug)]
@@ -86,56 +90,68 @@ pub(crate) async fn bind(
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.map_err(|error| trouble::io(&error))?;
     let address = listener.local_addr().map_err(|error| trouble::io(&error))?;
-    let mut bound = Bound {
+    let names = rules::named_origins(grants, port);
+    Ok(Bound {
         listener,
         address,
         rule,
-        names: rules::named_origins(grants, port),
-        found: HashMap::new(),
+        found: look_up(door, lookups, &names).await,
+        names,
         refreshed: Instant::now(),
-    };
-    bound.refresh(door, lookups).await;
-    Ok(bound)
+    })
 }
 
 impl Bound {
-    /// Looks the names among the origins up. One that does not resolve now lets
-    /// nobody in until it does.
-    async fn refresh(&mut self, door: &Door, lookups: &Lookups) {
-        let mut found: HashMap<IpAddr, Vec<HostName>> = HashMap::new();
-        for name in &self.names {
-            let limit = door.limits.resolve_timeout;
-            let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
-            match door.resolve(lookups, name.as_str(), allowed).await {
-                Ok(addresses) => {
-                    for address in addresses {
-                        found
-                            .entry(address.to_canonical())
-                            .or_default()
-                            .push(name.clone());
-                    }
-                }
-                Err(why) => {
-                    tracing::warn!(%name, why = %why.reason(), "an allowed origin does not resolve");
+    /// The names that lead to `remote`, as far as known.
+    fn names_of(&self, remote: SocketAddr) -> &[HostName] {
+        self.found.get(&remote.ip()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Looks the names among the origins up, all together within
+/// `resolve_timeout`. One that does not resolve now lets nobody in until it does.
+async fn look_up(door: &Door, lookups: &Lookups, names: &[HostName]) -> Found {
+    let limit = door.limits.resolve_timeout;
+    let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
+    let answers = names
+        .iter()
+        .map(|name| door.resolve(lookups, name.as_str(), allowed));
+    let answers = futures_util::future::join_all(answers).await;
+    let mut found = Found::new();
+    for (name, answer) in names.iter().zip(answers) {
+        match answer {
+            Ok(addresses) => {
+                for address in addresses {
+                    let names = found.entry(address.to_canonical()).or_default();
+                    names.push(name.clone());
                 }
             }
+            Err(why) => {
+                tracing::warn!(%name, why = %why.reason(), "an allowed origin does not resolve");
+            }
         }
-        self.found = found;
-        self.refreshed = Instant::now();
     }
+    found
 }
 
 /// The connections of one port, and those that wait.
 pub(crate) struct Arrivals {
     bound: Bound,
-    waiting: VecDeque<(Instant, String)>,
+    /// Looks the names up again; empty when their addresses are not in question.
+    lookup: JoinSet<Found>,
+    /// Those who can only be let in by what is being looked up.
+    asking: VecDeque<(TcpStream, SocketAddr)>,
+    /// Those who wait for the plugin, and what gives them up.
+    waiting: Vec<(String, OwnedTask)>,
 }
 
 impl Arrivals {
     pub(crate) fn new(bound: Bound) -> Self {
         Self {
             bound,
-            waiting: VecDeque::new(),
+            lookup: JoinSet::new(),
+            asking: VecDeque::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -146,17 +162,26 @@ impl Arrivals {
     /// arrived, which is closed.
     pub(crate) async fn next(
         &mut self,
-        door: &Door,
+        door: &Arc<Door>,
         grants: &Grants,
         lookups: &Lookups,
         session: &Arc<Session>,
     ) -> Arrival {
         loop {
-            let oldest = self.waiting.front().map(|(expires, _)| *expires);
+            if self.lookup.is_empty()
+                && let Some((stream, remote)) = self.asking.pop_front()
+            {
+                let names = self.bound.names_of(remote);
+                let rule = rules::origin(grants, self.bound.address.port(), remote.ip(), names);
+                return self.judged(rule, door, session, stream, remote);
+            }
             tokio::select! {
                 accepted = self.bound.listener.accept() => match accepted {
                     Ok((stream, remote)) => {
-                        return self.arrived(door, grants, lookups, session, stream, remote).await;
+                        let arrival = self.arrived(door, grants, lookups, session, stream, remote);
+                        if let Some(arrival) = arrival {
+                            return arrival;
+                        }
                     }
                     // A connection that broke before it was taken is none; when
                     // descriptors run out, others need a moment to give some back.
@@ -165,41 +190,68 @@ impl Arrivals {
                         tokio::time::sleep(BREATH).await;
                     }
                 },
-                () = sleep_until(oldest) => {
-                    if let Some((_, lease)) = self.waiting.pop_front()
-                        && let Ok(unclaimed) = session.give_back::<Waiting>(&lease)
-                    {
-                        return Arrival::Expired { remote: unclaimed.remote };
-                    }
+                Some(found) = self.lookup.join_next(), if !self.lookup.is_empty() => {
+                    self.bound.found = found.unwrap_or_default();
+                    self.bound.refreshed = Instant::now();
                 }
             }
         }
     }
 
-    async fn arrived(
+    /// What becomes of a connection, unless that depends on names that are being
+    /// looked up. Nobody else waits for these.
+    fn arrived(
         &mut self,
-        door: &Door,
+        door: &Arc<Door>,
         grants: &Grants,
         lookups: &Lookups,
         session: &Arc<Session>,
         stream: TcpStream,
         remote: SocketAddr,
-    ) -> Arrival {
-        let origin = remote.ip().to_canonical();
-        let remote = SocketAddr::new(origin, remote.port());
-        let stale = self.bound.refreshed.elapsed() >= door.limits.origin_refresh;
-        if stale && !self.bound.names.is_empty() {
-            self.bound.refresh(door, lookups).await;
-        }
+    ) -> Option<Arrival> {
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let port = self.bound.address.port();
+        let by_address = rules::origin(grants, port, remote.ip(), &[]);
+        if by_address.is_ok() || self.bound.names.is_empty() {
+            return Some(self.judged(by_address, door, session, stream, remote));
+        }
+        let stale = self.bound.refreshed.elapsed() >= door.limits.origin_refresh;
+        if stale && self.lookup.is_empty() {
+            let (door, lookups) = (door.clone(), lookups.clone());
+            let names = self.bound.names.clone();
+            self.lookup
+                .spawn(async move { look_up(&door, &lookups, &names).await });
+        }
+        if self.lookup.is_empty() {
+            let names = self.bound.names_of(remote);
+            let rule = rules::origin(grants, port, remote.ip(), names);
+            return Some(self.judged(rule, door, session, stream, remote));
+        }
+        if self.asking.len() >= door.limits.backlog {
+            let text = "too many wait for the allowed origins to resolve (`backlog`)";
+            let why = Fault::exhausted(CODE, text);
+            return Some(Arrival::TurnedAway { remote, why });
+        }
+        self.asking.push_back((stream, remote));
+        None
+    }
+
+    /// Names a connection to the plugin where `rule` lets it in.
+    fn judged(
+        &mut self,
+        rule: Result<String, Fault>,
+        door: &Door,
+        session: &Arc<Session>,
+        stream: TcpStream,
+        remote: SocketAddr,
+    ) -> Arrival {
         let turned_away = |why| Arrival::TurnedAway { remote, why };
-        let names = self.bound.found.get(&origin).map_or(&[][..], Vec::as_slice);
-        let rule = match rules::origin(grants, port, origin, names) {
+        let rule = match rule {
             Ok(rule) => rule,
             Err(why) => return turned_away(why),
         };
         self.waiting
-            .retain(|(_, lease)| session.lease::<Waiting>(lease).is_ok());
+            .retain(|(lease, _)| session.lease::<Waiting>(lease).is_ok());
         if self.waiting.len() >= door.limits.backlog {
             let text = "the plugin takes no connections (`backlog`)";
             return turned_away(Fault::exhausted(CODE, text));
@@ -217,8 +269,6 @@ impl Arrivals {
             rule: rule.clone(),
         };
         let (lease, _) = session.lend(slot, waiting);
-        let expires = Instant::now() + door.limits.unclaimed_timeout;
-        self.waiting.push_back((expires, lease.clone()));
         Arrival::Named {
             lease,
             remote,
@@ -226,18 +276,24 @@ impl Arrivals {
         }
     }
 
+    /// Notes that a connection waits for the plugin until `expiry` gives it up.
+    pub(crate) fn wait(&mut self, lease: String, expiry: OwnedTask) {
+        self.waiting.push((lease, expiry));
+    }
+
     /// Closes the connections that nobody took.
     pub(crate) fn close(&mut self, session: &Session) {
-        for (_, lease) in self.waiting.drain(..) {
+        for (lease, _) in self.waiting.drain(..) {
             // Those that were taken have another owner now.
             drop(session.give_back::<Waiting>(&lease));
         }
     }
 }
 
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
+/// Gives a connection up that the plugin has not taken in time, and says whose
+/// it was.
+pub(crate) async fn unclaimed(door: &Door, session: &Session, lease: &str) -> Option<SocketAddr> {
+    tokio::time::sleep(door.limits.unclaimed_timeout).await;
+    let unclaimed = session.give_back::<Waiting>(lease).ok()?;
+    Some(unclaimed.remote)
 }

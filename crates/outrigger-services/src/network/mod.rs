@@ -1,6 +1,7 @@
 //! Network on a plugin's behalf: names, connections, HTTP, and ports to listen on.
 
 mod account;
+mod deadline;
 mod dial;
 mod door;
 mod hello;
@@ -104,7 +105,8 @@ pub struct NetworkLimits {
     pub lookups: usize,
     /// Addresses of one name that are looked at (default 64).
     pub answers: usize,
-    /// How long a connection may carry nothing (default 5 min).
+    /// How long a connection may carry nothing (default 5 min), also because the
+    /// plugin takes nothing.
     pub idle_timeout: Duration,
     /// How long a connection may last (default 1 h).
     pub total_timeout: Duration,
@@ -117,7 +119,8 @@ pub struct NetworkLimits {
     /// Bytes of all header fields of an HTTP request or reply together (default
     /// 64 KiB; at least 8 KiB for a reply).
     pub header_bytes: usize,
-    /// Connections of one listener that the plugin has not taken (default 16);
+    /// Connections of one listener that the plugin has not taken (default 16), and
+    /// those that wait for the names of allowed origins to be looked up (as many);
     /// further ones are closed at once.
     pub backlog: usize,
     /// How long a connection waits for the plugin to take it (default 10 s).

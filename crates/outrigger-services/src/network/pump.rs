@@ -8,19 +8,17 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::NetworkLimits;
 use super::account::Account;
+use super::deadline::{Activity, Watch};
 use super::hello::{HelloGuard, Mismatch};
 use super::trouble;
 use crate::fault::Fault;
@@ -52,6 +50,7 @@ pub(crate) struct Pump<Q, R> {
     chunk: usize,
     writing: Writing<Q>,
     activity: Arc<Activity>,
+    watch: Watch,
     account: Arc<Account>,
     reply: PhantomData<fn() -> R>,
 }
@@ -77,40 +76,13 @@ impl<Q> Drop for Writer<Q> {
     }
 }
 
-/// When something last moved.
-struct Activity {
-    started: Instant,
-    last_millis: AtomicU64,
-    idle: Duration,
-    total: Duration,
-}
-
-impl Activity {
-    fn new(limits: &NetworkLimits) -> Self {
-        Self {
-            started: Instant::now(),
-            last_millis: AtomicU64::new(0),
-            idle: limits.idle_timeout,
-            total: limits.total_timeout,
-        }
-    }
-
-    fn note(&self) {
-        let millis = self.started.elapsed().as_millis();
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        self.last_millis.store(millis, Ordering::Relaxed);
-    }
-
-    /// When the connection ends unless something moves, and why.
-    fn deadline(&self) -> (Instant, Fault) {
-        let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
-        let idle = self.started + last + self.idle;
-        let total = self.started + self.total;
-        match idle < total {
-            true => (idle, trouble::late("idle_timeout", self.idle)),
-            false => (total, trouble::late("total_timeout", self.total)),
-        }
-    }
+/// What comes next for the plugin.
+enum Step<R> {
+    Reply(R),
+    /// Both directions have finished.
+    End,
+    /// The time of the connection is up, as is recorded already.
+    Late(Status),
 }
 
 impl<Q: Sent, R: Received> Pump<Q, R> {
@@ -124,13 +96,17 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
         let (reading, writing) = stream.into_split();
         let activity = Arc::new(Activity::new(limits));
         let task = write(messages, writing, guard, account.clone(), activity.clone());
+        let writer = tokio::spawn(task);
+        let cut = writer.abort_handle();
+        let watch = Watch::new(activity.clone(), account.clone(), move || cut.abort());
         Self {
             reading,
             peer_finished: false,
             buffer: BytesMut::new(),
             chunk: limits.chunk.max(1),
-            writing: Writing::Open(Writer(tokio::spawn(task))),
+            writing: Writing::Open(Writer(writer)),
             activity,
+            watch,
             account,
             reply: PhantomData,
         }
@@ -142,9 +118,18 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
         if matches!(self.writing, Writing::Over) {
             return None;
         }
-        match self.step().await {
-            Ok(Some(reply)) => Some(Ok(reply)),
-            Ok(None) => {
+        let step = self.step().await;
+        if let Some(late) = self.watch.told() {
+            self.writing = Writing::Over;
+            return Some(Err(late));
+        }
+        match step {
+            Ok(Step::Reply(reply)) => Some(Ok(reply)),
+            Ok(Step::Late(late)) => {
+                self.writing = Writing::Over;
+                Some(Err(late))
+            }
+            Ok(Step::End) => {
                 self.writing = Writing::Over;
                 self.account.end();
                 None
@@ -156,16 +141,15 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
         }
     }
 
-    async fn step(&mut self) -> Result<Option<R>, Fault> {
+    async fn step(&mut self) -> Result<Step<R>, Fault> {
         loop {
             if self.peer_finished {
                 match std::mem::replace(&mut self.writing, Writing::Over) {
                     Writing::Open(writer) => self.writing = Writing::Open(writer),
                     Writing::Failed(fault) => return Err(fault),
-                    Writing::Finished { .. } | Writing::Over => return Ok(None),
+                    Writing::Finished { .. } | Writing::Over => return Ok(Step::End),
                 }
             }
-            let (deadline, late) = self.activity.deadline();
             let writer = match &mut self.writing {
                 Writing::Open(writer) => Some(writer),
                 _ => None,
@@ -177,13 +161,13 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
                     match read {
                         Ok(0) => {
                             self.peer_finished = true;
-                            return Ok(Some(R::finish()));
+                            return Ok(Step::Reply(R::finish()));
                         }
                         Ok(count) => {
                             self.activity.note();
                             self.account.received(count).await;
                             self.activity.note();
-                            return Ok(Some(R::data(self.buffer.split().freeze())));
+                            return Ok(Step::Reply(R::data(self.buffer.split().freeze())));
                         }
                         Err(error) => return Err(trouble::io(&error)),
                     }
@@ -193,11 +177,7 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
                     Err(fault @ Fault::System(_)) => self.writing = Writing::Failed(fault),
                     Err(fault) => return Err(fault),
                 },
-                () = tokio::time::sleep_until(deadline) => {
-                    if self.activity.deadline().0 <= Instant::now() {
-                        return Err(late);
-                    }
-                }
+                late = self.watch.late() => return Ok(Step::Late(late)),
             }
         }
     }

@@ -7,18 +7,19 @@ use std::time::Instant as Clock;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use outrigger_manifest::HostService;
+use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::*;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::account::Account;
+use super::deadline::{Activity, Watch};
 use super::door::{Allowance, Dialled, Door, Lookups};
 use super::hello::HelloGuard;
 use super::http::{Prepared, Reply, ReplyBody};
 use super::listen::{self, Arrival, Arrivals, Waiting};
 use super::pump::{Part, Pump, Received, Sent};
-use super::trouble;
 use crate::fault::Fault;
 use crate::leases::Slot;
 use crate::proto::host::network_server::Network;
@@ -348,17 +349,25 @@ impl Network for NetworkService {
         let head = HttpStreamResponse {
             part: Some(http_stream_response::Part::Head(answer.head())),
         };
+        let limits = &self.door.limits;
+        let account = Arc::new(Account::new(answer.running, answer.slot));
+        let (activity, cut) = (Arc::new(Activity::new(limits)), answer.reply.body.cut());
         let body = StreamedBody {
+            watch: Watch::new(activity.clone(), account.clone(), move || cut.abort()),
             body: answer.reply.body,
             rest: Bytes::new(),
-            account: Account::new(answer.running, answer.slot),
-            door: self.door.clone(),
-            total: Instant::now() + self.door.limits.total_timeout,
+            activity,
+            account,
+            chunk: limits.chunk.max(1),
         };
         let first = futures_util::stream::iter([Ok(head)]);
         let parts = futures_util::stream::unfold(Some(body), async |body| {
             let mut body = body?;
-            match body.next().await {
+            let next = body.next().await;
+            if let Some(late) = body.watch.told() {
+                return Some((Err(late), None));
+            }
+            match next {
                 Ok(Some(data)) => {
                     let part = Some(http_stream_response::Part::Data(data));
                     Some((Ok(HttpStreamResponse { part }), Some(body)))
@@ -503,31 +512,26 @@ struct StreamedBody {
     body: ReplyBody,
     /// Of a part that is larger than a message should be.
     rest: Bytes,
-    account: Account,
-    door: Arc<Door>,
-    total: Instant,
+    activity: Arc<Activity>,
+    watch: Watch,
+    account: Arc<Account>,
+    chunk: usize,
 }
 
 impl StreamedBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         if self.rest.is_empty() {
-            let limits = &self.door.limits;
-            let idle = Instant::now() + limits.idle_timeout;
-            let part = match timeout_at(idle.min(self.total), self.body.next()).await {
-                Ok(part) => part?,
-                Err(_) if idle < self.total => {
-                    return Err(trouble::late("idle_timeout", limits.idle_timeout));
-                }
-                Err(_) => return Err(trouble::late("total_timeout", limits.total_timeout)),
-            };
-            match part {
+            // Ends, too, when the watch closes the connection.
+            match self.body.next().await? {
                 Some(part) => self.rest = part,
                 None => return Ok(None),
             }
         }
-        let size = self.rest.len().min(self.door.limits.chunk.max(1));
+        let size = self.rest.len().min(self.chunk);
         let data = self.rest.split_to(size);
+        self.activity.note();
         self.account.received(data.len()).await;
+        self.activity.note();
         Ok(Some(data))
     }
 }
@@ -567,11 +571,27 @@ impl Listening {
                 drop(session.give_back::<Waiting>(&lease));
                 continue;
             }
+            self.expire(lease.clone());
             return Incoming {
                 connection: lease,
                 remote_address: remote.to_string(),
             };
         }
+    }
+}
+
+impl Listening {
+    /// Sees to it that a connection does not wait for ever, also while the plugin
+    /// takes no names.
+    fn expire(&mut self, lease: String) {
+        let (service, port, named) = (self.service.clone(), self.port, lease.clone());
+        let expiry = OwnedTask::spawn(async move {
+            let (door, session) = (&service.door, &service.session);
+            if let Some(remote) = listen::unclaimed(door, session, &named).await {
+                let _ = service.record_arrival(port, &Arrival::Expired { remote });
+            }
+        });
+        self.arrivals.wait(lease, expiry);
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long dropping a process waits for its end after killing it, where
 /// nobody else is left to.
@@ -45,7 +46,7 @@ pub(crate) struct Child {
     /// Nothing once the process is reaped. Until then its number, which is also
     /// its group's, belongs to nobody else.
     unreaped: Mutex<Option<std::process::Child>>,
-    end: watch::Sender<Option<End>>,
+    end: watch::Sender<Option<(End, Instant)>>,
 }
 
 impl Child {
@@ -95,7 +96,12 @@ impl Child {
 
     /// How it ended, if it did.
     pub(crate) fn end(&self) -> Option<End> {
-        *self.end.borrow()
+        self.end.borrow().map(|(end, _)| end)
+    }
+
+    /// When that was known.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.end.borrow().map(|(_, at)| at)
     }
 
     /// Waits for its end.
@@ -105,7 +111,7 @@ impl Child {
     pub(crate) async fn ended(&self) -> End {
         let mut end = self.end.subscribe();
         match end.wait_for(Option::is_some).await {
-            Ok(end) => end.unwrap_or(End::Unknown),
+            Ok(end) => end.map_or(End::Unknown, |(end, _)| end),
             Err(_) => End::Unknown,
         }
     }
@@ -156,7 +162,7 @@ impl Child {
             *unreaped = None;
             end
         };
-        self.end.send_replace(Some(end));
+        self.end.send_replace(Some((end, Instant::now())));
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<std::process::Child>> {

@@ -9,6 +9,7 @@ mod rpc;
 mod spawn;
 mod variables;
 
+pub(crate) use processes::Process;
 pub(crate) use program::Programs;
 pub(crate) use rpc::{ProcessService, WeakProcessService, show};
 

@@ -10,12 +10,13 @@ use std::time::SystemTime;
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
-use super::child::Child;
+use super::child::{Child, End};
 use super::family::Mark;
 use super::output::Outputs;
 use super::spawn::{self, Order};
 use crate::fault::Fault;
 use crate::fs::TempArea;
+use crate::leases::Life;
 
 /// A process that the plugin started; dropping it ends it.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) input: Arc<Mutex<Option<pipe::Sender>>>,
     /// One call at a time takes what it prints.
     pub(crate) outputs: Arc<Mutex<Outputs>>,
+    /// Whether the plugin was told how it ended.
+    told: AtomicBool,
     _room: Room,
 }
 
@@ -40,6 +43,27 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// How far it is, for whoever lends it.
+    pub(crate) fn life(&self) -> Life {
+        match self.child.ended_at() {
+            None => Life::Runs,
+            Some(at) => Life::Ended {
+                told: self.told.load(Ordering::Relaxed),
+                at,
+            },
+        }
+    }
+
+    /// Waits for its end, which the plugin is then told.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn ended(&self) -> End {
+        let end = self.child.ended().await;
+        self.told.store(true, Ordering::Relaxed);
+        end
+    }
+
     /// The host's ends of stdin, stdout and stderr, for the plugin to use by
     /// itself. What was read already is not in them.
     pub(crate) async fn take_pipes(&self) -> io::Result<[OwnedFd; 3]> {
@@ -129,6 +153,7 @@ impl Processes {
             number: self.started.fetch_add(1, Ordering::Relaxed),
             input: Arc::new(Mutex::new(Some(started.input))),
             outputs: Arc::new(Mutex::new(started.outputs)),
+            told: AtomicBool::new(false),
             _room: room,
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use outrigger_manifest::{HostService, Permissions};
+use outrigger_manifest::{Grants, HostService, Permissions};
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::{self as wire, *};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -24,11 +24,13 @@ use super::program::{Program, ProgramError};
 use super::spawn::Order;
 use super::variables::{self, BadVariable};
 use crate::argument::Argument;
+use crate::environment;
 use crate::fault::Fault;
 use crate::fs;
 use crate::leases::{Lent, Slot};
 use crate::proto::host::process_server;
 use crate::session::{Operation, Running, Session};
+use crate::text::Quoted;
 
 const RUN: Operation = operation("run");
 const EXEC: Operation = operation("exec");
@@ -38,6 +40,7 @@ const WRITE_INPUT: Operation = operation("write_input");
 const WAIT: Operation = operation("wait");
 const SIGNAL: Operation = operation("signal");
 const KILL: Operation = operation("kill");
+const CLOSE: Operation = operation("close");
 const LIST: Operation = operation("list");
 
 /// The most arguments of a command.
@@ -117,41 +120,34 @@ impl ProcessService {
         }
         let grants = self.session.grants();
         let grant = grants.process().exec(&command.command, &command.args)?;
-        for (name, value) in &command.environment {
-            variables::check(name, value).map_err(bad_variable)?;
-            let environment = grants.environment();
-            if !environment.set().any(|(set, _)| set == name) {
-                environment.read(name)?;
-            }
-        }
+        let variables = command.environment.iter();
+        let rules = variables.map(|(name, value)| judge_variable(grants, name, value));
+        let rules: Vec<String> = rules.collect::<Result<_, _>>()?;
         let program = self.session.shared().programs.get(grant.command());
         let program = program.ok_or(Fault::Broken)?.map_err(unusable)?;
         running.allowed_by(&grant.rule().to_string());
+        for rule in rules {
+            running.allowed_by(&rule);
+        }
         Ok(Judged {
             program,
             name: grant.command().to_string_lossy().into_owned(),
         })
     }
 
-    /// Room for one more process, if need be that of the one that ended first.
+    /// Room for one more process, if need be that of one that has ended.
     fn room(&self) -> Result<(Slot, Room), Fault> {
-        let room = || Some((self.session.slot().ok()?, self.processes.room()?));
-        if let Some(room) = room() {
-            return Ok(room);
-        }
-        let ended = self.session.leases().all::<Process>().into_iter();
-        let ended = ended.filter(|(_, process)| process.child.end().is_some());
-        if let Some((id, process)) = ended.min_by_key(|(_, process)| process.number) {
-            drop(self.session.give_back::<Process>(&id));
-            drop(process);
-        }
         let slot = self.session.slot()?;
-        let most = self.processes.most();
-        let full = || {
-            let text = format!("{most} processes are there already (`pids`, `leases`)");
-            Fault::exhausted("too-many-processes", text)
-        };
-        Ok((slot, self.processes.room().ok_or_else(full)?))
+        loop {
+            if let Some(room) = self.processes.room() {
+                return Ok((slot, room));
+            }
+            if !self.session.leases().forget_ended() {
+                let most = self.processes.most();
+                let text = format!("{most} processes are there already (`pids`, `leases`)");
+                return Err(Fault::exhausted("too-many-processes", text));
+            }
+        }
     }
 
     /// Judges a command and starts it.
@@ -164,16 +160,17 @@ impl ProcessService {
         let (slot, room) = self.room()?;
         let (processes, notes) = (self.processes.clone(), running.notes().clone());
         let started = self.session.blocking(move |session| {
+            let home = processes.home(&session.shared().temp_root)?;
             let directory = if command.directory.is_empty() {
+                // What the plugin could write there, many programs would obey.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::openat(CWD, session.temp_dir()?, flags, Mode::empty())?
+                rustix::fs::openat(CWD, home, flags, Mode::empty())?
             } else {
                 let granted = fs::granted_dir(session, &command.directory, Permissions::READ);
                 let (directory, rule) = granted?;
                 notes.allowed_by(&rule);
                 directory
             };
-            let home = processes.home(&session.shared().temp_root)?;
             let environment = variables::compose(home, processes.variable(), &command.environment);
             let order = Order {
                 program: judged.program,
@@ -263,6 +260,26 @@ impl Drop for Held {
         self.process.child.kill();
         drop(self.session.give_back::<Process>(&self.id));
     }
+}
+
+/// Whether a command may have this variable with this value, and which grant
+/// says so. The values are the operator's: many programs obey them.
+fn judge_variable(grants: &Grants, name: &str, value: &str) -> Result<String, Fault> {
+    variables::check(name, value).map_err(bad_variable)?;
+    let granted = environment::get(grants, name)?;
+    if granted.value.as_deref() == Some(value) {
+        return Ok(granted.rule);
+    }
+    let missing = format!("capabilities.environment.set: {{{name}: VALUE}}");
+    Err(Fault::Ungranted {
+        code: "value-not-granted",
+        text: format!(
+            "variable {}: a command gets the granted value (`Environment.Get`) and no other; \
+             that would need {missing} in place of `read`",
+            Quoted(name)
+        ),
+        missing,
+    })
 }
 
 fn bad_variable(error: BadVariable) -> Fault {
@@ -495,7 +512,7 @@ impl process_server::Process for ProcessService {
         let work = async |_: &Running| {
             let process = self.find(&message.process)?;
             Ok(WaitResponse {
-                status: status_of(process.child.ended().await),
+                status: status_of(process.ended().await),
             })
         };
         let shown = |shown: &mut Argument| {
@@ -533,6 +550,24 @@ impl process_server::Process for ProcessService {
             shown.id("process", &message.process);
         };
         self.session.call(KILL, &metadata, shown, work).await
+    }
+
+    async fn close(
+        &self,
+        request: Request<CloseProcessRequest>,
+    ) -> Result<Response<CloseProcessResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let work = async |running: &Running| {
+            let process = self.session.give_back::<Process>(&message.process)?;
+            running.allowed_by("a command ends with its lease");
+            // Other calls may still have it in hand.
+            process.child.kill();
+            Ok(CloseProcessResponse {})
+        };
+        let shown = |shown: &mut Argument| {
+            shown.id("process", &message.process);
+        };
+        self.session.call(CLOSE, &metadata, shown, work).await
     }
 
     async fn list(

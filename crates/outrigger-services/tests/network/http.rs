@@ -699,3 +699,45 @@ fn roots_come_from_pem_only() {
         assert_eq!(error.code(), "no-certificates");
     }
 }
+
+#[tokio::test]
+async fn a_streamed_reply_that_nobody_takes_ends_in_time() {
+    let mut world = World::default();
+    world.network.total_timeout = Duration::from_millis(300);
+    let (sender, over) = tokio::sync::oneshot::channel();
+    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    let address = server(move |mut stream| {
+        let sender = sender.lock().unwrap().take();
+        async move {
+            let head = b"HTTP/1.1 200 OK\r\n\r\n";
+            let mut wrote = stream.write_all(head).await;
+            while wrote.is_ok() {
+                wrote = stream.write_all(&[b'x'; 64 << 10]).await;
+            }
+            let _ = sender.map(|sender| sender.send(()));
+        }
+    })
+    .await;
+    let port = address.port();
+    let grant = format!("    egress: [{{protocol: tcp, hosts: [127.0.0.1], ports: [{port}]}}]");
+    let mut plugin = world.plugin(&grant).await;
+    let request = get(&format!("http://127.0.0.1:{port}/"));
+    let mut parts: tonic::Streaming<HttpStreamResponse> =
+        plugin.start("HttpStream", request).await.expect("a stream");
+    // The connection is closed, and recorded, while the plugin takes nothing.
+    let closed = tokio::time::timeout(PATIENCE, over).await;
+    closed.expect("in time").expect("closed");
+    let record = plugin.record().await;
+    assert_eq!(
+        (record.operation, record.code),
+        ("http_stream", "network-timeout")
+    );
+    let status = loop {
+        match parts.message().await {
+            Ok(part) => assert!(part.is_some(), "an end without a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("total_timeout"), "{status}");
+}

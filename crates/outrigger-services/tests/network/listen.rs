@@ -131,6 +131,37 @@ async fn names_of_origins_stand_for_what_they_resolve_to_now() {
 }
 
 #[tokio::test]
+async fn origins_that_do_not_resolve_hold_nobody_else_up() {
+    let port = free_port();
+    let mut world = World::default();
+    world.network.origin_refresh = Duration::ZERO;
+    world.network.resolve_timeout = Duration::from_millis(500);
+    let names: Vec<String> = (0..10).map(|n| format!("n{n}.example")).collect();
+    for name in &names {
+        world.book.is_silent_about(name);
+    }
+    let origins = format!("127.0.0.9, {}", names.join(", "));
+    let mut plugin = world.plugin(&grant(port, &origins)).await;
+    // All names are looked up together, within the time of one.
+    let started = std::time::Instant::now();
+    let mut arrivals = plugin.listen("", port).await.expect("granted");
+    assert!(started.elapsed() < Duration::from_millis(2500));
+    // Whether this one may come in depends on the names, which are looked up again.
+    let mut foreign = from([127, 0, 0, 1], port).await.expect("a connection");
+    let _welcome = from([127, 0, 0, 9], port).await.expect("a connection");
+    let named = incoming(&mut arrivals).await;
+    assert!(named.remote_address.starts_with("127.0.0.9:"));
+    assert!(closed(&mut foreign).await);
+    let first = plugin.record().await;
+    assert!(first.argument.contains("127.0.0.9:"), "{first}");
+    let second = plugin.record().await;
+    assert_eq!(
+        (second.operation, second.verdict),
+        ("incoming", Verdict::Refused)
+    );
+}
+
+#[tokio::test]
 async fn only_granted_ports_and_addresses_are_listened_on() {
     let port = free_port();
     let plugin = World::default().plugin(&grant(port, "127.0.0.1")).await;

@@ -232,6 +232,96 @@ async fn a_connection_ends_after_its_time_whatever_it_carries() {
     assert!(status.message().contains("total_timeout"), "{status}");
 }
 
+/// A peer that sends as much as it can; what it says when it hears no more.
+async fn flood() -> (u16, oneshot::Receiver<()>) {
+    once(async |stream: tokio::net::TcpStream| {
+        let (mut reading, mut writing) = stream.into_split();
+        let flood = tokio::spawn(async move {
+            let part = vec![0; 64 << 10];
+            while writing.write_all(&part).await.is_ok() {}
+        });
+        let _ = tokio::io::copy(&mut reading, &mut tokio::io::sink()).await;
+        flood.abort();
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plugin_that_takes_nothing_does_not_stop_the_clock() {
+    let (long, short) = (Duration::from_secs(3600), Duration::from_millis(300));
+    for (setting, idle, total) in [
+        ("idle_timeout", short, long),
+        ("total_timeout", long, short),
+    ] {
+        let mut world = World::default();
+        world.network.idle_timeout = idle;
+        world.network.total_timeout = total;
+        let (port, over) = flood().await;
+        let mut plugin = world.plugin(&local(&[port])).await;
+        let stream = plugin
+            .connect("127.0.0.1", port.into())
+            .await
+            .expect("granted");
+        let (sender, mut receiver) = stream.split();
+        // What goes to the peer ends although nothing that comes is taken.
+        let sending = (setting == "total_timeout").then(|| {
+            tokio::spawn(async move {
+                while !sender.is_closed() {
+                    send(&sender, "more").await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        result(over).await;
+        let record = plugin.record().await;
+        assert_eq!(
+            (record.operation, record.code),
+            ("connect", "network-timeout")
+        );
+        assert!(record.reason.contains(setting), "{record}");
+        let status = loop {
+            match receiver.message().await {
+                Ok(reply) => assert!(reply.is_some(), "an end without a word"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains(setting), "{status}");
+        drop(receiver);
+        plugin.close().await;
+        if let Some(sending) = sending {
+            sending.await.expect("sent");
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_that_never_come_are_none() {
+    let mut world = World::default();
+    world.network.idle_timeout = Duration::MAX;
+    world.network.total_timeout = Duration::MAX;
+    world.network.connect_timeout = Duration::MAX;
+    world.network.resolve_timeout = Duration::MAX;
+    world.network.unclaimed_timeout = Duration::MAX;
+    let port = echo_server().await.port();
+    let free = crate::listen::free_port();
+    let ingress =
+        format!("    ingress: [{{protocol: tcp, ports: [{free}], allowed_origins: [127.0.0.1]}}]");
+    let grants = format!("{}\n{ingress}", local(&[port]));
+    let plugin = world.plugin(&grants).await;
+    let mut stream = plugin
+        .connect("127.0.0.1", port.into())
+        .await
+        .expect("granted");
+    stream.send("one").await;
+    stream.finish().await;
+    assert_eq!(stream.rest().await.unwrap(), b"one");
+    let mut arrivals = plugin.listen("", free).await.expect("granted");
+    let _visitor = tokio::net::TcpStream::connect(("127.0.0.1", free)).await;
+    incoming(&mut arrivals).await;
+    plugin.close().await;
+}
+
 #[tokio::test]
 async fn connections_are_leases_and_there_are_only_so_many() {
     let world = World {

@@ -868,11 +868,13 @@ pub struct Command {
     pub command: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub args: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Beneath a granted directory with "read"; the plugin's temporary directory
-    /// when empty.
+    /// Beneath a granted directory with "read", which the plugin's temporary
+    /// directory is not. When empty, the `HOME` of the plugin's commands, which the
+    /// plugin itself cannot reach.
     #[prost(string, tag = "3")]
     pub directory: ::prost::alloc::string::String,
-    /// In addition to the host's fixed ones; only names that were granted.
+    /// In addition to the host's fixed ones: granted names, each with the value
+    /// that `Environment.Get` tells, and no other.
     #[prost(map = "string, string", tag = "4")]
     pub environment:
         ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
@@ -883,7 +885,8 @@ pub struct RunRequest {
     pub command: ::core::option::Option<Command>,
     #[prost(bytes = "bytes", tag = "2")]
     pub input: ::prost::bytes::Bytes,
-    /// In milliseconds, after which it is killed; 0 for the host's `call_timeout`.
+    /// In milliseconds, after which it is killed. Never more than the host's
+    /// `call_timeout`, which is also what 0 stands for.
     #[prost(uint64, tag = "3")]
     pub timeout_ms: u64,
 }
@@ -1026,6 +1029,13 @@ pub struct KillRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KillResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseProcessRequest {
+    #[prost(string, tag = "1")]
+    pub process: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseProcessResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListProcessesRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

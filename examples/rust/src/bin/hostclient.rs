@@ -65,6 +65,7 @@ async fn run(context: &PluginContext, kind: &str) -> Result<(), Error> {
             "refused" => refused(&host).await,
             "small" => small(&host).await,
             "commands" => commands(&host).await,
+            "children" => children(&host).await,
             "network" => network(&host).await,
             "leases" => leases(&host).await,
             "quota" => quota(&host).await,
@@ -363,6 +364,21 @@ async fn commands(host: &Host) -> Result<(), Error> {
         .iter()
         .any(|known| known.pid == pid && known.status.is_none())
     {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Commands that end by being waited for, and by being dropped.
+async fn children(host: &Host) -> Result<(), Error> {
+    let process = host.process();
+    let mut cat = process.command("/bin/cat").spawn().await?;
+    same!(cat.wait().await?, ExitStatus::Code(0));
+    drop(cat);
+    let cat = process.command("/bin/cat").spawn().await?;
+    let pid = cat.pid();
+    drop(cat);
+    while process.list().await?.iter().any(|known| known.pid == pid) {
         tokio::task::yield_now().await;
     }
     Ok(())
