@@ -124,8 +124,8 @@ impl ProcessService {
                 environment.read(name)?;
             }
         }
-        let program = self.session.shared().programs.get(grant.command());
-        let program = program.ok_or(Fault::Broken)?.map_err(unusable)?;
+        let program = self.session.shared().programs.get(grant);
+        let program = program.map_err(unusable)?;
         running.allowed_by(&grant.rule().to_string());
         Ok(Judged {
             program,
@@ -274,6 +274,7 @@ fn bad_variable(error: BadVariable) -> Fault {
 
 fn unusable(error: ProgramError) -> Fault {
     let status = match error {
+        ProgramError::Elsewhere(astray) => return Fault::refused(astray.to_string()),
         ProgramError::Unreadable(Errno::NOENT) => Code::NotFound,
         _ => Code::FailedPrecondition,
     };
