@@ -485,8 +485,8 @@ impl NetworkGrants {
     ///
     /// A name may only lead to global addresses. To any other it may lead where a grant names
     /// that address or its network, with this protocol and port. Addresses that the policy denies
-    /// are refused whatever name leads to them. An IPv4 address inside an IPv6 one counts as the
-    /// IPv4 address.
+    /// are refused whatever name leads to them, and so is an IPv6 address that carries a denied
+    /// IPv4 address inside (mapped, NAT64, 6to4, Teredo), also when it was asked for itself.
     ///
     /// # Errors
     ///
@@ -520,7 +520,7 @@ impl NetworkGrants {
         }
         for denied in &self.denied {
             let speaks = denied.protocol.is_none_or(|mine| mine == protocol);
-            if speaks && denied.ports.contains(port) && denied.matches(address) {
+            if speaks && denied.ports.contains(port) && denied.host.denies(address) {
                 return Err(bad(denied.rule.clone(), None));
             }
         }
@@ -593,12 +593,6 @@ impl NetworkGrants {
                 let refused = refused_network(&self.refused_ingress, protocol, Some(&origin), port);
                 ingress_denial(protocol, port, Some(&origin), refused)
             })
-    }
-}
-
-impl DeniedAddresses {
-    fn matches(&self, address: IpAddr) -> bool {
-        self.host.matches(&Host::Address(address))
     }
 }
 
