@@ -326,7 +326,7 @@ impl Found<'_> {
         fact(text, "jit", jit);
         for unusable in &self.unusable {
             let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
-            let _ = writeln!(text, "{yellow}{:<12}{yellow:#} {unusable}", "not here");
+            let _ = writeln!(text, "{yellow}{:<12}{yellow:#} {unusable}", "not served");
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::args::word_text;
+use crate::ceiling::{Ceiling, ExecRule, FilesystemRule, NO_RULE, Sides};
 use crate::entries::{
     At, Direction, Entries, ExecEntry, FilesystemEntry, NetworkEntry, exec_text, filesystem_text,
     network_text,
@@ -240,7 +241,7 @@ enum Because {
 impl Reason {
     fn no_rule() -> Reason {
         Reason {
-            rule: "no rule of the policy allows it".to_owned(),
+            rule: NO_RULE.to_owned(),
             because: Because::NoRule,
         }
     }
@@ -315,6 +316,7 @@ impl<'d> Decider<'d> {
         Decision {
             grants: Grants::new(Inner {
                 plugin: self.manifest.name().clone(),
+                ceiling: self.ceiling(),
                 filesystem,
                 refused_filesystem,
                 network,
@@ -365,6 +367,53 @@ impl<'d> Decider<'d> {
             }
         }
         all
+    }
+
+    /// The rules about paths, for where these lead on the machine. Rules whose placeholder
+    /// stands for nothing are left out: such a denial has refused everything already.
+    fn ceiling(&self) -> Ceiling {
+        fn sides<'p, E: 'p, R>(
+            allowing: Vec<Allowing<'p, E>>,
+            denying: Vec<(String, &'p E)>,
+            rule: impl Fn(String, &E) -> Option<R>,
+        ) -> Sides<R> {
+            let mut sides = Sides::default();
+            for allowing in allowing {
+                match allowing {
+                    Allowing::Anything(_) => sides.anything = true,
+                    Allowing::Rule(name, entry) => sides.allow.extend(rule(name, entry)),
+                }
+            }
+            let deny = denying.into_iter();
+            sides.deny = deny.filter_map(|(name, entry)| rule(name, entry)).collect();
+            sides
+        }
+        Ceiling {
+            filesystem: sides(
+                self.allowing("filesystem", |rules| &rules.entries.filesystem),
+                self.denying("filesystem", |rules| &rules.entries.filesystem),
+                |name, entry| {
+                    Some(FilesystemRule {
+                        name,
+                        path: entry.path.expand(self.places)?,
+                        recursive: entry.recursive,
+                        permissions: entry.permissions,
+                        access: entry.access,
+                    })
+                },
+            ),
+            exec: sides(
+                self.allowing("process.exec", |rules| &rules.entries.exec),
+                self.denying("process.exec", |rules| &rules.entries.exec),
+                |name, entry| {
+                    Some(ExecRule {
+                        name,
+                        command: entry.command.expand(self.places)?,
+                        args: entry.args.clone(),
+                    })
+                },
+            ),
+        }
     }
 
     fn grant(&mut self, rule: &Rule, text: String) {

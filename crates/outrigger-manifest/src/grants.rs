@@ -9,6 +9,7 @@ use serde::ser::{SerializeMap as _, SerializeStruct as _};
 use serde::{Serialize, Serializer};
 
 use crate::args::{ArgPattern, word_text};
+use crate::ceiling::{Ceiling, RealPaths};
 use crate::denial::{Denial, DenialKind};
 use crate::entries::{Direction, args_text, exec_text, filesystem_text, network_text};
 use crate::host::{AddressClass, Host, HostPattern, classify};
@@ -57,14 +58,17 @@ impl Serialize for Rule {
 /// Everything one plugin was granted. Only [`Policy::decide`](crate::Policy::decide) makes one.
 ///
 /// Cloning is cheap. The verdicts are pure: they compare texts and know nothing of the machine,
-/// so whoever carries an operation out must still resolve paths beneath the granted directory
-/// and connect to the very address that was judged.
+/// so whoever carries an operation out must still find out where granted paths lead and ask about
+/// that place, resolve paths beneath the granted directory, and connect to the very address that
+/// was judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grants(Arc<Inner>);
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct Inner {
     pub(crate) plugin: PluginName,
+    /// The policy's rules about paths, which also hold where those lead.
+    pub(crate) ceiling: Ceiling,
     pub(crate) filesystem: Vec<FilesystemGrant>,
     pub(crate) refused_filesystem: Vec<(FilesystemGrant, String)>,
     pub(crate) network: NetworkGrants,
@@ -226,6 +230,41 @@ impl Grants {
                 Some(format!("capabilities.filesystem: {missing}")),
             )
         })
+    }
+
+    /// Whether the policy grants a part of the file tree where it really is: `place`, absolute
+    /// and free of links, is where the grant's path leads. Ask this before the grant is served.
+    ///
+    /// A decision compares paths as they are written, and the same place may have other names:
+    /// by links, by `/proc/self/root`. So nothing may be served at a place that a denial touches,
+    /// or where no rule allows what is granted, whatever name led there. The rules' own paths
+    /// count where they lead, a denial also as it is written.
+    ///
+    /// # Errors
+    ///
+    /// The denial, with the rule.
+    pub fn filesystem_place(
+        &self,
+        grant: &FilesystemGrant,
+        place: &Path,
+        real: &dyn RealPaths,
+    ) -> Result<(), Denial> {
+        self.0.ceiling.filesystem_place(grant, place, real)
+    }
+
+    /// Whether the policy grants a command where its program really is. As
+    /// [`Grants::filesystem_place`]: a denied program is denied by all its names.
+    ///
+    /// # Errors
+    ///
+    /// The denial, with the rule.
+    pub fn exec_place(
+        &self,
+        grant: &ExecGrant,
+        place: &Path,
+        real: &dyn RealPaths,
+    ) -> Result<(), Denial> {
+        self.0.ceiling.exec_place(grant, place, real)
     }
 }
 
@@ -446,8 +485,8 @@ impl NetworkGrants {
     ///
     /// A name may only lead to global addresses. To any other it may lead where a grant names
     /// that address or its network, with this protocol and port. Addresses that the policy denies
-    /// are refused whatever name leads to them. An IPv4 address inside an IPv6 one counts as the
-    /// IPv4 address.
+    /// are refused whatever name leads to them, and so is an IPv6 address that carries a denied
+    /// IPv4 address inside (mapped, NAT64, 6to4, Teredo), also when it was asked for itself.
     ///
     /// # Errors
     ///
@@ -481,7 +520,7 @@ impl NetworkGrants {
         }
         for denied in &self.denied {
             let speaks = denied.protocol.is_none_or(|mine| mine == protocol);
-            if speaks && denied.ports.contains(port) && denied.matches(address) {
+            if speaks && denied.ports.contains(port) && denied.host.denies(address) {
                 return Err(bad(denied.rule.clone(), None));
             }
         }
@@ -554,12 +593,6 @@ impl NetworkGrants {
                 let refused = refused_network(&self.refused_ingress, protocol, Some(&origin), port);
                 ingress_denial(protocol, port, Some(&origin), refused)
             })
-    }
-}
-
-impl DeniedAddresses {
-    fn matches(&self, address: IpAddr) -> bool {
-        self.host.matches(&Host::Address(address))
     }
 }
 

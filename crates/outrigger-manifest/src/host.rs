@@ -304,6 +304,17 @@ impl HostPattern {
         }
     }
 
+    /// Whether a denial of these hosts holds for the address: also for one that carries a denied
+    /// IPv4 address inside.
+    pub(crate) fn denies(&self, address: IpAddr) -> bool {
+        let means = |address| self.matches(&Host::Address(address));
+        let inside = match address.to_canonical() {
+            IpAddr::V4(_) => Vec::new(),
+            IpAddr::V6(v6) => carried(v6),
+        };
+        means(address) || inside.into_iter().any(|v4| means(IpAddr::V4(v4)))
+    }
+
     /// Whether any host that this grants is one that the other, a denial, means. There `*.name`
     /// stands for everything below the name: what denies is read widely, what grants narrowly.
     pub(crate) fn touched_by(&self, denial: &HostPattern) -> bool {
@@ -311,6 +322,7 @@ impl HostPattern {
         match (self, denial) {
             (Name(name), Wildcard(suffix)) => below(name, suffix),
             (Wildcard(mine), Wildcard(suffix)) => mine == suffix || below(mine, suffix),
+            (HostPattern::Address(mine), denial) => denial.denies(*mine),
             (mine, denial) => mine.intersection(denial).is_some(),
         }
     }
@@ -429,6 +441,37 @@ pub fn classify(address: IpAddr) -> AddressClass {
     match address {
         IpAddr::V4(v4) => classify_v4(v4),
         IpAddr::V6(v6) => classify_v6(v6),
+    }
+}
+
+/// The IPv4 addresses that an IPv6 address may lead to: those inside a mapped, translated,
+/// compatible, NAT64, 6to4 or Teredo one.
+fn carried(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let s = address.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match s {
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0, 0, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => vec![v4(high, low)],
+        // The local prefix of NAT64 is cut where its network likes: behind 48, 56, 64 or 96 bits,
+        // and bits 64 to 71 are left out.
+        [0x64, 0xff9b, 1, ..] => {
+            let bits = u128::from(address);
+            let without_gap = (bits >> 64 << 64) | ((bits & ((1 << 56) - 1)) << 8);
+            let behind = |prefix: u32| {
+                let low = without_gap << prefix >> 96;
+                u32::try_from(low).map(Ipv4Addr::from)
+            };
+            let mut all: Vec<Ipv4Addr> = [48, 56, 64].into_iter().flat_map(behind).collect();
+            all.push(v4(s[6], s[7]));
+            all
+        }
+        [0x2001, 0, server_high, server_low, _, _, high, low] => {
+            vec![v4(server_high, server_low), v4(!high, !low)]
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -643,6 +686,36 @@ mod tests {
         let inner = HostPattern::parse("10.1.0.0/16").unwrap();
         let outer = HostPattern::parse("10.0.0.0/8").unwrap();
         assert!(inner.touched_by(&outer) && outer.touched_by(&inner));
+    }
+
+    #[test]
+    fn a_denied_ipv4_address_is_denied_inside_of_others() {
+        let denial = HostPattern::parse("169.254.0.0/16").unwrap();
+        for (address, denied) in [
+            ("169.254.169.254", true),
+            ("::ffff:169.254.169.254", true),
+            ("::ffff:0:169.254.169.254", true),
+            ("::169.254.169.254", true),
+            ("64:ff9b::a9fe:a9fe", true),
+            ("64:ff9b:1::a9fe:a9fe", true),
+            ("64:ff9b:1:a9fe:a9:fe00::", true),
+            ("64:ff9b:1:0:a9:fea9:fe00:0", true),
+            ("64:ff9b:1:a9:fe:a9fe::", true),
+            ("2002:a9fe:a9fe::1", true),
+            ("2001:0:808:808::5601:5601", true),
+            ("2001:0:a9fe:a9fe::f7f7:f7f7", true),
+            ("64:ff9b::808:808", false),
+            ("64:ff9b:1::808:808", false),
+            ("2002:808:808::a9fe:a9fe", false),
+            ("2606:4700::a9fe:a9fe", false),
+            ("8.8.8.8", false),
+        ] {
+            assert_eq!(denial.denies(address.parse().unwrap()), denied, "{address}");
+            let literal = HostPattern::parse_loosely(address).unwrap();
+            assert_eq!(literal.touched_by(&denial), denied, "{address}");
+        }
+        let all = HostPattern::parse("64:ff9b::/96").unwrap();
+        assert!(all.denies("64:ff9b::808:808".parse().unwrap()));
     }
 
     #[test]

@@ -28,6 +28,7 @@
 //! [`Manifest`] or [`Policy`] that exists is valid; [`Grants`] come from [`Policy::decide`] alone.
 
 mod args;
+mod ceiling;
 mod check;
 mod decide;
 mod denial;
@@ -51,6 +52,7 @@ mod words;
 mod yaml;
 
 pub use args::ArgPattern;
+pub use ceiling::RealPaths;
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
 pub use entries::{Direction, ExecEntry, FilesystemEntry, NetworkEntry};

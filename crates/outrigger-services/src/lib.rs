@@ -82,6 +82,7 @@ mod leases;
 mod limits;
 mod log;
 mod network;
+mod places;
 mod process;
 mod proto;
 mod rate;

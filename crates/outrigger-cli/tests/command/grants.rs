@@ -94,6 +94,32 @@ capabilities:
 ";
 
 #[test]
+fn check_says_which_rule_refuses_a_place_that_links_lead_to() {
+    let folder = Folder::new(&format!("{HEAD}capabilities:\n{DOCS}"));
+    let docs = folder.plugin().join("docs");
+    let elsewhere = folder.0.path().canonicalize().expect("there").join("keys");
+    std::fs::rename(&docs, &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, &docs).expect("linked");
+    let policy = folder.policy(
+        "{default: {sandbox: off, allow: requested, deny: {filesystem: [{path: \"${HOME}/keys\"}]}}}",
+    );
+    let ran = folder.run(&["check", ".", "--policy", &policy]).expect(0);
+    let reason = format!(
+        "{:?} is granted and cannot be served: it leads to {elsewhere:?}, refused by policy default.deny.filesystem[0]",
+        folder.docs()
+    );
+    assert!(
+        ran.stdout.contains(&format!("not served   {reason}\n")),
+        "{ran:?}"
+    );
+    let object = folder
+        .run(&["check", ".", "--policy", &policy, "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(object["unusable"], json!([reason]));
+}
+
+#[test]
 fn check_shows_every_problem_in_its_place_with_what_was_meant() {
     let folder = Folder::new(BAD);
     let ran = folder.run(&["check", "manifest.yaml"]).expect(1);

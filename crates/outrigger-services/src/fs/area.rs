@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatFs};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::fault::Fault;
+use crate::places::{Astray, Place as Leads};
 
 /// The longest path of a request, in bytes: the kernel's own `PATH_MAX`.
 pub(crate) const MAX_PATH: usize = 4096;
@@ -153,51 +154,38 @@ pub(crate) struct Entry {
 }
 
 impl Area {
-    /// Takes what is at the absolute `given`, following links this one time. A
-    /// file that does not exist is taken by its directory when it may be made.
+    /// Takes what is at `place`, where the absolute `given` leads; no link is
+    /// followed any more. A file that does not exist is taken by its directory.
     pub(crate) fn take(
         given: PathBuf,
+        place: Leads,
         permissions: Permissions,
         recursive: bool,
         rule: Arc<str>,
-    ) -> Result<Self, Errno> {
-        let canonical = match std::fs::canonicalize(&given) {
-            Ok(path) => path,
-            Err(error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                let may_be_made = permissions.contains(Permissions::CREATE) && !recursive;
-                match (errno, given.parent(), given.file_name()) {
-                    (Errno::NOENT, Some(parent), Some(name)) if may_be_made => {
-                        let parent = std::fs::canonicalize(parent);
-                        let to_errno = |error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                        parent.map_err(to_errno)?.join(name)
-                    }
-                    _ => return Err(errno),
-                }
-            }
-        };
+    ) -> Result<Self, Astray> {
+        let canonical = place.path.clone();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let taken = match rustix::fs::openat(CWD, &canonical, flags, Mode::empty()) {
+        let taken = match open_exactly(&canonical, flags) {
             Ok(taken) => Some(taken),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(errno),
+            Err(Errno::NOENT) if place.missing => None,
+            Err(errno) => return Err(errno.into()),
         };
         let kind = match &taken {
             Some(taken) => FileType::from_raw_mode(rustix::fs::fstat(taken)?.st_mode),
             None => FileType::RegularFile,
         };
+        place.found(kind == FileType::Directory)?;
         let (dir, file) = match (kind, taken) {
             (FileType::Directory, Some(dir)) => (dir, None),
             (FileType::RegularFile, _) => {
                 let (Some(parent), Some(name)) = (canonical.parent(), canonical.file_name()) else {
-                    return Err(Errno::INVAL);
+                    return Err(Errno::INVAL.into());
                 };
-                let flags = flags | OFlags::DIRECTORY;
-                let dir = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+                let dir = open_exactly(parent, flags | OFlags::DIRECTORY)?;
                 (dir, Some(name.to_owned()))
             }
             // Neither a file nor a directory: nothing that we serve.
-            _ => return Err(Errno::NODEV),
+            _ => return Err(Errno::NODEV.into()),
         };
         let mut area = Self::hold(dir, given, canonical, rule)?;
         area.file = file;
@@ -320,6 +308,31 @@ impl Area {
     }
 }
 
+/// Opens what an absolute path names, if none of its steps is a link.
+pub(crate) fn open_exactly(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        return match rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::NOSYS) => {
+                let top = rustix::fs::openat(CWD, "/", flags_through(), Mode::empty())?;
+                match path.strip_prefix("/") {
+                    Ok(rest) if !rest.as_os_str().is_empty() => {
+                        step_by_step(&top, rest, flags, Mode::empty())
+                    }
+                    _ => Ok(top),
+                }
+            }
+            outcome => outcome,
+        };
+    }
+}
+
+/// For a directory that is only passed.
+fn flags_through() -> OFlags {
+    OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
 /// Opens one step after the other: for kernels without `openat2`. The steps are
 /// plain names, so that refusing links is all there is to staying beneath.
 fn step_by_step(dir: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
@@ -328,7 +341,7 @@ fn step_by_step(dir: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> Result
         return Err(Errno::NOENT);
     };
     let mut at: Option<OwnedFd> = None;
-    let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let through = flags_through();
     for step in before {
         let next = {
             let from = at.as_ref().unwrap_or(dir);
@@ -657,9 +670,11 @@ mod tests {
         std::fs::write(at("a/b/file"), b"x").expect("a file");
         std::os::unix::fs::symlink("b", at("a/link")).expect("a link");
         std::os::unix::fs::symlink("file", at("a/b/last")).expect("a link");
+        let top = base.path().canonicalize().expect("its name");
         for stepwise in [false, true] {
             let area = Area::take(
-                base.path().to_owned(),
+                top.clone(),
+                Leads::plain(&top),
                 Permissions::ALL,
                 true,
                 "test".into(),

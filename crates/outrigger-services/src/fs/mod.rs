@@ -23,10 +23,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use outrigger_manifest::{Denial, Grants, Permissions};
+use outrigger_manifest::{Denial, FilesystemGrant, Grants, Permissions};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
+use crate::places::Places;
 use crate::session::{Notes, Session};
 use crate::text::Quoted;
 use area::{Area, Place};
@@ -41,14 +42,16 @@ const LINKS: usize = 40;
 /// A granted path that cannot be served.
 ///
 /// *Cause*: it did not exist when the services were made, is neither a file nor
-/// a directory, or the host may not reach it. *Resolution*: make it before the
-/// services are made, or take it out of the manifest.
+/// a directory (a command: no program), or the host may not reach it; or links
+/// lead it to a place that the policy does not grant, or lie where the plugin may
+/// make them. *Resolution*: make it before the services are made, or take it out
+/// of the manifest; write, in manifest and policy, where it really is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} is granted and cannot be served: {reason}", Quoted(&.path.to_string_lossy()))]
 pub struct UnusableGrant {
     /// The granted path.
     pub path: PathBuf,
-    /// What the system said.
+    /// What the system said, or which rule refuses it where it leads.
     pub reason: String,
 }
 
@@ -68,17 +71,17 @@ pub(crate) struct Files {
 
 impl Files {
     pub(crate) fn take(grants: &Grants) -> Self {
-        let take = |grant: &outrigger_manifest::FilesystemGrant| {
-            let (path, rule) = (grant.path().to_owned(), grant.rule().to_string());
-            let area = Area::take(
-                path.clone(),
-                grant.permissions(),
-                grant.recursive(),
-                rule.into(),
-            );
-            area.map(Arc::new).map_err(|errno| UnusableGrant {
+        let places = Places::new(grants);
+        let take = |grant: &FilesystemGrant| {
+            let path = grant.path().to_owned();
+            let (permissions, rule) = (grant.permissions(), grant.rule().to_string());
+            let area = places.of(grant).and_then(|place| {
+                let recursive = grant.recursive();
+                Area::take(path.clone(), place, permissions, recursive, rule.into())
+            });
+            area.map(Arc::new).map_err(|astray| UnusableGrant {
                 path,
-                reason: Fault::System(errno).public().into_owned(),
+                reason: astray.to_string(),
             })
         };
         Self {

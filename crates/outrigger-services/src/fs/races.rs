@@ -14,6 +14,7 @@ use super::area::{Area, Opening};
 use super::{Cx, Files, Wanted};
 use crate::GrantedServices;
 use crate::fault::Fault;
+use crate::places::Place;
 use crate::session::Session;
 
 /// A thread that exchanges pairs of names as fast as it can until dropped.
@@ -73,7 +74,8 @@ pub(super) fn cx(entries: &[(&Path, &str, bool)], stepwise: bool) -> Cx {
     if stepwise {
         let take = |grant: &outrigger_manifest::FilesystemGrant| {
             let (path, rights) = (grant.path().to_owned(), grant.permissions());
-            let area = Area::take(path, rights, grant.recursive(), "test".into());
+            let place = Place::plain(&path);
+            let area = Area::take(path, place, rights, grant.recursive(), "test".into());
             Ok(Arc::new(area.expect("an area").one_by_one()))
         };
         let areas = grants.filesystem().iter().map(take).collect();

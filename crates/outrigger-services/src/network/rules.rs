@@ -1,6 +1,6 @@
 //! The questions of this service to the grants, which alone have the answers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use outrigger_manifest::{Denial, Grants, Host, HostName, HostPattern, Protocol};
 
@@ -35,27 +35,10 @@ pub(crate) fn dialable(
     port: u16,
 ) -> Result<IpAddr, Denial> {
     let address = address.to_canonical();
-    let network = grants.network();
-    network.resolved(Protocol::Tcp, host, port, address)?;
-    // What the policy says about an IPv4 address counts however it is reached.
-    if let (Host::Name(_), Some(inner)) = (host, carried(address)) {
-        network.resolved(Protocol::Tcp, host, port, inner.into())?;
-    }
+    grants
+        .network()
+        .resolved(Protocol::Tcp, host, port, address)?;
     Ok(address)
-}
-
-/// The IPv4 address that an IPv6 address leads to: by NAT64, 6to4 or Teredo.
-fn carried(address: IpAddr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(address) = address else {
-        return None;
-    };
-    let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match address.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
-        [0x2002, high, low, ..] => Some(v4(high, low)),
-        [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
-        _ => None,
-    }
 }
 
 /// Whether the plugin may listen on `port`, and which grant says so.
@@ -90,23 +73,4 @@ pub(crate) fn named_origins(grants: &Grants, port: u16) -> Vec<HostName> {
     names.sort();
     names.dedup();
     names
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_inside_an_address_is_found() {
-        for (outer, inner) in [
-            ("64:ff9b::808:404", Some("8.8.4.4")),
-            ("2002:808:404::1", Some("8.8.4.4")),
-            ("2001:0:1:2:3:4:f7f7:fbfb", Some("8.8.4.4")),
-            ("2600::1", None),
-            ("8.8.8.8", None),
-        ] {
-            let inner = inner.map(|inner| inner.parse().unwrap());
-            assert_eq!(carried(outer.parse().unwrap()), inner, "{outer}");
-        }
-    }
 }

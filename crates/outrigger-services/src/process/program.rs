@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_manifest::{Grants, HostService};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use outrigger_manifest::{ExecGrant, Grants, HostService};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
 use crate::fs::UnusableGrant;
+use crate::fs::area::open_exactly;
+use crate::places::{Astray, Places};
 
 /// An executable file.
 #[derive(Debug)]
@@ -43,45 +45,75 @@ pub(crate) enum ProgramError {
     NotExecutable,
     #[error("the program changes its user or group when it starts, so the host could not end it")]
     ChangesUser,
+    /// The policy has a say, so that only the host may know the reason.
+    #[error("{0}")]
+    Elsewhere(Astray),
+}
+
+impl From<Astray> for ProgramError {
+    fn from(astray: Astray) -> Self {
+        match astray {
+            Astray::System(errno) => Self::Unreadable(errno),
+            astray => Self::Elsewhere(astray),
+        }
+    }
 }
 
 /// The programs of the granted commands: each found once.
 #[derive(Debug, Default)]
 pub(crate) struct Programs {
     all: BTreeMap<PathBuf, Result<Arc<Program>, ProgramError>>,
+    /// Grants that the policy does not confirm where the program is.
+    refused: Vec<(ExecGrant, ProgramError)>,
     unusable: Vec<UnusableGrant>,
 }
 
 impl Programs {
     pub(crate) fn take(grants: &Grants) -> Self {
-        let granted = grants.service(HostService::Process).is_ok();
-        let commands = grants.process().exec_grants().iter().filter(|_| granted);
-        Self::open(commands.map(|grant| grant.command()))
-    }
-
-    pub(crate) fn open<'a>(commands: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut programs = Self::default();
-        for command in commands {
-            if programs.all.contains_key(command) {
-                continue;
+        if grants.service(HostService::Process).is_err() {
+            return programs;
+        }
+        let places = Places::new(grants);
+        for grant in grants.process().exec_grants() {
+            let command = grant.command();
+            let place = places.of_program(command);
+            let judged = match &place {
+                Ok(place) => places.judge_program(grant, place),
+                Err(_) => Ok(()),
+            };
+            if let Err(astray) = judged {
+                let error = ProgramError::Elsewhere(astray);
+                programs.not_usable(command, &error);
+                programs.refused.push((grant.clone(), error));
+            } else if !programs.all.contains_key(command) {
+                let program = place
+                    .map_err(ProgramError::from)
+                    .and_then(|place| Program::open(&place.path));
+                if let Err(error) = &program {
+                    programs.not_usable(command, error);
+                }
+                let program = program.map(Arc::new);
+                programs.all.insert(command.to_owned(), program);
             }
-            let program = Program::open(command);
-            if let Err(error) = &program {
-                programs.unusable.push(UnusableGrant {
-                    path: command.to_owned(),
-                    reason: error.to_string(),
-                });
-            }
-            programs
-                .all
-                .insert(command.to_owned(), program.map(Arc::new));
         }
         programs
     }
 
-    /// The program of a granted command; nothing for other commands.
-    pub(crate) fn get(&self, command: &Path) -> Option<Result<Arc<Program>, ProgramError>> {
-        self.all.get(command).cloned()
+    fn not_usable(&mut self, command: &Path, error: &ProgramError) {
+        self.unusable.push(UnusableGrant {
+            path: command.to_owned(),
+            reason: error.to_string(),
+        });
+    }
+
+    /// The program of a granted command.
+    pub(crate) fn get(&self, grant: &ExecGrant) -> Result<Arc<Program>, ProgramError> {
+        if let Some((_, error)) = self.refused.iter().find(|(refused, _)| refused == grant) {
+            return Err(error.clone());
+        }
+        let program = self.all.get(grant.command()).cloned();
+        program.unwrap_or(Err(ProgramError::Unreadable(Errno::NOENT)))
     }
 
     /// The commands that cannot be run, and why.
@@ -91,16 +123,13 @@ impl Programs {
 }
 
 impl Program {
-    /// Opens the program at `path`. Links are followed now, and never again.
+    /// Opens the program at `path`, none of whose steps may be a link.
     pub(crate) fn open(path: &Path) -> Result<Self, ProgramError> {
         // Whatever stands there must not make the host wait.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        let opened = match open_exactly(path, flags) {
             // A program that may be run but not read.
-            Err(Errno::ACCESS) => {
-                let flags = OFlags::PATH | OFlags::CLOEXEC;
-                rustix::fs::openat(CWD, path, flags, Mode::empty())
-            }
+            Err(Errno::ACCESS) => open_exactly(path, OFlags::PATH | OFlags::CLOEXEC),
             opened => opened,
         };
         let file = above_stdio(opened.map_err(ProgramError::Unreadable)?)?;
@@ -151,6 +180,8 @@ fn above_stdio(file: OwnedFd) -> Result<OwnedFd, ProgramError> {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use rustix::fs::CWD;
+
     use super::*;
 
     fn failure(path: &Path) -> ProgramError {
@@ -180,7 +211,11 @@ mod tests {
         assert_eq!(failure(&path("plain")), ProgramError::ChangesUser);
         mode(0o755);
         symlink("plain", path("link")).expect("a link");
-        let program = Program::open(&path("link")).expect("a program");
+        assert_eq!(
+            failure(&path("link")),
+            ProgramError::Unreadable(Errno::LOOP)
+        );
+        let program = Program::open(&path("plain")).expect("a program");
         assert_eq!(program.kind, Kind::Binary);
         std::fs::write(path("plain"), b"#!/bin/sh\n").expect("a file");
         let program = Program::open(&path("plain")).expect("a program");

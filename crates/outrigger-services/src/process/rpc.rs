@@ -123,8 +123,8 @@ impl ProcessService {
         let variables = command.environment.iter();
         let rules = variables.map(|(name, value)| judge_variable(grants, name, value));
         let rules: Vec<String> = rules.collect::<Result<_, _>>()?;
-        let program = self.session.shared().programs.get(grant.command());
-        let program = program.ok_or(Fault::Broken)?.map_err(unusable)?;
+        let program = self.session.shared().programs.get(grant);
+        let program = program.map_err(unusable)?;
         running.allowed_by(&grant.rule().to_string());
         for rule in rules {
             running.allowed_by(&rule);
@@ -291,6 +291,7 @@ fn bad_variable(error: BadVariable) -> Fault {
 
 fn unusable(error: ProgramError) -> Fault {
     let status = match error {
+        ProgramError::Elsewhere(astray) => return Fault::refused(astray.to_string()),
         ProgramError::Unreadable(Errno::NOENT) => Code::NotFound,
         _ => Code::FailedPrecondition,
     };

@@ -1,6 +1,7 @@
 //! The engine by itself: what is started, what it inherits, and what is left
 //! of it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -14,20 +15,25 @@ use rustix::process::Signal;
 use super::child::End;
 use super::output::Part;
 use super::processes::{Process, Processes};
-use super::program::{Program, Programs};
+use super::program::Program;
 use super::spawn::Order;
 use super::variables;
 
 const SH: &str = "/bin/sh";
 
 struct Engine {
-    programs: Programs,
+    programs: BTreeMap<String, Arc<Program>>,
     processes: Arc<Processes>,
 }
 
 fn engine(commands: &[&str]) -> Engine {
+    let program = |command: &&str| {
+        let path = std::fs::canonicalize(command).expect("its name");
+        let program = Program::open(&path).expect("a program");
+        ((*command).to_owned(), Arc::new(program))
+    };
     Engine {
-        programs: Programs::open(commands.iter().map(Path::new)),
+        programs: commands.iter().map(program).collect(),
         processes: Arc::new(Processes::new(4)),
     }
 }
@@ -53,8 +59,7 @@ async fn start(engine: &Engine, command: &str, arguments: &[&str]) -> Process {
 }
 
 fn program(engine: &Engine, command: &str) -> Arc<Program> {
-    let program = engine.programs.get(Path::new(command));
-    program.expect("granted").expect("a program")
+    engine.programs[command].clone()
 }
 
 /// What it prints until it has ended: stdout, and stderr after it.

@@ -307,6 +307,27 @@ async fn what_a_policy_denies_is_not_reached_by_any_name_or_way_round() {
 }
 
 #[tokio::test]
+async fn a_denied_ipv4_address_is_not_reached_by_the_literal_that_carries_it() {
+    let rules = "egress: [{protocol: tcp, hosts: [\"64:ff9b::/96\", \"2002::/16\"], ports: [80]}]";
+    let policy = Policy::parse(&format!(
+        "default:\n  allow:\n    network: {{{rules}}}\n  \
+         deny:\n    network: {{egress: [{{hosts: [8.8.8.0/24, 169.254.0.0/16]}}]}}\n"
+    ))
+    .expect("a policy");
+    let world = World::default();
+    let plugin = world.plugin_with(&format!("    {rules}"), &policy).await;
+    for literal in ["64:ff9b::808:808", "64:ff9b::a9fe:a9fe", "2002:808:808::1"] {
+        let status = plugin.connect(literal, 80).await.map(drop).unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{literal}");
+    }
+    assert!(world.board.dialled().is_empty());
+    assert_eq!(
+        plugin.resolve("64:ff9b::808:404", 80).await.unwrap(),
+        ["64:ff9b::808:404"]
+    );
+}
+
+#[tokio::test]
 async fn wildcards_stand_for_one_label() {
     let world = World::default();
     world.book.answers("a.wild.example.com", &[&[PUBLIC]]);
