@@ -7,21 +7,50 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use outrigger_examples::proto::bench::CallbackRequest;
 use outrigger_examples::proto::filelister::FileListRequest;
 use outrigger_examples::{Bench, FileLister, bench_cookie, host_services_cookie};
 use outrigger_host::{AllowedTransports, Launch, PluginSet, RunningPlugin};
 use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_services::{GrantedServices, Limits};
+use outrigger_services::{GrantedServices, Limits, NetworkLimits, NetworkSettings};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
 
-/// A host's side: a directory that is granted, and an echo server.
+/// A host's side: a directory that is granted, an echo server, a server that
+/// only takes and says how much it was, and a port to listen on.
 struct Side {
     dir: tempfile::TempDir,
     port: u16,
+    sink: u16,
+    taken: Receiver<usize>,
+    listen: u16,
     services: GrantedServices,
+}
+
+/// A server whose peers count what they send; ends with the test's process.
+fn sink() -> (u16, Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (sender, taken) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(mut stream), sender) = (stream, sender.clone()) else {
+                return;
+            };
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 64 << 10];
+                let mut all = 0;
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    all += read;
+                }
+                let _ = sender.send(all);
+            });
+        }
+    });
+    (port, taken)
 }
 
 fn side() -> Side {
@@ -42,6 +71,10 @@ fn side() -> Side {
             });
         }
     });
+    let (sink, taken) = sink();
+    // Nobody else takes a port that was just given back.
+    let listen = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let listen = listen.expect("a port").port();
     let manifest = format!(
         "plugin: {{name: client, format: grpc, entrypoint: client}}\n\
          handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
@@ -49,7 +82,8 @@ fn side() -> Side {
          capabilities:\n  \
          filesystem: [{{path: {dir:?}, permissions: [read, write, list, create, delete], recursive: true}}]\n  \
          environment: {{set: {{HOSTCLIENT_SHOWN: shown}}}}\n  \
-         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}]}}]\n  \
+         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}, {sink}]}}]\n    \
+         ingress: [{{protocol: tcp, ports: [{listen}], allowed_origins: [127.0.0.1]}}]\n  \
          process:\n    exec: [{{command: /bin/cat}}, {{command: /bin/echo, args: [\"*\"]}}]\n    \
          kill: [children]\n    list: [children]\n",
         dir = dir.path(),
@@ -62,6 +96,9 @@ fn side() -> Side {
     Side {
         dir,
         port,
+        sink,
+        taken,
+        listen,
         services,
     }
 }
@@ -72,6 +109,8 @@ fn launch(side: &Side) -> Launch {
         .offer(1, PluginSet::new().with::<Bench>("client"))
         .env("HOSTCLIENT_DIR", dir)
         .env("HOSTCLIENT_PORT", side.port.to_string())
+        .env("HOSTCLIENT_SINK", side.sink.to_string())
+        .env("HOSTCLIENT_LISTEN", side.listen.to_string())
         .host_services(Arc::new(side.services.clone()))
 }
 
@@ -180,6 +219,54 @@ async fn counted_bytes_stay_with_the_host_and_services_can_come_with_a_call() {
     let serving = plugin.attach(&slow).await.expect("it is served");
     let asked = ask(&plugin, &format!("files@{}", serving.id().0)).await;
     assert!(asked.expect_err("no descriptors").contains("hands over no"));
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_written_to_a_dropped_connection_arrives_by_descriptor_and_by_call() {
+    let side = side();
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "dropped").await.expect("it writes");
+    // So slow that most of it is still with the plugin when it is dropped.
+    let limits = Limits {
+        bytes_per_second: 1 << 20,
+        ..Limits::default()
+    };
+    let slow = side.services.clone().limits(limits);
+    let serving = plugin.attach(&slow).await.expect("it is served");
+    let asked = ask(&plugin, &format!("calls-dropped@{}", serving.id().0)).await;
+    asked.unwrap_or_else(|error| panic!("{error}"));
+    // Two by address and two by name: in both ways, and slowly.
+    let mut taken = Vec::new();
+    support::wait_for("the end of twelve connections", || {
+        taken.extend(side.taken.try_iter());
+        taken.len() == 12
+    })
+    .await;
+    assert_eq!(taken, [1 << 20; 12]);
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn listening_goes_on_after_a_connection_that_was_not_taken_in_time() {
+    let mut side = side();
+    let limits = NetworkLimits {
+        unclaimed_timeout: Duration::from_millis(100),
+        ..NetworkLimits::default()
+    };
+    side.services = side
+        .services
+        .network(&NetworkSettings::new().limits(limits));
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "calls-listen").await.expect("it listens");
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_too_long_for_the_descriptor_socket_is_made_as_a_call() {
+    let side = side();
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "long").await.expect("it runs");
     plugin.stop().await;
 }
 
