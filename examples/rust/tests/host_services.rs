@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
 struct Side {
     dir: tempfile::TempDir,
     port: u16,
+    http: u16,
     sink: u16,
     taken: Receiver<usize>,
     listen: u16,
@@ -53,6 +54,31 @@ fn sink() -> (u16, Receiver<usize>) {
     (port, taken)
 }
 
+/// A server that says hello to every request; ends with the test's process.
+fn http() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut request = BufReader::new(&stream);
+            let (mut line, mut length) = (String::new(), 0);
+            while let Ok(3..) = request.read_line(&mut line) {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            let reply = "HTTP/1.1 200 OK\r\nX-Said: yes\r\nContent-Length: 5\r\n\
+                         Connection: close\r\n\r\nhello";
+            if request.read_exact(&mut body).is_ok() {
+                let _ = (&stream).write_all(reply.as_bytes());
+            }
+        }
+    });
+    port
+}
+
 fn side() -> Side {
     let dir = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -71,6 +97,7 @@ fn side() -> Side {
             });
         }
     });
+    let http = http();
     let (sink, taken) = sink();
     // Nobody else takes a port that was just given back.
     let listen = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
@@ -82,10 +109,10 @@ fn side() -> Side {
          capabilities:\n  \
          filesystem: [{{path: {dir:?}, permissions: [read, write, list, create, delete], recursive: true}}]\n  \
          environment: {{set: {{HOSTCLIENT_SHOWN: shown}}}}\n  \
-         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}, {sink}]}}]\n    \
+         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}, {http}, {sink}]}}]\n    \
          ingress: [{{protocol: tcp, ports: [{listen}], allowed_origins: [127.0.0.1]}}]\n  \
          process:\n    exec: [{{command: /bin/cat}}, {{command: /bin/echo, args: [\"*\"]}}]\n    \
-         kill: [children]\n    list: [children]\n",
+         kill: [children]\n    list: [children]\n    signal: [children]\n",
         dir = dir.path(),
     );
     let manifest = Manifest::parse(&manifest).unwrap_or_else(|problems| panic!("{problems}"));
@@ -96,6 +123,7 @@ fn side() -> Side {
     Side {
         dir,
         port,
+        http,
         sink,
         taken,
         listen,
@@ -104,11 +132,19 @@ fn side() -> Side {
 }
 
 fn launch(side: &Side) -> Launch {
+    let launch = Launch::new(PROGRAM, bench_cookie());
+    with_side(
+        launch.offer(1, PluginSet::new().with::<Bench>("client")),
+        side,
+    )
+}
+
+fn with_side(launch: Launch, side: &Side) -> Launch {
     let dir: &Path = side.dir.path();
-    Launch::new(PROGRAM, bench_cookie())
-        .offer(1, PluginSet::new().with::<Bench>("client"))
+    launch
         .env("HOSTCLIENT_DIR", dir)
         .env("HOSTCLIENT_PORT", side.port.to_string())
+        .env("HOSTCLIENT_HTTP", side.http.to_string())
         .env("HOSTCLIENT_SINK", side.sink.to_string())
         .env("HOSTCLIENT_LISTEN", side.listen.to_string())
         .host_services(Arc::new(side.services.clone()))
@@ -329,6 +365,70 @@ async fn a_plugin_in_python_uses_its_host_by_descriptor_and_by_call() {
         error.starts_with("outside-grant") || error.starts_with("not-granted"),
         "{error}"
     );
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn all_of_the_sdk_in_python_works_by_descriptor_and_by_call() {
+    let Some(python) = python() else { return };
+    let mut side = side();
+    let limits = NetworkLimits {
+        unclaimed_timeout: Duration::from_millis(100),
+        ..NetworkLimits::default()
+    };
+    side.services = side
+        .services
+        .network(&NetworkSettings::new().limits(limits));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/hostclient.py");
+    let launch = Launch::new(python, host_services_cookie())
+        .arg(script)
+        .offer(1, PluginSet::new().with::<FileLister>("client"));
+    let launch = with_side(launch, &side);
+    let plugin = launch.start().await.expect("it starts");
+    let lister = plugin.dispense::<FileLister>("client").await;
+    let lister = lister.expect("a client");
+    let ask = async |kind: String| {
+        let request = FileListRequest {
+            path: kind,
+            ..FileListRequest::default()
+        };
+        let reply = lister.clone().list(request).await.expect("an answer");
+        let error = reply.into_inner().error;
+        error.map_or(Ok(()), Err)
+    };
+    for kind in [
+        "files",
+        "tree",
+        "large",
+        "refused",
+        "small",
+        "commands",
+        "network",
+        "slow",
+        "dropped",
+        "calls-listen",
+        "http",
+        "leases",
+    ] {
+        let asked = ask(kind.to_owned()).await;
+        asked.unwrap_or_else(|error| panic!("{error}"));
+    }
+    // So slow that much of it is still with the plugin when it is closed.
+    let limits = Limits {
+        bytes_per_second: 1 << 20,
+        ..Limits::default()
+    };
+    let slow = side.services.clone().limits(limits);
+    let serving = plugin.attach(&slow).await.expect("it is served");
+    let asked = ask(format!("calls-dropped@{}", serving.id().0)).await;
+    asked.unwrap_or_else(|error| panic!("{error}"));
+    let mut taken = Vec::new();
+    support::wait_for("the end of twelve connections", || {
+        taken.extend(side.taken.try_iter());
+        taken.len() == 12
+    })
+    .await;
+    assert_eq!(taken, [1 << 20; 12]);
     plugin.stop().await;
 }
 
