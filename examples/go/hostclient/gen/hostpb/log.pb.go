@@ -84,7 +84,7 @@ type LogRecord struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Level   LogLevel               `protobuf:"varint,1,opt,name=level,proto3,enum=outrigger.host.v1.LogLevel" json:"level,omitempty"`
 	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// A part of the plugin; appended to its name.
+	// A part of the plugin: a field of its own beside the plugin's name.
 	Module string            `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
 	Fields map[string]string `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When it happened; the host's time when absent.
