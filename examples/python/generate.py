@@ -2,10 +2,9 @@
 
 The generator's version sets the oldest protobuf runtime that may load the result, which is what
 requirements.txt names. The service stubs are written by hand, so that running a plugin needs only
-grpcio and protobuf.
+grpcio and protobuf. `generated/host_services.bin` comes from `cargo xtask codegen`.
 """
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -38,9 +37,6 @@ def main() -> int:
             for proto in protos:
                 generated = Path(scratch) / proto.replace(".proto", "_pb2.py")
                 (folder / generated.name).write_text(generated.read_text())
-    # What `cargo xtask codegen` writes; `outrigger_host` makes its messages from it.
-    services = HERE.parent.parent / "crates/outrigger-services/src/generated/host_services.bin"
-    shutil.copyfile(services, HERE / "generated" / services.name)
     return 0
 
 

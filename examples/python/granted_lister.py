@@ -21,10 +21,10 @@ def lines(host: outrigger_host.Host, folder: str) -> list[str]:
     """One line per entry; a file's line shows how it begins."""
     found = []
     for entry in sorted(host.fs().read_dir(folder), key=lambda entry: entry.name):
-        if entry.kind == 1:
+        if entry.kind == outrigger_host.FileKind.FILE:
             with host.fs().open(f"{folder}/{entry.name}") as file:
                 how = "call" if file.descriptor() is None else "descriptor"
-                found.append(f"- {entry.name} {file.size()} {file.read(16)!r} by {how}")
+                found.append(f"- {entry.name} {file.metadata().len()} {file.read(16)!r} by {how}")
         else:
             found.append(f"d {entry.name}/")
     return found

@@ -1,9 +1,11 @@
-//! `cargo xtask codegen`: Rust from `proto/`, without protoc. The result is committed.
+//! `cargo xtask codegen`: Rust and Go from `proto/`, without protoc. The result is committed.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use prost::Message;
+
+use crate::tools;
 
 /// One generated module: the protos it comes from and what of them it holds.
 struct Output {
@@ -160,6 +162,12 @@ const OUTPUTS: &[Output] = &[
     },
 ];
 
+/// What the Python example makes its messages from, and a copy of what.
+const PYTHON_COPY: [&str; 2] = [
+    "examples/python/generated/host_services.bin",
+    "crates/outrigger-services/src/generated/host_services.bin",
+];
+
 /// Writes all generated code, or with `check` fails when what is committed differs.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let scratch = root.join("target/codegen");
@@ -177,7 +185,36 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
             replace(&fresh, &committed)?;
         }
     }
+    python(root, check)?;
+    go(root, check)
+}
+
+fn python(root: &Path, check: bool) -> Result<()> {
+    let [copy, original] = PYTHON_COPY.map(|path| root.join(path));
+    let fresh = std::fs::read(original)?;
+    if check && std::fs::read(&copy)? != fresh {
+        bail!(
+            "{} is out of date; run `cargo xtask codegen`",
+            copy.display()
+        );
+    }
+    if !check {
+        std::fs::write(copy, fresh)?;
+    }
     Ok(())
+}
+
+/// Go's generators are programs in Go: without Go there is nobody to ask.
+fn go(root: &Path, check: bool) -> Result<()> {
+    if tools::go_version().is_none() {
+        let done = if check { "compared" } else { "written" };
+        println!("skipped: the code in Go is not {done} without Go 1.25 or newer");
+        return Ok(());
+    }
+    let mut generator = tools::command("go");
+    generator.args(["run", "./internal/gen"]);
+    generator.args(check.then_some("-check"));
+    tools::run(generator.current_dir(root.join("interop/go")))
 }
 
 fn generate(root: &Path, output: &Output, into: &Path) -> Result<()> {

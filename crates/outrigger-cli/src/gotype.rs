@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use outrigger_gob::{Builtin, OpaqueKind, Type, Width};
+use outrigger_gob::{Builtin, OpaqueKind, Type};
 
 use crate::failure::{Failure, near, printable};
 
@@ -458,30 +458,8 @@ impl<'a> Parser<'a> {
 
 /// The types that have names by themselves.
 fn names() -> Vec<(&'static str, GoType)> {
-    const BUILTINS: [Builtin; 17] = [
-        Builtin::Bool,
-        Builtin::Int(Width::Machine),
-        Builtin::Int(Width::W8),
-        Builtin::Int(Width::W16),
-        Builtin::Int(Width::W32),
-        Builtin::Int(Width::W64),
-        Builtin::Uint(Width::Machine),
-        Builtin::Uint(Width::W8),
-        Builtin::Uint(Width::W16),
-        Builtin::Uint(Width::W32),
-        Builtin::Uint(Width::W64),
-        Builtin::Uintptr,
-        Builtin::Float32,
-        Builtin::Float64,
-        Builtin::Complex64,
-        Builtin::Complex128,
-        Builtin::String,
-    ];
-    let builtins = BUILTINS.map(|builtin| (builtin.go_name(), GoType::Builtin(builtin)));
+    let builtins = Builtin::NAMED.map(|(name, builtin)| (name, GoType::Builtin(builtin)));
     let others = [
-        ("any", GoType::Builtin(Builtin::Interface)),
-        ("byte", GoType::Builtin(Builtin::Uint(Width::W8))),
-        ("rune", GoType::Builtin(Builtin::Int(Width::W32))),
         ("time.Time", GoType::Time),
         ("gob.GobEncoder", GoType::Opaque(OpaqueKind::GobEncoder)),
         (

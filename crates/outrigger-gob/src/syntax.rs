@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::excerpt;
-use crate::types::{Builtin, Def, DefKind, Name, OpaqueKind, Ref, Type, Width};
+use crate::types::{Builtin, Def, DefKind, Name, OpaqueKind, Ref, Type};
 
 /// How many types a printed type shows before it breaks off. A few
 /// definitions that use each other twice would print for ever.
@@ -454,32 +454,8 @@ impl<'a> Parser<'a> {
 }
 
 fn builtin(name: &str) -> Option<Builtin> {
-    const ALL: [Builtin; 18] = [
-        Builtin::Bool,
-        Builtin::Int(Width::Machine),
-        Builtin::Int(Width::W8),
-        Builtin::Int(Width::W16),
-        Builtin::Int(Width::W32),
-        Builtin::Int(Width::W64),
-        Builtin::Uint(Width::Machine),
-        Builtin::Uint(Width::W8),
-        Builtin::Uint(Width::W16),
-        Builtin::Uint(Width::W32),
-        Builtin::Uint(Width::W64),
-        Builtin::Uintptr,
-        Builtin::Float32,
-        Builtin::Float64,
-        Builtin::Complex64,
-        Builtin::Complex128,
-        Builtin::String,
-        Builtin::Interface,
-    ];
-    match name {
-        "any" => Some(Builtin::Interface),
-        "byte" => Some(Builtin::Uint(Width::W8)),
-        "rune" => Some(Builtin::Int(Width::W32)),
-        name => ALL.into_iter().find(|builtin| builtin.go_name() == name),
-    }
+    let named = Builtin::NAMED.iter().find(|(known, _)| *known == name);
+    named.map(|(_, builtin)| *builtin)
 }
 
 impl fmt::Display for OpaqueKind {

@@ -63,6 +63,30 @@ impl Width {
 }
 
 impl Builtin {
+    /// The types that Go names with a word, in Go's order, aliases last.
+    pub const NAMED: [(&'static str, Builtin); 20] = [
+        ("bool", Builtin::Bool),
+        ("int", Builtin::Int(Width::Machine)),
+        ("int8", Builtin::Int(Width::W8)),
+        ("int16", Builtin::Int(Width::W16)),
+        ("int32", Builtin::Int(Width::W32)),
+        ("int64", Builtin::Int(Width::W64)),
+        ("uint", Builtin::Uint(Width::Machine)),
+        ("uint8", Builtin::Uint(Width::W8)),
+        ("uint16", Builtin::Uint(Width::W16)),
+        ("uint32", Builtin::Uint(Width::W32)),
+        ("uint64", Builtin::Uint(Width::W64)),
+        ("uintptr", Builtin::Uintptr),
+        ("float32", Builtin::Float32),
+        ("float64", Builtin::Float64),
+        ("complex64", Builtin::Complex64),
+        ("complex128", Builtin::Complex128),
+        ("string", Builtin::String),
+        ("any", Builtin::Interface),
+        ("byte", Builtin::Uint(Width::W8)),
+        ("rune", Builtin::Int(Width::W32)),
+    ];
+
     /// The id that stands for this type on every stream.
     pub(crate) fn wire_id(self) -> i32 {
         match self {

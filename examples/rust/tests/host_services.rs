@@ -3,29 +3,86 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use outrigger_examples::proto::bench::CallbackRequest;
 use outrigger_examples::proto::filelister::FileListRequest;
 use outrigger_examples::{Bench, FileLister, bench_cookie, host_services_cookie};
 use outrigger_host::{AllowedTransports, Launch, PluginSet, RunningPlugin};
 use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_services::{AuditLog, GrantedServices, Limits, Verdict};
+use outrigger_services::{
+    AuditLog, GrantedServices, Limits, NetworkLimits, NetworkSettings, Verdict,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
 
-/// A host's side: a directory that is granted, and an echo server.
+/// A host's side: a directory that is granted, an echo server, a server that
+/// only takes and says how much it was, and a port to listen on.
 struct Side {
     dir: tempfile::TempDir,
     port: u16,
+    http: u16,
+    sink: u16,
+    taken: Receiver<usize>,
+    listen: u16,
     services: GrantedServices,
 }
 
+/// A server whose peers count what they send; ends with the test's process.
+fn sink() -> (u16, Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (sender, taken) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(mut stream), sender) = (stream, sender.clone()) else {
+                return;
+            };
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 64 << 10];
+                let mut all = 0;
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    all += read;
+                }
+                let _ = sender.send(all);
+            });
+        }
+    });
+    (port, taken)
+}
+
+/// A server that says hello to every request; ends with the test's process.
+fn http() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut request = BufReader::new(&stream);
+            let (mut line, mut length) = (String::new(), 0);
+            while let Ok(3..) = request.read_line(&mut line) {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            let reply = "HTTP/1.1 200 OK\r\nX-Said: yes\r\nContent-Length: 5\r\n\
+                         Connection: close\r\n\r\nhello";
+            if request.read_exact(&mut body).is_ok() {
+                let _ = (&stream).write_all(reply.as_bytes());
+            }
+        }
+    });
+    port
+}
+
 fn side() -> Side {
-    side_with("kill: [children]\n    list: [children]\n")
+    side_with("kill: [children]\n    list: [children]\n    signal: [children]\n")
 }
 
 /// `controls` is what the plugin may do to its commands.
@@ -47,6 +104,11 @@ fn side_with(controls: &str) -> Side {
             });
         }
     });
+    let http = http();
+    let (sink, taken) = sink();
+    // Nobody else takes a port that was just given back.
+    let listen = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let listen = listen.expect("a port").port();
     let manifest = format!(
         "plugin: {{name: client, format: grpc, entrypoint: client}}\n\
          handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
@@ -54,7 +116,8 @@ fn side_with(controls: &str) -> Side {
          capabilities:\n  \
          filesystem: [{{path: {dir:?}, permissions: [read, write, list, create, delete], recursive: true}}]\n  \
          environment: {{set: {{HOSTCLIENT_SHOWN: shown}}}}\n  \
-         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}]}}]\n  \
+         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}, {http}, {sink}]}}]\n    \
+         ingress: [{{protocol: tcp, ports: [{listen}], allowed_origins: [127.0.0.1]}}]\n  \
          process:\n    exec: [{{command: /bin/cat}}, {{command: /bin/echo, args: [\"*\"]}}]\n    \
          {controls}",
         dir = dir.path(),
@@ -67,16 +130,30 @@ fn side_with(controls: &str) -> Side {
     Side {
         dir,
         port,
+        http,
+        sink,
+        taken,
+        listen,
         services,
     }
 }
 
 fn launch(side: &Side) -> Launch {
+    let launch = Launch::new(PROGRAM, bench_cookie());
+    with_side(
+        launch.offer(1, PluginSet::new().with::<Bench>("client")),
+        side,
+    )
+}
+
+fn with_side(launch: Launch, side: &Side) -> Launch {
     let dir: &Path = side.dir.path();
-    Launch::new(PROGRAM, bench_cookie())
-        .offer(1, PluginSet::new().with::<Bench>("client"))
+    launch
         .env("HOSTCLIENT_DIR", dir)
         .env("HOSTCLIENT_PORT", side.port.to_string())
+        .env("HOSTCLIENT_HTTP", side.http.to_string())
+        .env("HOSTCLIENT_SINK", side.sink.to_string())
+        .env("HOSTCLIENT_LISTEN", side.listen.to_string())
         .host_services(Arc::new(side.services.clone()))
 }
 
@@ -213,6 +290,54 @@ async fn a_dropped_child_ends_without_a_grant_to_kill_and_one_that_was_waited_fo
 }
 
 #[tokio::test]
+async fn what_was_written_to_a_dropped_connection_arrives_by_descriptor_and_by_call() {
+    let side = side();
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "dropped").await.expect("it writes");
+    // So slow that most of it is still with the plugin when it is dropped.
+    let limits = Limits {
+        bytes_per_second: 1 << 20,
+        ..Limits::default()
+    };
+    let slow = side.services.clone().limits(limits);
+    let serving = plugin.attach(&slow).await.expect("it is served");
+    let asked = ask(&plugin, &format!("calls-dropped@{}", serving.id().0)).await;
+    asked.unwrap_or_else(|error| panic!("{error}"));
+    // Two by address and two by name: in both ways, and slowly.
+    let mut taken = Vec::new();
+    support::wait_for("the end of twelve connections", || {
+        taken.extend(side.taken.try_iter());
+        taken.len() == 12
+    })
+    .await;
+    assert_eq!(taken, [1 << 20; 12]);
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn listening_goes_on_after_a_connection_that_was_not_taken_in_time() {
+    let mut side = side();
+    let limits = NetworkLimits {
+        unclaimed_timeout: Duration::from_millis(100),
+        ..NetworkLimits::default()
+    };
+    side.services = side
+        .services
+        .network(&NetworkSettings::new().limits(limits));
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "calls-listen").await.expect("it listens");
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_too_long_for_the_descriptor_socket_is_made_as_a_call() {
+    let side = side();
+    let plugin = launch(&side).start().await.expect("it starts");
+    ask(&plugin, "long").await.expect("it runs");
+    plugin.stop().await;
+}
+
+#[tokio::test]
 async fn a_plugin_without_services_is_told_what_its_host_must_do() {
     let side = side();
     let launch = Launch::new(PROGRAM, bench_cookie())
@@ -271,6 +396,70 @@ async fn a_plugin_in_python_uses_its_host_by_descriptor_and_by_call() {
         error.starts_with("outside-grant") || error.starts_with("not-granted"),
         "{error}"
     );
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn all_of_the_sdk_in_python_works_by_descriptor_and_by_call() {
+    let Some(python) = python() else { return };
+    let mut side = side();
+    let limits = NetworkLimits {
+        unclaimed_timeout: Duration::from_millis(100),
+        ..NetworkLimits::default()
+    };
+    side.services = side
+        .services
+        .network(&NetworkSettings::new().limits(limits));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/hostclient.py");
+    let launch = Launch::new(python, host_services_cookie())
+        .arg(script)
+        .offer(1, PluginSet::new().with::<FileLister>("client"));
+    let launch = with_side(launch, &side);
+    let plugin = launch.start().await.expect("it starts");
+    let lister = plugin.dispense::<FileLister>("client").await;
+    let lister = lister.expect("a client");
+    let ask = async |kind: String| {
+        let request = FileListRequest {
+            path: kind,
+            ..FileListRequest::default()
+        };
+        let reply = lister.clone().list(request).await.expect("an answer");
+        let error = reply.into_inner().error;
+        error.map_or(Ok(()), Err)
+    };
+    for kind in [
+        "files",
+        "tree",
+        "large",
+        "refused",
+        "small",
+        "commands",
+        "network",
+        "slow",
+        "dropped",
+        "calls-listen",
+        "http",
+        "leases",
+    ] {
+        let asked = ask(kind.to_owned()).await;
+        asked.unwrap_or_else(|error| panic!("{error}"));
+    }
+    // So slow that much of it is still with the plugin when it is closed.
+    let limits = Limits {
+        bytes_per_second: 1 << 20,
+        ..Limits::default()
+    };
+    let slow = side.services.clone().limits(limits);
+    let serving = plugin.attach(&slow).await.expect("it is served");
+    let asked = ask(format!("calls-dropped@{}", serving.id().0)).await;
+    asked.unwrap_or_else(|error| panic!("{error}"));
+    let mut taken = Vec::new();
+    support::wait_for("the end of twelve connections", || {
+        taken.extend(side.taken.try_iter());
+        taken.len() == 12
+    })
+    .await;
+    assert_eq!(taken, [1 << 20; 12]);
     plugin.stop().await;
 }
 

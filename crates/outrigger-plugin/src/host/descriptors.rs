@@ -15,16 +15,19 @@ use prost::Message;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Code;
 
 use super::HostError;
 
 /// Connections at the same time; each carries one request at a time.
 const CONNECTIONS: usize = 3;
+/// How many of them may wait for somebody on the network, who may be slow: the
+/// others open files meanwhile.
+const DIALLING: usize = CONNECTIONS - 1;
 /// After so many failures in a row the socket is left alone.
 const FAILURES: u32 = 3;
-/// The longest reply, in bytes.
+/// The longest message in either direction, in bytes.
 const LONGEST: usize = 64 << 10;
 /// Most descriptors of one reply.
 const MOST: usize = 3;
@@ -36,6 +39,7 @@ pub(super) struct Descriptors {
     offer: DescriptorOffer,
     idle: Mutex<Vec<Connection>>,
     places: Semaphore,
+    dialling: Semaphore,
     failures: AtomicU32,
 }
 
@@ -57,12 +61,14 @@ impl Descriptors {
             offer,
             idle: Mutex::default(),
             places: Semaphore::new(CONNECTIONS),
+            dialling: Semaphore::new(DIALLING),
             failures: AtomicU32::new(0),
         }
     }
 
     /// Asks the host; nothing when the same must be asked by a call, which is
-    /// known before anything was done.
+    /// known before anything was done: the host wants it so, the request is too
+    /// long for the socket, or others keep it.
     pub(super) async fn ask(
         &self,
         operation: &'static str,
@@ -71,7 +77,14 @@ impl Descriptors {
         if self.failures.load(Ordering::Relaxed) >= FAILURES {
             return Ok(None);
         }
-        let Ok(_place) = self.places.acquire().await else {
+        let request = DescriptorRequest {
+            id: u64::MAX,
+            request: Some(request),
+        };
+        if request.encoded_len() > LONGEST {
+            return Ok(None);
+        }
+        let Some(_places) = self.place(&request).await else {
             return Ok(None);
         };
         let idle = self.idle().pop();
@@ -99,6 +112,17 @@ impl Descriptors {
             Some(reply) => Ok(Some((reply, descriptors))),
             None => Err(HostError::protocol(operation)),
         }
+    }
+
+    async fn place(
+        &self,
+        request: &DescriptorRequest,
+    ) -> Option<(SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)> {
+        let dialling = match request.request {
+            Some(Request::Connect(_)) => Some(self.dialling.try_acquire().ok()?),
+            _ => None,
+        };
+        Some((self.places.acquire().await.ok()?, dialling))
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -131,13 +155,13 @@ impl Connection {
         }
     }
 
-    async fn ask(&mut self, request: Request) -> io::Result<(Option<Reply>, Vec<OwnedFd>)> {
+    async fn ask(
+        &mut self,
+        mut request: DescriptorRequest,
+    ) -> io::Result<(Option<Reply>, Vec<OwnedFd>)> {
         let id = self.next;
         self.next += 1;
-        let request = DescriptorRequest {
-            id,
-            request: Some(request),
-        };
+        request.id = id;
         self.send(&request).await?;
         let (reply, descriptors) = self.receive().await?;
         if reply.id != id || reply.descriptors as usize != descriptors.len() {
@@ -230,4 +254,93 @@ fn take(stream: &UnixStream, room: &mut [u8], descriptors: &mut Vec<OwnedFd>) ->
         }
     }
     Ok(received.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use futures_util::FutureExt;
+    use outrigger_wire::proto::host::{OpenRequest, OpenResponse, Target};
+
+    use super::*;
+
+    fn message(stream: &mut UnixStream) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).ok()?;
+        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut message).ok()?;
+        Some(message)
+    }
+
+    /// A host that opens at once and never gets anybody on the network. Ends
+    /// when its peers are gone.
+    fn serve(mut stream: UnixStream) -> Option<()> {
+        message(&mut stream)?;
+        stream.write_all(&[0; 4]).ok()?;
+        while let Some(request) = message(&mut stream) {
+            let request = DescriptorRequest::decode(&*request).ok()?;
+            if let Some(Request::Open(_)) = request.request {
+                let reply = DescriptorReply {
+                    id: request.id,
+                    descriptors: 0,
+                    reply: Some(Reply::Open(OpenResponse::default())),
+                };
+                let length = reply.encoded_len() as u32;
+                stream.write_all(&length.to_be_bytes()).ok()?;
+                stream.write_all(&reply.encode_to_vec()).ok()?;
+            }
+        }
+        Some(())
+    }
+
+    fn descriptors(dir: &tempfile::TempDir) -> Descriptors {
+        let path = dir.path().join("fd");
+        let listener = UnixListener::bind(&path).expect("it listens");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(CONNECTIONS).flatten() {
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        Descriptors::new(DescriptorOffer {
+            path: path.to_string_lossy().into_owned(),
+            token: vec![7; 32].into(),
+        })
+    }
+
+    fn open(path: &str) -> Request {
+        Request::Open(OpenRequest {
+            path: path.to_owned(),
+            options: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn slow_connections_leave_room_for_files_and_more_of_them_are_calls() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let descriptors = descriptors(&dir);
+        let connect = || descriptors.ask("network.connect", Request::Connect(Target::default()));
+        let mut slow = [Box::pin(connect()), Box::pin(connect())];
+        for slow in &mut slow {
+            assert!(slow.as_mut().now_or_never().is_none());
+        }
+        let third = connect().await.expect("no failure");
+        assert!(third.is_none());
+        let opened = descriptors.ask("filesystem.open", open("/x")).await;
+        assert!(opened.expect("no failure").is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_for_the_socket_is_a_call_and_the_socket_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let descriptors = descriptors(&dir);
+        for length in [LONGEST, LONGEST - 8] {
+            let long = descriptors.ask("filesystem.open", open(&"x".repeat(length)));
+            assert!(long.await.expect("no failure").is_none());
+        }
+        let path = "x".repeat(LONGEST - 64);
+        let opened = descriptors.ask("filesystem.open", open(&path)).await;
+        assert!(opened.expect("no failure").is_some());
+    }
 }

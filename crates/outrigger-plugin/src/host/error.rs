@@ -179,7 +179,11 @@ impl HostError {
             _ => Code::FailedPrecondition,
         };
         let text = format!("{operation}: {error}");
-        Self::local("system-error", operation, status, text).caused(error)
+        let errno = error.raw_os_error().map(errno_name);
+        let mut failed = Self::local("system-error", operation, status, text);
+        let errno = errno.map(|name| ("errno".to_owned(), name));
+        failed.0.metadata.extend(errno);
+        failed.caused(error)
     }
 
     pub(crate) fn broker(error: BrokerError) -> Self {
@@ -191,6 +195,41 @@ impl HostError {
         let text = format!("{operation}: the host's answer is not what was asked for");
         Self::local("unexpected-answer", operation, Code::Internal, text)
     }
+}
+
+/// The name of a system's error, as the host's services name it.
+fn errno_name(raw: i32) -> String {
+    use rustix::io::Errno;
+    let known = [
+        (Errno::NOENT, "ENOENT"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::NOTDIR, "ENOTDIR"),
+        (Errno::ISDIR, "EISDIR"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::BADF, "EBADF"),
+        (Errno::NOSPC, "ENOSPC"),
+        (Errno::DQUOT, "EDQUOT"),
+        (Errno::FBIG, "EFBIG"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::NOMEM, "ENOMEM"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::PERM, "EPERM"),
+        (Errno::ROFS, "EROFS"),
+        (Errno::TXTBSY, "ETXTBSY"),
+        (Errno::AGAIN, "EAGAIN"),
+        (Errno::BUSY, "EBUSY"),
+        (Errno::IO, "EIO"),
+        (Errno::NODEV, "ENODEV"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::NOSYS, "ENOSYS"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
+    ];
+    let known = known.iter().find(|(errno, _)| errno.raw_os_error() == raw);
+    known.map_or_else(|| raw.to_string(), |(_, name)| (*name).to_owned())
 }
 
 impl fmt::Display for HostError {
@@ -255,6 +294,18 @@ mod tests {
             io::Error::from(error).kind(),
             io::ErrorKind::PermissionDenied
         );
+    }
+
+    #[test]
+    fn a_system_error_of_ours_has_the_name_that_the_host_gives_it() {
+        for (raw, name) in [(9, "EBADF"), (28, "ENOSPC"), (71, "71")] {
+            let error = io::Error::from_raw_os_error(raw);
+            let error = HostError::system("filesystem.write", error);
+            assert_eq!(error.errno(), Some(name));
+        }
+        let error = io::ErrorKind::UnexpectedEof.into();
+        let error = HostError::system("filesystem.read", error);
+        assert_eq!(error.errno(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{self, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -41,6 +42,9 @@ pub struct File {
     append: bool,
     position: u64,
     asking: Asking,
+    /// Counts what changed the contents, so that what was read ahead by call
+    /// before is not taken for what is there now.
+    changes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -75,8 +79,9 @@ impl<T> Work<T> {
 enum Asking {
     #[default]
     Nothing,
-    Reading(Work<Bytes>),
-    Read(Bytes),
+    /// With the changes that there were before.
+    Reading(Work<Bytes>, u64),
+    Read(Bytes, u64),
     Writing(Work<u64>, usize),
     Seeking(Work<u64>),
 }
@@ -85,11 +90,20 @@ impl std::fmt::Debug for Asking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Nothing => "Nothing",
-            Self::Reading(_) => "Reading",
-            Self::Read(_) => "Read",
+            Self::Reading(..) => "Reading",
+            Self::Read(..) => "Read",
             Self::Writing(..) => "Writing",
             Self::Seeking(_) => "Seeking",
         })
+    }
+}
+
+/// Notes a change when it is over, however it ends.
+struct Changing<'a>(&'a AtomicU64);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -141,6 +155,7 @@ impl File {
             append,
             position: 0,
             asking: Asking::Nothing,
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -211,6 +226,7 @@ impl File {
             let status = Code::FailedPrecondition;
             return Err(HostError::local("failed", "filesystem.write", status, text));
         }
+        let _changing = Changing(&self.changes);
         match &*self.back {
             Back::Descriptor(file) => file
                 .write_all_at(data, offset)
@@ -309,6 +325,7 @@ impl File {
         if self.append {
             self.write_at(&[], offset).await?;
         }
+        let _changing = Changing(&self.changes);
         match &*self.back {
             Back::Descriptor(file) => {
                 let mut parts = std::pin::pin!(parts);
@@ -361,6 +378,7 @@ impl File {
     /// # Errors
     /// The file is not open for writing, or see [`HostError`].
     pub async fn set_len(&self, size: u64) -> Result<(), HostError> {
+        let _changing = Changing(&self.changes);
         match &*self.back {
             Back::Descriptor(file) => file
                 .set_len(size)
@@ -642,22 +660,23 @@ impl AsyncRead for File {
             self.position += read as u64;
             return Poll::Ready(Ok(()));
         }
+        let changes = self.changes.load(Ordering::Acquire);
         loop {
             match &mut self.asking {
-                Asking::Read(data) if !data.is_empty() => {
+                Asking::Read(data, since) if !data.is_empty() && *since == changes => {
                     let part = data.split_to(data.len().min(buffer.remaining()));
                     buffer.put_slice(&part);
                     self.position += part.len() as u64;
                     return Poll::Ready(Ok(()));
                 }
-                Asking::Reading(reading) => {
+                Asking::Reading(reading, since) if *since == changes => {
                     let data = ready!(reading.poll(context));
                     self.asking = Asking::Nothing;
                     let data = data?;
                     if data.is_empty() {
                         return Poll::Ready(Ok(()));
                     }
-                    self.asking = Asking::Read(data);
+                    self.asking = Asking::Read(data, changes);
                 }
                 _ => {
                     let (back, position) = (self.back.clone(), self.position);
@@ -668,7 +687,7 @@ impl AsyncRead for File {
                             Back::Descriptor(_) => Ok(Bytes::new()),
                         }
                     };
-                    self.asking = Asking::Reading(Work::new(reading));
+                    self.asking = Asking::Reading(Work::new(reading), changes);
                 }
             }
         }

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,6 +31,9 @@ use crate::proto::host::network_client::NetworkClient;
 const WAITING: usize = 4;
 /// The most that one message carries, in bytes.
 const PART: usize = 64 << 10;
+/// How long what was written to a connection is sent after it was dropped, and
+/// its peer may take to finish.
+const LINGER: Duration = Duration::from_secs(10);
 
 macro_rules! network {
     ($host:expr, $method:ident, $request:expr) => {
@@ -195,6 +200,10 @@ fn outgoing(parts: mpsc::Receiver<Option<Bytes>>) -> impl Stream<Item = Option<B
 }
 
 /// A connection.
+///
+/// As with a socket, what was written goes out after this is dropped: for 10 s,
+/// and while the plugin runs. A connection to which nothing was written ends at
+/// once.
 #[derive(Debug)]
 pub struct TcpStream {
     way: Way,
@@ -208,6 +217,7 @@ enum Way {
         sender: PollSender<Option<Bytes>>,
         received: Parts,
         finished: bool,
+        wrote: Arc<AtomicBool>,
     },
 }
 
@@ -226,35 +236,17 @@ impl Way {
         received: impl Stream<Item = Result<Option<Bytes>, HostError>> + Send + 'static,
     ) -> Self {
         let (parts_in, parts) = mpsc::channel(WAITING);
-        // Ends with the connection, or when nobody reads from it any more.
+        let wrote = Arc::new(AtomicBool::new(false));
+        let written = wrote.clone();
+        // Ends with the connection, or soon after nobody has it any more.
         tokio::spawn(async move {
-            let mut received = std::pin::pin!(received);
-            let mut ended = false;
-            loop {
-                let part = tokio::select! {
-                    part = received.next() => part,
-                    () = parts_in.closed() => return,
-                };
-                match part {
-                    // The peer's end; the call goes on until ours.
-                    Some(Ok(None)) => ended = true,
-                    Some(Ok(Some(data))) if data.is_empty() => {}
-                    Some(Ok(Some(data))) if !ended => {
-                        if parts_in.send(Ok(data)).await.is_err() {
-                            return;
-                        }
-                        continue;
-                    }
-                    Some(Ok(Some(_))) => {}
-                    Some(Err(error)) => {
-                        let _ = parts_in.send(Err(error.into())).await;
-                        return;
-                    }
-                    None => return,
-                }
-                if ended && parts_in.send(Ok(Bytes::new())).await.is_err() {
-                    return;
-                }
+            let mut received = std::pin::pin!(received.fuse());
+            pass_on(&mut received, parts_in).await;
+            // The call's end takes back what it did not send yet. Its messages
+            // end with the connection's value, and the host finishes then.
+            if written.load(Ordering::Acquire) {
+                let rest = async { while let Some(Ok(_)) = received.next().await {} };
+                let _ = tokio::time::timeout(LINGER, rest).await;
             }
         });
         let rest = Bytes::new();
@@ -262,6 +254,36 @@ impl Way {
             sender: PollSender::new(sender),
             received: Parts { parts, rest },
             finished: false,
+            wrote,
+        }
+    }
+}
+
+/// Hands over what is received, until its end or until nobody wants it. An empty
+/// part is the peer's end.
+async fn pass_on(
+    received: &mut (impl Stream<Item = Result<Option<Bytes>, HostError>> + Unpin),
+    parts: mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut ended = false;
+    loop {
+        let part = tokio::select! {
+            part = received.next() => part,
+            () = parts.closed() => return,
+        };
+        let part = match part {
+            // The call goes on until our end.
+            Some(Ok(None)) if !ended => {
+                ended = true;
+                Ok(Bytes::new())
+            }
+            Some(Ok(Some(data))) if !ended && !data.is_empty() => Ok(data),
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => Err(error.into()),
+            None => return,
+        };
+        if parts.send(part).await.is_err() {
+            return;
         }
     }
 }
@@ -329,8 +351,9 @@ impl AsyncWrite for TcpStream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.way {
             Way::Descriptor(stream) => Pin::new(stream).poll_write(context, data),
-            Way::Calls { sender, .. } => {
+            Way::Calls { sender, wrote, .. } => {
                 ready!(sender.poll_reserve(context)).map_err(|_| gone())?;
+                wrote.store(true, Ordering::Release);
                 let part = data.get(..data.len().min(PART)).unwrap_or_default();
                 let sent = sender.send_item(Some(Bytes::copy_from_slice(part)));
                 sent.map_err(|_| gone())?;
@@ -377,7 +400,9 @@ impl Listener {
         self.local
     }
 
-    /// The next connection from a granted origin, and where it comes from.
+    /// The next connection from a granted origin, and where it comes from. One
+    /// that the host gave up meanwhile, because nobody took it in time, is passed
+    /// over.
     ///
     /// # Errors
     /// See [`HostError`].
@@ -395,8 +420,11 @@ impl Listener {
             };
             let remote = incoming.remote_address.parse();
             let remote = remote.map_err(|_| HostError::protocol(operation))?;
-            let stream = self.take(incoming).await?;
-            return Ok((stream, remote));
+            match self.take(incoming).await {
+                Ok(stream) => return Ok((stream, remote)),
+                Err(error) if error.code() == "unknown-lease" => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

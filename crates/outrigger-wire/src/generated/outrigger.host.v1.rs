@@ -1223,7 +1223,7 @@ pub struct LogRecord {
     pub level: i32,
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
-    /// A part of the plugin; appended to its name.
+    /// A part of the plugin: a field of its own beside the plugin's name.
     #[prost(string, tag = "3")]
     pub module: ::prost::alloc::string::String,
     #[prost(map = "string, string", tag = "4")]

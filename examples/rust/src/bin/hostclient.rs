@@ -3,7 +3,8 @@
 //! `netrpc`, over net/rpc (`Plugin.Run`).
 //!
 //! `HOSTCLIENT_DIR` names a directory where everything is granted; an echo
-//! server at 127.0.0.1 is at `HOSTCLIENT_PORT`.
+//! server at 127.0.0.1 is at `HOSTCLIENT_PORT`, one that only takes is at
+//! `HOSTCLIENT_SINK`, and `HOSTCLIENT_LISTEN` is a port to listen on.
 
 use std::io::SeekFrom;
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tonic::{Request, Response, Status, Streaming};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes that `dropped` sends on each connection.
+const SENT: usize = 1 << 20;
 
 /// Fails with what was found where something else should be.
 macro_rules! same {
@@ -67,6 +71,9 @@ async fn run(context: &PluginContext, kind: &str) -> Result<(), Error> {
             "commands" => commands(&host).await,
             "children" => children(&host).await,
             "network" => network(&host).await,
+            "dropped" => dropped(&host).await,
+            "listen" => listen(&host).await,
+            "long" => long(&host).await,
             "leases" => leases(&host).await,
             "quota" => quota(&host).await,
             other => Err(format!("unknown kind `{other}`").into()),
@@ -109,8 +116,10 @@ async fn files(host: &Host) -> Result<(), Error> {
     same!(file.read_at(&mut buffer, 9).await?, 2);
     same!(file.read_exact_at(&mut buffer, 9).await.is_err(), true);
     // A file that is open for reading is that and no more.
-    same!(file.write_at(b"x", 0).await.is_err(), true);
-    same!(file.set_len(0).await.is_err(), true);
+    for refused in [file.write_at(b"x", 0).await, file.set_len(0).await] {
+        let refused = refused.err().ok_or("changed what is open to read")?;
+        same!(refused.errno().is_some(), true);
+    }
     same!(fs.read_to_string(&path).await?, "hello World");
 
     let options = fs.options().append(true);
@@ -138,6 +147,17 @@ async fn files(host: &Host) -> Result<(), Error> {
     // The same position for both ways of reading.
     same!(file.read(&mut two).await?, 2);
     same!(&two, b"o,");
+    // What was read ahead is not what is there after a change.
+    AsyncSeekExt::seek(&mut file, SeekFrom::Start(0)).await?;
+    AsyncReadExt::read_exact(&mut file, &mut two).await?;
+    file.write_at(b"LL", 2).await?;
+    AsyncReadExt::read_exact(&mut file, &mut two).await?;
+    same!(&two, b"LL");
+    file.set_len(5).await?;
+    text.clear();
+    AsyncReadExt::read_to_string(&mut file, &mut text).await?;
+    same!(text, "o");
+    file.write_at(b", all", 5).await?;
     let rest: Vec<_> = file
         .stream(7, 2)
         .map(|part| part.unwrap_or_default())
@@ -405,6 +425,57 @@ async fn network(host: &Host) -> Result<(), Error> {
         sent.await??;
         same!(all.len(), 1 << 20);
     }
+    Ok(())
+}
+
+/// What was written arrives, although nobody waits for it.
+async fn dropped(host: &Host) -> Result<(), Error> {
+    let port: u16 = std::env::var("HOSTCLIENT_SINK")?.parse()?;
+    for name in ["127.0.0.1", "localhost"] {
+        for shut in [true, false] {
+            let mut stream = host.network().connect(name, port).await?;
+            stream.write_all(&vec![5; SENT]).await?;
+            if shut {
+                stream.shutdown().await?;
+            }
+            drop(stream);
+        }
+    }
+    Ok(())
+}
+
+/// A connection that was not taken in time is no end of listening.
+async fn listen(host: &Host) -> Result<(), Error> {
+    let port: u16 = std::env::var("HOSTCLIENT_LISTEN")?.parse()?;
+    let mut listener = host.network().listen(None, port).await?;
+    let mut late = tokio::net::TcpStream::connect(listener.local_addr()).await?;
+    // The host gives it up.
+    same!(late.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let mut peer = tokio::net::TcpStream::connect(listener.local_addr()).await?;
+    let (mut stream, remote) = listener.accept().await?;
+    same!(remote, peer.local_addr()?);
+    peer.write_all(b"in time").await?;
+    let mut text = [0; 7];
+    stream.read_exact(&mut text).await?;
+    same!(&text, b"in time");
+    Ok(())
+}
+
+/// A request that does not fit into the descriptor socket.
+async fn long(host: &Host) -> Result<(), Error> {
+    let argument = "a".repeat(100 << 10);
+    let echo = host.process().command("/bin/echo").arg(&argument);
+    let mut echo = echo.spawn().await?;
+    let mut printed = String::new();
+    let stdout = echo.stdout.as_mut().ok_or("no stdout")?;
+    stdout.read_to_string(&mut printed).await?;
+    same!(printed.trim_end() == argument, true);
+    same!(echo.wait().await?, ExitStatus::Code(0));
+    // The socket is still there.
+    let path = format!("{}/after", dir()?);
+    host.fs().write(&path, b"").await?;
+    let file = host.fs().open(&path).await?;
+    same!(file.descriptor().is_some(), host.has_descriptors());
     Ok(())
 }
 

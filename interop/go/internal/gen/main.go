@@ -16,11 +16,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bufbuild/protocompile"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
@@ -52,7 +54,26 @@ var targets = []target{
 	{proto: "hostserve.proto", module: "interop/go", dir: "gen/hostservepb", path: "outrigger.dev/interop/gen/hostservepb"},
 	{proto: "filelister.proto", module: "examples/go/lister", dir: "gen/filelisterpb", path: "outrigger.dev/examples/lister/gen/filelisterpb"},
 	{proto: "hostserve.proto", module: "examples/go/lister", dir: "gen/hostservepb", path: "outrigger.dev/examples/lister/gen/hostservepb"},
+	{proto: "filelister.proto", module: "examples/go/hostclient", dir: "gen/filelisterpb", path: "outrigger.dev/examples/hostclient/gen/filelisterpb"},
+	hostTarget("clock"),
+	hostTarget("descriptors"),
+	hostTarget("environment"),
+	hostTarget("filesystem"),
+	hostTarget("log"),
+	hostTarget("network"),
+	hostTarget("process"),
+	hostTarget("session"),
 }
+
+// hostTarget is one file of outrigger.host.v1, all of which make one package.
+func hostTarget(name string) target {
+	return target{
+		proto: hostPackage + name + ".proto", module: "examples/go/hostclient",
+		dir: "gen/hostpb", path: "outrigger.dev/examples/hostclient/gen/hostpb",
+	}
+}
+
+const hostPackage = "outrigger/host/v1/"
 
 func main() {
 	check := flag.Bool("check", false, "compare with the files on disk instead of writing them")
@@ -168,19 +189,38 @@ func compile(root string, t target) (*pluginpb.CodeGeneratorRequest, error) {
 	if t.rename != "" {
 		renamePackage(file, t.rename)
 	}
+	parameter := "paths=source_relative,M" + file.GetName() + "=" + t.path
+	imports := imported(linked[0], nil)
+	for _, dependency := range imports {
+		if strings.HasPrefix(dependency.Path(), hostPackage) {
+			parameter += ",M" + dependency.Path() + "=" + t.path
+		}
+	}
 	request := &pluginpb.CodeGeneratorRequest{
 		FileToGenerate: []string{file.GetName()},
-		Parameter:      proto.String("paths=source_relative,M" + file.GetName() + "=" + t.path),
+		Parameter:      proto.String(parameter),
 		CompilerVersion: &pluginpb.Version{
 			Major: proto.Int32(0), Minor: proto.Int32(0), Patch: proto.Int32(0),
 		},
 	}
-	imports := linked[0].Imports()
-	for i := range imports.Len() {
-		request.ProtoFile = append(request.ProtoFile, protodesc.ToFileDescriptorProto(imports.Get(i).FileDescriptor))
+	for _, dependency := range imports {
+		request.ProtoFile = append(request.ProtoFile, protodesc.ToFileDescriptorProto(dependency))
 	}
 	request.ProtoFile = append(request.ProtoFile, file)
 	return request, nil
+}
+
+// imported adds what a file imports to found, each file once and behind what it imports itself.
+func imported(file protoreflect.FileDescriptor, found []protoreflect.FileDescriptor) []protoreflect.FileDescriptor {
+	imports := file.Imports()
+	for i := range imports.Len() {
+		next := imports.Get(i).FileDescriptor
+		known := slices.ContainsFunc(found, func(f protoreflect.FileDescriptor) bool { return f.Path() == next.Path() })
+		if !known {
+			found = append(imported(next, found), next)
+		}
+	}
+	return found
 }
 
 func renamePackage(file *descriptorpb.FileDescriptorProto, to string) {
