@@ -153,7 +153,6 @@ impl Leases {
     }
 
     /// All of one kind, with their names.
-    #[allow(dead_code, reason = "for services that list what they lent")]
     pub(crate) fn all<T: Send + Sync + 'static>(&self) -> Vec<(String, Lent<T>)> {
         let all: Vec<_> = self
             .table()

@@ -14,7 +14,7 @@ use super::door::{Allowance, Door, Lookups};
 use super::rules;
 use super::trouble;
 use crate::fault::Fault;
-use crate::session::Session;
+use crate::session::{Notes, Session};
 
 /// How long accepting pauses when the system has nothing left to accept with.
 const BREATH: Duration = Duration::from_millis(100);
@@ -27,7 +27,6 @@ const CODE: &str = "backlog-full";
 pub(crate) struct Bound {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
-    pub(crate) rule: String,
     /// The names among the origins.
     names: Vec<HostName>,
     /// The addresses that these stand for.
@@ -74,6 +73,7 @@ pub(crate) async fn bind(
     lookups: &Lookups,
     address: &str,
     port: u32,
+    notes: &Notes,
 ) -> Result<Bound, Fault> {
     let port = rules::port(port)?;
     let address = match address {
@@ -82,14 +82,13 @@ pub(crate) async fn bind(
             .parse::<IpAddr>()
             .map_err(|_| Fault::abuse("the address to listen on is not an IP address"))?,
     };
-    let rule = rules::ingress(grants, port)?;
+    notes.allowed_by(&rules::ingress(grants, port)?);
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.map_err(|error| trouble::io(&error))?;
     let address = listener.local_addr().map_err(|error| trouble::io(&error))?;
     let mut bound = Bound {
         listener,
         address,
-        rule,
         names: rules::named_origins(grants, port),
         found: HashMap::new(),
         refreshed: Instant::now(),
