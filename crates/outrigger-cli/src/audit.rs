@@ -30,6 +30,7 @@ struct Tally {
     done: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
+    undecided: AtomicU64,
     first: OnceLock<String>,
 }
 
@@ -39,6 +40,7 @@ pub(crate) struct Counts {
     pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) refused: u64,
+    pub(crate) undecided: u64,
 }
 
 impl Audit {
@@ -77,6 +79,7 @@ impl Audit {
             done: count(&self.tally.done),
             failed: count(&self.tally.failed),
             refused: count(&self.tally.refused),
+            undecided: count(&self.tally.undecided),
         }
     }
 
@@ -106,6 +109,7 @@ impl Tally {
             Verdict::Refused => &self.refused,
             Verdict::Allowed if record.code == "ok" => &self.done,
             Verdict::Allowed => &self.failed,
+            Verdict::Undecided => &self.undecided,
         };
         number.fetch_add(1, Ordering::Relaxed);
         if record.verdict == Verdict::Refused {
@@ -149,6 +153,7 @@ fn line(record: &AuditRecord) -> String {
         Verdict::Refused => ("refused", colour(AnsiColor::Red)),
         Verdict::Allowed if record.code == "ok" => ("allowed", colour(AnsiColor::Green)),
         Verdict::Allowed => ("failed ", colour(AnsiColor::Yellow)),
+        Verdict::Undecided => ("undecided", colour(AnsiColor::Yellow)),
     };
     let dim = Style::new().dimmed();
     let mut text = format!(

@@ -107,7 +107,8 @@ impl ArgPattern {
         self.fixed.get(index).or(self.rest.then_some(&Arg::One))
     }
 
-    fn entries(&self) -> impl Iterator<Item = &str> {
+    /// The entries, as a manifest spells them.
+    pub fn entries(&self) -> impl Iterator<Item = &str> {
         self.fixed
             .iter()
             .map(|arg| match arg {

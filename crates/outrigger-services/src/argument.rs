@@ -74,7 +74,6 @@ impl Argument {
 
     /// An address of the web: without user, password, values of its query, and
     /// fragment.
-    #[allow(dead_code, reason = "for services that send requests")]
     pub(crate) fn url(&mut self, key: &str, value: &str) -> &mut Self {
         self.text(key, &redacted_url(value))
     }

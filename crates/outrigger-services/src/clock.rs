@@ -28,7 +28,7 @@ const MOST_RANDOM: u32 = 64 << 10;
 const LONGEST_PERIOD: u64 = 24 * 60 * 60 * 1000;
 
 const fn operation(name: &'static str) -> Operation {
-    Operation::new(HostService::Clock, name)
+    Operation::of_service(HostService::Clock, name)
 }
 
 /// What [`monotonic`] counts from.

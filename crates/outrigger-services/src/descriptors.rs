@@ -21,11 +21,13 @@ use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
 use outrigger_wire::proto::host::*;
 use prost::Message;
+use rustix::fs::Stat;
 use rustix::net::sockopt::Timeout;
 use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, sockopt,
 };
 use rustix::rand::GetRandomFlags;
+use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -33,9 +35,9 @@ use uuid::Uuid;
 
 use crate::argument::Argument;
 use crate::fault::Fault;
-use crate::fs::area::Opening;
-use crate::fs::{Wanted, rpc as files};
-use crate::network::NetworkService;
+use crate::fs::area::{Opening, Place};
+use crate::fs::{Cx, Wanted, rpc as files};
+use crate::network::{Account, NetworkService, relay};
 use crate::process::{self, ProcessService, WeakProcessService};
 use crate::session::{Operation, Running, Session};
 
@@ -63,6 +65,8 @@ const OPEN_AT: Operation = Operation::new(HostService::Filesystem, "open_at");
 const TEMP_FILE: Operation = Operation::new(HostService::Filesystem, "temp_file");
 const CONNECT: Operation = Operation::new(HostService::Network, "connect");
 const START: Operation = Operation::new(HostService::Process, "start");
+/// Who connects, and what is no request.
+const DESCRIPTORS: Operation = Operation::of_session("descriptors");
 
 /// Where descriptors are handed over to one plugin connection. The socket is
 /// made when it is first asked for, and goes with this value.
@@ -82,6 +86,8 @@ struct Socket {
     listener: UnixListener,
     token: [u8; TOKEN],
     connections: Mutex<Vec<Arc<UnixStream>>>,
+    /// What carries the bytes of connections that were handed over.
+    relays: Mutex<JoinSet<()>>,
     over: AtomicBool,
     session: Weak<Session>,
     processes: WeakProcessService,
@@ -138,6 +144,7 @@ impl Descriptors {
             listener,
             token,
             connections: Mutex::default(),
+            relays: Mutex::default(),
             over: AtomicBool::new(false),
             session: self.session.clone(),
             processes: self.processes.clone(),
@@ -161,6 +168,7 @@ impl Drop for Descriptors {
         for connection in offered.socket.connections().iter() {
             let _ = connection.shutdown(std::net::Shutdown::Both);
         }
+        offered.socket.relays().abort_all();
         let _ = std::fs::remove_file(&offered.path);
     }
 }
@@ -170,6 +178,17 @@ impl Socket {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn relays(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records why someone, or something, was turned away.
+    fn turn_away(&self, argument: impl FnOnce(&mut Argument), why: &Fault) {
+        if let Some(session) = self.session.upgrade() {
+            session.turn_away(DESCRIPTORS, argument, why);
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -199,6 +218,9 @@ impl Socket {
         {
             let mut connections = self.connections();
             if connections.len() >= CONNECTIONS {
+                drop(connections);
+                let text = format!("{CONNECTIONS} connections for descriptors are open already");
+                self.turn_away(|_| {}, &Fault::exhausted("too-many-connections", text));
                 return;
             }
             connections.push(stream.clone());
@@ -216,7 +238,8 @@ impl Socket {
             }
             socket.forget(&served);
         });
-        if spawned.is_err() {
+        if let Err(error) = spawned {
+            self.turn_away(|_| {}, &error.into());
             self.forget(&stream);
         }
     }
@@ -232,18 +255,17 @@ impl Socket {
         let Some(session) = self.session.upgrade() else {
             return false;
         };
-        let plugin = session.identity().name();
         let Ok(peer) = sockopt::socket_peercred(stream) else {
             return false;
         };
         let own = session.identity().pid();
         let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
         if peer.uid != rustix::process::geteuid() || own.is_some_and(|own| own != pid) {
-            let uid = peer.uid.as_raw();
-            tracing::warn!(
-                target: "outrigger_services::audit",
-                plugin, pid, uid, "another process was refused descriptors"
-            );
+            let shown = |shown: &mut Argument| {
+                shown.number("pid", pid).shown("uid", peer.uid.as_raw());
+            };
+            let why = Fault::refused("another process than the plugin's asked for descriptors");
+            session.turn_away(DESCRIPTORS, shown, &why);
             return false;
         }
         true
@@ -254,24 +276,21 @@ impl Socket {
         sockopt::set_socket_timeout(stream, Timeout::Recv, Some(HELLO))?;
         sockopt::set_socket_timeout(stream, Timeout::Send, Some(UNREAD))?;
         sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
-        let hello = frames.next()?.map(DescriptorHello::decode);
-        let known = matches!(&hello, Some(Ok(hello)) if same(&hello.token, &self.token));
-        if !known {
-            let session = self.session.upgrade();
-            let plugin = session.as_ref().map(|session| session.identity().name());
-            tracing::warn!(
-                target: "outrigger_services::audit",
-                plugin, "a wrong token was refused descriptors"
-            );
+        let hello = frames.next().map_err(|error| self.unread(error))?;
+        // Whoever goes without a word asked for nothing.
+        let Some(hello) = hello.map(DescriptorHello::decode) else {
+            return Ok(());
+        };
+        if !hello.is_ok_and(|hello| same(&hello.token, &self.token)) {
+            self.turn_away(|_| {}, &Fault::refused("a wrong token for descriptors"));
             return Ok(());
         }
         let mut buffer = Vec::new();
         send(stream, &mut buffer, &DescriptorReply::default(), &[])?;
         sockopt::set_socket_timeout(stream, Timeout::Recv, None)?;
-        while let Some(frame) = frames.next()? {
-            let Ok(request) = DescriptorRequest::decode(frame) else {
-                return Err(io::ErrorKind::InvalidData.into());
-            };
+        while let Some(frame) = frames.next().map_err(|error| self.unread(error))? {
+            let request = DescriptorRequest::decode(frame);
+            let request = request.map_err(|_| self.unread(io::ErrorKind::InvalidData.into()))?;
             let Some(session) = self.session.upgrade() else {
                 return Ok(());
             };
@@ -292,6 +311,18 @@ impl Socket {
         Ok(())
     }
 
+    /// Records why nothing more is read, unless the peer is just gone.
+    fn unread(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::InvalidData => {
+                self.turn_away(|_| {}, &Fault::abuse("a message that is none, or too long"));
+            }
+            io::ErrorKind::WouldBlock => self.turn_away(|_| {}, &Fault::Deadline),
+            _ => {}
+        }
+        error
+    }
+
     fn answer(
         &self,
         session: &Arc<Session>,
@@ -303,19 +334,23 @@ impl Socket {
                     a.text("path", &request.path);
                     files::options_shown(request.options.as_ref(), a);
                 };
-                recorded(session, OPEN, shown, |running| {
-                    let how = files::opening(request.options.as_ref())?;
-                    let wanted = Wanted::new(session, &request.path)?;
-                    file(running, &wanted, how)
-                })
+                let running = begin(session, OPEN, shown)?;
+                match now(|| open_now(&running.cx(), &request)) {
+                    Some(opened) => running.finish(opened),
+                    None => self.on_a_thread(running, move |cx| {
+                        let how = files::opening(request.options.as_ref())?;
+                        file(cx, &Wanted::new(&cx.session, &request.path)?, how)
+                    }),
+                }
             }
             Some(Request::Create(request)) => {
                 let shown = |a: &mut Argument| {
                     a.text("path", &request.path);
                 };
-                recorded(session, CREATE, shown, |running| {
+                let running = begin(session, CREATE, shown)?;
+                self.on_a_thread(running, move |cx| {
                     let how = files::creating(&request)?;
-                    file(running, &Wanted::new(session, &request.path)?, how)
+                    file(cx, &Wanted::new(&cx.session, &request.path)?, how)
                 })
             }
             Some(Request::OpenAt(request)) => {
@@ -323,17 +358,19 @@ impl Socket {
                     a.id("lease", &request.lease).text("path", &request.path);
                     files::options_shown(request.options.as_ref(), a);
                 };
-                recorded(session, OPEN_AT, shown, |running| {
+                let running = begin(session, OPEN_AT, shown)?;
+                self.on_a_thread(running, move |cx| {
                     let how = files::opening(request.options.as_ref())?;
-                    file(running, &files::wanted_at(&running.cx(), &request)?, how)
+                    file(cx, &files::wanted_at(cx, &request)?, how)
                 })
             }
             Some(Request::OpenDir(request)) => {
                 let shown = |a: &mut Argument| {
                     a.text("path", &request.path);
                 };
-                recorded(session, OPEN_DIR, shown, |running| {
-                    let opened = files::open_dir(&running.cx(), &request)?;
+                let running = begin(session, OPEN_DIR, shown)?;
+                self.on_a_thread(running, move |cx| {
+                    let opened = files::open_dir(cx, &request)?;
                     Ok((Reply::OpenDir(opened), Given::default()))
                 })
             }
@@ -341,15 +378,13 @@ impl Socket {
                 let shown = |a: &mut Argument| {
                     a.text("pattern", &request.pattern);
                 };
-                recorded(session, TEMP_FILE, shown, |running| {
-                    countable(
-                        session,
-                        Opening {
-                            write: true,
-                            ..Opening::READ
-                        },
-                    )?;
-                    let cx = running.cx();
+                let running = begin(session, TEMP_FILE, shown)?;
+                self.on_a_thread(running, move |cx| {
+                    let how = Opening {
+                        write: true,
+                        ..Opening::READ
+                    };
+                    countable(&cx.session, how)?;
                     let open = |wanted: &Wanted, how| cx.open(wanted, how);
                     let ((file, ..), path) = cx.temp_file_by(&request.pattern, open)?;
                     let path = path.to_string_lossy().into_owned();
@@ -360,40 +395,56 @@ impl Socket {
             }
             Some(Request::Connect(target)) => self.connect(session, target),
             Some(Request::Exec(command)) => self.start(session, command),
-            None => Err(Fault::abuse("an empty request").status("session.descriptors")),
+            None => {
+                let running = begin(session, DESCRIPTORS, |_| {})?;
+                running.finish(Err(Fault::abuse("an empty request")))
+            }
         }
     }
 
     /// A connection to an address. One to a name stays with the host, which
-    /// watches what TLS greets: a descriptor would end that.
+    /// watches what TLS greets.
     fn connect(&self, session: &Arc<Session>, target: Target) -> Result<(Reply, Given), Status> {
         let running = begin(session, CONNECT, |a| {
             a.text("host", &target.host).number("port", target.port);
         })?;
-        if session.limits().bytes_per_second != 0 || target.host.parse::<IpAddr>().is_err() {
+        if target.host.parse::<IpAddr>().is_err() {
             return running.finish(Err(use_rpc()));
         }
-        let network = NetworkService::new(session.clone(), session.shared().door.clone());
-        self.wait_for(session, async move {
-            let dialled = async {
+        let (door, limit) = (session.shared().door.clone(), session.limits().call_timeout);
+        let network = NetworkService::new(session.clone(), door.clone());
+        let connected = self.wait_for(session, async move {
+            let dial = async {
                 let slot = running.session().slot()?;
-                let Target {
-                    host,
-                    port,
-                    timeout_ms,
-                } = &target;
-                let dialled = network.dial(&running, host, *port, *timeout_ms).await?;
-                let reply = Reply::Connected(Connected {
-                    remote_address: dialled.remote.to_string(),
-                    local_address: dialled.local.to_string(),
-                });
-                let descriptor = dialled.into_descriptor()?;
-                drop(slot);
-                Ok((reply, vec![descriptor]))
+                let (host, port) = (&target.host, target.port);
+                let dialled = network
+                    .dial(&running, host, port, target.timeout_ms)
+                    .await?;
+                Ok((slot, dialled))
             };
-            let dialled = dialled.await;
-            running.finish(dialled)
-        })
+            match tokio::time::timeout(limit, dial).await {
+                Ok(Ok((slot, dialled))) => {
+                    let connected = Connected {
+                        remote_address: dialled.remote.to_string(),
+                        local_address: dialled.local.to_string(),
+                    };
+                    let account = Account::new(running, slot);
+                    let (given, relay) = relay(dialled.stream, account, &door.limits)?;
+                    Ok((connected, given, relay))
+                }
+                Ok(Err(fault)) => running.finish(Err(fault)),
+                Err(_) => running.finish(Err(Fault::Deadline)),
+            }
+        });
+        let (connected, given, relay) = connected?;
+        let mut relays = self.relays();
+        while relays.try_join_next().is_some() {}
+        relays.spawn_on(relay, &self.runtime);
+        // The end may have come in between, and looked at them before.
+        if self.is_over() {
+            relays.abort_all();
+        }
+        Ok((Reply::Connected(connected), vec![given]))
     }
 
     fn start(&self, session: &Arc<Session>, command: Command) -> Result<(Reply, Given), Status> {
@@ -404,27 +455,43 @@ impl Socket {
         if session.limits().bytes_per_second != 0 {
             return running.finish(Err(use_rpc()));
         }
+        let limit = session.limits().call_timeout;
         self.wait_for(session, async move {
-            let started = processes.start_with_pipes(command, &running).await;
+            let starting = processes.start_with_pipes(command, &running);
+            let started = tokio::time::timeout(limit, starting).await;
+            let started = started.unwrap_or(Err(Fault::Deadline));
             let started = started.map(|(started, pipes)| (Reply::Started(started), pipes.into()));
             running.finish(started)
         })
     }
 
-    /// Does on the host's runtime what only works there.
-    fn wait_for(
+    /// Does what may wait for storage where calls do: this thread goes on in time
+    /// whatever happens there.
+    fn on_a_thread(
+        &self,
+        running: Running,
+        work: impl FnOnce(&Cx) -> Result<(Reply, Given), Fault> + Send + 'static,
+    ) -> Result<(Reply, Given), Status> {
+        let (session, cx) = (running.session().clone(), running.cx());
+        let own = session.clone();
+        self.wait_for(&own, async move {
+            let done = session.blocking(move |_| work(&cx)).await;
+            running.finish(done)
+        })
+    }
+
+    /// Does on the host's runtime what only works there. `work` ends in time by
+    /// itself, unless the runtime does not.
+    fn wait_for<T: Send + 'static>(
         &self,
         session: &Session,
-        work: impl Future<Output = Result<(Reply, Given), Status>> + Send + 'static,
-    ) -> Result<(Reply, Given), Status> {
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
         let (sender, done) = std::sync::mpsc::channel();
-        let limit = session.limits().call_timeout;
         let task = self.runtime.spawn(async move {
-            let late = |_| Err(Status::deadline_exceeded("the host did not finish in time"));
-            let outcome = tokio::time::timeout(limit, work).await;
-            let _ = sender.send(outcome.unwrap_or_else(late));
+            let _ = sender.send(work.await);
         });
-        match done.recv_timeout(limit + HELLO) {
+        match done.recv_timeout(session.limits().call_timeout.saturating_add(HELLO)) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Disconnected) => Err(Fault::Broken.status("session.descriptors")),
             Err(RecvTimeoutError::Timeout) => {
@@ -450,27 +517,50 @@ fn begin(
     running.map_err(|fault| fault.status(&operation.full_name()))
 }
 
-/// One operation that this thread does, and its record.
-fn recorded(
-    session: &Arc<Session>,
-    operation: Operation,
-    argument: impl FnOnce(&mut Argument),
-    work: impl FnOnce(&Running) -> Result<(Reply, Given), Fault>,
-) -> Result<(Reply, Given), Status> {
-    let running = begin(session, operation, argument)?;
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&running)));
-    running.finish(done.unwrap_or(Err(Fault::Broken)))
+/// What this thread does itself, because it waits for nothing.
+fn now(
+    work: impl FnOnce() -> Option<Result<(Reply, Given), Fault>>,
+) -> Option<Result<(Reply, Given), Fault>> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or(Some(Err(Fault::Broken)))
+}
+
+/// Opens a file to read, if no one has to be waited for.
+fn open_now(cx: &Cx, request: &OpenRequest) -> Option<Result<(Reply, Given), Fault>> {
+    let options = request.options.as_ref();
+    let reading = options.is_none_or(|options| {
+        let OpenOptions { mode, .. } = *options;
+        *options
+            == OpenOptions {
+                read: true,
+                mode,
+                ..OpenOptions::default()
+            }
+    });
+    if !reading {
+        return None;
+    }
+    let wanted = files::opening(options).and_then(|how| {
+        countable(&cx.session, how)?;
+        Wanted::new(&cx.session, &request.path)
+    });
+    match wanted {
+        Ok(wanted) => Some(cx.open_now(&wanted)?.map(given)),
+        Err(fault) => Some(Err(fault)),
+    }
 }
 
 /// Opens a file with just the rights that were asked for, all of them granted.
-fn file(running: &Running, wanted: &Wanted, how: Opening) -> Result<(Reply, Given), Fault> {
-    let cx = running.cx();
+fn file(cx: &Cx, wanted: &Wanted, how: Opening) -> Result<(Reply, Given), Fault> {
     countable(&cx.session, how)?;
     let (file, place, stat) = cx.open(wanted, how)?;
+    Ok(given((file.into(), place, stat)))
+}
+
+fn given((file, place, stat): (OwnedFd, Place, Stat)) -> (Reply, Given) {
     let info = files::info(&place.file_name(), &stat);
     let lease = String::new();
-    let reply = Reply::Open(OpenResponse { lease, info });
-    Ok((reply, vec![file.into()]))
+    (Reply::Open(OpenResponse { lease, info }), vec![file])
 }
 
 /// Refuses a descriptor through which what is limited could not be counted.
@@ -626,5 +716,69 @@ mod tests {
         let refused = frames.next().expect_err("too long");
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
         sending.join().expect("no panic");
+    }
+
+    fn ask(stream: &UnixStream, message: &impl Message) -> DescriptorReply {
+        let mut bytes = (message.encoded_len() as u32).to_be_bytes().to_vec();
+        message.encode(&mut bytes).expect("room");
+        (&*stream).write_all(&bytes).expect("taken");
+        let mut frames = Frames::new(stream);
+        let frame = frames.next().expect("readable").expect("an answer");
+        DescriptorReply::decode(frame).expect("a reply")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn storage_that_does_not_answer_holds_a_request_up_no_longer_than_a_call() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let manifest = format!(
+            "plugin: {{name: p, format: grpc, entrypoint: p}}\n\
+             handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
+             capabilities: {{filesystem: [{{path: {:?}, permissions: [write, create]}}]}}\n",
+            dir.path()
+        );
+        let manifest = outrigger_manifest::Manifest::parse(&manifest).expect("a manifest");
+        let places = outrigger_manifest::Places::new("/nowhere", "/nowhere").expect("places");
+        let policy = outrigger_manifest::Policy::allow_requested();
+        // Every thread that may wait is taken, for good.
+        let limits = crate::Limits {
+            blocking: 0,
+            call_timeout: Duration::from_millis(50),
+            ..crate::Limits::default()
+        };
+        let (audit, mut records) = crate::AuditLog::channel(10);
+        let services = crate::GrantedServices::new(policy.decide(&manifest, &places).grants());
+        let shared = services.limits(limits).audit(audit).shared();
+        let pid = Some(std::process::id());
+        let identity = outrigger_transport::PluginIdentity::new("p", "p-1", pid);
+        let identity = identity.with_socket_dir(dir.path());
+        let session = Arc::new(Session::new(Arc::new(shared), identity));
+        let processes = ProcessService::new(session.clone());
+        let descriptors = Descriptors::new(&session, &processes);
+        let DescriptorOffer { path, token } = descriptors.offer().expect("an offer");
+        let file = dir.path().join("new");
+        let name = file.to_str().expect("text").to_owned();
+        let asking = tokio::task::spawn_blocking(move || {
+            let stream = UnixStream::connect(path).expect("it listens");
+            let limit = Some(Duration::from_secs(20));
+            stream.set_read_timeout(limit).expect("a timeout");
+            ask(&stream, &DescriptorHello { token });
+            // Its connection goes on, too.
+            for id in 1..3 {
+                let (path, mode) = (name.clone(), 0);
+                let request = Some(Request::Create(CreateRequest { path, mode }));
+                let reply = ask(&stream, &DescriptorRequest { id, request });
+                let Some(Reply::Failure(failure)) = reply.reply else {
+                    panic!("no failure: {reply:?}");
+                };
+                assert_eq!((reply.id, failure.reason.as_str()), (id, "call-timeout"));
+            }
+        });
+        asking.await.expect("no panic");
+        assert!(!file.exists());
+        let record = records.recv().await.expect("a record");
+        assert_eq!(
+            (record.operation, record.verdict),
+            ("create", crate::Verdict::Undecided)
+        );
     }
 }

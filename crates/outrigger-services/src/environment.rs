@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::fault::Fault;
 use crate::proto::host::environment_server;
-use crate::session::{Operation, Running, Session};
+use crate::session::{Notes, Operation, Running, Session};
 
 const GET: Operation = operation("get");
 const LIST: Operation = operation("list");
@@ -24,7 +24,7 @@ const HOST_INFO: Operation = operation("host_info");
 const LONGEST_VALUE: usize = 128 << 10;
 
 const fn operation(name: &'static str) -> Operation {
-    Operation::new(HostService::Environment, name)
+    Operation::of_service(HostService::Environment, name)
 }
 
 /// `outrigger.host.v1.Environment` for one plugin connection.
@@ -59,17 +59,34 @@ pub(crate) fn get(grants: &Grants, name: &str) -> Result<Found, Fault> {
     let rule = environment.read(name)?.to_string();
     let value = match std::env::var_os(name) {
         None => None,
-        Some(value) if value.len() > LONGEST_VALUE => {
-            let text = format!("the value is longer than {LONGEST_VALUE} bytes");
-            return Err(Fault::exhausted("value-too-long", text));
-        }
+        Some(value) if value.len() > LONGEST_VALUE => return Err(too_long(LONGEST_VALUE)),
         Some(value) => Some(text(value)?),
     };
     Ok(Found { value, rule })
 }
 
+/// [`get`] for a reply, noted.
+pub(crate) fn answer(
+    session: &Session,
+    notes: &Notes,
+    name: &str,
+) -> Result<Option<String>, Fault> {
+    let Found { value, rule } = get(session.grants(), name)?;
+    notes.allowed_by(&rule);
+    let most = session.limits().payload();
+    match &value {
+        Some(value) if value.len() > most => Err(too_long(most)),
+        _ => Ok(value),
+    }
+}
+
+fn too_long(most: usize) -> Fault {
+    let text = format!("the value is longer than {most} bytes");
+    Fault::exhausted("value-too-long", text)
+}
+
 /// The names that [`get`] answers, each once.
-fn names(grants: &Grants) -> Vec<&str> {
+pub(crate) fn names(grants: &Grants) -> Vec<&str> {
     let environment = grants.environment();
     let set = environment.set().map(|(name, _)| name);
     let mut names: Vec<&str> = environment.names().chain(set).collect();
@@ -108,8 +125,7 @@ impl environment_server::Environment for EnvironmentService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
         let work = async |running: &Running| {
-            let Found { value, rule } = get(self.0.grants(), &message.name)?;
-            running.allowed_by(&rule);
+            let value = answer(&self.0, running.notes(), &message.name)?;
             Ok(GetResponse {
                 set: value.is_some(),
                 value: value.unwrap_or_default(),

@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::text::Quoted;
+
 /// The domain of the reasons in `google.rpc.ErrorInfo`.
 pub(crate) const DOMAIN: &str = "outrigger.host";
 
@@ -53,7 +55,6 @@ pub(crate) enum Fault {
         after: Option<Duration>,
     },
     /// The host does not do that at all.
-    #[allow(dead_code, reason = "for services that say so")]
     Unsupported(&'static str),
     /// The operation took longer than `call_timeout`.
     Deadline,
@@ -92,6 +93,18 @@ impl Fault {
         Self::Abuse(text.into())
     }
 
+    /// A message did not arrive: it was too long or none of the contract, or the
+    /// plugin did not send it to its end.
+    pub(crate) fn unread(status: &Status) -> Self {
+        match status.code() {
+            Code::OutOfRange | Code::ResourceExhausted | Code::Internal | Code::InvalidArgument => {
+                let text = Quoted(status.message());
+                Self::abuse(format!("the message cannot be read: {text}"))
+            }
+            _ => Self::Cancelled,
+        }
+    }
+
     /// A rule of the host forbids it.
     pub(crate) fn refused(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Refused(reason.into())
@@ -106,7 +119,12 @@ impl Fault {
     /// The status of the call, with `google.rpc.ErrorInfo`. `operation` is its
     /// full name, such as `filesystem.open`.
     pub(crate) fn status(&self, operation: &str) -> Status {
-        let (code, text) = (self.status_code(), self.public());
+        self.status_as(self.status_code(), operation)
+    }
+
+    /// [`status`](Self::status) with the code that the call failed with already.
+    pub(crate) fn status_as(&self, code: Code, operation: &str) -> Status {
+        let text = self.public();
         let mut metadata = HashMap::from([("operation".to_owned(), operation.to_owned())]);
         match self {
             Self::Denied(_) | Self::Uncovered(_) | Self::Ungranted { .. } => {

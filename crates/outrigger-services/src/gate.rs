@@ -13,23 +13,35 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
+use tonic::{Code, Status};
+
+use crate::argument::Argument;
+use crate::fault::Fault;
+use crate::session::{self, Operation, Session};
+
+/// A call that ended before it began an operation.
+pub(crate) const CALL: Operation = Operation::of_session("call");
 
 /// The places of one connection, shared by its services.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Gate {
+    session: Arc<Session>,
     places: Arc<Semaphore>,
     patience: Duration,
 }
 
 impl Gate {
-    /// So many places; who waits longer than `patience` for one is sent away.
-    pub(crate) fn new(places: usize, patience: Duration) -> Self {
-        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { places, patience }
+    /// `calls` places; who waits longer than `call_timeout` for one is sent away.
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        let limits = session.limits();
+        Self {
+            places: Arc::new(Semaphore::new(limits.calls.min(Semaphore::MAX_PERMITS))),
+            patience: limits.call_timeout,
+            session,
+        }
     }
 
     /// `service`, whose calls take places here.
@@ -42,7 +54,7 @@ impl Gate {
 }
 
 /// A service of which one connection uses only so many places.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Gated<S> {
     service: S,
     gate: Gate,
@@ -70,30 +82,70 @@ where
 
     fn call(&mut self, request: Request<B>) -> Answer {
         let (mut service, gate) = (self.service.clone(), self.gate.clone());
-        Box::pin(async move {
+        let (session, uri) = (gate.session.clone(), request.uri().clone());
+        let call = async move {
             let place = match gate.places.clone().try_acquire_owned() {
                 Ok(place) => place,
                 Err(_) => {
                     let place = gate.places.acquire_owned();
                     match tokio::time::timeout(gate.patience, place).await {
                         Ok(Ok(place)) => place,
-                        Ok(Err(_)) | Err(_) => return Ok(full().into_http()),
+                        Ok(Err(_)) | Err(_) => return Ok(Err(full())),
                     }
                 }
             };
             let reply = service.call(request).await?;
-            Ok(reply.map(|body| {
+            Ok(Ok(reply.map(|body| {
                 Body::new(Held {
                     body,
                     _place: place,
                 })
-            }))
+            })))
+        };
+        let unbegun = move |outcome: Option<&mut Outcome>| {
+            let fault = match outcome {
+                None => Fault::Cancelled,
+                Some(Ok(Err(_))) => full(),
+                Some(Ok(Ok(reply))) => unread(reply),
+                Some(Err(never)) => match *never {},
+            };
+            let shown = |shown: &mut Argument| {
+                shown.text("method", uri.path());
+            };
+            session.turn_away(CALL, shown, &fault);
+        };
+        Box::pin(async move {
+            let outcome: Outcome = session::watched(call, unbegun).await;
+            Ok(outcome?.unwrap_or_else(|fault| fault.status(&CALL.full_name()).into_http()))
         })
     }
 }
 
-fn full() -> Status {
-    Status::resource_exhausted("too many calls are in hand already (`calls`)")
+/// A reply, or why the call got no place.
+type Outcome = Result<Result<Response<Body>, Fault>, Infallible>;
+
+fn full() -> Fault {
+    Fault::exhausted(
+        "too-many-calls",
+        "too many calls are in hand already (`calls`)",
+    )
+}
+
+/// Why a call was answered without an operation: its message was too long or
+/// none of the contract, or its method is not. The reply then says so as others
+/// do.
+fn unread(reply: &mut Response<Body>) -> Fault {
+    let Some(status) = Status::from_header_map(reply.headers()) else {
+        return Fault::Broken;
+    };
+    let fault = match status.code() {
+        Code::Unimplemented => Fault::Unsupported("the service has no such method"),
+        _ => Fault::unread(&status),
+    };
+    *reply = fault
+        .status_as(status.code(), &CALL.full_name())
+        .into_http();
+    fault
 }
 
 /// The body of a reply, which keeps its place until it is taken or dropped.

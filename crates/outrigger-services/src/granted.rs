@@ -178,7 +178,7 @@ impl HostServices for GrantedServices {
         }
         let session = Arc::new(Session::new(self.0.clone(), identity.clone()));
         let limits = &self.0.limits;
-        let gate = Gate::new(limits.calls, limits.call_timeout);
+        let gate = Gate::new(session.clone());
         // Both ways, for every generated server.
         macro_rules! serve {
             ($server:ident: $service:expr) => {
@@ -212,7 +212,7 @@ impl Shared {
     }
 
     /// Keeps a record and tells `tracing`: at debug level of what worked, at
-    /// info level of what failed, as a warning of what was refused.
+    /// info level of what failed or was not judged, as a warning of what was refused.
     pub(crate) fn keep(&self, record: AuditRecord) {
         macro_rules! tell {
             ($level:expr, $text:literal) => {
@@ -242,6 +242,7 @@ impl Shared {
                 tell!(tracing::Level::DEBUG, "host service call");
             }
             Verdict::Allowed => tell!(tracing::Level::INFO, "host service call failed"),
+            Verdict::Undecided => tell!(tracing::Level::INFO, "host service call not judged"),
         }
         if !self.audit.is_empty() {
             self.audit.record(&Arc::new(record));

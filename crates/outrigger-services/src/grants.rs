@@ -26,14 +26,21 @@ pub(crate) fn limits(grants: &Grants, mut limits: Limits) -> Limits {
 /// The grants as a plugin may see them.
 pub(crate) fn shown(grants: &Grants) -> host::GrantsResponse {
     let text = |shown: &dyn std::fmt::Display| shown.to_string();
+    let ports = |grant: &NetworkGrant| -> Vec<String> {
+        let ranges = grant.ports().ranges().map(|(low, high)| match low == high {
+            true => low.to_string(),
+            false => format!("{low}-{high}"),
+        });
+        ranges.collect()
+    };
     let egress = |grant: &NetworkGrant| host::EgressGrant {
         protocol: text(&grant.protocol()),
         hosts: vec![text(grant.host())],
-        ports: vec![text(grant.ports())],
+        ports: ports(grant),
     };
     let ingress = |grant: &NetworkGrant| host::IngressGrant {
         protocol: text(&grant.protocol()),
-        ports: vec![text(grant.ports())],
+        ports: ports(grant),
         allowed_origins: vec![text(grant.host())],
     };
     let filesystem = grants
@@ -50,14 +57,15 @@ pub(crate) fn shown(grants: &Grants) -> host::GrantsResponse {
         .iter()
         .map(|grant| host::ExecGrant {
             command: grant.command().to_string_lossy().into_owned(),
-            args: vec![text(grant.args())],
+            args: grant.args().entries().map(str::to_owned).collect(),
         });
     let children = ProcessControl::ALL
         .iter()
         .filter(|control| grants.process().control(**control).is_ok());
+    let variables = crate::environment::names(grants).into_iter();
     host::GrantsResponse {
         filesystem: filesystem.collect(),
-        environment: grants.environment().names().map(str::to_owned).collect(),
+        environment: variables.map(str::to_owned).collect(),
         egress: grants
             .network()
             .egress_grants()

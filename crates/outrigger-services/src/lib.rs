@@ -40,7 +40,7 @@
 //! - Identity is the connection. Metadata that a plugin sends is recorded, no more.
 //! - Each operation writes one `tracing` event (target `outrigger_services::audit`)
 //!   and one record to the [`AuditLog`]: at debug level when it worked, info when
-//!   it failed, warn when it was refused. The plugin learns that it was refused,
+//!   it failed or was not judged, warn when it was refused. The plugin learns that it was refused,
 //!   the record says why, by which rule, and which grant would have been needed.
 //! - What one plugin can make the host hold, move and wait for is in [`Limits`].
 //!

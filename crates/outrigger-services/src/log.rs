@@ -34,7 +34,7 @@ const LONGEST_TEXT: usize = 8 << 10;
 const LONGEST_FIELDS: usize = 64 << 10;
 
 const fn operation(name: &'static str) -> Operation {
-    Operation::new(HostService::Log, name)
+    Operation::of_service(HostService::Log, name)
 }
 
 /// `outrigger.host.v1.Log` for one plugin connection.
@@ -229,7 +229,7 @@ fn write(plugin: &str, record: &LogRecord) -> bool {
     true
 }
 
-/// `key=value` pairs in the order of their keys.
+/// `key=value` pairs in the order of their keys, none of which can pass for two.
 fn fields_text(record: &LogRecord) -> Option<String> {
     if record.fields.is_empty() {
         return None;
@@ -243,36 +243,54 @@ fn fields_text(record: &LogRecord) -> Option<String> {
             break;
         }
         let space = if number == 0 { "" } else { " " };
-        let (key, value) = (shown(key, LONGEST_TEXT), shown(value, LONGEST_TEXT));
         // Writing to a string cannot fail.
-        let _ = write!(text, "{space}{key}={value}");
+        let _ = write!(text, "{space}{}={}", word(key), word(value));
     }
     Some(text)
 }
 
+/// A key or a value: quoted, unless it is a plain word.
+fn word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| !c.is_whitespace() && !matches!(c, '=' | '"' | '\'' | '\\');
+    if text.len() <= LONGEST_TEXT && !text.is_empty() && text.chars().all(plain) {
+        return shown(text, LONGEST_TEXT);
+    }
+    let (kept, cut) = cut(text, LONGEST_TEXT);
+    Cow::Owned(format!("\"{}{cut}\"", kept.escape_debug()))
+}
+
 /// A text of a plugin: cut, with the cut marked, and with nothing in it that
-/// moves the cursor or ends the line of a log.
+/// moves the cursor, ends the line of a log, or turns its direction.
 fn shown(text: &str, longest: usize) -> Cow<'_, str> {
+    let (kept, cut) = cut(text, longest);
+    let printable = |byte| matches!(byte, b'\t' | b' '..=b'~');
+    if cut.is_empty() && kept.bytes().all(printable) {
+        return Cow::Borrowed(kept);
+    }
+    let mut escaped = String::with_capacity(kept.len() + 8);
+    for part in kept.split_inclusive(['\t', '"', '\'', '\\']) {
+        // Harmless in a message, and escaped below.
+        let end = part.char_indices().next_back();
+        let end = end.filter(|(_, c)| matches!(c, '\t' | '"' | '\'' | '\\'));
+        let (before, after) = part.split_at(end.map_or(part.len(), |(at, _)| at));
+        escaped.extend(before.escape_debug());
+        escaped.push_str(after);
+    }
+    escaped.push_str(&cut);
+    Cow::Owned(escaped)
+}
+
+/// What is kept of a text, and a mark if that is not all.
+fn cut(text: &str, longest: usize) -> (&str, String) {
     let mut end = text.len().min(longest);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    let (kept, cut) = (&text[..end], end < text.len());
-    if !cut && !kept.chars().any(char::is_control) {
-        return Cow::Borrowed(kept);
-    }
-    let mut escaped = String::with_capacity(kept.len() + 8);
-    for c in kept.chars() {
-        if c == '\t' || !c.is_control() {
-            escaped.push(c);
-        } else {
-            escaped.extend(c.escape_default());
-        }
-    }
-    if cut {
-        let _ = write!(escaped, "… ({} bytes)", text.len());
-    }
-    Cow::Owned(escaped)
+    let mark = match end < text.len() {
+        true => format!("… ({} bytes)", text.len()),
+        false => String::new(),
+    };
+    (&text[..end], mark)
 }
 
 #[cfg(test)]
@@ -289,8 +307,34 @@ mod tests {
             ..LogRecord::default()
         };
         let text = fields_text(&record).expect("fields");
-        assert!(text.starts_with("k00=v\\n k01="), "{text}");
-        assert!(text.ends_with("k63=v\\n … 6 more"), "{text}");
+        assert!(text.starts_with("k00=\"v\\n\" k01="), "{text}");
+        assert!(text.ends_with("k63=\"v\\n\" … 6 more"), "{text}");
+    }
+
+    #[test]
+    fn no_value_passes_for_a_second_pair_and_no_text_for_a_second_line() {
+        let fields = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            let fields = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let fields = fields.collect();
+            let record = LogRecord {
+                fields,
+                ..LogRecord::default()
+            };
+            fields_text(&record).expect("fields")
+        };
+        assert_eq!(fields(&[("k", "a admin=true")]), r#"k="a admin=true""#);
+        assert_eq!(fields(&[("k", "\" admin=true")]), r#"k="\" admin=true""#);
+        assert_eq!(fields(&[("k x=1", "")]), r#""k x=1"="""#);
+        assert_eq!(
+            fields(&[("k", "a\u{2028}b"), ("l", "ü")]),
+            r#"k="a\u{2028}b" l=ü"#
+        );
+        let turned = "a\u{202e}b\u{2029}c\u{85}d \"e\" f\\g\u{301}";
+        assert_eq!(
+            shown(turned, 100),
+            "a\\u{202e}b\\u{2029}c\\u{85}d \"e\" f\\g\u{301}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Token buckets: how fast a plugin may go. The time comes in as an argument.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,39 @@ impl Bucket {
     }
 }
 
+/// Which of many alike are kept: so many per second. The others are counted.
+#[derive(Debug)]
+pub(crate) struct Thinned {
+    kept: Bucket,
+    left_out: AtomicU64,
+}
+
+impl Thinned {
+    pub(crate) fn new(per_second: u64, now: Instant) -> Self {
+        Self {
+            kept: Bucket::new(per_second, now),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one more. If it is to be kept: how many since the last such one
+    /// were not.
+    pub(crate) fn keep(&self, now: Instant) -> Option<u64> {
+        match self.kept.take(1, now) {
+            Ok(()) => Some(self.rest()),
+            Err(_) => {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// How many were not kept since the last one that was.
+    pub(crate) fn rest(&self) -> u64 {
+        self.left_out.swap(0, Ordering::Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +133,17 @@ mod tests {
         let bucket = Bucket::new(1, start + Duration::from_secs(5));
         assert_eq!(bucket.take(1, start), Ok(()));
         assert!(bucket.take(1, start).is_err());
+    }
+
+    #[test]
+    fn each_one_that_is_not_kept_is_counted_once() {
+        let start = Instant::now();
+        let thinned = Thinned::new(2, start);
+        let kept: Vec<_> = (0..5).map(|_| thinned.keep(start)).collect();
+        assert_eq!(kept, [Some(0), Some(0), None, None, None]);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(thinned.keep(later), Some(3));
+        assert_eq!((thinned.keep(later), thinned.rest()), (Some(0), 0));
+        assert_eq!((thinned.keep(later), thinned.rest()), (None, 1));
     }
 }

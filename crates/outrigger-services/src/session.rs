@@ -1,6 +1,8 @@
 //! What one plugin connection is, holds and uses up; how its operations are
 //! judged, bounded and recorded.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,7 +20,7 @@ use crate::fs::{Cx, Own};
 use crate::granted::Shared;
 use crate::leases::{Leases, Lent, Slot};
 use crate::limits::Limits;
-use crate::rate::Bucket;
+use crate::rate::{Bucket, Thinned};
 use crate::text::Quoted;
 
 /// Threads of this process that may wait for the system on behalf of plugins,
@@ -27,19 +29,56 @@ const WAITING_THREADS: usize = 128;
 static THREADS: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(WAITING_THREADS)));
 
+/// What is kept, per second, of refusals that cost nothing to cause.
+const CHEAP_RECORDS: u64 = 10;
+
+tokio::task_local! {
+    /// Whether the call that this task serves has begun an operation.
+    static BEGUN: Cell<bool>;
+}
+
 /// One operation of a service, by its name in records: `filesystem.open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Operation {
     /// The service that must be granted; none for what every plugin may ask.
     pub(crate) service: Option<HostService>,
     pub(crate) name: &'static str,
+    judged_by: JudgedBy,
+}
+
+/// What decides on an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JudgedBy {
+    /// A grant for what it is about.
+    Grant,
+    /// Its service being granted, or what its lease was granted for.
+    Service,
 }
 
 impl Operation {
+    /// An operation that needs a grant for what it is about.
     pub(crate) const fn new(service: HostService, name: &'static str) -> Self {
         Self {
             service: Some(service),
             name,
+            judged_by: JudgedBy::Grant,
+        }
+    }
+
+    /// An operation that needs nothing but its service.
+    pub(crate) const fn of_service(service: HostService, name: &'static str) -> Self {
+        Self {
+            judged_by: JudgedBy::Service,
+            ..Self::new(service, name)
+        }
+    }
+
+    /// An operation of every plugin.
+    pub(crate) const fn of_session(name: &'static str) -> Self {
+        Self {
+            service: None,
+            name,
+            judged_by: JudgedBy::Service,
         }
     }
 
@@ -62,6 +101,8 @@ pub(crate) struct Session {
     sweeping: AtomicBool,
     operations: Bucket,
     bytes: Bucket,
+    /// Records of what was refused before it began.
+    unbegun: Thinned,
     usage: Usage,
     blocking: Arc<Semaphore>,
     own: Own,
@@ -86,6 +127,7 @@ impl Session {
             sweeping: AtomicBool::new(false),
             operations: Bucket::new(limits.operations_per_second.into(), now),
             bytes: Bucket::new(limits.bytes_per_second, now),
+            unbegun: Thinned::new(CHEAP_RECORDS, now),
             usage: Usage::default(),
             blocking: Arc::new(Semaphore::new(limits.blocking.min(Semaphore::MAX_PERMITS))),
             own: Own::default(),
@@ -211,13 +253,60 @@ impl Session {
         metadata: &MetadataMap,
         argument: impl FnOnce(&mut Argument),
     ) -> Result<Running, Fault> {
-        let running = self.announce(operation, metadata, argument);
+        let _ = BEGUN.try_with(|begun| begun.set(true));
+        let mut running = self.announce(operation, metadata, argument);
         match self.admit(operation) {
-            Ok(()) => Ok(running),
+            Ok(()) => {
+                running.admitted = true;
+                Ok(running)
+            }
             Err(fault) => {
                 running.end(Some(&fault));
                 Err(fault)
             }
+        }
+    }
+
+    /// Records what ended before it could begin: not each time, when it happens
+    /// often, but how often it did.
+    pub(crate) fn turn_away(
+        self: &Arc<Self>,
+        operation: Operation,
+        argument: impl FnOnce(&mut Argument),
+        fault: &Fault,
+    ) {
+        let Some(more) = self.unbegun.keep(Instant::now()) else {
+            return;
+        };
+        let argument = |shown: &mut Argument| {
+            argument(shown);
+            shown.number("more", more);
+        };
+        self.announce(operation, &MetadataMap::new(), argument)
+            .end(Some(fault));
+    }
+
+    /// Records how much more was turned away than records say.
+    pub(crate) fn turned_away(self: &Arc<Self>) {
+        let operation = Operation::of_session("turned_away");
+        self.left_out(operation, self.unbegun.rest(), |_| {});
+    }
+
+    /// Records that `more` of an operation were refused without a record each.
+    pub(crate) fn left_out(
+        self: &Arc<Self>,
+        operation: Operation,
+        more: u64,
+        argument: impl FnOnce(&mut Argument),
+    ) {
+        if more > 0 {
+            let argument = |shown: &mut Argument| {
+                argument(shown);
+                shown.number("more", more);
+            };
+            let running = self.announce(operation, &MetadataMap::new(), argument);
+            let text = "turned away without a record each";
+            running.end(Some(&Fault::exhausted("too-many-refusals", text)));
         }
     }
 
@@ -243,6 +332,7 @@ impl Session {
             started: Instant::now(),
             shown,
             notes: Arc::default(),
+            admitted: false,
             ended: false,
         }
     }
@@ -423,7 +513,40 @@ pub(crate) struct Running {
     /// Nothing when no one keeps records.
     shown: Option<Shown>,
     notes: Arc<Notes>,
+    /// Its service is granted.
+    admitted: bool,
     ended: bool,
+}
+
+/// Serves one call, and finds out whether it began an operation, which then
+/// leaves a record.
+pub(crate) async fn watched<T>(
+    call: impl Future<Output = T>,
+    unbegun: impl FnOnce(Option<&mut T>),
+) -> T {
+    /// Asks when the call is given up, too.
+    struct Asking<F: FnOnce(Option<&mut T>), T>(Option<F>, PhantomData<fn(T)>);
+    impl<F: FnOnce(Option<&mut T>), T> Asking<F, T> {
+        fn ask(&mut self, outcome: Option<&mut T>) {
+            if let Some(unbegun) = self.0.take()
+                && !BEGUN.try_with(Cell::get).unwrap_or(true)
+            {
+                unbegun(outcome);
+            }
+        }
+    }
+    impl<F: FnOnce(Option<&mut T>), T> Drop for Asking<F, T> {
+        fn drop(&mut self) {
+            self.ask(None);
+        }
+    }
+    let watched = async {
+        let mut asking = Asking(Some(unbegun), PhantomData);
+        let mut outcome = call.await;
+        asking.ask(Some(&mut outcome));
+        outcome
+    };
+    BEGUN.scope(Cell::new(false), watched).await
 }
 
 impl Running {
@@ -431,7 +554,6 @@ impl Running {
         &self.session
     }
 
-    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn notes(&self) -> &Arc<Notes> {
         &self.notes
     }
@@ -445,9 +567,21 @@ impl Running {
     }
 
     /// Notes which rule allowed it.
-    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn allowed_by(&self, rule: &str) {
         self.notes.allowed_by(rule);
+    }
+
+    /// Shows more in the record than was known when it began.
+    pub(crate) fn show(&mut self, argument: impl FnOnce(&mut Argument)) {
+        if let Some(shown) = &mut self.shown {
+            let mut more = Argument::default();
+            argument(&mut more);
+            let more = more.into_text();
+            if !shown.argument.is_empty() && !more.is_empty() {
+                shown.argument.push(' ');
+            }
+            shown.argument.push_str(&more);
+        }
     }
 
     /// Counts contents that the plugin got.
@@ -458,13 +592,11 @@ impl Running {
 
     /// Counts contents that came from the plugin; what is written to files is
     /// reserved beforehand and not counted again.
-    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn wrote(&self, bytes: u64) {
         self.notes.moved(bytes);
     }
 
     /// Charges bytes that were moved without waiting.
-    #[allow(dead_code, reason = "for services that move bytes themselves")]
     pub(crate) fn charge(&self, bytes: u64) {
         self.session.charge(bytes);
     }
@@ -499,13 +631,9 @@ impl Running {
         let Some(shown) = self.shown.take() else {
             return;
         };
-        let allowed_by = || {
-            let mut rule = self
-                .notes
-                .rule
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *rule)
+        let (verdict, rule) = match fault {
+            Some(fault) if refused => (Verdict::Refused, fault.rule()),
+            fault => self.allowed(fault.is_none()),
         };
         let shared = &self.session.shared;
         let record = AuditRecord {
@@ -519,15 +647,8 @@ impl Running {
             capability: self.operation.capability(),
             operation: self.operation.name,
             argument: shown.argument,
-            verdict: if refused {
-                Verdict::Refused
-            } else {
-                Verdict::Allowed
-            },
-            rule: match fault {
-                Some(fault) if refused => fault.rule(),
-                _ => allowed_by(),
-            },
+            verdict,
+            rule,
             code: fault.map_or("ok", Fault::code),
             reason: fault
                 .map(|fault| fault.reason().into_owned())
@@ -539,6 +660,33 @@ impl Running {
             micros: micros(self.started.elapsed()),
         };
         shared.keep(record);
+    }
+
+    /// Whether it was allowed when it ended, and by which rule.
+    fn allowed(&self, done: bool) -> (Verdict, String) {
+        let mut noted = self
+            .notes
+            .rule
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let rule = std::mem::take(&mut *noted);
+        if !rule.is_empty() {
+            return (Verdict::Allowed, rule);
+        }
+        let by_service = self.operation.judged_by == JudgedBy::Service;
+        if !self.admitted || !(done || by_service) {
+            return (Verdict::Undecided, String::new());
+        }
+        let rule = self.operation.service.map_or_else(
+            || Ok("every plugin may".to_owned()),
+            |service| {
+                self.session
+                    .grants()
+                    .service(service)
+                    .map(|rule| rule.to_string())
+            },
+        );
+        (Verdict::Allowed, rule.unwrap_or_default())
     }
 }
 

@@ -11,16 +11,9 @@ use crate::descriptors::Descriptors;
 use crate::proto::host::session_server;
 use crate::session::{Operation, Session};
 
-const DESCRIBE: Operation = operation("describe");
-const GRANTS: Operation = operation("grants");
-const USAGE: Operation = operation("usage");
-
-const fn operation(name: &'static str) -> Operation {
-    Operation {
-        service: None,
-        name,
-    }
-}
+const DESCRIBE: Operation = Operation::of_session("describe");
+const GRANTS: Operation = Operation::of_session("grants");
+const USAGE: Operation = Operation::of_session("usage");
 
 pub(crate) struct SessionService {
     session: Arc<Session>,
@@ -33,6 +26,12 @@ impl SessionService {
             session,
             descriptors,
         }
+    }
+}
+
+impl Drop for SessionService {
+    fn drop(&mut self) {
+        self.session.turned_away();
     }
 }
 

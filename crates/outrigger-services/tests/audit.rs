@@ -26,9 +26,13 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
 
 /// Makes `count` decisions in order, told apart by the path that is asked for.
 async fn decide(audit: &AuditLog, count: usize) {
+    decide_as("busy", audit, count).await;
+}
+
+async fn decide_as(plugin: &str, audit: &AuditLog, count: usize) {
     let dir = tempfile::tempdir().expect("a directory");
     let services = services(dir.path(), "read").audit(audit.clone());
-    let peer = Peer::new(&services, "busy").await;
+    let peer = Peer::new(&services, plugin).await;
     for number in 0..count {
         peer.read("", &format!("missing-{number}"))
             .await
@@ -115,7 +119,35 @@ async fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
     let event = told.iter().find(|line| line["event"] == "records-dropped");
     let event = event.expect("it is told");
     assert_eq!(event["total"], audit.dropped());
+    assert_eq!(event["plugins"]["busy"], audit.dropped());
     assert!(audit.dropped() >= lost);
+}
+
+#[tokio::test]
+async fn a_full_file_that_cannot_be_put_aside_grows_no_further() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("audit.jsonl");
+    let most = 16 << 10;
+    let audit = AuditLog::open_keeping(&path, most, 1).expect("a file");
+    // Nothing can be renamed to what is a directory.
+    let in_the_way = numbered(&path, 1);
+    std::fs::create_dir(&in_the_way).expect("a directory");
+    for _ in 0..3 {
+        decide(&audit, 100).await;
+        assert!(audit.flush(20 * SECOND));
+        assert!(std::fs::metadata(&path).expect("there").len() <= most);
+    }
+    let lost = audit.dropped();
+    assert!(lost > 0);
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    decide(&audit, 1).await;
+    assert!(audit.flush(20 * SECOND));
+    assert_eq!(audit.dropped(), lost);
+    let told = [lines(&in_the_way), lines(&path)].concat();
+    let kept = told.iter().filter(|line| line["plugin"] == "busy").count() as u64;
+    assert_eq!(kept + lost, 301);
+    let dropped = told.iter().filter_map(|line| line["dropped"].as_u64());
+    assert_eq!(dropped.sum::<u64>(), lost);
 }
 
 #[tokio::test]
@@ -123,11 +155,20 @@ async fn a_sink_that_does_not_keep_up_holds_no_one_up() {
     let (audit, mut records) = AuditLog::channel(10);
     decide(&audit, 100).await;
     assert_eq!(audit.dropped(), 90);
-    let mut kept = 0;
-    while records.try_recv().is_some() {
-        kept += 1;
+    // Who floods it has its own places only.
+    decide_as("quiet", &audit, 5).await;
+    let mut kept = Vec::new();
+    while let Some(record) = records.try_recv() {
+        kept.push(record.plugin.to_string());
     }
-    assert_eq!(kept, 10);
+    let (busy, quiet) = kept.split_at(10);
+    assert!(busy.iter().all(|plugin| plugin == "busy"), "{kept:?}");
+    assert_eq!(quiet, ["quiet"; 5]);
+    let lost = audit.dropped_by_plugin();
+    assert_eq!(lost.into_iter().collect::<Vec<_>>(), [("busy".into(), 90)]);
+    // What was taken has given its places back.
+    decide(&audit, 10).await;
+    assert_eq!(audit.dropped(), 90);
 
     // A FIFO that nobody reads: writing to it never ends.
     let dir = tempfile::tempdir().expect("a directory");
@@ -143,24 +184,33 @@ async fn a_sink_that_does_not_keep_up_holds_no_one_up() {
     let started = Instant::now();
     decide(&audit, 4700).await;
     assert!(!audit.flush(Duration::from_millis(1)));
-    assert!(audit.dropped() > 0);
+    let lost = audit.dropped();
+    assert!(lost > 0);
+    decide_as("quiet", &audit, 5).await;
+    assert_eq!(audit.dropped(), lost);
     assert!(started.elapsed() < 40 * SECOND, "{:?}", started.elapsed());
     // Whoever reads it lets the writer end.
     let drain = std::thread::spawn(move || {
-        use std::io::Read;
-        let mut reader = reader;
-        let mut buffer = vec![0; 1 << 16];
-        while !buffer.ends_with(b"the end") {
-            let read = reader.read(&mut buffer).expect("readable");
-            buffer.resize(1 << 16, 0);
-            if buffer[..read].ends_with(b"the end") {
-                break;
-            }
-        }
+        use std::io::BufRead;
+        let lines = std::io::BufReader::new(reader)
+            .lines()
+            .map_while(Result::ok);
+        lines
+            .take_while(|line| line != "the end")
+            .collect::<Vec<_>>()
     });
     drop(audit);
-    std::fs::write(&fifo, "the end").expect("written");
-    drain.join().expect("it ended");
+    std::fs::write(&fifo, "the end\n").expect("written");
+    let told = drain.join().expect("it ended");
+    let told = told
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("a JSON object"));
+    let told: Vec<Value> = told.collect();
+    let of = |plugin| told.iter().filter(|line| line["plugin"] == plugin).count() as u64;
+    assert_eq!((of("busy"), of("quiet")), (4700 - lost, 5));
+    let event = told.iter().find(|line| line["event"] == "records-dropped");
+    let plugins = &event.expect("it is told")["plugins"];
+    assert_eq!(*plugins, serde_json::json!({"busy": lost}));
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use connected::grants;
-use outrigger_services::{AuditLog, AuditRecord, GrantedServices, Limits};
+use outrigger_services::{
+    AuditLog, AuditRecord, GrantedServices, Limits, NetworkLimits, NetworkSettings, Verdict,
+};
 use outrigger_transport::{
     Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
 };
@@ -38,6 +40,16 @@ struct Peer {
 
 /// Where a plugin that claims the process `pid` is served, with what is granted.
 async fn peer(pid: Option<u32>, permissions: &str, limits: Limits) -> Peer {
+    peer_with(pid, permissions, limits, "{}", NetworkLimits::default()).await
+}
+
+async fn peer_with(
+    pid: Option<u32>,
+    permissions: &str,
+    limits: Limits,
+    network: &str,
+    network_limits: NetworkLimits,
+) -> Peer {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(dir.path().join("data")).expect("a directory");
     std::fs::write(dir.path().join("data/file"), b"contents").expect("a file");
@@ -46,7 +58,7 @@ async fn peer(pid: Option<u32>, permissions: &str, limits: Limits) -> Peer {
     let sections = format!(
         "services: [filesystem, process, network]\n\
          capabilities:\n  filesystem: [{{path: {data:?}, permissions: [{permissions}], recursive: true}}]\n  \
-         process: {{exec: [{{command: /bin/cat}}]}}\n"
+         process: {{exec: [{{command: /bin/cat}}]}}\n  network: {network}\n"
     );
     let records: Arc<Mutex<Vec<AuditRecord>>> = Arc::default();
     let kept = records.clone();
@@ -55,6 +67,7 @@ async fn peer(pid: Option<u32>, permissions: &str, limits: Limits) -> Peer {
     });
     let services = GrantedServices::new(grants(&sections))
         .limits(limits)
+        .network(&NetworkSettings::new().limits(network_limits))
         .audit(audit);
     let identity = PluginIdentity::new("tester", "tester-1", pid).with_socket_dir(dir.path());
     let bound = services.bind(&identity);
@@ -91,6 +104,21 @@ impl Peer {
         let request = tonic::Request::new(DescribeRequest {});
         let reply = grpc.unary(request, path, codec).await.expect("an answer");
         reply.into_inner().descriptors
+    }
+
+    /// The records of one operation, once there are as many.
+    async fn records(&self, operation: &str, count: usize) -> Vec<AuditRecord> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let records = self.records.lock().expect("not poisoned").clone();
+            let of = |record: &AuditRecord| record.operation == operation;
+            let found: Vec<_> = records.into_iter().filter(of).collect();
+            if found.len() >= count {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{operation}: {found:?}");
+            tokio::task::yield_now().await;
+        }
     }
 
     fn path(&self, name: &str) -> String {
@@ -373,6 +401,126 @@ async fn what_is_not_granted_is_refused_on_the_socket_as_in_a_call() {
     peer.close().await;
 }
 
+/// A peer in the network, where it is, and a plugin that may connect to it.
+async fn connectable(limits: NetworkLimits) -> (Peer, Socket, std::net::TcpListener, Target) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let network = format!("{{egress: [{{protocol: tcp, hosts: [127.0.0.1], ports: [{port}]}}]}}");
+    let own = Some(std::process::id());
+    let peer = peer_with(own, "read", Limits::default(), &network, limits).await;
+    let socket = Socket::open(&peer.offer().await.expect("descriptors are offered"));
+    let target = Target {
+        host: "127.0.0.1".into(),
+        port: port.into(),
+        timeout_ms: 0,
+    };
+    (peer, socket, listener, target)
+}
+
+/// The plugin's end and the other one.
+fn connect(
+    socket: &mut Socket,
+    listener: &std::net::TcpListener,
+    target: &Target,
+) -> (UnixStream, std::net::TcpStream) {
+    let (reply, mut given) = socket.ask(Request::Connect(target.clone()));
+    assert!(matches!(reply, Reply::Connected(_)), "{reply:?}");
+    let (peer, _) = listener.accept().expect("it came");
+    let limit = Some(Duration::from_secs(20));
+    let stream = UnixStream::from(given.pop().expect("a descriptor"));
+    stream.set_read_timeout(limit).expect("a timeout");
+    peer.set_read_timeout(limit).expect("a timeout");
+    (stream, peer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_a_pair_that_leads_nowhere_else_and_is_counted() {
+    let (peer, mut socket, listener, target) = connectable(NetworkLimits::default()).await;
+    let (mut stream, mut other) = connect(&mut socket, &listener, &target);
+    let domain = rustix::net::sockopt::socket_domain(&stream).expect("known");
+    assert_eq!(domain, rustix::net::AddressFamily::UNIX);
+    assert!(rustix::net::connect_unspec(&stream).is_err());
+    assert!(rustix::net::connect(&stream, &listener.local_addr().expect("an address")).is_err());
+
+    // More than any buffer on the way, both ways, each with its own end.
+    let large = vec![7; 4 << 20];
+    let sent = large.clone();
+    let mut writing = stream.try_clone().expect("a clone");
+    let sending = std::thread::spawn(move || {
+        writing.write_all(&sent).expect("taken");
+        writing
+            .shutdown(std::net::Shutdown::Write)
+            .expect("finished");
+    });
+    let mut heard = Vec::new();
+    other.read_to_end(&mut heard).expect("it ends");
+    assert!(heard == large);
+    sending.join().expect("no panic");
+    other.write_all(b"answer").expect("taken");
+    drop(other);
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it ends");
+    assert_eq!(answer, b"answer");
+    let records = peer.records("connect", 1).await;
+    let [record] = records.as_slice() else {
+        panic!("one record: {records:?}")
+    };
+    assert_eq!((record.code, record.bytes), ("ok", (4 << 20) + 6));
+    assert!(record.argument.ends_with("by=descriptor"), "{record}");
+    assert!(record.rule.contains("network.egress[0]") && record.rule.contains("dialled"));
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_when_either_side_or_the_services_end() {
+    let (peer, mut socket, listener, target) = connectable(NetworkLimits::default()).await;
+    // The plugin is gone: the other side need not say a word.
+    let (stream, mut other) = connect(&mut socket, &listener, &target);
+    (&stream).write_all(b"bye").expect("taken");
+    drop(stream);
+    let mut heard = Vec::new();
+    other.read_to_end(&mut heard).expect("it ends");
+    assert_eq!(heard, b"bye");
+    let records = peer.records("connect", 1).await;
+    assert_eq!((records[0].code, records[0].bytes), ("ok", 3));
+    // The plugin is there, and the services are not.
+    let (mut stream, mut other) = connect(&mut socket, &listener, &target);
+    let records = peer.records.clone();
+    peer.close().await;
+    assert_eq!(stream.read(&mut [0; 1]).expect("it ends"), 0);
+    assert_eq!(other.read(&mut [0; 1]).expect("it ends"), 0);
+    let records = records.lock().expect("not poisoned").clone();
+    let last = records.iter().rfind(|record| record.operation == "connect");
+    let last = last.expect("recorded");
+    assert_eq!((last.code, last.verdict), ("cancelled", Verdict::Allowed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_carries_nothing_ends_and_each_takes_a_lease() {
+    let limits = NetworkLimits {
+        idle_timeout: Duration::from_millis(100),
+        ..NetworkLimits::default()
+    };
+    let (peer, mut socket, listener, target) = connectable(limits).await;
+    let (mut stream, _other) = connect(&mut socket, &listener, &target);
+    assert_eq!(stream.read(&mut [0; 1]).expect("it ends"), 0);
+    let records = peer.records("connect", 1).await;
+    assert_eq!(records[0].code, "network-timeout");
+    peer.close().await;
+
+    let (peer, mut socket, listener, target) = connectable(NetworkLimits::default()).await;
+    let most = Limits::default().leases;
+    let kept: Vec<_> = (0..most)
+        .map(|_| connect(&mut socket, &listener, &target))
+        .collect();
+    let failure = socket.refused(Request::Connect(target.clone()));
+    assert_eq!(failure.reason, "too-many-leases");
+    drop(kept);
+    peer.records("connect", most + 1).await;
+    connect(&mut socket, &listener, &target);
+    peer.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commands_pipes_come_as_descriptors_and_it_ends_with_the_connection() {
     let (peer, offer) = own("read").await;
@@ -417,6 +565,10 @@ async fn only_the_plugins_own_process_is_answered_even_with_the_token() {
     let offer = peer.offer().await.expect("descriptors are offered");
     let mut socket = Socket::greet(&offer, &offer.token);
     assert!(socket.is_shut());
+    let records = peer.records("descriptors", 1).await;
+    assert_eq!(records[0].verdict, Verdict::Refused);
+    let own = format!("pid={}", std::process::id());
+    assert!(records[0].argument.contains(&own), "{}", records[0]);
     peer.close().await;
     other.kill().expect("it runs");
     other.wait().expect("it ended");
@@ -446,6 +598,12 @@ async fn a_wrong_token_or_one_of_another_plugin_is_answered_by_nothing() {
     let request = Some(Request::Open(OpenRequest { path, options }));
     socket.send(&DescriptorRequest { id: 1, request });
     assert!(socket.is_shut());
+    let records = peer.records("descriptors", 6).await;
+    assert!(
+        records
+            .iter()
+            .all(|record| record.verdict == Verdict::Refused)
+    );
     drop(Socket::open(&offer));
     second.close().await;
     assert!(!Path::new(&other.path).exists());
@@ -465,6 +623,9 @@ async fn too_long_and_senseless_messages_end_the_connection_and_nothing_else() {
         socket.0.write_all(bytes).expect("taken");
         assert!(socket.is_shut());
     }
+    for record in peer.records("descriptors", 3).await {
+        assert_eq!(record.code, "malformed-request", "{record}");
+    }
     // The longest that is allowed is looked at.
     let mut socket = Socket::open(&offer);
     let failure = socket
@@ -478,6 +639,7 @@ async fn too_long_and_senseless_messages_end_the_connection_and_nothing_else() {
     socket.send(&empty);
     let (reply, _) = socket.receive().expect("an answer");
     assert!(matches!(reply.reply, Some(Reply::Failure(_))));
+    assert_eq!(peer.records("descriptors", 4).await.len(), 4);
     // Half a message holds up its own connection only.
     let mut half = Socket::open(&offer);
     half.0.write_all(&[0, 0, 1]).expect("taken");
@@ -556,8 +718,21 @@ async fn a_flood_of_connections_and_of_unread_replies_is_bounded() {
     assert!(opened(&peer) < 1000, "{} answers in flight", opened(&peer));
     // The others are served all the while, and the end ends it all.
     kept[1].file(peer.path("file"), READ).expect("served");
+    let records = peer.records.clone();
     peer.close().await;
     assert!(kept[1].is_shut());
+    // Each that was turned away is there, or counted.
+    let records = records.lock().expect("not poisoned").clone();
+    let away = records
+        .iter()
+        .filter(|record| record.operation == "descriptors");
+    let more = records
+        .iter()
+        .filter_map(|record| record.argument.split("more=").nth(1));
+    let more: usize = more
+        .map(|more| more.parse::<usize>().expect("a number"))
+        .sum();
+    assert_eq!(away.count() + more, 50);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1550,9 +1550,9 @@ async fn a_plugin_may_know_what_it_is_and_what_it_was_granted() {
     let entry = entry(&place.granted, "read, list", true);
     let granted = GrantedServices::new(grants_with(&format!(
         "resources: {{message_size: 1MiB, streams: 10, open_files: 5}}\n\
-         capabilities: {{filesystem: [{entry}], environment: {{read: [LANG]}}, \
-         network: {{egress: [{{protocol: tcp, hosts: [api.example.com], ports: [443]}}]}}, \
-         process: {{exec: [{{command: /usr/bin/git, args: [pull]}}], kill: [children]}}}}"
+         capabilities: {{filesystem: [{entry}], environment: {{read: [LANG], set: {{MODE: fast}}}}, \
+         network: {{egress: [{{protocol: tcp, hosts: [api.example.com], ports: [443, 8000-8010]}}]}}, \
+         process: {{exec: [{{command: /usr/bin/git, args: [pull, \"a b\"]}}], kill: [children]}}}}"
     )));
     let peer = Peer::new(&granted, "curious").await;
     let reply: DescribeResponse = peer
@@ -1590,9 +1590,11 @@ async fn a_plugin_may_know_what_it_is_and_what_it_was_granted() {
         .await
         .expect("known");
     assert_eq!(reply.filesystem[0].permissions, ["read", "list"]);
-    assert_eq!(reply.environment, ["LANG"]);
+    assert_eq!(reply.environment, ["LANG", "MODE"]);
     assert_eq!(reply.egress[0].hosts, ["api.example.com"]);
+    assert_eq!(reply.egress[0].ports, ["443", "8000-8010"]);
     assert_eq!(reply.exec[0].command, "/usr/bin/git");
+    assert_eq!(reply.exec[0].args, ["pull", "a b"]);
     assert_eq!(reply.children, ["kill"]);
     let reply: UsageResponse = peer
         .call("Session/Usage", UsageRequest {})

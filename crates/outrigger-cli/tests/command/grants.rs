@@ -392,7 +392,7 @@ fn lister(program: &str, arguments: &[&str], names: &[&str]) {
         .json();
     assert_eq!(
         object["host"]["operations"],
-        json!({"done": 0, "failed": 0, "refused": 1})
+        json!({"done": 0, "failed": 0, "refused": 1, "undecided": 0})
     );
     assert!(object["host"]["client_id"].is_string(), "{object}");
     let note = object["notes"][0].as_str().expect("a note");

@@ -636,7 +636,7 @@ fn the_host_is_introduced_to_the_object_that_is_called() {
     let object = establish("Plugin.Echo").expect(0).json();
     assert_eq!(
         object["host"],
-        json!({"client_id": null, "operations": {"done": 0, "failed": 0, "refused": 0}})
+        json!({"client_id": null, "operations": {"done": 0, "failed": 0, "refused": 0, "undecided": 0}})
     );
     let object = establish("Plugin.Absent").expect(0).json();
     let note = object["notes"][0].as_str().expect("a note");

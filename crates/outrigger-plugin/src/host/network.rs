@@ -90,10 +90,11 @@ impl NetworkAccess {
                 let (Reply::Connected(connected), Some(socket), true) = taken else {
                     return Err(HostError::protocol(operation));
                 };
-                let stream = std::net::TcpStream::from(socket);
+                // One end of a pair: the host carries it to the peer.
+                let stream = std::os::unix::net::UnixStream::from(socket);
                 let stream = stream
                     .set_nonblocking(true)
-                    .and_then(|()| tokio::net::TcpStream::from_std(stream));
+                    .and_then(|()| tokio::net::UnixStream::from_std(stream));
                 let stream = stream.map_err(|error| HostError::system(operation, error))?;
                 return Ok(TcpStream::new(Way::Descriptor(stream), &connected));
             }
@@ -212,7 +213,7 @@ pub struct TcpStream {
 }
 
 enum Way {
-    Descriptor(tokio::net::TcpStream),
+    Descriptor(tokio::net::UnixStream),
     Calls {
         sender: PollSender<Option<Bytes>>,
         received: Parts,

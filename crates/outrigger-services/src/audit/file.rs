@@ -1,20 +1,18 @@
 //! The audit file and the thread that writes it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::record::{AuditRecord, timestamp};
+use super::share::{Losses, Shares};
 
-/// How many records wait for the writer at most.
+/// How many records of one instance wait for the writer at most.
 const WAITING: usize = 4096;
-/// How long a call waits for room among them, once.
-const PATIENCE: Duration = Duration::from_millis(20);
 /// So many records are written at once without waiting for more.
 const MANY: usize = 512;
 /// How long the writer waits for more, so that single calls do not wake it.
@@ -30,23 +28,21 @@ struct Queue {
     state: Mutex<State>,
     /// Something to write, or the end.
     filled: Condvar,
-    /// Room for more, or nothing left to write.
+    /// Nothing left to write.
     emptied: Condvar,
-    dropped: Arc<AtomicU64>,
+    losses: Arc<Losses>,
 }
 
 #[derive(Default)]
 struct State {
     records: VecDeque<Arc<AuditRecord>>,
+    shares: Shares,
     /// The writer has taken records that are not in the file yet.
     writing: bool,
     /// Someone waits for what was recorded so far.
     hurry: bool,
     closed: bool,
     finished: bool,
-    /// A call has waited in vain: the next ones do not wait before the writer
-    /// has moved again.
-    stuck: bool,
 }
 
 impl FileSink {
@@ -54,19 +50,19 @@ impl FileSink {
         path: &Path,
         max_bytes: u64,
         keep: usize,
-        dropped: Arc<AtomicU64>,
+        losses: Arc<Losses>,
     ) -> io::Result<Self> {
         let mut writer = Writer::open(path, max_bytes, keep)?;
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
-            dropped,
+            losses,
         });
         let ours = queue.clone();
         let run = move || {
             while let Some(records) = queue.take() {
-                writer.write(&records, &queue.dropped);
+                writer.write(&records, &queue.losses);
                 queue.written();
             }
             queue.finish();
@@ -113,14 +109,8 @@ impl Queue {
 
     fn push(&self, record: Arc<AuditRecord>) {
         let mut state = self.state();
-        if state.records.len() >= WAITING && !state.stuck {
-            let full = |state: &mut State| state.records.len() >= WAITING;
-            let waited = self.emptied.wait_timeout_while(state, PATIENCE, full);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.stuck = state.records.len() >= WAITING;
-        }
-        if state.records.len() >= WAITING {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if !state.shares.take(&record.instance, WAITING) {
+            self.losses.add(&record.plugin);
             return;
         }
         state.records.push_back(record);
@@ -142,10 +132,8 @@ impl Queue {
             return None;
         }
         state.writing = true;
-        state.stuck = false;
-        let records = std::mem::take(&mut state.records);
-        self.emptied.notify_all();
-        Some(records)
+        state.shares.clear();
+        Some(std::mem::take(&mut state.records))
     }
 
     fn written(&self) {
@@ -165,88 +153,141 @@ struct Writer {
     size: u64,
     max_bytes: u64,
     keep: usize,
-    /// How many losses the file tells of.
-    reported: u64,
+    /// Which losses the file tells of.
+    reported: BTreeMap<Arc<str>, u64>,
+    /// The operator was told that writing fails.
     failing: bool,
+    /// The file is full and could not be put aside.
+    full: Full,
     buffer: Vec<u8>,
-    /// How many records are in the buffer.
-    pending: u64,
+    /// Whose records are in the buffer.
+    pending: Vec<Arc<str>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Full {
+    No,
+    /// Putting it aside is tried again with the next records.
+    Before,
+    Now,
 }
 
 impl Writer {
     fn open(path: &Path, max_bytes: u64, keep: usize) -> io::Result<Self> {
-        let file = append(path)?;
-        let size = file.metadata()?.len();
-        Ok(Self {
+        let mut writer = Self {
             path: path.to_owned(),
-            file: Some(file),
-            size,
+            file: None,
+            size: 0,
             max_bytes,
             keep,
-            reported: 0,
+            reported: BTreeMap::new(),
             failing: false,
+            full: Full::No,
             buffer: Vec::new(),
-            pending: 0,
-        })
+            pending: Vec::new(),
+        };
+        writer.reopen()?;
+        Ok(writer)
     }
 
-    fn write(&mut self, records: &VecDeque<Arc<AuditRecord>>, dropped: &AtomicU64) {
+    fn reopen(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            let file = append(&self.path)?;
+            self.size = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, records: &VecDeque<Arc<AuditRecord>>, losses: &Losses) {
+        if self.full == Full::Now {
+            self.full = Full::Before;
+        }
+        if let Err(error) = self.reopen() {
+            self.complain(&error);
+        }
         for record in records {
             let mut line = record.to_json();
             line.push('\n');
-            self.line(&line, dropped);
-            self.pending += 1;
-        }
-        self.put(dropped);
-        let lost = dropped.load(Ordering::Relaxed);
-        if lost > self.reported {
-            let (new, time) = (lost - self.reported, timestamp(SystemTime::now()));
-            let line = format!(
-                "{{\"time\":\"{time}\",\"event\":\"records-dropped\",\"dropped\":{new},\"total\":{lost}}}\n"
-            );
-            self.line(&line, dropped);
-            if self.put(dropped) {
-                self.reported = lost;
+            match self.line(&line, losses) {
+                true => self.pending.push(record.plugin.clone()),
+                false => losses.add(&record.plugin),
             }
+        }
+        self.put(losses);
+        self.report(losses);
+    }
+
+    /// Tells of what was lost since the last time.
+    fn report(&mut self, losses: &Losses) {
+        let lost = losses.all();
+        if lost == self.reported {
+            return;
+        }
+        let told = |plugin: &Arc<str>| self.reported.get(plugin).copied().unwrap_or(0);
+        let new = lost
+            .iter()
+            .map(|(plugin, lost)| (plugin, lost - told(plugin)));
+        let new: BTreeMap<_, _> = new.filter(|(_, new)| *new > 0).collect();
+        let line = serde_json::json!({
+            "time": timestamp(SystemTime::now()),
+            "event": "records-dropped",
+            "dropped": new.values().sum::<u64>(),
+            "plugins": new,
+            "total": lost.values().sum::<u64>(),
+        });
+        if self.line(&format!("{line}\n"), losses) && self.put(losses) {
+            self.reported = lost;
         }
     }
 
-    /// Adds a line to the buffer, in a new file if it does not fit into this one.
-    fn line(&mut self, line: &str, dropped: &AtomicU64) {
+    /// Adds a line to the buffer, in a new file if it does not fit into this one;
+    /// whether there is room for it.
+    fn line(&mut self, line: &str, losses: &Losses) -> bool {
+        if self.file.is_none() {
+            return false;
+        }
         let size = self.size + self.buffer.len() as u64;
         if size > 0 && size + line.len() as u64 > self.max_bytes {
-            self.put(dropped);
+            self.put(losses);
+            if self.full == Full::Now {
+                return false;
+            }
             if let Err(error) = self.rotate() {
                 self.complain(&error);
+                self.full = Full::Now;
+                return false;
             }
+            self.full = Full::No;
         }
         self.buffer.extend_from_slice(line.as_bytes());
+        true
     }
 
     /// Writes the buffer.
-    fn put(&mut self, dropped: &AtomicU64) -> bool {
+    fn put(&mut self, losses: &Losses) -> bool {
+        let records = std::mem::take(&mut self.pending);
+        let Some(file) = &mut self.file else {
+            records.iter().for_each(|plugin| losses.add(plugin));
+            return false;
+        };
         if self.buffer.is_empty() {
             return true;
         }
-        let outcome = match &mut self.file {
-            Some(file) => file.write_all(&self.buffer),
-            None => append(&self.path).and_then(|mut file| {
-                self.size = file.metadata()?.len();
-                file.write_all(&self.buffer)?;
-                self.file = Some(file);
-                Ok(())
-            }),
-        };
+        let outcome = file.write_all(&self.buffer);
         self.size += self.buffer.len() as u64;
         self.buffer.clear();
-        let records = std::mem::take(&mut self.pending);
         match outcome {
             Ok(()) => {
-                self.failing = false;
+                self.failing = self.full != Full::No;
                 true
             }
             Err(error) => {
-                dropped.fetch_add(records, Ordering::Relaxed);
+                records.iter().for_each(|plugin| losses.add(plugin));
+                // What was not written must not count as if the file were full.
+                if let Ok(known) = file.metadata() {
+                    self.size = known.len();
+                }
                 self.complain(&error);
                 // A part of a line may be there: the next one begins anew.
                 self.buffer.push(b'\n');
@@ -255,27 +296,29 @@ impl Writer {
         }
     }
 
+    /// Puts the file aside, and begins a new one.
     fn rotate(&mut self) -> io::Result<()> {
-        self.file = None;
         let old = |number: usize| {
             let mut name = self.path.clone().into_os_string();
             name.push(format!(".{number}"));
             PathBuf::from(name)
         };
+        // What is not there is out of the way.
+        let done = |outcome: io::Result<()>| match outcome {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
         if self.keep == 0 {
-            std::fs::remove_file(&self.path)?;
+            done(std::fs::remove_file(&self.path))?;
         } else {
             for number in (1..self.keep).rev() {
-                match std::fs::rename(old(number), old(number + 1)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                done(std::fs::rename(old(number), old(number + 1)))?;
             }
-            std::fs::rename(&self.path, old(1))?;
+            done(std::fs::rename(&self.path, old(1)))?;
         }
-        self.file = Some(append(&self.path)?);
-        self.size = 0;
-        Ok(())
+        self.file = None;
+        self.buffer.clear();
+        self.reopen()
     }
 
     fn complain(&mut self, error: &io::Error) {

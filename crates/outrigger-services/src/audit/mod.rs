@@ -3,11 +3,12 @@
 
 mod file;
 mod record;
+mod share;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,15 +16,17 @@ use tokio::sync::mpsc;
 use crate::text::Quoted;
 use file::FileSink;
 pub use record::{AuditRecord, Verdict};
+use share::{Losses, Shares};
 
 /// The smallest size bound of a file, in bytes: a few records fit.
 const SMALLEST: u64 = 16 << 10;
 
 /// Where the decisions of host services are kept.
 ///
-/// Clones share it. It never holds up a call for long: a sink that does not
-/// keep up makes a call wait for at most 20 ms, then records are dropped,
-/// counted, and the count is reported in the file itself.
+/// Clones share it. It never holds up a call: each instance of a plugin has
+/// places for records that wait (4096 for a file); what a sink that does not keep
+/// up leaves no place for is dropped and counted, and the file itself tells how
+/// many of which plugin. One plugin's records never take the place of another's.
 ///
 /// # Examples
 /// ```
@@ -43,16 +46,23 @@ const SMALLEST: u64 = 16 << 10;
 #[derive(Clone, Default)]
 pub struct AuditLog {
     sinks: Arc<Vec<Sink>>,
-    dropped: Arc<AtomicU64>,
+    losses: Arc<Losses>,
 }
 
 #[derive(Clone)]
 enum Sink {
     File(Arc<FileSink>),
-    Channel(mpsc::Sender<Arc<AuditRecord>>),
+    Channel(Sender),
     Call(Arc<dyn Fn(&AuditRecord) + Send + Sync>),
     /// Another log, with a count of its own.
     Log(AuditLog),
+}
+
+#[derive(Clone)]
+struct Sender {
+    records: mpsc::UnboundedSender<Arc<AuditRecord>>,
+    shares: Arc<Mutex<Shares>>,
+    capacity: usize,
 }
 
 /// An audit file could not be opened.
@@ -87,7 +97,8 @@ impl AuditLog {
     ///
     /// Once it would be larger than `max_bytes` (at least 16 KiB), it is renamed
     /// to `path.1`, what was there before to `path.2`, and so on; five old files
-    /// are kept. Writing happens on a thread of its own and is not synced to
+    /// are kept. If it cannot be renamed, records are dropped and counted until it
+    /// can. Writing happens on a thread of its own and is not synced to
     /// storage: records outlive this process, not the machine.
     ///
     /// # Errors
@@ -106,28 +117,34 @@ impl AuditLog {
         keep: usize,
     ) -> Result<Self, AuditError> {
         let path = path.as_ref();
-        let dropped = Arc::new(AtomicU64::new(0));
-        let sink = FileSink::start(path, max_bytes.max(SMALLEST), keep, dropped.clone());
+        let losses = Arc::new(Losses::default());
+        let sink = FileSink::start(path, max_bytes.max(SMALLEST), keep, losses.clone());
         let sink = sink.map_err(|source| AuditError {
             path: path.to_owned(),
             source,
         })?;
         Ok(Self {
             sinks: Arc::new(vec![Sink::File(Arc::new(sink))]),
-            dropped,
+            losses,
         })
     }
 
-    /// Hands records to the receiver, which holds at most `capacity` of them;
-    /// further ones are dropped and counted until it takes some. A receiver that
-    /// is gone drops nothing that counts.
+    /// Hands records to the receiver, which holds at most `capacity` of each
+    /// instance of a plugin; further ones are dropped and counted until it takes
+    /// some. A receiver that is gone drops nothing that counts.
     pub fn channel(capacity: usize) -> (Self, AuditReceiver) {
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let (sender, records) = mpsc::unbounded_channel();
+        let shares = Arc::<Mutex<Shares>>::default();
+        let sender = Sender {
+            records: sender,
+            shares: shares.clone(),
+            capacity: capacity.max(1),
+        };
         let log = Self {
             sinks: Arc::new(vec![Sink::Channel(sender)]),
-            dropped: Arc::default(),
+            losses: Arc::default(),
         };
-        (log, AuditReceiver(receiver))
+        (log, AuditReceiver { records, shares })
     }
 
     /// Calls `each` with every record, on the thread of the call: it must be
@@ -135,7 +152,7 @@ impl AuditLog {
     pub fn callback(each: impl Fn(&AuditRecord) + Send + Sync + 'static) -> Self {
         Self {
             sinks: Arc::new(vec![Sink::Call(Arc::new(each))]),
-            dropped: Arc::default(),
+            losses: Arc::default(),
         }
     }
 
@@ -144,17 +161,31 @@ impl AuditLog {
     pub fn and(self, other: AuditLog) -> Self {
         Self {
             sinks: Arc::new(vec![Sink::Log(self), Sink::Log(other)]),
-            dropped: Arc::default(),
+            losses: Arc::default(),
         }
     }
 
     /// How many records were lost because a sink did not keep up or failed.
     pub fn dropped(&self) -> u64 {
-        let of_sinks = self.sinks.iter().map(|sink| match sink {
-            Sink::Log(log) => log.dropped(),
-            Sink::File(_) | Sink::Channel(_) | Sink::Call(_) => 0,
+        self.logs().map(|log| log.losses.total()).sum()
+    }
+
+    /// How many records of each plugin were lost, by its name.
+    pub fn dropped_by_plugin(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for (plugin, lost) in self.logs().flat_map(|log| log.losses.all()) {
+            *all.entry(plugin.to_string()).or_default() += lost;
+        }
+        all
+    }
+
+    /// This log and those within it.
+    fn logs(&self) -> Box<dyn Iterator<Item = &AuditLog> + '_> {
+        let within = self.sinks.iter().filter_map(|sink| match sink {
+            Sink::Log(log) => Some(log.logs()),
+            Sink::File(_) | Sink::Channel(_) | Sink::Call(_) => None,
         });
-        self.dropped.load(Ordering::Relaxed) + of_sinks.sum::<u64>()
+        Box::new(std::iter::once(self).chain(within.flatten()))
     }
 
     /// Waits until everything recorded so far is in the file, up to `within`;
@@ -179,9 +210,8 @@ impl AuditLog {
             match sink {
                 Sink::File(file) => file.push(record.clone()),
                 Sink::Channel(sender) => {
-                    if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(record.clone())
-                    {
-                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                    if !sender.send(record) {
+                        self.losses.add(&record.plugin);
                     }
                 }
                 Sink::Call(each) => each(record),
@@ -200,9 +230,31 @@ impl std::fmt::Debug for AuditLog {
     }
 }
 
+impl Sender {
+    /// Whether there was a place for the record, or nobody who wants it.
+    fn send(&self, record: &Arc<AuditRecord>) -> bool {
+        if self.records.is_closed() {
+            return true;
+        }
+        if !lock(&self.shares).take(&record.instance, self.capacity) {
+            return false;
+        }
+        // A receiver that has just gone wants nothing.
+        let _ = self.records.send(record.clone());
+        true
+    }
+}
+
+fn lock(shares: &Mutex<Shares>) -> std::sync::MutexGuard<'_, Shares> {
+    shares.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The other end of [`AuditLog::channel`].
 #[derive(Debug)]
-pub struct AuditReceiver(mpsc::Receiver<Arc<AuditRecord>>);
+pub struct AuditReceiver {
+    records: mpsc::UnboundedReceiver<Arc<AuditRecord>>,
+    shares: Arc<Mutex<Shares>>,
+}
 
 impl AuditReceiver {
     /// The next record; nothing when every log that fed it is gone.
@@ -210,17 +262,26 @@ impl AuditReceiver {
     /// # Cancel safety
     /// A call that is dropped loses no record.
     pub async fn recv(&mut self) -> Option<Arc<AuditRecord>> {
-        self.0.recv().await
+        let record = self.records.recv().await;
+        self.taken(record)
     }
 
     /// A record that is there already.
     pub fn try_recv(&mut self) -> Option<Arc<AuditRecord>> {
-        self.0.try_recv().ok()
+        let record = self.records.try_recv().ok();
+        self.taken(record)
     }
 
     /// The next record, waited for on this thread, which must not be one of the
     /// async runtime.
     pub fn blocking_recv(&mut self) -> Option<Arc<AuditRecord>> {
-        self.0.blocking_recv()
+        let record = self.records.blocking_recv();
+        self.taken(record)
+    }
+
+    fn taken(&self, record: Option<Arc<AuditRecord>>) -> Option<Arc<AuditRecord>> {
+        let record = record?;
+        lock(&self.shares).give_back(&record.instance);
+        Some(record)
     }
 }

@@ -14,6 +14,9 @@ pub enum Verdict {
     Allowed,
     /// No grant covers it, or a rule or a limit of the host forbids it.
     Refused,
+    /// It ended before it was judged: the plugin gave it up, it took too long, or
+    /// what had to be known first could not be found out. Nothing was done.
+    Undecided,
 }
 
 impl Verdict {
@@ -22,6 +25,7 @@ impl Verdict {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
+            Self::Undecided => "undecided",
         }
     }
 }
@@ -56,7 +60,7 @@ pub struct AuditRecord {
     pub operation: &'static str,
     /// With what.
     pub argument: String,
-    /// Whether it was allowed.
+    /// How it was judged.
     pub verdict: Verdict,
     /// Which rule decided, as its place in the manifest or its name.
     pub rule: String,

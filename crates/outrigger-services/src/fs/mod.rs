@@ -235,12 +235,11 @@ impl Cx {
                     dir_only: wanted.dir_only,
                 };
                 let place = self.judged(place, needs)?;
+                // Before it happens: the record may be due while it does.
+                self.notes.allowed_by(&place.area.rule);
                 match act(&place) {
                     Err(Fault::System(Errno::LOOP)) => {}
-                    outcome => {
-                        self.notes.allowed_by(&place.area.rule);
-                        return outcome;
-                    }
+                    outcome => return outcome,
                 }
             }
             self.notes.check()?;

@@ -249,13 +249,20 @@ impl Cx {
             Ok(slot) => slot,
             Err(fault) => return Some(Err(fault)),
         };
-        let needs = Needs::All(Permissions::READ);
-        let opened = self.reach_now(wanted, needs, |place| {
-            let (file, stat) = place.open_cached()?;
-            Some((place.clone(), file, stat))
-        })?;
-        let lend = |(place, file, stat)| self.lend_open(slot, &place, file, stat, Opening::READ);
+        let opened = self.open_now(wanted)?;
+        let lend = |(file, place, stat)| self.lend_open(slot, &place, file, stat, Opening::READ);
         Some(opened.map(lend))
+    }
+
+    /// [`open`](Self::open) for reading, if no one has to be waited for.
+    pub(crate) fn open_now(
+        &self,
+        wanted: &Wanted,
+    ) -> Option<Result<(OwnedFd, Place, Stat), Fault>> {
+        self.reach_now(wanted, Needs::All(Permissions::READ), |place| {
+            let (file, stat) = place.open_cached()?;
+            Some((file, place.clone(), stat))
+        })
     }
 
     /// The open file that `lease` names.

@@ -763,20 +763,16 @@ async fn write_stream(
     let (metadata, _, mut messages) = request.into_parts();
     let operation = operation("write_stream");
     let timeout = session.limits().call_timeout;
-    let first = tokio::time::timeout(timeout, messages.message()).await;
-    let first = match first {
-        Ok(first) => first?.ok_or(Fault::abuse("the stream has no message")),
-        Err(_) => Err(Fault::Deadline),
-    };
-    let shown = |shown: &mut Argument| {
-        if let Ok(first) = &first {
+    let running = session.begin(operation, &metadata, |_| {});
+    let mut running = running.map_err(|fault| fault.status(&operation.full_name()))?;
+    let first = stream::first(session, &mut messages).await;
+    if let Ok(first) = &first {
+        running.show(|shown| {
             shown
                 .id("lease", &first.lease)
                 .number("offset", first.offset);
-        }
-    };
-    let running = session.begin(operation, &metadata, shown);
-    let running = running.map_err(|fault| fault.status(&operation.full_name()))?;
+        });
+    }
     let write = async || {
         let first = first?;
         let file = running.cx().file(&first.lease)?;

@@ -41,7 +41,10 @@ impl HostServe {
         R: Reply + Send + 'static,
     {
         let (metadata, _, message) = request.into_parts();
-        let operation = Operation::new(service, name);
+        let operation = match service {
+            HostService::Environment => Operation::of_service(service, name),
+            _ => Operation::new(service, name),
+        };
         // The work takes the message with it.
         let subject = message.subject().to_owned();
         let shown = |message: &Q, shown: &mut Argument| message.arguments(shown);

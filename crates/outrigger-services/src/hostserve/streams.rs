@@ -196,21 +196,14 @@ pub(super) async fn write<Q: WriteRequest>(
 ) -> Result<Response<Q::Reply>, Status> {
     let (metadata, _, mut messages) = request.into_parts();
     let operation = Operation::new(HostService::Filesystem, Q::NAME);
-    let patience = session.limits().call_timeout;
-    // The first message says what the record shows.
-    let first = match tokio::time::timeout(patience, messages.message()).await {
-        Ok(first) => first?.ok_or(Fault::abuse("the stream names no handle")),
-        Err(_) => Err(Fault::Deadline),
-    };
-    let shown = |shown: &mut Argument| {
-        if let Ok(first) = &first {
-            first.arguments(shown);
-        }
-    };
-    let running = match session.begin(operation, &metadata, shown) {
+    let mut running = match session.begin(operation, &metadata, |_| {}) {
         Ok(running) => running,
         Err(fault) => return failed(Q::NAME, "", &fault).map(Response::new),
     };
+    let first = stream::first(session, &mut messages).await;
+    if let Ok(first) = &first {
+        running.show(|shown| first.arguments(shown));
+    }
     let mut writing = Writing {
         file: None,
         handle: String::new(),

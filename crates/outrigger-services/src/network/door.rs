@@ -3,7 +3,6 @@
 //! that was judged.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::tls::Tls;
 use super::trouble;
 use super::{NetworkLimits, NetworkSettings};
 use crate::fault::Fault;
+use crate::session::Notes;
 
 /// What all plugins of one host share on their way out.
 #[derive(Debug)]
@@ -36,8 +36,6 @@ pub(crate) struct Judged {
     pub(crate) host: Host,
     /// Every one was judged; never empty.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// The grant that covers it, for the audit.
-    pub(crate) rule: String,
 }
 
 /// A connection to an address that was judged.
@@ -48,19 +46,6 @@ pub(crate) struct Dialled {
     /// The address that was judged and dialled.
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
-    pub(crate) rule: String,
-}
-
-impl Dialled {
-    /// The connection as a descriptor, for a plugin that takes it itself. What
-    /// it moves is then no longer counted.
-    pub(crate) fn into_descriptor(self) -> Result<OwnedFd, Fault> {
-        let stream = self
-            .stream
-            .into_std()
-            .map_err(|error| trouble::io(&error))?;
-        Ok(stream.into())
-    }
 }
 
 /// What one plugin may use of the door at a time.
@@ -84,7 +69,7 @@ impl Door {
     }
 
     /// Whether `host` may be dialled at `port`, and at which addresses. No query
-    /// leaves unless a grant covers the name.
+    /// leaves unless a grant covers the name, as `notes` then say.
     pub(crate) async fn judge(
         &self,
         grants: &Grants,
@@ -92,10 +77,11 @@ impl Door {
         host: &str,
         port: u32,
         allowed: Allowance,
+        notes: &Notes,
     ) -> Result<Judged, Fault> {
         let host = rules::host(host)?;
         let port = rules::port(port)?;
-        let rule = rules::egress(grants, &host, port)?;
+        notes.allowed_by(&rules::egress(grants, &host, port)?);
         let found = match &host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => self.resolve(lookups, name.as_str(), allowed).await?,
@@ -120,14 +106,10 @@ impl Door {
             }
             (_, None) => {}
         }
-        Ok(Judged {
-            host,
-            addresses,
-            rule,
-        })
+        Ok(Judged { host, addresses })
     }
 
-    /// A connection to `host` at `port`, if the grants cover it.
+    /// A connection to `host` at `port`, if the grants cover it; `notes` say so.
     ///
     /// # Cancel safety
     /// Dropping the future gives everything up, except that a query in hand
@@ -139,20 +121,22 @@ impl Door {
         host: &str,
         port: u32,
         allowed: Allowance,
+        notes: &Notes,
     ) -> Result<Dialled, Fault> {
         let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
-        let judged = self.judge(grants, lookups, host, port, allowed).await?;
+        let judged = self.judge(grants, lookups, host, port, allowed, notes);
+        let judged = judged.await?;
         let dialling = async {
             let dialled = dial::first(&*self.dialer, &judged.addresses).await;
             dialled.map_err(|error| trouble::io(&error))
         };
         let (stream, remote) = allowed.within(dialling).await?;
+        notes.allowed_by(&format!("dialled {remote}"));
         Ok(Dialled {
             local: stream.local_addr().map_err(|error| trouble::io(&error))?,
             stream,
             host: judged.host,
             remote,
-            rule: judged.rule,
         })
     }
 

@@ -21,10 +21,11 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::client::TlsStream;
 
 use super::NetworkLimits;
-use super::door::{Allowance, Dialled, Door, Lookups};
+use super::door::{Allowance, Door, Lookups};
 use super::trouble;
 use super::url::{Scheme, Url};
 use crate::fault::Fault;
+use crate::session::Running;
 use crate::text::Quoted;
 
 /// Longest name of a method, in bytes.
@@ -154,7 +155,7 @@ impl Prepared {
     }
 
     /// Sends the request where it goes, if the grants cover that, and waits for
-    /// the head of the reply. Also says where it went.
+    /// the head of the reply. The record of `running` says where it went.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
@@ -164,16 +165,16 @@ impl Prepared {
         grants: &Grants,
         lookups: &Lookups,
         allowed: Allowance,
-        went: impl FnOnce(&Dialled),
+        running: &Running,
     ) -> Result<Reply, Fault> {
         let url = &self.url;
         if url.bracketed && !url.host.contains(':') {
             return Err(Fault::abuse("the URL's brackets hold no IPv6 address"));
         }
-        let dialled = door
-            .connect(grants, lookups, &url.host, url.port.into(), allowed)
-            .await?;
-        went(&dialled);
+        let (host, port, notes) = (&url.host, url.port.into(), running.notes());
+        let dialled = door.connect(grants, lookups, host, port, allowed, notes);
+        let dialled = dialled.await?;
+        running.wrote(self.body_len() as u64);
         // What is asked for is what was matched, in the form that was matched.
         let matched = Url {
             bracketed: matches!(dialled.host, Host::Address(address) if address.is_ipv6()),

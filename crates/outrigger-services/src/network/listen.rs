@@ -16,7 +16,7 @@ use super::door::{Allowance, Door, Lookups};
 use super::rules;
 use super::trouble;
 use crate::fault::Fault;
-use crate::session::Session;
+use crate::session::{Notes, Session};
 
 /// How long accepting pauses when the system has nothing left to accept with.
 const BREATH: Duration = Duration::from_millis(100);
@@ -29,7 +29,6 @@ const CODE: &str = "backlog-full";
 pub(crate) struct Bound {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
-    pub(crate) rule: String,
     /// The names among the origins.
     names: Vec<HostName>,
     found: Found,
@@ -78,6 +77,7 @@ pub(crate) async fn bind(
     lookups: &Lookups,
     address: &str,
     port: u32,
+    notes: &Notes,
 ) -> Result<Bound, Fault> {
     let port = rules::port(port)?;
     let address = match address {
@@ -86,7 +86,7 @@ pub(crate) async fn bind(
             .parse::<IpAddr>()
             .map_err(|_| Fault::abuse("the address to listen on is not an IP address"))?,
     };
-    let rule = rules::ingress(grants, port)?;
+    notes.allowed_by(&rules::ingress(grants, port)?);
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.map_err(|error| trouble::io(&error))?;
     let address = listener.local_addr().map_err(|error| trouble::io(&error))?;
@@ -94,7 +94,6 @@ pub(crate) async fn bind(
     Ok(Bound {
         listener,
         address,
-        rule,
         found: look_up(door, lookups, &names).await,
         names,
         refreshed: Instant::now(),

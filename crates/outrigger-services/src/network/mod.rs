@@ -8,6 +8,7 @@ mod hello;
 mod http;
 mod listen;
 mod pump;
+mod relay;
 mod resolve;
 mod rpc;
 mod rules;
@@ -18,7 +19,9 @@ mod url;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use account::Account;
 pub(crate) use door::Door;
+pub(crate) use relay::relay;
 pub(crate) use rpc::NetworkService;
 
 pub use dial::{Dialer, TcpDialer};

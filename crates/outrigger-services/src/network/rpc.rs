@@ -1,6 +1,5 @@
 //! `outrigger.host.v1.Network` for one plugin's connection.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant as Clock;
 
@@ -23,28 +22,28 @@ use super::pump::{Part, Pump, Received, Sent};
 use crate::fault::Fault;
 use crate::leases::Slot;
 use crate::proto::host::network_server::Network;
-use crate::rate::Bucket;
+use crate::rate::Thinned;
 use crate::session::{Operation, Running, Session};
+use crate::work::Replies;
 
 const RESOLVE: Operation = Operation::new(HostService::Network, "resolve");
 const CONNECT: Operation = Operation::new(HostService::Network, "connect");
 const HTTP: Operation = Operation::new(HostService::Network, "http");
 const HTTP_STREAM: Operation = Operation::new(HostService::Network, "http_stream");
 const LISTEN: Operation = Operation::new(HostService::Network, "listen");
-const INCOMING: Operation = Operation::new(HostService::Network, "incoming");
+const INCOMING: Operation = Operation::of_service(HostService::Network, "incoming");
 const ACCEPT: Operation = Operation::new(HostService::Network, "accept");
 const REJECT: Operation = Operation::new(HostService::Network, "reject");
 const OPEN_UDP: Operation = Operation::new(HostService::Network, "open_udp");
 
-/// Connections turned away at one port that leave a record each, per second:
-/// whoever knocks must not be able to fill the audit log.
+/// Connections turned away at one port that leave a record each, per second;
+/// the next record counts the others: whoever knocks must not be able to fill the
+/// audit log.
 const TURNED_AWAY_RECORDS: u64 = 10;
 /// Room for what surrounds a reply's body in a message, and each of its fields,
 /// in bytes.
 const AROUND_BODY: usize = 1024;
 const AROUND_FIELD: usize = 16;
-
-type Replies<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// The network of one plugin's connection.
 #[derive(Clone)]
@@ -85,12 +84,11 @@ impl NetworkService {
         let limit = self.door.limits.connect_timeout;
         let allowed = Allowance::new(timeout_ms, limit, "connect_timeout", limit);
         let grants = self.session.grants();
+        let (lookups, notes) = (&self.lookups, running.notes());
         let dialled = self
             .door
-            .connect(grants, &self.lookups, host, port, allowed);
-        let dialled = dialled.await?;
-        note(running, &dialled);
-        Ok(dialled)
+            .connect(grants, lookups, host, port, allowed, notes);
+        dialled.await
     }
 
     /// The first message of a stream, which the plugin must send in good time.
@@ -138,12 +136,8 @@ impl NetworkService {
         loop {
             let sent = prepared.body_len() as u64;
             self.session.pace(sent).await;
-            let went = |dialled: &Dialled| {
-                note(&running, dialled);
-                running.wrote(sent);
-            };
             let grants = self.session.grants();
-            let sending = prepared.send(&self.door, grants, &self.lookups, allowed, went);
+            let sending = prepared.send(&self.door, grants, &self.lookups, allowed, &running);
             let next = match sending.await {
                 Err(fault) => Err(fault),
                 Ok(reply) if redirects == 0 => Ok((reply, None)),
@@ -182,8 +176,9 @@ impl NetworkService {
         }
     }
 
-    /// The record of a connection that arrived at a port.
-    fn record_arrival(&self, port: u16, arrival: &Arrival) -> Result<(), Status> {
+    /// The record of a connection that arrived at a port, and of as many `more`
+    /// that were turned away without one.
+    fn record_arrival(&self, port: u16, arrival: &Arrival, more: u64) -> Result<(), Status> {
         let (remote, why, rule) = match arrival {
             Arrival::Named { remote, rule, .. } => (remote, None, Some(rule)),
             Arrival::TurnedAway { remote, why } => (remote, Some(why), None),
@@ -191,6 +186,7 @@ impl NetworkService {
         };
         let running = self.begin(INCOMING, &MetadataMap::new(), |shown| {
             shown.number("port", port).shown("from", remote);
+            shown.number("more", more);
         })?;
         match (why, rule) {
             (Some(why), _) => running.end(Some(why)),
@@ -206,11 +202,6 @@ impl NetworkService {
         }
         Ok(())
     }
-}
-
-fn note(running: &Running, dialled: &Dialled) {
-    running.allowed_by(&dialled.rule);
-    running.allowed_by(&format!("dialled {}", dialled.remote));
 }
 
 /// A reply whose body is still to come.
@@ -249,11 +240,9 @@ impl Network for NetworkService {
             let limit = self.door.limits.resolve_timeout;
             let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
             let (grants, lookups) = (self.session.grants(), &self.lookups);
-            let judged = self
-                .door
-                .judge(grants, lookups, &request.host, request.port, allowed);
+            let (host, port, notes) = (&request.host, request.port, running.notes());
+            let judged = self.door.judge(grants, lookups, host, port, allowed, notes);
             let judged = judged.await?;
-            running.allowed_by(&judged.rule);
             let texts = judged
                 .addresses
                 .iter()
@@ -398,14 +387,14 @@ impl Network for NetworkService {
             let slot = self.session.slot()?;
             let (grants, lookups) = (self.session.grants(), &self.lookups);
             let (address, port) = (&request.address, request.port);
-            let bound = listen::bind(&self.door, grants, lookups, address, port).await?;
+            let notes = running.notes();
+            let bound = listen::bind(&self.door, grants, lookups, address, port, notes).await?;
             Ok((slot, bound))
         };
         let (slot, bound) = match open.await {
             Ok(open) => open,
             Err(fault) => return running.finish(Err(fault)),
         };
-        running.allowed_by(&bound.rule);
         let listening = ListenResponse {
             part: Some(listen_response::Part::Listening(bound.address.to_string())),
         };
@@ -414,7 +403,7 @@ impl Network for NetworkService {
             port: bound.address.port(),
             arrivals: Arrivals::new(bound),
             account: Account::new(running, slot),
-            records: Bucket::new(TURNED_AWAY_RECORDS, Clock::now()),
+            turned_away: Thinned::new(TURNED_AWAY_RECORDS, Clock::now()),
         };
         let first = futures_util::stream::iter([Ok(listening)]);
         let named = futures_util::stream::unfold(listening_until_dropped, async |mut listening| {
@@ -543,7 +532,7 @@ struct Listening {
     arrivals: Arrivals,
     /// Ends, as cancelled, with the call: that is how listening ends.
     account: Account,
-    records: Bucket,
+    turned_away: Thinned,
 }
 
 impl Listening {
@@ -556,13 +545,15 @@ impl Listening {
                 .arrivals
                 .next(&service.door, grants, &service.lookups, session);
             let arrival = next.await;
-            let quiet = matches!(arrival, Arrival::TurnedAway { .. })
-                && self.records.take(1, Clock::now()).is_err();
-            if quiet {
+            let more = match arrival {
+                Arrival::TurnedAway { .. } => self.turned_away.keep(Clock::now()),
+                Arrival::Named { .. } | Arrival::Expired { .. } => Some(0),
+            };
+            let Some(more) = more else {
                 tracing::debug!(port = self.port, ?arrival, "a connection is turned away");
                 continue;
-            }
-            let recorded = service.record_arrival(self.port, &arrival);
+            };
+            let recorded = service.record_arrival(self.port, &arrival, more);
             let Arrival::Named { lease, remote, .. } = arrival else {
                 continue;
             };
@@ -597,7 +588,11 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.arrivals.close(&self.service.session);
+        let (session, more) = (&self.service.session, self.turned_away.rest());
+        session.left_out(INCOMING, more, |shown| {
+            shown.number("port", self.port);
+        });
+        self.arrivals.close(session);
         // The plugin ends listening by giving the call up: nothing went wrong.
         self.account.end();
     }

@@ -1,7 +1,6 @@
 //! `outrigger.host.v1.Process` for one plugin connection.
 
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,15 +28,16 @@ use crate::fault::Fault;
 use crate::fs;
 use crate::leases::{Lent, Slot};
 use crate::proto::host::process_server;
-use crate::session::{Operation, Running, Session};
+use crate::session::{Notes, Operation, Running, Session};
 use crate::text::Quoted;
+use crate::work::Replies;
 
 const RUN: Operation = operation("run");
 const EXEC: Operation = operation("exec");
 const START: Operation = operation("start");
-const OUTPUT: Operation = operation("output");
-const WRITE_INPUT: Operation = operation("write_input");
-const WAIT: Operation = operation("wait");
+const OUTPUT: Operation = Operation::of_service(HostService::Process, "output");
+const WRITE_INPUT: Operation = Operation::of_service(HostService::Process, "write_input");
+const WAIT: Operation = Operation::of_service(HostService::Process, "wait");
 const SIGNAL: Operation = operation("signal");
 const KILL: Operation = operation("kill");
 const CLOSE: Operation = operation("close");
@@ -58,9 +58,6 @@ pub(crate) struct ProcessService {
     session: Arc<Session>,
     processes: Arc<Processes>,
 }
-
-/// A stream of replies, as the generated server takes it.
-type Replies<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// A process service as long as someone else has it.
 #[derive(Clone)]
@@ -123,12 +120,12 @@ impl ProcessService {
         let variables = command.environment.iter();
         let rules = variables.map(|(name, value)| judge_variable(grants, name, value));
         let rules: Vec<String> = rules.collect::<Result<_, _>>()?;
-        let program = self.session.shared().programs.get(grant);
-        let program = program.map_err(unusable)?;
         running.allowed_by(&grant.rule().to_string());
         for rule in rules {
             running.allowed_by(&rule);
         }
+        let program = self.session.shared().programs.get(grant);
+        let program = program.map_err(unusable)?;
         Ok(Judged {
             program,
             name: grant.command().to_string_lossy().into_owned(),
@@ -335,15 +332,16 @@ pub(crate) fn show(shown: &mut Argument, command: &wire::Command) {
 }
 
 /// Sends a signal to a process that this plugin started.
-fn signal(session: &Session, process: &Process, number: i32) -> Result<String, Fault> {
+fn signal(session: &Session, process: &Process, number: i32, notes: &Notes) -> Result<(), Fault> {
     let signal = Signal::from_named_raw(number).ok_or_else(|| Fault::abuse("not a signal"))?;
     let grants = session.grants().process();
     let rule = match signal {
         Signal::KILL => grants.kill()?,
         _ => grants.signal()?,
     };
+    notes.allowed_by(&rule.to_string());
     match process.child.signal(signal) {
-        Ok(()) => Ok(rule.to_string()),
+        Ok(()) => Ok(()),
         Err(Errno::SRCH) => Err(ended()),
         Err(errno) => Err(errno.into()),
     }
@@ -529,7 +527,7 @@ impl process_server::Process for ProcessService {
         let (metadata, _, message) = request.into_parts();
         let work = async |running: &Running| {
             let process = self.find(&message.process)?;
-            running.allowed_by(&signal(&self.session, &process, message.signal)?);
+            signal(&self.session, &process, message.signal, running.notes())?;
             Ok(SignalResponse {})
         };
         let shown = |shown: &mut Argument| {
@@ -681,12 +679,14 @@ async fn take_parts(
                 notes.moved(data.len() as u64);
             }
             Some(exec_request::Part::CloseInput(close)) => feed(process, &[], close).await?,
-            Some(exec_request::Part::Signal(number)) => match signal(session, process, number) {
-                Ok(rule) => notes.allowed_by(&rule),
-                // It was alive when the plugin decided.
-                Err(Fault::Failed { .. }) => {}
-                Err(fault) => return Err(fault),
-            },
+            Some(exec_request::Part::Signal(number)) => {
+                match signal(session, process, number, notes) {
+                    Ok(()) => {}
+                    // It was alive when the plugin decided.
+                    Err(Fault::Failed { .. }) => {}
+                    Err(fault) => return Err(fault),
+                }
+            }
             Some(exec_request::Part::Command(_)) | None => {
                 return Err(Fault::abuse("a stream has one command, and it comes first"));
             }

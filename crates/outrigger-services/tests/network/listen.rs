@@ -107,6 +107,35 @@ async fn ingress_foreign_origin_is_filtered_before_the_plugin_hears_of_it() {
 }
 
 #[tokio::test]
+async fn of_a_flood_at_a_port_every_connection_is_in_the_records_or_counted_there() {
+    const KNOCKS: u64 = 60;
+    let port = free_port();
+    let mut plugin = World::default().plugin(&grant(port, "127.0.0.9")).await;
+    let arrivals = plugin.listen("", port).await.expect("granted");
+    for _ in 0..KNOCKS {
+        let mut foreign = from([127, 0, 0, 1], port).await.expect("a connection");
+        assert!(closed(&mut foreign).await);
+    }
+    drop(arrivals);
+    let (mut kept, mut counted) = (0, 0);
+    loop {
+        let record = plugin.record().await;
+        if record.operation == "listen" {
+            break;
+        }
+        assert_eq!(
+            (record.operation, record.verdict),
+            ("incoming", Verdict::Refused)
+        );
+        let more = record.argument.split("more=").nth(1);
+        kept += u64::from(record.argument.contains("from="));
+        counted += more.map_or(0, |more| more.parse::<u64>().expect("a number"));
+    }
+    assert_eq!(kept + counted, KNOCKS);
+    assert!(counted > 0, "{kept} records");
+}
+
+#[tokio::test]
 async fn names_of_origins_stand_for_what_they_resolve_to_now() {
     let port = free_port();
     let mut world = World::default();

@@ -80,6 +80,20 @@ async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn what_failed_after_it_was_judged_names_its_rule() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    drop(taken);
+    let mut plugin = World::default().plugin(&local(&[port])).await;
+    let refused = plugin.connect("127.0.0.1", port.into()).await.map(drop);
+    refused.expect_err("nobody is there");
+    let record = plugin.record().await;
+    assert_eq!(record.verdict, outrigger_services::Verdict::Allowed);
+    assert_eq!(record.code, "unavailable");
+    assert!(record.rule.contains("network.egress[0]"), "{record}");
+}
+
+#[tokio::test]
 async fn a_peer_that_finishes_first_still_hears_the_plugin() {
     let (port, heard) = once(async |mut stream: tokio::net::TcpStream| {
         stream.write_all(b"bye").await.unwrap();

@@ -1087,7 +1087,7 @@ pub mod descriptor_request {
         OpenAt(super::OpenAtRequest),
         #[prost(message, tag = "6")]
         TempFile(super::TempFileRequest),
-        /// A connected TCP socket.
+        /// A connected stream socket, which the host carries to the peer.
         #[prost(message, tag = "7")]
         Connect(super::Target),
         /// A process's input, output and error output, in this order.

@@ -1,0 +1,158 @@
+//! A connection that a plugin has as a socket: the host carries what goes in and
+//! out, so that it is counted, recorded, and ends in time. The plugin's socket
+//! is one end of a pair of this host and leads nowhere else.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use super::NetworkLimits;
+use super::account::Account;
+use super::trouble;
+use crate::fault::Fault;
+
+/// The plugin's end of `peer`, and the work that carries what it moves. The
+/// connection ends when that is dropped.
+pub(crate) fn relay(
+    peer: TcpStream,
+    account: Account,
+    limits: &NetworkLimits,
+) -> Result<(OwnedFd, impl Future<Output = ()> + Send + use<>), tonic::Status> {
+    let pair = || {
+        let (given, kept) = std::os::unix::net::UnixStream::pair()?;
+        kept.set_nonblocking(true)?;
+        Ok((given.into(), UnixStream::from_std(kept)?))
+    };
+    let (given, kept) = match pair() {
+        Ok(pair) => pair,
+        Err(error) => return Err(account.fail(trouble::io(&error))),
+    };
+    let limits = limits.clone();
+    let carrying = async move {
+        match carry(kept, peer, &account, &limits).await {
+            Ok(()) => account.end(),
+            Err(fault) => drop(account.fail(fault)),
+        }
+    };
+    Ok((given, carrying))
+}
+
+/// Carries both ways until both have ended, or it takes too long.
+async fn carry(
+    plugin: UnixStream,
+    peer: TcpStream,
+    account: &Account,
+    limits: &NetworkLimits,
+) -> Result<(), Fault> {
+    let moved = Moved(Mutex::new(Instant::now()));
+    let closed = plugin.as_fd().try_clone_to_owned()?;
+    let (from_plugin, to_plugin) = plugin.into_split();
+    let (from_peer, to_peer) = peer.into_split();
+    let (up, down) = (Way::Up(account), Way::Down(account));
+    let up = async {
+        one_way(from_plugin, to_peer, up, &moved, limits.chunk).await?;
+        // It has not only finished, it is gone: nobody will read the answer.
+        match is_closed(&closed) {
+            true => Err(Ended::Gone),
+            false => Ok(()),
+        }
+    };
+    let down = one_way(from_peer, to_plugin, down, &moved, limits.chunk);
+    tokio::select! {
+        both = async { tokio::try_join!(up, down) } => match both {
+            Ok(_) | Err(Ended::Gone) => Ok(()),
+            Err(Ended::Fault(fault)) => Err(fault),
+        },
+        fault = moved.too_late(limits) => Err(fault),
+    }
+}
+
+/// Which way bytes go, and who counts them.
+enum Way<'a> {
+    Up(&'a Account),
+    Down(&'a Account),
+}
+
+/// Why carrying ends before both directions have.
+enum Ended {
+    Gone,
+    Fault(Fault),
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        Self::Fault(trouble::io(&error))
+    }
+}
+
+async fn one_way(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    way: Way<'_>,
+    moved: &Moved,
+    chunk: usize,
+) -> Result<(), Ended> {
+    let mut buffer = vec![0; chunk.max(1)];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        moved.note();
+        if read == 0 {
+            to.shutdown().await?;
+            return Ok(());
+        }
+        match way {
+            Way::Up(account) => account.sent(read).await,
+            Way::Down(account) => account.received(read).await,
+        }
+        let mut rest = buffer.get(..read).unwrap_or_default();
+        while !rest.is_empty() {
+            let written = to.write(rest).await?;
+            moved.note();
+            rest = rest.get(written..).unwrap_or_default();
+        }
+    }
+}
+
+/// Whether the other end of a pair is closed, not only finished.
+fn is_closed(end: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(end, PollFlags::empty())];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut polled, Some(&at_once)).is_ok()
+        && polled
+            .iter()
+            .any(|polled| polled.revents().contains(PollFlags::HUP))
+}
+
+/// When something last moved.
+struct Moved(Mutex<Instant>);
+
+impl Moved {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Waits until nothing has moved for too long, or it has lasted too long.
+    async fn too_late(&self, limits: &NetworkLimits) -> Fault {
+        let (most, total) = (limits.idle_timeout, limits.total_timeout);
+        let idle = async {
+            loop {
+                let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                match most.checked_sub(last.elapsed()) {
+                    Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                    _ => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = idle => trouble::late("idle_timeout", most),
+            () = tokio::time::sleep(total) => trouble::late("total_timeout", total),
+        }
+    }
+}
