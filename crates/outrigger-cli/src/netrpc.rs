@@ -25,6 +25,10 @@ use crate::{establish, json, togob};
 /// How long a plugin may take to make an object.
 pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest reply that is printed, in bytes of JSON. Fields that were left
+/// out are printed too, so that a small reply can become any size.
+const MOST_SHOWN: usize = 256 << 20;
+
 /// The types that the command line states.
 pub(crate) struct Types {
     argument: Option<GoType>,
@@ -110,7 +114,8 @@ pub(crate) async fn call(
     let value = reply
         .to_value()
         .map_err(|error| unreadable(error.to_string()))?;
-    let text = json::line(&Shown(&value)).map_err(|error| unreadable(error.to_string()))?;
+    let text = json::line_within(&Shown(&value), MOST_SHOWN)
+        .map_err(|error| unreadable(error.to_string()))?;
     printer.reply(&text)
 }
 
