@@ -313,4 +313,21 @@ mod tests {
         let value = crate::togob::argument(Some(&json), Some(&ty), &types).expect("a value");
         assert_eq!(crossed(&value), json.to_string());
     }
+
+    #[test]
+    fn a_small_reply_that_becomes_a_large_text_is_given_up() {
+        let fields: Vec<(String, Type)> = (0..40_000)
+            .map(|n| (format!("F{n}"), Type::builtin(Builtin::Bool)))
+            .collect();
+        let ty = Type::structure("main.Wide", fields.iter().map(|(name, ty)| (&**name, ty)));
+        let one = Value::Struct(Struct::new(&ty).expect("a struct"));
+        let items = vec![Value::from(Interface::named("main.Wide", one)); 3];
+        let ty = Type::slice(&Type::builtin(Builtin::Interface));
+        let value = Value::Slice(outrigger_gob::List { ty, items });
+        let error = crate::json::line_within(&Shown(&value), 1 << 20).expect_err("too large");
+        assert_eq!(
+            error.to_string(),
+            "it takes more than 1048576 bytes as JSON"
+        );
+    }
 }

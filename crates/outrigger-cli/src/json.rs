@@ -7,21 +7,58 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 /// `value` on one line, control and invisible characters escaped.
 pub(crate) fn line<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
-    write(value, Safe(CompactFormatter))
+    line_within(value, usize::MAX)
+}
+
+/// [`line`] of no more than `most` bytes, for what a peer made: a few bytes of
+/// its own can stand for many of JSON.
+///
+/// # Errors
+/// It would take more.
+pub(crate) fn line_within<T: Serialize + ?Sized>(
+    value: &T,
+    most: usize,
+) -> Result<String, serde_json::Error> {
+    write(value, Safe(CompactFormatter), most)
 }
 
 /// `value` over several lines, for the one object that a command prints.
 pub(crate) fn pretty<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
-    write(value, Safe(PrettyFormatter::new()))
+    write(value, Safe(PrettyFormatter::new()), usize::MAX)
 }
 
 fn write<T: Serialize + ?Sized, F: Formatter>(
     value: &T,
     formatter: F,
+    most: usize,
 ) -> Result<String, serde_json::Error> {
-    let mut out = Vec::new();
+    let mut out = Bounded {
+        bytes: Vec::new(),
+        most,
+    };
     value.serialize(&mut Serializer::with_formatter(&mut out, formatter))?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    String::from_utf8(out.bytes).map_err(serde::ser::Error::custom)
+}
+
+/// A buffer that fails where it would become too large.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if more.len() > self.most - self.bytes.len() {
+            let text = format!("it takes more than {} bytes as JSON", self.most);
+            return Err(io::Error::other(text));
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Escapes what JSON itself would let through: C1 controls, direction marks and the like.

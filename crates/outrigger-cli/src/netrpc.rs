@@ -25,6 +25,10 @@ use crate::{establish, json, togob};
 /// How long a plugin may take to make an object.
 pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest reply that is printed, in bytes of JSON. Fields that were left
+/// out are printed too, so that a small reply can become any size.
+const MOST_SHOWN: usize = 256 << 20;
+
 /// The types that the command line states.
 pub(crate) struct Types {
     argument: Option<GoType>,
@@ -110,7 +114,8 @@ pub(crate) async fn call(
     let value = reply
         .to_value()
         .map_err(|error| unreadable(error.to_string()))?;
-    let text = json::line(&Shown(&value)).map_err(|error| unreadable(error.to_string()))?;
+    let text = json::line_within(&Shown(&value), MOST_SHOWN)
+        .map_err(|error| unreadable(error.to_string()))?;
     printer.reply(&text)
 }
 
@@ -198,6 +203,15 @@ pub(crate) async fn dispense(control: &HostSession, name: &str) -> Result<Client
         Err(_) => return Err(Refused::Late(own())),
     };
     let said = match &error {
+        // The same deadline, noticed by the one or the other.
+        SessionError::Call(error)
+            if matches!(
+                error.kind(),
+                CallErrorKind::TimedOut(_) | CallErrorKind::NotSent(_)
+            ) =>
+        {
+            return Err(Refused::Late(own()));
+        }
         SessionError::Call(error) => error.failure(),
         _ => None,
     };
@@ -302,4 +316,22 @@ fn late(limit: Duration, argument: &Value, method: &str) -> Failure {
 
 fn is_nil(value: &Value) -> bool {
     matches!(value, Value::Interface(held) if held.is_nil())
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_host::netrpc::{BROKER_WAIT, Budget};
+    use outrigger_transport::Fate;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plugin_that_does_not_dispense_is_late() {
+        let (near, _far) = tokio::io::duplex(64 << 10);
+        let started =
+            HostSession::start(Box::new(near), Fate::new(), Budget::default(), BROKER_WAIT);
+        let (control, _output) = started.await.expect("a session");
+        let refused = dispense(&control, "cat").await.expect_err("no answer");
+        assert!(matches!(refused, Refused::Late(_)), "{}", refused.text());
+    }
 }

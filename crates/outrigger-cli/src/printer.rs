@@ -98,13 +98,15 @@ impl Printer {
     /// # Errors
     /// As [`output::plain`].
     pub(crate) fn reply(&mut self, text: &str) -> Result<(), Failure> {
-        let text = match (self.json, self.replies) {
-            (false, _) => format!("{text}\n"),
-            (true, 0) => format!("\n  {text}"),
-            (true, _) => format!(",\n  {text}"),
+        let (before, after) = match (self.json, self.replies) {
+            (false, _) => ("", "\n"),
+            (true, 0) => ("\n  ", ""),
+            (true, _) => (",\n  ", ""),
         };
         self.replies += 1;
-        output::plain(&text)
+        [before, text, after]
+            .into_iter()
+            .try_for_each(output::plain)
     }
 
     /// Completes the one object, also when nothing came of the call.

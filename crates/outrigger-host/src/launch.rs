@@ -226,6 +226,10 @@ impl Launch {
 
     /// Says which RPC protocols the plugin may speak; both otherwise, unlike in
     /// go-plugin, whose hosts allow net/rpc alone unless told.
+    ///
+    /// A plugin that speaks net/rpc pings its host every 30 s and hangs up after
+    /// 10 s without an answer: the host's runtime must run all the time, not only
+    /// while a call waits.
     pub fn allow(mut self, transports: AllowedTransports) -> Self {
         self.allowed = transports;
         self

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use outrigger_transport::Stream;
@@ -21,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The largest piece that is sent, in bytes, as in go-plugin.
 const CHUNK: usize = 1024;
-/// What waits for a host that does not read, in bytes; older output is dropped.
+/// What waits of each channel for a host that does not read, in bytes; older
+/// output is dropped.
 const BUFFER: usize = 1 << 20;
+/// What a piece takes beside what was printed, in bytes.
+const PIECE: usize = 64;
 
 static ORIGINAL_STDERR: OnceLock<File> = OnceLock::new();
 
@@ -49,9 +52,42 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    chunks: VecDeque<StdioData>,
+    stdout: Queue,
+    stderr: Queue,
+    /// How many pieces there were.
+    count: u64,
+}
+
+/// What was printed to one channel: pieces with their places among all.
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<(u64, Bytes)>,
+    /// What the pieces take.
     bytes: usize,
     dropped: u64,
+}
+
+/// What a piece takes, however short it is.
+fn cost(data: &[u8]) -> usize {
+    data.len() + PIECE
+}
+
+impl Waiting {
+    fn of(&mut self, channel: Channel) -> &mut Queue {
+        match channel {
+            Channel::Stderr => &mut self.stderr,
+            Channel::Stdout | Channel::Invalid => &mut self.stdout,
+        }
+    }
+
+    /// The channel that was printed to first.
+    fn first(&self) -> Channel {
+        let first = |queue: &Queue| queue.pieces.front().map_or(u64::MAX, |(place, _)| *place);
+        match first(&self.stderr) < first(&self.stdout) {
+            true => Channel::Stderr,
+            false => Channel::Stdout,
+        }
+    }
 }
 
 impl Output {
@@ -80,24 +116,26 @@ impl Output {
 
     /// What waits now.
     pub(crate) fn take(&self) -> Option<StdioData> {
-        self.take_where(|_| true)
+        let waiting = self.waiting();
+        let channel = waiting.first();
+        Self::take_from(waiting, channel)
     }
 
     /// What waits now and was printed to `channel`.
     pub(crate) fn take_of(&self, channel: Channel) -> Option<StdioData> {
-        self.take_where(|chunk| chunk.channel() == channel)
+        Self::take_from(self.waiting(), channel)
     }
 
-    fn take_where(&self, wanted: impl Fn(&StdioData) -> bool) -> Option<StdioData> {
-        let mut waiting = self
-            .shared
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let position = waiting.chunks.iter().position(wanted)?;
-        let chunk = waiting.chunks.remove(position)?;
-        waiting.bytes -= chunk.data.len();
-        let dropped = std::mem::take(&mut waiting.dropped);
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        let waiting = self.shared.waiting.lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_from(mut waiting: MutexGuard<'_, Waiting>, channel: Channel) -> Option<StdioData> {
+        let queue = waiting.of(channel);
+        let (_, data) = queue.pieces.pop_front()?;
+        queue.bytes -= cost(&data);
+        let dropped = std::mem::take(&mut queue.dropped);
         // A log that is printed comes back here.
         drop(waiting);
         if dropped > 0 {
@@ -106,28 +144,26 @@ impl Output {
                 "printed output was dropped; the host did not read it"
             );
         }
-        Some(chunk)
+        let channel = channel.into();
+        Some(StdioData { channel, data })
     }
 
     fn push(&self, channel: Channel, data: &[u8]) {
-        let mut waiting = self
-            .shared
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        while waiting.bytes + data.len() > BUFFER {
-            let Some(oldest) = waiting.chunks.pop_front() else {
+        let mut waiting = self.waiting();
+        let place = waiting.count;
+        waiting.count += 1;
+        let queue = waiting.of(channel);
+        while queue.bytes + cost(data) > BUFFER {
+            let Some((_, oldest)) = queue.pieces.pop_front() else {
                 break;
             };
-            waiting.bytes -= oldest.data.len();
-            waiting.dropped += oldest.data.len() as u64;
+            queue.bytes -= cost(&oldest);
+            queue.dropped += oldest.len() as u64;
         }
-        waiting.bytes += data.len();
-        let data = Bytes::copy_from_slice(data);
-        waiting.chunks.push_back(StdioData {
-            channel: channel.into(),
-            data,
-        });
+        queue.bytes += cost(data);
+        queue
+            .pieces
+            .push_back((place, Bytes::copy_from_slice(data)));
         drop(waiting);
         self.shared.changed.notify_waiters();
     }
@@ -236,12 +272,36 @@ mod tests {
         for n in 0..3000_u32 {
             output.push(Channel::Stdout, &[n.to_le_bytes()[0]; CHUNK]);
         }
-        let waiting = output.shared.waiting.lock().expect("lock").bytes;
+        let waiting = output.waiting().stdout.bytes;
         assert!(waiting <= BUFFER, "{waiting}");
         let mut last = output.next().await;
         while let Some(chunk) = output.take() {
             last = chunk;
         }
         assert_eq!(last.data[0], 2999_u32.to_le_bytes()[0]);
+    }
+
+    #[test]
+    fn channels_keep_their_own_output_and_the_order_of_both() {
+        let output = Output::default();
+        output.push(Channel::Stderr, b"first");
+        for _ in 0..(2 << 20) {
+            output.push(Channel::Stdout, b"x");
+        }
+        output.push(Channel::Stderr, b"last");
+        let pieces = output.waiting().stdout.pieces.len();
+        assert!(pieces <= BUFFER / PIECE, "{pieces} of one byte");
+        let first = output.take().expect("waiting");
+        assert_eq!(
+            (first.channel(), &first.data[..]),
+            (Channel::Stderr, &b"first"[..])
+        );
+        let last = output.take_of(Channel::Stderr).expect("waiting");
+        assert_eq!(&last.data[..], b"last");
+        let left = std::iter::from_fn(|| output.take());
+        assert!(
+            left.into_iter()
+                .all(|piece| piece.channel() == Channel::Stdout)
+        );
     }
 }

@@ -60,9 +60,17 @@ pub async fn fetch(
         writer.flush().await?;
         Ok::<_, anyhow::Error>(())
     };
-    let (sent, message) = tokio::join!(send, read(&mut reader, true));
-    let message = message?;
-    sent?;
+    let received = read(&mut reader, true);
+    tokio::pin!(send, received);
+    let message = tokio::select! {
+        biased;
+        // Once it has answered it may read no more.
+        message = &mut received => message?,
+        sent = &mut send => match (received.await, sent) {
+            (Ok(message), _) => message,
+            (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
+        },
+    };
     let status = message.first.split(' ').nth(1).unwrap_or_default();
     ensure!(status == "200", "the answer is {:?}", message.first);
     Ok(message.body)
@@ -169,4 +177,23 @@ async fn line(from: &mut (impl AsyncBufRead + Unpin)) -> Result<String> {
         line.pop();
     }
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_early_is_taken() {
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let answer = async {
+            let mut head = [0; 16];
+            far.read_exact(&mut head).await.expect("a request");
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly";
+            far.write_all(answer).await.expect("written");
+        };
+        let body = vec![0; 1 << 20];
+        let (fetched, ()) = tokio::join!(fetch(near, "POST", "host", &body), answer);
+        assert_eq!(fetched.expect("a body"), b"early");
+    }
 }
