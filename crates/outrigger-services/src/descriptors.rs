@@ -34,7 +34,7 @@ use uuid::Uuid;
 use crate::argument::Argument;
 use crate::fault::Fault;
 use crate::fs::area::Opening;
-use crate::fs::{Wanted, rpc as files};
+use crate::fs::{Kept, Wanted, rpc as files};
 use crate::network::NetworkService;
 use crate::process::{self, ProcessService, WeakProcessService};
 use crate::session::{Operation, Running, Session};
@@ -349,6 +349,9 @@ impl Socket {
                             ..Opening::READ
                         },
                     )?;
+                    if session.limits().temp_bytes != 0 {
+                        return Err(use_rpc());
+                    }
                     let cx = running.cx();
                     let open = |wanted: &Wanted, how| cx.open(wanted, how);
                     let ((file, ..), path) = cx.temp_file_by(&request.pattern, open)?;
@@ -466,7 +469,11 @@ fn recorded(
 fn file(running: &Running, wanted: &Wanted, how: Opening) -> Result<(Reply, Given), Fault> {
     let cx = running.cx();
     countable(&cx.session, how)?;
-    let (file, place, stat) = cx.open(wanted, how)?;
+    let counted = how.writes() && cx.session.limits().temp_bytes != 0;
+    let (file, place, stat) = cx.open_if(wanted, how, |place| match cx.kept(&place.area) {
+        Kept::InTemp if counted => Err(use_rpc()),
+        Kept::InTemp | Kept::Elsewhere => Ok(()),
+    })?;
     let info = files::info(&place.file_name(), &stat);
     let lease = String::new();
     let reply = Reply::Open(OpenResponse { lease, info });
