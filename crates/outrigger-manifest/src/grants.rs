@@ -172,8 +172,9 @@ impl Grants {
     ///
     /// The path must be absolute and without `..`. One grant must cover it with every permission
     /// needed: a recursive one covers its path and everything below, any other its path and the
-    /// direct entries of that, which for a file is the file alone. A grant carries the permissions
-    /// of every grant that contains it, so overlapping ones add up. Of several that cover the
+    /// direct entries of that, which for a file is the file alone. `list` on a directory shows what
+    /// is in it, so a grant that is not recursive gives it on its own path only. A grant carries the
+    /// permissions of every grant that contains it, so overlapping ones add up. Of several that cover the
     /// path, the one with the longest path is returned, and of those with the same path a
     /// recursive one. Needing no permission is answered as if any were enough.
     ///
@@ -202,8 +203,10 @@ impl Grants {
             rule: why,
             missing: None,
         })?;
+        let listed = !needs.contains(Permissions::LIST)
+            || self.0.filesystem.iter().any(|grant| grant.lists(&clean));
         let fits = |grant: &&FilesystemGrant| {
-            grant.area().covers(&clean) && grant.permissions.contains(needs)
+            listed && grant.area().covers(&clean) && grant.permissions.contains(needs)
         };
         let mut best: Option<&FilesystemGrant> = None;
         for grant in self.0.filesystem.iter().filter(fits) {
@@ -348,6 +351,12 @@ impl FilesystemGrant {
             path: &self.path,
             recursive: self.recursive,
         }
+    }
+
+    /// Whether what is in the directory at a clean absolute path may be shown.
+    fn lists(&self, path: &Path) -> bool {
+        let whole = self.recursive || self.path == path;
+        whole && self.covers(path) && self.permissions.contains(Permissions::LIST)
     }
 
     fn rank(&self) -> (usize, bool) {

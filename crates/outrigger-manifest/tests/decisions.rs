@@ -307,6 +307,29 @@ fn overlapping_grants_add_up() {
 }
 
 #[test]
+fn one_level_is_listed_where_the_grant_is_not_recursive() {
+    let grants = requested(
+        "capabilities:
+  filesystem:
+    - {path: /srv, permissions: [read, list]}
+    - {path: /srv/deep, permissions: [write]}
+    - {path: /var/log, permissions: [list], recursive: true}
+    - {path: /var/log/app, permissions: [read]}
+",
+    );
+    let verdict = |path: &str, needs| grants.filesystem_verdict(Path::new(path), needs).is_ok();
+    assert!(verdict("/srv", Permissions::LIST));
+    assert!(verdict("/srv/sub", Permissions::READ));
+    for path in ["/srv/sub", "/srv/deep", "/srv/deep/sub"] {
+        assert!(!verdict(path, Permissions::LIST), "{path}");
+    }
+    // What contains a grant adds to it, one level down as well.
+    let both = Permissions::READ | Permissions::LIST;
+    assert!(verdict("/var/log/app", both) && verdict("/var/log/app/old", both));
+    assert!(!verdict("/srv/sub", both));
+}
+
+#[test]
 fn what_the_plugin_reaches_itself_takes_nothing_from_what_the_host_mediates() {
     let grants = requested(
         "capabilities:

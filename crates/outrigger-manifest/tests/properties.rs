@@ -630,8 +630,11 @@ impl Model {
 
     /// The parts of the tree where a permission is granted.
     fn files(&self, permission: &str) -> BTreeSet<String> {
-        let of = |entry: &Files| area(entry.path, entry.recursive, &self.tree);
-        let with = |side: &Side| -> Vec<BTreeSet<String>> {
+        let of = |entry: &Files| {
+            let whole = area(entry.path, entry.recursive, &self.tree);
+            (whole, entry.recursive)
+        };
+        let with = |side: &Side| -> Vec<(BTreeSet<String>, bool)> {
             side.files
                 .iter()
                 .filter(|f| f.permissions.contains(&permission))
@@ -640,12 +643,25 @@ impl Model {
         };
         let denied = with(&self.deny);
         let mut granted = BTreeSet::new();
-        for asked in with(&self.request) {
-            for allowed in with(&self.allow) {
+        for (asked, asked_below) in with(&self.request) {
+            for (allowed, allowed_below) in with(&self.allow) {
                 let shared: BTreeSet<String> = asked.intersection(&allowed).cloned().collect();
-                if self.areas.contains(&shared)
-                    && denied.iter().all(|denied| denied.is_disjoint(&shared))
+                if !self.areas.contains(&shared)
+                    || denied
+                        .iter()
+                        .any(|(denied, _)| !denied.is_disjoint(&shared))
                 {
+                    continue;
+                }
+                let below = if shared == asked {
+                    asked_below
+                } else {
+                    allowed_below
+                };
+                if permission == "list" && !below {
+                    // Only what is in the directory itself is shown.
+                    granted.extend(shared.into_iter().min_by_key(String::len));
+                } else {
                     granted.extend(shared);
                 }
             }

@@ -36,7 +36,7 @@ use uuid::Uuid;
 use crate::argument::Argument;
 use crate::fault::Fault;
 use crate::fs::area::{Opening, Place};
-use crate::fs::{Cx, Wanted, rpc as files};
+use crate::fs::{Cx, Kept, Wanted, rpc as files};
 use crate::network::{Account, NetworkService, relay};
 use crate::process::{self, ProcessService, WeakProcessService};
 use crate::session::{Operation, Running, Session};
@@ -385,6 +385,9 @@ impl Socket {
                         ..Opening::READ
                     };
                     countable(&cx.session, how)?;
+                    if cx.session.limits().temp_bytes != 0 {
+                        return Err(use_rpc());
+                    }
                     let open = |wanted: &Wanted, how| cx.open(wanted, how);
                     let ((file, ..), path) = cx.temp_file_by(&request.pattern, open)?;
                     let path = path.to_string_lossy().into_owned();
@@ -553,7 +556,11 @@ fn open_now(cx: &Cx, request: &OpenRequest) -> Option<Result<(Reply, Given), Fau
 /// Opens a file with just the rights that were asked for, all of them granted.
 fn file(cx: &Cx, wanted: &Wanted, how: Opening) -> Result<(Reply, Given), Fault> {
     countable(&cx.session, how)?;
-    let (file, place, stat) = cx.open(wanted, how)?;
+    let counted = how.writes() && cx.session.limits().temp_bytes != 0;
+    let (file, place, stat) = cx.open_if(wanted, how, |place| match cx.kept(&place.area) {
+        Kept::InTemp if counted => Err(use_rpc()),
+        Kept::InTemp | Kept::Elsewhere => Ok(()),
+    })?;
     Ok(given((file.into(), place, stat)))
 }
 

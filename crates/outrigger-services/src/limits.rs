@@ -62,6 +62,9 @@ pub struct Limits {
     /// Bytes written in total (default 0: no limit), whether by writing, by
     /// growing a file, or by copying.
     pub written_bytes: u64,
+    /// Bytes kept in the plugin's temporary directory (default 1 GiB; 0 for no
+    /// limit), in blocks of 4 KiB. What is removed makes room again.
+    pub temp_bytes: u64,
 }
 
 impl Default for Limits {
@@ -82,6 +85,7 @@ impl Default for Limits {
             operations_per_second: 100_000,
             bytes_per_second: 0,
             written_bytes: 0,
+            temp_bytes: 1 << 30,
         }
     }
 }

@@ -741,3 +741,71 @@ async fn a_stream_must_name_one_handle_and_keep_to_it() {
     assert_eq!((reply.bytes_written, reply.error), (2, None));
     peer.close().await;
 }
+
+/// While the second end of a rename is looked for, which takes as long as a
+/// plugin wants, it moves the first one's directory to where it has fewer
+/// rights, and there puts a file of others in the place of its own.
+#[tokio::test]
+async fn no_rename_takes_what_was_moved_in_while_it_was_resolved() {
+    use outrigger_wire::proto::host;
+
+    let base = tempfile::tempdir().expect("a directory");
+    let base = base.path().canonicalize().expect("its name");
+    let (own, drop_box) = (base.join("own"), base.join("drop-box"));
+    let at = |path: &str| base.join(path).to_str().expect("UTF-8").to_owned();
+    std::fs::create_dir_all(own.join("a")).expect("directories");
+    std::fs::create_dir(&drop_box).expect("a directory");
+    let links = 8;
+    for link in 0..links {
+        let next = if link + 1 == links {
+            ".".to_owned()
+        } else {
+            format!("link-{}", link + 1)
+        };
+        let text = format!("{}{next}", "a/../".repeat(700));
+        std::os::unix::fs::symlink(text, own.join(format!("link-{link}"))).expect("a link");
+    }
+    let entries = [
+        common::entry(&own, EVERYTHING, true),
+        common::entry(&drop_box, "list, create, delete", true),
+    ];
+    let granted = common::grants(&format!("{{filesystem: [{}]}}", entries.join(", ")));
+    let peer = Peer::new(&GrantedServices::new(granted), "racer").await;
+    let rename = async |from: &str, to: &str| {
+        let request = host::RenameRequest {
+            from: at(from),
+            to: at(to),
+            replace: true,
+        };
+        peer.call::<_, host::RenameResponse>("Filesystem/Rename", request)
+            .await
+    };
+    for round in 0..15 {
+        std::fs::create_dir(own.join("dir")).expect("a directory");
+        std::fs::write(own.join("dir/secret"), "own").expect("a file");
+        std::fs::write(drop_box.join("secret"), "SECRET").expect("a file");
+        let attack = async {
+            // At another moment each time.
+            for _ in 0..round {
+                let request = host::ExistsRequest { path: at("own/a") };
+                let there = peer.call::<_, host::ExistsResponse>("Filesystem/Exists", request);
+                there.await.expect("an answer");
+            }
+            let out = rename("own/dir", "drop-box/dir").await;
+            let other = rename("drop-box/secret", "drop-box/dir/secret").await;
+            out.and(other)
+        };
+        let (first, attacked) = tokio::join!(rename("own/dir/secret", "own/link-0/got"), attack);
+        attacked.expect("both are granted");
+        match first {
+            Ok(_) => {
+                let got = std::fs::read_to_string(own.join("got")).expect("a file");
+                assert_eq!(got, "own", "taken in round {round}");
+                std::fs::remove_file(own.join("got")).expect("removed");
+            }
+            Err(status) => assert_eq!(status.code(), Code::NotFound, "{status}"),
+        }
+        std::fs::remove_dir_all(drop_box.join("dir")).expect("removed");
+    }
+    peer.close().await;
+}

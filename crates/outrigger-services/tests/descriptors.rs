@@ -97,13 +97,17 @@ async fn own(permissions: &str) -> (Peer, DescriptorOffer) {
 
 impl Peer {
     async fn offer(&self) -> Option<DescriptorOffer> {
+        self.describe().await.descriptors
+    }
+
+    async fn describe(&self) -> DescribeResponse {
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await.expect("always ready");
         let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Session/Describe");
         let codec = ProstCodec::<DescribeRequest, DescribeResponse>::default();
         let request = tonic::Request::new(DescribeRequest {});
         let reply = grpc.unary(request, path, codec).await.expect("an answer");
-        reply.into_inner().descriptors
+        reply.into_inner()
     }
 
     /// The records of one operation, once there are as many.
@@ -764,6 +768,47 @@ async fn where_bytes_are_counted_the_host_moves_them() {
     let slow = peer(own, "read", limits).await;
     assert_eq!(slow.offer().await, None);
     slow.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_for_a_while_is_written_by_the_host_unless_nobody_counts() {
+    let (counted, offer) = own("read").await;
+    let mut socket = Socket::open(&offer);
+    let temp = || {
+        let pattern = String::new();
+        Request::TempFile(TempFileRequest { pattern })
+    };
+    assert_eq!(socket.refused(temp()).reason, "use-rpc");
+    let path = counted.describe().await.temp_dir + "/file";
+    let create = OpenOptions {
+        write: true,
+        create_new: true,
+        ..READ
+    };
+    let failure = socket
+        .file(path.clone(), create)
+        .expect_err("it is counted");
+    assert_eq!(failure.reason, "use-rpc");
+    assert!(!Path::new(&path).exists(), "the call makes it");
+    std::fs::write(&path, b"x").expect("a file");
+    let file = socket.file(path.clone(), READ).expect("opened to read");
+    assert_eq!(access(&file), OFlags::RDONLY);
+    counted.close().await;
+    let limits = Limits {
+        temp_bytes: 0,
+        ..Limits::default()
+    };
+    let free = peer(Some(std::process::id()), "read", limits).await;
+    let offer = free.offer().await.expect("descriptors are offered");
+    let (reply, files) = Socket::open(&offer).ask(temp());
+    assert!(matches!(reply, Reply::TempFile(_)), "{reply:?}");
+    assert_eq!(
+        access(&std::fs::File::from(
+            files.into_iter().next().expect("a file")
+        )),
+        OFlags::RDWR
+    );
+    free.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -738,11 +738,10 @@ async fn a_grant_covers_as_much_as_it_says() {
         fs.list(&place.at("flat")).await.expect("listed"),
         ["deep", "file", "link"]
     );
+    denied(fs.list(&place.at("flat/deep")).await);
     assert_eq!(
-        fs.list(&place.at("flat/deep"))
-            .await
-            .expect("an entry of it"),
-        ["file"]
+        fs.stat(&place.at("flat/deep")).await.expect("known").name,
+        "deep"
     );
     assert_eq!(
         fs.read(&place.at("flat/file")).await.expect("there"),
@@ -791,6 +790,163 @@ async fn a_grant_covers_as_much_as_it_says() {
     denied(fs.read(&place.at("missing/file")).await);
     // The only directory that can be served.
     assert_eq!(fs.read("file").await.expect("there"), b"flat/file");
+    peer.close().await;
+}
+
+#[tokio::test]
+async fn what_is_granted_by_name_stays_a_file_or_directory() {
+    let place = Place::new();
+    let granted = &place.granted;
+    for file in ["app.json", "secrets.json", "private/key"] {
+        std::fs::create_dir_all(granted.join("private")).expect("a directory");
+        std::fs::write(granted.join(file), file).expect("a file");
+    }
+    let file = granted.join("app.json");
+    let alone = under(&[(&file, "read, write, create, delete", false)]);
+    let around = under(&[
+        (granted, EVERYTHING, true),
+        (&file, EVERYTHING, false),
+        (&granted.join("later/sub"), EVERYTHING, true),
+    ]);
+    let path = place.at("app.json");
+    let symlink = async |fs: &Fs<'_>, target: &str, new: &str| {
+        let (target, new) = (target.to_owned(), place.at(new));
+        let request = SymlinkRequest { target, new };
+        fs.call::<_, SymlinkResponse>("Symlink", request).await
+    };
+    for services in [&alone, &around] {
+        let peer = Peer::new(services, "linker").await;
+        let fs = Fs(&peer);
+        fs.remove(&path).await.expect("removed");
+        denied(symlink(&fs, "secrets.json", "app.json").await);
+        denied(fs.mkdir(&path, false).await);
+        fs.write(&path, "again").await.expect("a file");
+        peer.close().await;
+    }
+    let peer = Peer::new(&around, "mover").await;
+    let fs = Fs(&peer);
+    symlink(&fs, "secrets.json", "link").await.expect("made");
+    fs.mkdir(&place.at("made"), false).await.expect("made");
+    for other in ["link", "made"] {
+        fs.remove(&path).await.expect("removed");
+        denied(fs.rename(&place.at(other), &path, true).await);
+        fs.write(&path, "again").await.expect("a file");
+        denied(fs.rename(&place.at(other), &path, true).await);
+    }
+    fs.write(&place.at("new"), "new").await.expect("written");
+    fs.rename(&place.at("new"), &path, true)
+        .await
+        .expect("a file");
+    fs.remove(&path).await.expect("removed");
+    fs.link(&place.at("secrets.json"), &path)
+        .await
+        .expect("a file, with its own rights");
+    // What does not exist yet is looked for by its name, too.
+    denied(symlink(&fs, "private", "later").await);
+    symlink(&fs, "key", "private/sub").await.expect("made");
+    denied(
+        fs.rename(&place.at("private"), &place.at("later"), true)
+            .await,
+    );
+    fs.mkdir(&place.at("later"), false)
+        .await
+        .expect("a new one");
+    denied(symlink(&fs, "x", "later/sub").await);
+    denied(
+        fs.rename(&place.at("private/sub"), &place.at("later/sub"), true)
+            .await,
+    );
+    fs.mkdir(&place.at("later/sub"), false)
+        .await
+        .expect("a new one");
+    peer.close().await;
+}
+
+/// Whether something exists that is not granted cannot be asked for by going
+/// through it.
+#[tokio::test]
+async fn nothing_is_learnt_of_what_lies_on_the_way() {
+    let place = Place::new();
+    let granted = &place.granted;
+    std::fs::create_dir_all(granted.join("flat/sub/deep")).expect("directories");
+    for file in ["flat/known", "flat/sub/file"] {
+        std::fs::write(granted.join(file), "known").expect("a file");
+    }
+    std::os::unix::fs::symlink("sub/deep/../../known", granted.join("flat/link")).expect("a link");
+    std::os::unix::fs::symlink("sub/none/../../known", granted.join("flat/none")).expect("a link");
+    let (log, mut records) = AuditLog::channel(100);
+    let services = under(&[(&granted.join("flat"), "read, write", false)]).audit(log);
+    let peer = Peer::new(&services, "prober").await;
+    let fs = Fs(&peer);
+    for path in [
+        "sub/deep/../../known",
+        "sub/none/../../known",
+        "sub/file/../../known",
+        "sub/deep/../../missing",
+        "link",
+        "none",
+    ] {
+        let path = place.at(&format!("flat/{path}"));
+        for status in [
+            fs.read(&path).await.expect_err("refused"),
+            fs.write(&path, "x").await.expect_err("refused"),
+            fs.mkdir(&path, true).await.expect_err("refused"),
+        ] {
+            assert_eq!(status.code(), Code::PermissionDenied, "{path}: {status}");
+            assert_eq!(reason(&status).0, "not-granted", "{path}");
+            let record = records.recv().await.expect("a record");
+            assert_eq!(record.verdict, Verdict::Refused, "{path}");
+        }
+    }
+    // Its own entries may be gone through.
+    assert_eq!(
+        fs.read(&place.at("flat/sub/../known")).await.expect("read"),
+        b"known"
+    );
+    let missing = fs.read(&place.at("flat/missing/../known")).await;
+    assert_eq!(code(missing), Code::NotFound);
+    peer.close().await;
+}
+
+#[tokio::test]
+async fn a_trailing_slash_is_for_directories() {
+    let place = Place::new();
+    let granted = &place.granted;
+    std::fs::write(granted.join("file"), "kept").expect("a file");
+    std::os::unix::fs::symlink("file", granted.join("link")).expect("a link");
+    let peer = Peer::new(&place.services(EVERYTHING), "slasher").await;
+    let fs = Fs(&peer);
+    let wrong = |outcome: Result<(), Status>| {
+        let status = outcome.expect_err("it is no directory");
+        assert_eq!(reason(&status).1["errno"], "ENOTDIR", "{status}");
+    };
+    wrong(fs.remove("file/").await);
+    wrong(fs.remove_all("file/").await);
+    wrong(fs.rename("file/", "moved", false).await);
+    wrong(fs.rename("file", "moved/", false).await);
+    wrong(fs.rename("link", "moved/", false).await);
+    wrong(fs.link("file/", "second").await);
+    wrong(fs.link("file", "second/").await);
+    let request = LstatRequest {
+        path: "file/".into(),
+    };
+    wrong(fs.call::<_, StatResponse>("Lstat", request).await.map(drop));
+    let request = SymlinkRequest {
+        target: "file".into(),
+        new: "made/".into(),
+    };
+    wrong(
+        fs.call::<_, SymlinkResponse>("Symlink", request)
+            .await
+            .map(drop),
+    );
+    assert_eq!(fs.read("file").await.expect("there"), b"kept");
+    fs.mkdir("made/", false).await.expect("a directory");
+    fs.rename("made/", "moved/", false).await.expect("moved");
+    fs.remove("moved/").await.expect("removed");
+    // A link stands for itself.
+    fs.remove("link/").await.expect("removed");
+    assert_eq!(fs.read("file").await.expect("there"), b"kept");
     peer.close().await;
 }
 
@@ -1187,6 +1343,191 @@ async fn changes_are_reported_until_the_call_ends_and_none_from_outside() {
         assert_eq!(started.0, Ok(()));
         held.push(started.1);
     }
+    peer.close().await;
+}
+
+/// The changes that a watch reports, until it reports this one.
+async fn changes_until(
+    changes: &mut tonic::Streaming<WatchResponse>,
+    kind: ChangeKind,
+    path: &str,
+) -> Result<Vec<String>, Status> {
+    let mut seen = Vec::new();
+    loop {
+        let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
+        let change = change.expect("in time").expect("a message")?;
+        seen.push(change.path.clone());
+        if (change.kind(), change.path.as_str()) == (kind, path) {
+            return Ok(seen);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_shows_what_may_be_listed() {
+    let place = Place::new();
+    let flat = place.granted.join("flat");
+    std::fs::create_dir_all(flat.join("deep/below")).expect("directories");
+    std::fs::write(flat.join("file"), "x").expect("a file");
+    let peer = Peer::new(&under(&[(&flat, "list", false)]), "watcher").await;
+    let watch = async |path: &str, recursive| {
+        let path = place.at(path);
+        let request = WatchRequest { path, recursive };
+        peer.start::<_, WatchResponse>("Filesystem/Watch", request)
+            .await
+    };
+    for path in ["flat/deep", "flat/deep/below", ""] {
+        let path = place.at(path);
+        let request = WatchRequest {
+            path,
+            recursive: true,
+        };
+        let mut refused = peer
+            .download::<_, WatchResponse>("Filesystem/Watch", request)
+            .await;
+        denied(refused.pop().expect("an answer"));
+    }
+    let mut changes = watch("flat", true).await;
+    let mut file = watch("flat/file", true).await;
+    for changes in [&mut changes, &mut file] {
+        let ready = changes_until(changes, ChangeKind::Ready, "").await;
+        assert_eq!(ready.expect("ready"), [""]);
+    }
+    std::fs::write(flat.join("deep/secret"), "x").expect("a file");
+    std::fs::write(flat.join("deep/below/secret"), "x").expect("a file");
+    std::fs::create_dir_all(flat.join("new/secret")).expect("directories");
+    std::fs::write(flat.join("file"), "changed").expect("a file");
+    let modified = (ChangeKind::Modified, place.at("flat/file"));
+    let seen = changes_until(&mut changes, modified.0, &modified.1).await;
+    let seen = seen.expect("it goes on");
+    assert!(seen.contains(&place.at("flat/new")), "{seen:?}");
+    assert!(!seen.concat().contains("secret"), "{seen:?}");
+    let seen = changes_until(&mut file, modified.0, &modified.1).await;
+    assert_eq!(seen.expect("it goes on"), [modified.1]);
+    peer.close().await;
+}
+
+#[tokio::test]
+async fn watches_and_listings_end_where_their_directory_is_taken_away() {
+    let place = Place::new();
+    let top = place.granted.join("a/b");
+    std::fs::create_dir_all(top.join("below")).expect("directories");
+    for number in 0..20 {
+        std::fs::File::create(top.join(format!("entry-{number}"))).expect("a file");
+    }
+    let peer = Peer::new(&place.services("list"), "watcher").await;
+    let path = place.at("a/b");
+    let request = WatchRequest {
+        path: path.clone(),
+        recursive: true,
+    };
+    let mut changes = peer
+        .start::<_, WatchResponse>("Filesystem/Watch", request)
+        .await;
+    let ready = changes_until(&mut changes, ChangeKind::Ready, "").await;
+    assert_eq!(ready.expect("ready"), [""]);
+    let page = async |cookie: &str| {
+        let request = ListRequest {
+            path: path.clone(),
+            limit: 5,
+            cookie: cookie.into(),
+        };
+        peer.call::<_, ListResponse>("Filesystem/List", request)
+            .await
+    };
+    let first = page("").await.expect("a page");
+    // What is watched and listed is not moved itself: nobody says so.
+    std::fs::rename(place.granted.join("a"), place.outside.join("a")).expect("moved");
+    std::fs::create_dir_all(&top).expect("another one");
+    for below in ["a/b/secret", "a/b/below/secret"] {
+        std::fs::write(place.outside.join(below), "x").expect("a file");
+    }
+    let seen = changes_until(&mut changes, ChangeKind::Removed, &path).await;
+    assert_eq!(seen.expect("its end is told"), [path.as_str()]);
+    let end = changes.next().await.expect("an end");
+    assert_eq!(code(end), Code::NotFound);
+    assert_eq!(code(page(&first.next).await), Code::NotFound);
+    assert_eq!(page("").await.expect("the other one").entries, []);
+    peer.close().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_in_the_temporary_directory_is_bounded() {
+    const PART: usize = 100 << 10;
+    let place = Place::new();
+    let limits = Limits {
+        temp_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let temp = tempfile::tempdir().expect("a directory");
+    let services = place.services(EVERYTHING).limits(limits);
+    let peer = Peer::new(&services.temp_root(temp.path()), "filler").await;
+    let fs = Fs(&peer);
+    let full = |outcome: Result<(), Status>| {
+        let status = outcome.expect_err("too much");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert_eq!(reason(&status).0, "temp-quota-exhausted", "{status}");
+    };
+    let made = async || {
+        let request = TempFileRequest {
+            pattern: String::new(),
+        };
+        let made: TempFileResponse = fs.call("TempFile", request).await.expect("made");
+        (made.lease, made.path)
+    };
+    let write = async |lease: &str, part: u64| {
+        let request = WriteRequest {
+            lease: lease.into(),
+            offset: part * PART as u64,
+            data: vec![1; PART].into(),
+        };
+        let written = fs.call::<_, WriteResponse>("Write", request).await;
+        written.map(drop)
+    };
+    let (one, other) = (made().await, made().await);
+    // Writing the same again keeps no more.
+    for part in (0..30).map(|part| part % 9) {
+        write(&one.0, part).await.expect("room");
+    }
+    full(write(&other.0, 0).await.and(write(&other.0, 1).await));
+    full(
+        fs.copy(&one.1, &format!("{}-copy", one.1), true)
+            .await
+            .map(drop),
+    );
+    let request = TruncateRequest {
+        lease: other.0.clone(),
+        size: 2 << 20,
+        ..Default::default()
+    };
+    full(
+        fs.call::<_, TruncateResponse>("Truncate", request)
+            .await
+            .map(drop),
+    );
+    let part = WriteStreamRequest {
+        lease: other.0.clone(),
+        offset: 0,
+        data: vec![1; 3 * PART].into(),
+    };
+    let stream = futures_util::stream::iter([part]);
+    let streamed: Result<WriteStreamResponse, _> =
+        peer.upload("Filesystem/WriteStream", stream).await;
+    full(streamed.map(drop));
+    // A name is not what takes the room.
+    fs.remove(&one.1).await.expect("removed");
+    full(write(&other.0, 2).await);
+    fs.close(&one.0).await.expect("closed");
+    for part in 0..9 {
+        write(&other.0, part).await.expect("room");
+    }
+    // Elsewhere it is not counted.
+    fs.copy(&other.1, &place.at("copied"), true)
+        .await
+        .expect("copied");
+    fs.copy(&place.at("copied"), &place.at("again"), true)
+        .await
+        .expect("copied");
     peer.close().await;
 }
 

@@ -43,6 +43,7 @@ enum Operation {
     RemoveAll(&'static str),
     Rename(&'static str, &'static str, bool),
     Link(&'static str, &'static str),
+    Symlink(&'static str),
     Copy(&'static str, &'static str),
     Chmod(&'static str),
 }
@@ -76,6 +77,27 @@ impl Model {
             let rights: Rights = around.flat_map(|outer| outer.rights.clone()).collect();
             Self::covers(entry, path) && needs.iter().all(|need| rights.contains(need))
         })
+    }
+
+    /// What is in a directory is shown by a grant for its tree, or for itself.
+    fn lists(&self, path: &str) -> bool {
+        let whole = |entry: &&Entry| entry.recursive || entry.path == path;
+        self.0.iter().filter(whole).any(|entry| {
+            let around = self.0.iter().filter(|outer| Self::contains(outer, entry));
+            let rights: Rights = around.flat_map(|outer| outer.rights.clone()).collect();
+            Self::covers(entry, path) && rights.contains("list")
+        })
+    }
+
+    /// Whether it lies above something granted.
+    fn above_grant(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        self.0.iter().any(|entry| entry.path.starts_with(&below))
+    }
+
+    /// Whether it is granted as a file.
+    fn granted_file(&self, path: &str) -> bool {
+        FILES.contains(&path) && self.0.iter().any(|entry| entry.path == path)
     }
 
     fn rights(&self, path: &str) -> Rights {
@@ -116,8 +138,12 @@ impl Model {
             Operation::ReadFile(path) => !self.allows(path, &["read"]),
             Operation::WriteFile(path) => write(path),
             Operation::Stat(path) => !self.allows(path, &["read"]) && !self.allows(path, &["list"]),
-            Operation::List(path) => !self.allows(path, &["list"]),
-            Operation::Mkdir(path) => !self.allows(path, &["create"]),
+            Operation::List(path) => !self.lists(path),
+            Operation::Mkdir(path) => !self.allows(path, &["create"]) || self.granted_file(path),
+            Operation::Symlink(path) => {
+                let granted = self.0.iter().any(|entry| entry.path == *path);
+                !self.allows(path, &["create"]) || granted || self.above_grant(path)
+            }
             Operation::Remove(path) | Operation::RemoveAll(path) => {
                 !self.allows(path, &["delete"]) || (exists(path) && self.holds_grant(path))
             }
@@ -132,11 +158,13 @@ impl Model {
                     || self.holds_grant(from)
                     || self.holds_grant(to)
                     || self.gains(from, to)
+                    || (DIRS.contains(from) && self.granted_file(to))
             }
             Operation::Link(from, to) => {
                 !self.allows(from, &["read"])
                     || !self.allows(to, &["create"])
                     || self.gains(from, to)
+                    || self.above_grant(to)
             }
             Operation::Copy(from, to) => {
                 !self.allows(from, &["read"]) || (!DIRS.contains(from) && write(to))
@@ -173,6 +201,7 @@ fn operations() -> impl Strategy<Value = Operation> {
         names().prop_map(RemoveAll),
         (names(), names(), any::<bool>()).prop_map(|(from, to, replace)| Rename(from, to, replace)),
         (names(), names()).prop_map(|(from, to)| Link(from, to)),
+        names().prop_map(Symlink),
         (names(), names()).prop_map(|(from, to)| Copy(from, to)),
         names().prop_map(Chmod),
     ]
@@ -251,6 +280,13 @@ async fn attempt(peer: &Peer, top: &Path, operation: &Operation) -> Result<(), S
                 new: at(to),
             };
             call!("Link", LinkResponse, request)
+        }
+        Operation::Symlink(path) => {
+            let request = SymlinkRequest {
+                target: "f".into(),
+                new: at(path),
+            };
+            call!("Symlink", SymlinkResponse, request)
         }
         Operation::Copy(from, to) => {
             let request = CopyRequest {

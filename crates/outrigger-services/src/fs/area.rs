@@ -389,21 +389,12 @@ impl Place {
 
     /// Its absolute name, as the grant spells it.
     pub(crate) fn spelled(&self) -> PathBuf {
-        // Joining an empty path would add a slash.
-        if self.path.as_os_str().is_empty() {
-            self.area.given.clone()
-        } else {
-            self.area.given.join(&self.path)
-        }
+        joined(&self.area.given, &self.path)
     }
 
     /// Its absolute name without links, as it was when the area was taken.
     pub(crate) fn canonical(&self) -> PathBuf {
-        if self.path.as_os_str().is_empty() {
-            self.area.canonical.clone()
-        } else {
-            self.area.canonical.join(&self.path)
-        }
+        joined(&self.area.canonical, &self.path)
     }
 
     /// Opens a regular file. Anything else is refused without waiting for it.
@@ -466,7 +457,31 @@ impl Place {
     /// What is there, a link standing for itself.
     pub(crate) fn link_inode(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        self.area.open(&self.path, flags, Mode::empty())
+        let inode = self.area.open(&self.path, flags, Mode::empty())?;
+        if self.dir_only {
+            self.spelled_for(&rustix::fs::fstat(&inode)?)?;
+        }
+        Ok(inode)
+    }
+
+    /// Refuses a spelling that ends in a slash for what is not a directory. A
+    /// link stands for itself however it is spelled.
+    pub(crate) fn spelled_for(&self, found: &Stat) -> Result<(), Errno> {
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory | FileType::Symlink => Ok(()),
+            _ if self.dir_only => Err(Errno::NOTDIR),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `held` is what lies here now.
+    pub(crate) fn still_is(&self, held: impl AsFd) -> Result<bool, Errno> {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        match self.inode() {
+            Ok(now) => Ok(identity(rustix::fs::fstat(now)?) == identity(rustix::fs::fstat(held)?)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// A directory, opened for listing.
@@ -579,6 +594,15 @@ pub(crate) fn regular(stat: &Stat) -> Result<(), Fault> {
         | FileType::CharacterDevice
         | FileType::BlockDevice
         | FileType::Unknown => Err(Fault::refused("neither a regular file nor a directory")),
+    }
+}
+
+/// `rest` beneath `top`; `top` itself, without a slash, when there is no rest.
+pub(crate) fn joined(top: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() {
+        top.to_owned()
+    } else {
+        top.join(rest)
     }
 }
 

@@ -20,9 +20,11 @@ const OPEN: usize = 4;
 const DEFAULT: usize = 1000;
 /// Most entries of a page.
 const MOST: usize = 16_384;
-/// What one entry may take in a reply, in bytes: its name, three times its
-/// length at most, and what is around it.
-const ENTRY: usize = 255 + 16;
+/// What one entry may take in a reply, in bytes: the longest name of any file
+/// system, FUSE's, and what is around it.
+const ENTRY: usize = 1024 + OVERHEAD;
+/// What an entry takes beside its name, in bytes, at most.
+const OVERHEAD: usize = 16;
 
 const LIST: Needs = Needs::All(Permissions::LIST);
 
@@ -126,6 +128,15 @@ impl Cx {
 }
 
 impl Listing {
+    /// Refuses what was read when the directory is no longer where it may be
+    /// listed.
+    fn in_place(&self) -> Result<(), Fault> {
+        match self.place.still_is(self.dir.fd()?)? {
+            true => Ok(()),
+            false => Err(Fault::System(Errno::NOENT)),
+        }
+    }
+
     /// Every entry, whatever its name.
     pub(crate) fn each(
         &mut self,
@@ -140,7 +151,7 @@ impl Listing {
                 )?;
             }
         }
-        Ok(())
+        self.in_place()
     }
 
     /// What an entry is, where the file system does not say it in the listing.
@@ -154,6 +165,13 @@ impl Listing {
 
     /// The next entries: at most `most`, in at most `room` bytes.
     pub(crate) fn page(&mut self, most: usize, room: usize) -> Result<Page, Fault> {
+        let page = self.read_page(most, room)?;
+        // Only what was read from it there is shown.
+        self.in_place()?;
+        Ok(page)
+    }
+
+    fn read_page(&mut self, most: usize, room: usize) -> Result<Page, Fault> {
         let (mut page, mut room) = (Page::default(), room.max(ENTRY));
         // Names that are left out take part, so that a page ends.
         let mut seen = 0;
@@ -176,7 +194,7 @@ impl Listing {
                 page.unreadable += 1;
                 continue;
             };
-            room -= name.len() + 16;
+            room = left(room, name);
             let kind = self.kind(entry.file_name(), entry.file_type())?;
             page.entries.push(DirEntry {
                 name: name.to_owned(),
@@ -186,6 +204,11 @@ impl Listing {
         page.more = true;
         Ok(page)
     }
+}
+
+/// What remains of `room` after an entry of this name.
+fn left(room: usize, name: &str) -> usize {
+    room.saturating_sub(name.len() + OVERHEAD)
 }
 
 pub(crate) fn kind_of(kind: FileType) -> FileKind {
@@ -214,4 +237,16 @@ fn parse(cookie: &str) -> Result<(Option<u128>, i64), Fault> {
         Some((Some(id), at))
     };
     parse().ok_or_else(|| Fault::abuse("`cookie` is not one of a listing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_longer_than_any_other_ends_its_page_and_no_more() {
+        assert_eq!(left(ENTRY, &"x".repeat(1024)), 0);
+        assert_eq!(left(ENTRY, &"x".repeat(4000)), 0);
+        assert_eq!(left(ENTRY + 1, "xy"), ENTRY - 1 - OVERHEAD);
+    }
 }

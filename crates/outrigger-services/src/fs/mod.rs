@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use outrigger_manifest::{Denial, FilesystemGrant, Grants, Permissions};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::fault::Fault;
@@ -33,6 +34,14 @@ use crate::text::Quoted;
 use area::{Area, Place};
 pub(crate) use rpc::Filesystem;
 pub(crate) use temp::TempArea;
+
+/// Where written bytes stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// In the temporary directory, of which a plugin has only so much.
+    InTemp,
+    Elsewhere,
+}
 
 /// How often a path is looked at anew because it changes under our hands.
 const ATTEMPTS: usize = 64;
@@ -139,8 +148,20 @@ pub(crate) enum Follow {
 pub(crate) enum Needs {
     /// Every one of these.
     All(Permissions),
-    /// Reading or listing: what it takes to know that something is there.
+    /// Reading it, or listing where it is: what it takes to know that something
+    /// is there.
     Know,
+    /// Listing it, or where it is.
+    Listed,
+}
+
+/// What an operation puts at a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Put {
+    NewDirectory,
+    Link,
+    /// Something that is somewhere else already.
+    Moved(FileType),
 }
 
 impl Wanted {
@@ -247,7 +268,7 @@ impl Cx {
                 // A link was put in the place of the granted file.
                 return Err(Fault::Outside);
             }
-            rest = Some(self.without_links(&area, &path, follow)?);
+            rest = self.without_links(&area, &path, follow)?;
         }
         Err(Fault::System(Errno::BUSY))
     }
@@ -350,9 +371,6 @@ impl Cx {
     /// The place, in the area of the grant that allows what is needed there.
     fn judged(&self, place: Place, needs: Needs) -> Result<Place, Fault> {
         if self.is_temp(&place.area) {
-            if let Some(temp) = self.session.own().temp.get() {
-                temp.note_changes(place.path.components().count());
-            }
             return Ok(place);
         }
         let spelled = place.spelled();
@@ -363,10 +381,15 @@ impl Cx {
             Some(Ok(area)) => area,
             // A wider grant may serve what this one cannot.
             _ => {
-                let enough = |area: &&Arc<Area>| match needs {
-                    Needs::All(needs) => area.permissions.contains(needs),
-                    Needs::Know => {
-                        !(area.permissions & (Permissions::READ | Permissions::LIST)).is_empty()
+                let enough = |area: &&Arc<Area>| {
+                    let has = |right| area.permissions.contains(right);
+                    match needs {
+                        Needs::All(needs) => {
+                            let lists = area.recursive || area.given == spelled;
+                            has(needs) && (lists || !needs.contains(Permissions::LIST))
+                        }
+                        Needs::Know => has(Permissions::READ) || has(Permissions::LIST),
+                        Needs::Listed => has(Permissions::LIST),
                     }
                 };
                 let wider = areas.iter().zip(grants);
@@ -395,10 +418,9 @@ impl Cx {
             Needs::All(needs) => grants.filesystem_verdict(path, needs)?,
             Needs::Know => match grants.filesystem_verdict(path, Permissions::READ) {
                 Ok(grant) => grant,
-                Err(denial) => grants
-                    .filesystem_verdict(path, Permissions::LIST)
-                    .map_err(|_: Denial| denial)?,
+                Err(denial) => listed(grants, path).map_err(|_: Denial| denial)?,
             },
+            Needs::Listed => listed(grants, path)?,
         };
         let all = grants.filesystem().iter();
         let same = |grant: &outrigger_manifest::FilesystemGrant| std::ptr::eq(grant, granted);
@@ -417,31 +439,96 @@ impl Cx {
         temp.is_some_and(|temp| Arc::ptr_eq(temp.area(), area))
     }
 
-    /// Every right at `place`, by whatever name grants lead to it.
+    /// Every name that grants give to `place`.
+    fn names(&self, place: &Place) -> Vec<PathBuf> {
+        let canonical = place.canonical();
+        let mut names = vec![place.spelled()];
+        for area in self.session.shared().files.usable() {
+            if let Ok(rest) = canonical.strip_prefix(&area.canonical) {
+                names.push(area::joined(&area.given, rest));
+            }
+        }
+        names
+    }
+
+    /// Every right at `place`, by whatever name grants lead to it. To be listed
+    /// with what is around it counts as listing.
     pub(crate) fn rights(&self, place: &Place) -> Permissions {
         if self.is_temp(&place.area) {
             return Permissions::ALL;
         }
-        let (canonical, grants) = (place.canonical(), self.session.grants());
+        let grants = self.session.grants();
         let mut rights = Permissions::NONE;
-        let mut add = |spelled: &Path| {
+        for name in self.names(place) {
             for one in ONE_BY_ONE {
-                if grants.filesystem_verdict(spelled, one).is_ok() {
+                let has = if one == Permissions::LIST {
+                    listed(grants, &name).is_ok()
+                } else {
+                    grants.filesystem_verdict(&name, one).is_ok()
+                };
+                if has {
                     rights |= one;
                 }
             }
-        };
-        add(&place.spelled());
-        for area in self.session.shared().files.usable() {
-            if let Ok(rest) = canonical.strip_prefix(&area.canonical) {
-                add(&if rest.as_os_str().is_empty() {
-                    area.given.clone()
-                } else {
-                    area.given.join(rest)
-                });
-            }
         }
         rights
+    }
+
+    /// Whether what is in the directory at `place` may be listed.
+    pub(crate) fn lists(&self, place: &Place) -> Result<(), Fault> {
+        if !self.is_temp(&place.area) {
+            self.verdict(&place.spelled(), Needs::All(Permissions::LIST))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to put at `place` what would make a grant that names it, or
+    /// something beneath it, mean something else once grants are taken anew: a
+    /// link leads elsewhere, and what was moved there would gain rights.
+    pub(crate) fn may_lie(&self, place: &Place, put: Put) -> Result<(), Fault> {
+        if self.is_temp(&place.area) {
+            return Ok(());
+        }
+        let names = self.names(place);
+        let areas = self.session.shared().files.areas.iter();
+        for (grant, area) in self.session.grants().filesystem().iter().zip(areas) {
+            if !names.iter().any(|name| grant.path().starts_with(name)) {
+                continue;
+            }
+            let itself = names.iter().any(|name| grant.path() == name);
+            let file = area.as_ref().is_ok_and(|area| !area.is_dir());
+            let fits = match put {
+                Put::NewDirectory => !(itself && file),
+                Put::Link => false,
+                Put::Moved(FileType::RegularFile) => itself,
+                Put::Moved(FileType::Directory) => itself && !file,
+                Put::Moved(_) => false,
+            };
+            if !fits {
+                return Err(Fault::refused(
+                    "what is granted by this name, or beneath it, stays what it is",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to look at what is not granted on the way to something else.
+    fn may_pass(&self, area: &Arc<Area>, path: &Path) -> Result<(), Fault> {
+        if self.is_temp(area) {
+            return Ok(());
+        }
+        let spelled = area::joined(&area.given, path);
+        let grants = self.session.grants().filesystem();
+        if grants
+            .iter()
+            .any(|grant| grant.path().starts_with(&spelled))
+        {
+            return Ok(());
+        }
+        // Any right at all lets a plugin find out what is there.
+        self.verdict(&spelled, Needs::All(Permissions::NONE))
+            .map(drop)
     }
 
     /// Refuses what would move something to where more may be done with it.
@@ -476,19 +563,26 @@ impl Cx {
         Ok(())
     }
 
-    /// The plain steps to which `path` leads within `area`.
+    /// The plain steps to which `path` leads within `area`; nothing when it
+    /// changed meanwhile.
     ///
     /// A hint only: what is acted on afterwards is judged, and used without
     /// following anything.
-    fn without_links(&self, area: &Area, path: &Path, follow: Follow) -> Result<PathBuf, Fault> {
+    fn without_links(
+        &self,
+        area: &Arc<Area>,
+        path: &Path,
+        follow: Follow,
+    ) -> Result<Option<PathBuf>, Fault> {
         let mut todo: VecDeque<OsString> = steps(path);
         let (mut done, mut links) = (PathBuf::new(), 0);
         while let Some(step) = todo.pop_front() {
             if step == ".." {
                 self.notes.check()?;
-                match rustix::fs::fstat(area.open(&done, DIR, rustix::fs::Mode::empty())?) {
+                match area.open(&done, DIR, rustix::fs::Mode::empty()) {
                     Ok(_) if done.pop() => continue,
                     Ok(_) => return Err(Fault::Outside),
+                    Err(Errno::LOOP) => return Ok(None),
                     Err(errno) => return Err(errno.into()),
                 }
             }
@@ -498,6 +592,7 @@ impl Cx {
                 break;
             }
             let next = done.join(&step);
+            self.may_pass(area, &next)?;
             match area.read_link(&next) {
                 Ok(Some(target)) => {
                     links += 1;
@@ -524,12 +619,11 @@ impl Cx {
                     done = next;
                     done.extend(todo.drain(..));
                 }
-                // Something changed on the way: it is looked at anew.
-                Err(Errno::LOOP) => return Ok(done),
+                Err(Errno::LOOP) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(done)
+        Ok(Some(done))
     }
 
     /// The temporary directory, which is made if needed.
@@ -544,13 +638,22 @@ impl Cx {
         self.session.charge(bytes);
     }
 
-    /// Does a write of `count` bytes under the quota; `write` says how far it
+    /// Does a write of `count` bytes under the quotas; `write` says how far it
     /// came even if it failed.
     pub(crate) fn write<T>(
         &self,
         count: u64,
+        kept: Kept,
         write: impl FnOnce(&mut u64) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        let most = self.session.limits().temp_bytes;
+        let temp = match kept {
+            Kept::InTemp if most != 0 => self.session.own().temp.get(),
+            Kept::InTemp | Kept::Elsewhere => None,
+        };
+        let _room = temp
+            .map(|temp| temp.room(count, most, self.until()))
+            .transpose()?;
         self.session.reserve(count)?;
         let mut written = 0;
         let outcome = write(&mut written);
@@ -558,6 +661,15 @@ impl Cx {
         self.session.release(count - written);
         self.notes.moved(written);
         outcome
+    }
+
+    /// Where what is written to a file of this area stays.
+    pub(crate) fn kept(&self, area: &Arc<Area>) -> Kept {
+        if self.is_temp(area) {
+            Kept::InTemp
+        } else {
+            Kept::Elsewhere
+        }
     }
 
     /// When the operation must be over.
@@ -630,6 +742,17 @@ const ONE_BY_ONE: [Permissions; 5] = [
     Permissions::CREATE,
     Permissions::DELETE,
 ];
+
+/// Which grant lets the name `path` be listed: with the directory that it is in,
+/// or as one that may be listed itself.
+fn listed<'a>(grants: &'a Grants, path: &Path) -> Result<&'a FilesystemGrant, Denial> {
+    let itself = grants.filesystem_verdict(path, Permissions::LIST);
+    itself.or_else(|denial| {
+        let around = path.parent().ok_or(denial.clone())?;
+        let around = grants.filesystem_verdict(around, Permissions::LIST);
+        around.map_err(|_| denial)
+    })
+}
 
 /// `path` as plain steps, if it has no other ones.
 fn plain(path: &Path) -> Option<PathBuf> {

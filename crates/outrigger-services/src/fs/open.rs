@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::area::{self, INLINE, Inline, Opening, Place};
-use super::{Cx, Follow, Needs, Wanted};
+use super::{Cx, Follow, Kept, Needs, Wanted};
 use crate::fault::Fault;
 use crate::granted::HardLinks;
 use crate::leases::{Lent, Slot};
@@ -26,6 +26,8 @@ pub(crate) struct OpenFile {
     pub(crate) rule: Arc<str>,
     /// What may be done with it where it was opened.
     rights: Permissions,
+    /// Where what is written to it stays.
+    kept: Kept,
     /// Where the next read or write without an offset happens. Ours rather than
     /// the kernel's, whose lock would let one slow read hold up a connection.
     position: AtomicU64,
@@ -52,7 +54,7 @@ pub(crate) enum Append {
 }
 
 impl OpenFile {
-    fn new(place: &Place, file: OwnedFd, stat: &Stat, how: Opening) -> Self {
+    fn new(place: &Place, file: OwnedFd, stat: &Stat, how: Opening, kept: Kept) -> Self {
         Self {
             file,
             inline: place.area.inline_for(stat),
@@ -60,6 +62,7 @@ impl OpenFile {
             name: place.file_name(),
             rule: place.area.rule.clone(),
             rights: place.area.permissions,
+            kept,
             position: AtomicU64::new(0),
         }
     }
@@ -95,7 +98,7 @@ impl OpenFile {
     /// Writes at the position and moves it.
     pub(crate) fn write_on(&self, cx: &Cx, data: &[u8]) -> Result<(), Fault> {
         let at = self.position();
-        cx.write(data.len() as u64, |written| {
+        cx.write(data.len() as u64, self.kept, |written| {
             Ok(area::write_full(&self.file, data, at, written)?)
         })?;
         match self.append {
@@ -110,14 +113,14 @@ impl OpenFile {
         if self.append == Append::Yes {
             return Err(Fault::failed("the file is open for appending"));
         }
-        cx.write(data.len() as u64, |written| {
+        cx.write(data.len() as u64, self.kept, |written| {
             Ok(area::write_full(&self.file, data, offset, written)?)
         })
     }
 
     /// Cuts or grows it; growing counts as writing.
     pub(crate) fn resize(&self, cx: &Cx, to: u64) -> Result<(), Fault> {
-        resize(cx, &self.file, to)
+        resize(cx, &self.file, self.kept, to)
     }
 
     /// Refuses a change of the file itself where writing is not granted.
@@ -160,12 +163,12 @@ pub(crate) fn size(stat: &Stat) -> u64 {
 }
 
 /// Cuts or grows a file; growing counts as writing.
-pub(crate) fn resize(cx: &Cx, file: &OwnedFd, to: u64) -> Result<(), Fault> {
+pub(crate) fn resize(cx: &Cx, file: &OwnedFd, kept: Kept, to: u64) -> Result<(), Fault> {
     if i64::try_from(to).is_err() {
         return Err(Fault::System(Errno::INVAL));
     }
     let now = size(&rustix::fs::fstat(file)?);
-    cx.write(to.saturating_sub(now), |grown| {
+    cx.write(to.saturating_sub(now), kept, |grown| {
         // The kernel refuses it for a file that was not opened for writing.
         rustix::fs::ftruncate(file, to)?;
         *grown = to.saturating_sub(now);
@@ -176,6 +179,16 @@ pub(crate) fn resize(cx: &Cx, file: &OwnedFd, to: u64) -> Result<(), Fault> {
 impl Cx {
     /// Opens the regular file that `wanted` leads to.
     pub(crate) fn open(&self, wanted: &Wanted, how: Opening) -> Result<(File, Place, Stat), Fault> {
+        self.open_if(wanted, how, |_| Ok(()))
+    }
+
+    /// [`open`](Self::open), if `admit` lets what is there be opened or made.
+    pub(crate) fn open_if(
+        &self,
+        wanted: &Wanted,
+        how: Opening,
+        admit: impl Fn(&Place) -> Result<(), Fault>,
+    ) -> Result<(File, Place, Stat), Fault> {
         if !how.read && !how.writes() {
             return Err(Fault::abuse("a file is opened to read, to write, or both"));
         }
@@ -187,6 +200,7 @@ impl Cx {
             }
         };
         let open = |place: &Place, how: Opening| {
+            admit(place)?;
             let (file, stat) = place.open(how, judge)?;
             Ok((file, place.clone(), stat))
         };
@@ -238,8 +252,12 @@ impl Cx {
         stat: Stat,
         how: Opening,
     ) -> Lending {
-        let file = OpenFile::new(place, file, &stat, how);
+        let kept = self.kept(&place.area);
+        let file = OpenFile::new(place, file, &stat, how, kept);
         let (lease, lent) = self.session.lend(slot, file);
+        if let (Kept::InTemp, Some(temp)) = (kept, self.session.own().temp.get()) {
+            temp.note_open(&lent);
+        }
         (lease, lent, stat)
     }
 

@@ -3,17 +3,20 @@
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use outrigger_manifest::Permissions;
 use prost_types::Timestamp;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
+    Uid,
 };
 use rustix::io::Errno;
 
 use super::area::{self, Entry, INLINE, Opening, Place};
 use super::open::{self, size};
-use super::{Cx, Follow, Needs, Wanted, mode, temp, tree};
+use super::tree::{self, Obstacles};
+use super::{ATTEMPTS, Cx, Follow, Kept, Needs, Put, Wanted, mode, temp};
 use crate::fault::Fault;
 use crate::granted::Ownership;
 
@@ -230,8 +233,8 @@ impl Cx {
         // Before the file is made or emptied.
         self.session.reserve(length)?;
         self.session.release(length);
-        let (file, _, _) = self.open(wanted, how)?;
-        self.write(length, |written| {
+        let (file, place, _) = self.open(wanted, how)?;
+        self.write(length, self.kept(&place.area), |written| {
             Ok(area::write_full(&file, data, 0, written)?)
         })?;
         Ok(size(&rustix::fs::fstat(&file)?))
@@ -242,8 +245,8 @@ impl Cx {
             write: true,
             ..Opening::default()
         };
-        let (file, _, _) = self.open(wanted, how)?;
-        open::resize(self, &file.into(), to)
+        let (file, place, _) = self.open(wanted, how)?;
+        open::resize(self, &file.into(), self.kept(&place.area), to)
     }
 
     /// Copies a file's contents and permission bits.
@@ -259,7 +262,8 @@ impl Cx {
         let whole = size(&stat);
         self.session.reserve(whole)?;
         self.session.release(whole);
-        let (target, _, target_stat) = self.open(to, how)?;
+        let (target, place, target_stat) = self.open(to, how)?;
+        let kept = self.kept(&place.area);
         if (stat.st_dev, stat.st_ino) == (target_stat.st_dev, target_stat.st_ino) {
             return Err(Fault::abuse("both are the same file"));
         }
@@ -278,7 +282,11 @@ impl Cx {
                 Ok(rest) => rest.min(PORTION),
                 Err(_) => PORTION,
             };
-            let portion = self.write(ask as u64, |written| {
+            if kept == Kept::InTemp && rustix::fs::fstat(&target)?.st_nlink == 0 {
+                // It was removed, and would take room that nobody finds.
+                return Err(Fault::System(Errno::NOENT));
+            }
+            let portion = self.write(ask as u64, kept, |written| {
                 copy_portion(&source, &target, copied, ask, written)?;
                 Ok(*written)
             })?;
@@ -306,6 +314,7 @@ impl Cx {
     pub(crate) fn mkdir(&self, wanted: &Wanted, perm: Mode) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, CREATE, |place| {
             let entry = entry(place)?.ok_or_else(there)?;
+            self.may_lie(place, Put::NewDirectory)?;
             Ok(rustix::fs::mkdirat(&entry.parent, &entry.name, perm)?)
         })
     }
@@ -331,49 +340,78 @@ impl Cx {
     /// Nothing is moved to where more may be done with it, and nothing is
     /// replaced where that is not granted.
     pub(crate) fn rename(&self, from: &Wanted, to: &Wanted, replace: Replace) -> Result<(), Fault> {
-        let (from_place, from) = self.end(from, DELETE, fixed)?;
         let both = Needs::All(Permissions::CREATE | Permissions::DELETE);
-        let (to_end, may_replace) = match replace {
-            Replace::No => (self.end(to, CREATE, fixed)?, Ok(false)),
-            Replace::Yes => match self.end(to, both, fixed) {
-                Ok(end) => (end, Ok(true)),
-                Err(Fault::Denied(denial)) => (self.end(to, CREATE, fixed)?, Err(denial)),
-                Err(fault) => return Err(fault),
-            },
+        let find = || {
+            let from = self.end(from, DELETE, fixed)?;
+            let (to, denied) = match replace {
+                Replace::No => (self.end(to, CREATE, fixed)?, None),
+                Replace::Yes => match self.end(to, both, fixed) {
+                    Ok(end) => return Ok((from, end, (RenameFlags::empty(), None))),
+                    Err(Fault::Denied(denial)) => (self.end(to, CREATE, fixed)?, Some(denial)),
+                    Err(fault) => return Err(fault),
+                },
+            };
+            Ok((from, to, (RenameFlags::NOREPLACE, denied)))
         };
-        let (to_place, to) = to_end;
-        self.holds_no_grant(&from_place)?;
-        self.holds_no_grant(&to_place)?;
-        self.gains_nothing(&from_place, &to_place)?;
-        let flags = match may_replace {
-            Ok(true) => RenameFlags::empty(),
-            Ok(false) | Err(_) => RenameFlags::NOREPLACE,
-        };
-        let done = rustix::fs::renameat_with(&from.parent, &from.name, &to.parent, &to.name, flags);
-        match (done, may_replace) {
-            (Err(Errno::EXIST), Err(denial)) => Err(Fault::Denied(denial)),
-            (Err(errno), _) => Err(Fault::System(errno)),
-            (Ok(()), _) => Ok(()),
-        }
+        self.both_ends(find, |from, to, (flags, denied)| {
+            self.holds_no_grant(&from.place)?;
+            self.holds_no_grant(&to.place)?;
+            self.gains_nothing(&from.place, &to.place)?;
+            let kind = from.kind()?;
+            self.may_lie(&to.place, Put::Moved(kind))?;
+            if to.place.dir_only && kind != FileType::Directory {
+                return Err(Fault::System(Errno::NOTDIR));
+            }
+            let (from, to) = (&from.entry, &to.entry);
+            let done =
+                rustix::fs::renameat_with(&from.parent, &from.name, &to.parent, &to.name, flags);
+            match (done, denied) {
+                (Err(Errno::EXIST), Some(denial)) => Err(Fault::Denied(denial)),
+                (outcome, _) => outcome.map_err(Fault::System),
+            }
+        })
     }
 
     /// The last step of a path that an operation on two of them uses.
     /// `top` is what is said when that is a granted directory itself.
-    fn end(
-        &self,
-        wanted: &Wanted,
-        needs: Needs,
-        top: impl Fn() -> Fault,
-    ) -> Result<(Place, Entry), Fault> {
+    fn end(&self, wanted: &Wanted, needs: Needs, top: impl Fn() -> Fault) -> Result<End, Fault> {
         self.reach(wanted, Follow::No, needs, |place| {
-            Ok((place.clone(), entry(place)?.ok_or_else(&top)?))
+            Ok(End {
+                place: place.clone(),
+                entry: entry(place)?.ok_or_else(&top)?,
+            })
         })
+    }
+
+    /// Finds two ends, and acts on both while nothing is moved.
+    ///
+    /// Finding takes as long as a plugin makes it: meanwhile it may move what
+    /// was found first, and then other things into that. So both are looked up
+    /// again, by the very names that are judged, once nothing is moved.
+    fn both_ends<X, T>(
+        &self,
+        find: impl Fn() -> Result<(End, End, X), Fault>,
+        act: impl FnOnce(&End, &End, X) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        for _ in 0..ATTEMPTS {
+            self.notes.check()?;
+            let (mut one, mut other, more) = find()?;
+            let device = one.device()?;
+            let _nothing_is_moved = moving(device);
+            match one.look_again().and_then(|()| other.look_again()) {
+                Ok(()) if one.device()? == device => return act(&one, &other, more),
+                // There is a link on the way, or a mount, that was not there before.
+                Ok(()) | Err(Fault::System(Errno::LOOP)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::System(Errno::BUSY))
     }
 
     /// Removes a file, a link or an empty directory.
     pub(crate) fn remove(&self, wanted: &Wanted) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, DELETE, |place| {
-            let entry = entry(place)?.ok_or_else(fixed)?;
+            let entry = entry_to_remove(place)?;
             self.holds_no_grant(place)?;
             remove_one(&entry)
         })
@@ -382,7 +420,7 @@ impl Cx {
     /// Removes a tree. Nothing there is fine too.
     pub(crate) fn remove_all(&self, wanted: &Wanted) -> Result<(), Fault> {
         let removed = self.reach(wanted, Follow::No, DELETE, |place| {
-            let entry = entry(place)?.ok_or_else(fixed)?;
+            let entry = entry_to_remove(place)?;
             self.holds_no_grant(place)?;
             let beneath = Place {
                 path: place.path.join("x"),
@@ -393,8 +431,15 @@ impl Cx {
                 return remove_one(&entry);
             }
             let check = || self.notes.check().is_ok();
-            tree::remove(entry.parent.as_fd(), &entry.name, self.until(), &check)
-                .map_err(Fault::System)
+            let obstacles = Obstacles::Respect;
+            tree::remove(
+                entry.parent.as_fd(),
+                &entry.name,
+                obstacles,
+                self.until(),
+                &check,
+            )
+            .map_err(Fault::System)
         });
         match removed {
             Err(Fault::System(Errno::NOENT)) => Ok(()),
@@ -404,17 +449,26 @@ impl Cx {
 
     /// A second name for a file, where no more may be done with it.
     pub(crate) fn link(&self, existing: &Wanted, new: &Wanted) -> Result<(), Fault> {
-        let (old_place, old) = self.end(existing, Needs::All(Permissions::READ), || {
-            Fault::System(Errno::ISDIR)
-        })?;
-        let (new_place, new) = self.end(new, CREATE, there)?;
-        self.gains_nothing(&old_place, &new_place)?;
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statat(&old.parent, &old.name, flags)?;
-        area::regular(&stat)?;
-        let flags = AtFlags::empty();
-        rustix::fs::linkat(&old.parent, &old.name, &new.parent, &new.name, flags)
-            .map_err(Fault::System)
+        let find = || {
+            let isdir = || Fault::System(Errno::ISDIR);
+            let existing = self.end(existing, Needs::All(Permissions::READ), isdir)?;
+            Ok((existing, self.end(new, CREATE, there)?, ()))
+        };
+        self.both_ends(find, |old, new, ()| {
+            self.gains_nothing(&old.place, &new.place)?;
+            self.may_lie(&new.place, Put::Moved(FileType::RegularFile))?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let (from, to) = (&old.entry, &new.entry);
+            let file = rustix::fs::openat(&from.parent, &from.name, flags, Mode::empty())?;
+            let stat = rustix::fs::fstat(&file)?;
+            old.place.spelled_for(&stat)?;
+            new.place.spelled_for(&stat)?;
+            area::regular(&stat)?;
+            // The file that was looked at, whatever happens to its name.
+            let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let flags = AtFlags::SYMLINK_FOLLOW;
+            rustix::fs::linkat(CWD, name, &to.parent, &to.name, flags).map_err(Fault::System)
+        })
     }
 
     /// The link's text may only lead down from the directory that the link is
@@ -425,6 +479,10 @@ impl Cx {
         self.reach(new, Follow::No, CREATE, |place| {
             let target = link_text(place, target)?;
             let entry = entry(place)?.ok_or_else(there)?;
+            if place.dir_only {
+                return Err(Fault::System(Errno::NOTDIR));
+            }
+            self.may_lie(place, Put::Link)?;
             Ok(rustix::fs::symlinkat(&target, &entry.parent, &entry.name)?)
         })
     }
@@ -486,7 +544,6 @@ impl Cx {
     pub(crate) fn temp_dir(&self, pattern: &str) -> Result<PathBuf, Fault> {
         let (before, after) = temp::split_pattern(pattern)?;
         let area = self.temp()?.area().clone();
-        self.temp()?.note_changes(1);
         let place = Place {
             area: area.clone(),
             path: PathBuf::from("x"),
@@ -540,6 +597,50 @@ impl Cx {
 
 fn entry(place: &Place) -> Result<Option<Entry>, Fault> {
     Ok(place.entry()?)
+}
+
+/// One end of an operation on two paths.
+struct End {
+    place: Place,
+    entry: Entry,
+}
+
+impl End {
+    fn look_again(&mut self) -> Result<(), Fault> {
+        self.entry = entry(&self.place)?.ok_or(Fault::Broken)?;
+        Ok(())
+    }
+
+    fn device(&self) -> Result<u64, Fault> {
+        Ok(rustix::fs::fstat(&self.entry.parent)?.st_dev)
+    }
+
+    /// What is there, a link being a link.
+    fn kind(&self) -> Result<FileType, Fault> {
+        let (parent, name) = (&self.entry.parent, &self.entry.name);
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.place.spelled_for(&stat)?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
+    }
+}
+
+/// While it is held, no plugin of this process moves anything on the device.
+/// One device's storage does not hold up the others, but for few that share.
+fn moving(device: u64) -> MutexGuard<'static, ()> {
+    static MOVES: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
+    let index = usize::try_from(device % 64).unwrap_or(0);
+    MOVES[index].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The last step of a path that is removed.
+fn entry_to_remove(place: &Place) -> Result<Entry, Fault> {
+    let entry = entry(place)?.ok_or_else(fixed)?;
+    let place = place.clone();
+    let end = End { place, entry };
+    if end.place.dir_only {
+        end.kind()?;
+    }
+    Ok(end.entry)
 }
 
 fn fixed() -> Fault {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_transport::PluginIdentity;
 use rustix::fs::{CWD, Mode, RenameFlags};
+use rustix::io::Errno;
 
 use super::area::{Area, Opening};
 use super::{Cx, Files, Wanted};
@@ -130,6 +131,7 @@ fn race(stepwise: bool, turns: usize) {
     std::os::unix::fs::symlink(at("outside/dir"), at("granted/link")).expect("a link");
     std::os::unix::fs::symlink("../../outside/last/file", at("granted/last/link")).expect("a link");
     let granted = at("granted");
+    std::fs::create_dir(granted.join("dir/sub")).expect("a directory");
     let cx = cx(
         &[(&granted, "read, write, list, create, delete", true)],
         stepwise,
@@ -173,7 +175,13 @@ fn race(stepwise: bool, turns: usize) {
                     assert_ne!(name, c"outside-only");
                     Ok(())
                 });
-                listed.expect("listed");
+                // It may have been taken away meanwhile.
+                assert!(matches!(listed, Ok(()) | Err(Fault::System(Errno::NOENT))));
+            }
+            // What is on the way is not what was named: the exchange of it would fail.
+            for _ in 0..20 {
+                let _ = cx.remove_all(&wanted(&cx, "dir/./sub/../sub/none"));
+                let _ = cx.remove_all(&wanted(&cx, "dir/sub/none"));
             }
         }
         if turn == 0 {

@@ -348,9 +348,7 @@ pub(crate) fn wanted_at(cx: &Cx, request: &OpenAtRequest) -> Result<Wanted, Faul
         return Err(Fault::abuse("the path is empty"));
     }
     let wanted = Wanted::beneath(&dir.place, &request.path)?;
-    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
-    let now = identity(rustix::fs::fstat(dir.place.inode()?)?);
-    if now != identity(rustix::fs::fstat(&dir.dir)?) {
+    if !dir.place.still_is(&dir.dir)? {
         return Err(Fault::System(rustix::io::Errno::NOENT));
     }
     Ok(wanted)

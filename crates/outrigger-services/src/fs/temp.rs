@@ -2,27 +2,33 @@
 //! the plugin.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::area::Area;
-use super::tree;
+use super::open::OpenFile;
+use super::tree::{self, Obstacles};
 use crate::fault::Fault;
+use crate::leases::{Held, Lent};
 
 /// How often a free name is looked for.
 const ATTEMPTS: usize = 32;
-/// A directory in which at most so many changes were made is removed on the
-/// spot; a larger one on a thread of its own.
-const SMALL: u64 = 1024;
 /// How long removing may take.
 const REMOVAL: Duration = Duration::from_secs(60);
+/// How long whoever lets go of the directory waits for its end: a small one is
+/// gone then, also when the host ends at once. It may be a runtime's thread.
+const COURTESY: Duration = Duration::from_millis(50);
+/// What storage gives at least to whatever is written, in bytes.
+const BLOCK: u64 = 4096;
+/// How deep a directory is measured; one that is deeper is as large as what was
+/// ever written to it.
+const DEEPEST: usize = 64;
 
 /// A directory with mode 0700 that only one plugin's services use.
 #[derive(Debug)]
@@ -30,7 +36,30 @@ pub(crate) struct TempArea {
     area: Arc<Area>,
     parent: Option<Arc<OwnedFd>>,
     name: OsString,
-    changes: AtomicU64,
+    used: Mutex<Used>,
+}
+
+/// How much room the directory takes.
+#[derive(Debug, Default)]
+struct Used {
+    /// What there was when it was last measured, and all that was written since.
+    bytes: u64,
+    /// What is being written.
+    writing: u64,
+    /// Open files: they take room also when they are removed.
+    open: Vec<Weak<Held<OpenFile>>>,
+}
+
+/// Room for a write, until it is done.
+pub(crate) struct Room<'a> {
+    temp: &'a TempArea,
+    count: u64,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.temp.used().writing -= self.count;
+    }
 }
 
 impl TempArea {
@@ -56,7 +85,7 @@ impl TempArea {
             area,
             parent,
             name: name.into(),
-            changes: AtomicU64::new(0),
+            used: Mutex::default(),
         })
     }
 
@@ -64,10 +93,85 @@ impl TempArea {
         &self.area
     }
 
-    /// Notes that so many things may have been made here.
-    pub(crate) fn note_changes(&self, count: usize) {
-        self.changes.fetch_add(count as u64, Ordering::Relaxed);
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Notes a file that is open for longer than a call.
+    pub(crate) fn note_open(&self, file: &Lent<OpenFile>) {
+        let mut used = self.used();
+        used.open.retain(|open| open.strong_count() > 0);
+        used.open.push(Arc::downgrade(file));
+    }
+
+    /// Room to write `count` bytes when at most `most` may be kept. Measures the
+    /// directory when what was written since the last time would not fit.
+    pub(crate) fn room(&self, count: u64, most: u64, until: Instant) -> Result<Room<'_>, Fault> {
+        let count = count.div_ceil(BLOCK).saturating_mul(BLOCK);
+        // Others wait for what this one finds rather than measure as well.
+        let mut used = self.used();
+        let fits = |used: &Used| used.bytes.checked_add(count).filter(|sum| *sum <= most);
+        if fits(&used).is_none()
+            && let Some(measured) = self.measure(&used, until)
+        {
+            used.bytes = measured.saturating_add(used.writing);
+        }
+        let Some(sum) = fits(&used) else {
+            return Err(Fault::exhausted(
+                "temp-quota-exhausted",
+                format!("at most {most} bytes are kept in the temporary directory (`temp_bytes`)"),
+            ));
+        };
+        used.bytes = sum;
+        used.writing += count;
+        Ok(Room { temp: self, count })
+    }
+
+    /// What the directory takes, with open files that were removed from it;
+    /// nothing when that cannot be found out.
+    fn measure(&self, used: &Used, until: Instant) -> Option<u64> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let dir = self.area.open(Path::new(""), flags, Mode::empty()).ok()?;
+        let mut total = measure(dir.as_fd(), 0, until)?;
+        for file in used.open.iter().filter_map(Weak::upgrade) {
+            let stat = file.stat().ok()?;
+            if stat.st_nlink == 0 {
+                total = total.checked_add(on_disk(stat.st_blocks))?;
+            }
+        }
+        Some(total)
+    }
+}
+
+fn measure(dir: BorrowedFd<'_>, depth: usize, until: Instant) -> Option<u64> {
+    if depth > DEEPEST || Instant::now() >= until {
+        return None;
+    }
+    let mut total = 0_u64;
+    for entry in Dir::read_from(dir).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(_) => return None,
+        };
+        total = total.checked_add(on_disk(stat.st_blocks))?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory
+            && let Some(child) = tree::open(dir, name).ok()?
+        {
+            total = total.checked_add(measure(child.as_fd(), depth + 1, until)?)?;
+        }
+    }
+    Some(total)
+}
+
+/// What so many blocks, as the system counts them, take in bytes.
+fn on_disk(blocks: i64) -> u64 {
+    u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
 }
 
 impl Drop for TempArea {
@@ -77,25 +181,31 @@ impl Drop for TempArea {
         };
         let name = std::mem::take(&mut self.name);
         let remove = move || {
-            if let Err(errno) =
-                tree::remove(parent.as_fd(), &name, Instant::now() + REMOVAL, &|| true)
-            {
+            let until = Instant::now() + REMOVAL;
+            let removed = tree::remove(parent.as_fd(), &name, Obstacles::Clear, until, &|| true);
+            if let Err(errno) = removed {
                 let name = name.to_string_lossy();
                 tracing::warn!(%name, error = %errno, "a plugin's temporary directory remains");
             }
         };
-        // Whoever drops may be a connection's thread: it must not work for long
-        // because of what a plugin has piled up.
-        if self.changes.load(Ordering::Relaxed) <= SMALL {
-            remove();
-            return;
-        }
-        let remove = Arc::new(remove);
-        let again = remove.clone();
-        let thread = std::thread::Builder::new().name("outrigger-temp".into());
-        if thread.spawn(move || remove()).is_err() {
-            again();
-        }
+        on_its_own_thread(remove);
+    }
+}
+
+/// Does `work` on a thread of its own, and waits a moment for its end. Whoever
+/// asks may be a runtime's thread: it must not be held up by what a plugin has
+/// piled up.
+fn on_its_own_thread(work: impl Fn() + Send + Sync + 'static) {
+    let (work, (sender, done)) = (Arc::new(work), mpsc::channel::<()>());
+    let again = work.clone();
+    let run = move || {
+        work();
+        drop(sender);
+    };
+    let thread = std::thread::Builder::new().name("outrigger-temp".into());
+    match thread.spawn(run) {
+        Ok(_) => drop(done.recv_timeout(COURTESY)),
+        Err(_) => again(),
     }
 }
 
@@ -151,23 +261,71 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_private_and_goes_with_its_owner_whatever_its_size() {
+    fn the_directory_is_private_and_goes_with_its_owner() {
         let root = tempfile::tempdir().expect("a directory");
-        for changes in [0, SMALL + 1] {
-            let temp = TempArea::create(root.path()).expect("a temporary directory");
-            let path = temp.area().canonical.clone();
-            assert_eq!(
-                std::fs::metadata(&path).expect("it exists").mode() & 0o777,
-                0o700
-            );
-            std::fs::write(path.join("file"), b"x").expect("a file");
-            temp.changes.store(changes, Ordering::Relaxed);
-            drop(temp);
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while path.exists() && Instant::now() < deadline {
-                std::thread::yield_now();
-            }
-            assert!(!path.exists());
+        let temp = TempArea::create(root.path()).expect("a temporary directory");
+        let path = temp.area().canonical.clone();
+        assert_eq!(
+            std::fs::metadata(&path).expect("it exists").mode() & 0o777,
+            0o700
+        );
+        std::fs::write(path.join("file"), b"x").expect("a file");
+        drop(temp);
+        until_gone(&path);
+    }
+
+    fn until_gone(path: &Path) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while path.exists() {
+            assert!(Instant::now() < deadline, "{} remains", path.display());
+            std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn removing_is_waited_for_only_a_moment() {
+        let (go_on, wait) = mpsc::channel::<()>();
+        let (sender, done) = mpsc::channel();
+        let ends = Mutex::new((wait, sender));
+        on_its_own_thread(move || {
+            let (wait, sender) = &*ends.lock().expect("one thread only");
+            wait.recv().expect("told to go on");
+            sender.send(()).expect("waited for");
+        });
+        // It comes this far while the work cannot go on.
+        assert!(done.try_recv().is_err());
+        go_on.send(()).expect("it waits");
+        done.recv().expect("done after all");
+    }
+
+    #[test]
+    fn room_is_what_is_not_kept() {
+        let root = tempfile::tempdir().expect("a directory");
+        let temp = TempArea::create(root.path()).expect("a temporary directory");
+        let path = temp.area().canonical.clone();
+        let until = Instant::now() + Duration::from_secs(30);
+        let most = 1 << 20;
+        let room = |count| {
+            temp.room(count, most, until)
+                .map(drop)
+                .map_err(|fault| fault.code())
+        };
+        assert_eq!(room(most), Ok(()));
+        // Nothing of it was written.
+        assert_eq!(room(most), Ok(()));
+        std::fs::create_dir(path.join("dir")).expect("a directory");
+        std::fs::write(path.join("dir/file"), vec![1; 600 << 10]).expect("a file");
+        assert_eq!(room(500 << 10), Err("temp-quota-exhausted"));
+        assert_eq!(room(u64::MAX), Err("temp-quota-exhausted"));
+        let writing = temp.room(200 << 10, most, until).expect("room");
+        assert_eq!(
+            room(300 << 10),
+            Err("temp-quota-exhausted"),
+            "it is being written"
+        );
+        drop(writing);
+        assert_eq!(room(300 << 10), Ok(()));
+        std::fs::remove_dir_all(path.join("dir")).expect("removed");
+        assert_eq!(room(most), Ok(()));
     }
 }

@@ -2,7 +2,7 @@
 //! with a bounded number of open directories however deep the tree is.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -13,15 +13,25 @@ use rustix::path::Arg;
 /// up to the top.
 const LEVELS: usize = 24;
 
+/// What to do about directories whose mode forbids to empty them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacles {
+    /// They stay.
+    Respect,
+    /// Their mode is changed: all of the tree is ours.
+    Clear,
+}
+
 /// Removes `name` in `parent` and everything beneath it; nothing there is
-/// fine too.
+/// fine too. What cannot be removed does not keep the rest.
 ///
 /// # Errors
 /// [`Errno::TIMEDOUT`] when it is not done by `until`, [`Errno::CANCELED`] when
-/// `go_on` says no; a part is gone then. Otherwise what the system said.
+/// `go_on` says no; a part is gone then. Otherwise what the system said first.
 pub(crate) fn remove(
     parent: BorrowedFd<'_>,
     name: impl Arg,
+    obstacles: Obstacles,
     until: Instant,
     go_on: &dyn Fn() -> bool,
 ) -> Result<(), Errno> {
@@ -41,24 +51,32 @@ pub(crate) fn remove(
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        let Some(top) = open(parent, &name)? else {
+        let Some(top) = open_to_empty(parent, &name, obstacles)? else {
             return Ok(());
         };
-        Removal {
+        let mut removal = Removal {
             top: top.as_fd(),
+            obstacles,
             until,
             go_on,
             moved: 0,
+            failed: None,
+        };
+        removal.empty(top.as_fd(), 0)?;
+        if let Some(errno) = removal.failed {
+            return Err(errno);
         }
-        .empty(top.as_fd(), 0)?;
     }
 }
 
 struct Removal<'a> {
     top: BorrowedFd<'a>,
+    obstacles: Obstacles,
     until: Instant,
     go_on: &'a dyn Fn() -> bool,
     moved: u64,
+    /// Why something stays.
+    failed: Option<Errno>,
 }
 
 impl Removal<'_> {
@@ -75,10 +93,16 @@ impl Removal<'_> {
             if name == c"." || name == c".." {
                 continue;
             }
-            match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            let removed = match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => self.remove_dir(dir, name, level),
+                outcome => outcome,
+            };
+            match removed {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => self.remove_dir(dir, name, level)?,
-                Err(errno) => return Err(errno),
+                Err(errno @ (Errno::TIMEDOUT | Errno::CANCELED)) => return Err(errno),
+                Err(errno) => {
+                    self.failed.get_or_insert(errno);
+                }
             }
         }
         Ok(())
@@ -86,41 +110,73 @@ impl Removal<'_> {
 
     fn remove_dir(&mut self, dir: BorrowedFd<'_>, name: &CStr, level: usize) -> Result<(), Errno> {
         match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
+            outcome => return outcome,
         }
         if level >= LEVELS {
             return self.move_up(dir, name);
         }
-        if let Some(child) = open(dir, name)? {
+        if let Some(child) = open_to_empty(dir, name, self.obstacles)? {
             self.empty(child.as_fd(), level + 1)?;
             drop(child);
             match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-                // Something new, or something moved: the caller's loop comes again.
-                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
+                // Something new, something moved, or something that stays: the
+                // caller's loop knows.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                outcome => return outcome,
             }
         }
         Ok(())
     }
 
     fn move_up(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        if self.obstacles == Obstacles::Clear {
+            // Moving a directory changes it: `..` is another one.
+            make_ours(dir, name);
+        }
         loop {
             self.moved += 1;
             let free = format!(".removing-{}", self.moved);
             match rustix::fs::renameat(dir, name, self.top, free.as_str()) {
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR)
                     if Instant::now() < self.until => {}
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
-                Err(errno) => return Err(errno),
+                outcome => return outcome,
             }
         }
     }
 }
 
+/// [`open`], for a directory that is to be emptied.
+fn open_to_empty(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    obstacles: Obstacles,
+) -> Result<Option<OwnedFd>, Errno> {
+    if obstacles == Obstacles::Clear {
+        make_ours(parent, name);
+    }
+    open(parent, name)
+}
+
+/// Lets the owner of a directory do everything in it, if that is us: what it is
+/// needed for says what is wrong otherwise.
+fn make_ours(parent: BorrowedFd<'_>, name: &CStr) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(dir) = rustix::fs::openat(parent, name, flags, Mode::empty()) else {
+        return;
+    };
+    let mode = rustix::fs::fstat(&dir).map(|stat| Mode::from_raw_mode(stat.st_mode));
+    if let Ok(mode) = mode
+        && !mode.contains(Mode::RWXU)
+    {
+        // A handle for the inode alone takes no chmod; its name under /proc does.
+        let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let _ = rustix::fs::chmod(name, mode | Mode::RWXU);
+    }
+}
+
 /// Opens a directory; nothing when it is not one (any more).
-fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+pub(crate) fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
     let flags =
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
@@ -132,10 +188,13 @@ fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::time::Duration;
 
     use super::*;
+
+    const RESPECT: Obstacles = Obstacles::Respect;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(30)
@@ -158,7 +217,7 @@ mod tests {
             rustix::fs::mkdirat(&at, "d", Mode::RWXU).expect("a level");
             at = open(at.as_fd(), c"d").expect("open").expect("a directory");
         }
-        remove(dir.as_fd(), "tree", soon(), &|| true).expect("removed");
+        remove(dir.as_fd(), "tree", RESPECT, soon(), &|| true).expect("removed");
         assert!(!base.path().join("tree").exists());
         assert!(kept.join("file").exists());
     }
@@ -167,9 +226,64 @@ mod tests {
     fn nothing_there_is_fine_and_a_link_is_removed_itself() {
         let base = tempfile::tempdir().expect("a directory");
         let dir = std::fs::File::open(base.path()).expect("the directory");
-        remove(dir.as_fd(), "missing", soon(), &|| true).expect("fine");
+        remove(dir.as_fd(), "missing", RESPECT, soon(), &|| true).expect("fine");
         rustix::fs::symlinkat("/", &dir, "link").expect("a link");
-        remove(dir.as_fd(), "link", soon(), &|| true).expect("removed");
+        remove(dir.as_fd(), "link", RESPECT, soon(), &|| true).expect("removed");
         assert!(Path::new("/").exists() && !base.path().join("link").is_symlink());
+    }
+
+    /// Does `work` as one for whom modes count, on a thread of its own: root may
+    /// do everything otherwise.
+    fn without_privileges(work: impl FnOnce() + Send + 'static) {
+        use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+        let work = move || {
+            let none = CapabilitySets {
+                effective: CapabilitySet::empty(),
+                permitted: CapabilitySet::empty(),
+                inheritable: CapabilitySet::empty(),
+            };
+            set_capabilities(None, none).expect("given up");
+            work();
+        };
+        std::thread::spawn(work).join().expect("no panic");
+    }
+
+    #[test]
+    fn modes_keep_nothing_where_all_of_it_is_ours() {
+        without_privileges(|| {
+            let base = tempfile::tempdir().expect("a directory");
+            let dir = std::fs::File::open(base.path()).expect("the directory");
+            let closed = |path: &str, mode| {
+                let path = base.path().join(path);
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(path, mode).expect("its mode");
+            };
+            let plant = || {
+                for sub in ["tree/closed/deep", "tree/still/deep", "tree/open"] {
+                    std::fs::create_dir_all(base.path().join(sub)).expect("directories");
+                    std::fs::write(base.path().join(sub).join("file"), "x").expect("a file");
+                }
+                // Deeper than what is open at the same time.
+                let below = "d/".repeat(LEVELS + 4);
+                let below = base.path().join("tree/open").join(below);
+                std::fs::create_dir_all(&below).expect("directories");
+                std::fs::write(below.join("file"), "x").expect("a file");
+                closed(&format!("tree/open/{}", "d/".repeat(LEVELS + 2)), 0o500);
+                closed("tree/closed", 0);
+                closed("tree/still", 0o500);
+            };
+            plant();
+            let kept = remove(dir.as_fd(), "tree", RESPECT, soon(), &|| true);
+            assert_eq!(kept, Err(Errno::ACCESS));
+            // What can be removed is.
+            assert!(!base.path().join("tree/open/file").exists());
+            assert!(base.path().join("tree/closed").exists());
+            remove(dir.as_fd(), "tree", Obstacles::Clear, soon(), &|| true).expect("removed");
+            assert!(!base.path().join("tree").exists());
+            plant();
+            closed("tree", 0);
+            remove(dir.as_fd(), "tree", Obstacles::Clear, soon(), &|| true).expect("removed");
+        });
     }
 }

@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_manifest::Permissions;
 use outrigger_wire::proto::host::{ChangeKind, WatchResponse};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Dir, FileType};
@@ -21,11 +20,13 @@ use crate::fault::Fault;
 use crate::leases::Slot;
 use crate::session::Running;
 
-const LIST: Needs = Needs::All(Permissions::LIST);
 /// Watches of one connection: the kernel has few to give.
 const WATCHES: usize = 8;
-/// Changes that are kept because one look found so many; more are an overflow.
+/// Changes after which a look ends, and twice of which it keeps: more are an
+/// overflow.
 const KEPT: usize = 4096;
+/// The same for the bytes of their paths.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// The places for watches of one connection.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub(crate) struct Watching {
     notifier: AsyncFd<OwnedFd>,
     state: Arc<Mutex<State>>,
     ready: VecDeque<WatchResponse>,
+    gone: bool,
     _places: (Slot, OwnedSemaphorePermit),
 }
 
@@ -50,12 +52,44 @@ struct State {
     top: Place,
     recursive: bool,
     most: usize,
+    /// What was found there, whatever lies there now.
+    held: OwnedFd,
     /// What is watched, by the kernel's number, as steps beneath the area.
     watched: HashMap<i32, PathBuf>,
-    top_number: i32,
-    changes: VecDeque<WatchResponse>,
+    changes: Changes,
     /// The top is no longer where it was.
     gone: bool,
+}
+
+/// What a look has found, in bounded room.
+#[derive(Default)]
+struct Changes {
+    list: VecDeque<WatchResponse>,
+    bytes: usize,
+    overflown: bool,
+}
+
+impl Changes {
+    fn is_full(&self) -> bool {
+        self.list.len() >= KEPT || self.bytes >= KEPT_BYTES
+    }
+
+    /// Keeps one, or notes that there is no room for it; `top` is what is watched.
+    fn push(&mut self, top: &Path, path: &Path, kind: ChangeKind) {
+        if self.overflown {
+            return;
+        }
+        let mut path = path.to_string_lossy().into_owned();
+        let mut kind = kind;
+        if self.list.len() + 1 >= 2 * KEPT || self.bytes + path.len() >= 2 * KEPT_BYTES {
+            self.overflown = true;
+            path = top.to_string_lossy().into_owned();
+            kind = ChangeKind::Overflow;
+        }
+        self.bytes += path.len();
+        let kind = kind.into();
+        self.list.push_back(WatchResponse { path, kind });
+    }
 }
 
 impl Watching {
@@ -84,6 +118,7 @@ impl Watching {
                 path: String::new(),
                 kind: ChangeKind::Ready.into(),
             }]),
+            gone: false,
             _places: (slot, permit),
         })
     }
@@ -94,12 +129,15 @@ impl Watching {
             if let Some(change) = self.ready.pop_front() {
                 return Ok(change);
             }
+            if self.gone {
+                return Err(Fault::System(Errno::NOENT));
+            }
             let mut readable = self.notifier.readable().await?;
             let (state, cx) = (self.state.clone(), running.cx());
             let look = running.session().blocking(move |_| {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let drained = state.read(&cx)?;
-                Ok((std::mem::take(&mut state.changes), state.gone, drained))
+                Ok((std::mem::take(&mut state.changes).list, state.gone, drained))
             });
             let (changes, gone, drained) = look.await?;
             if drained {
@@ -107,36 +145,39 @@ impl Watching {
             } else {
                 readable.retain_ready();
             }
-            self.ready = changes;
-            if self.ready.is_empty() && gone {
-                return Err(Fault::System(Errno::NOENT));
-            }
+            (self.ready, self.gone) = (changes, gone);
         }
     }
 }
 
 impl State {
     fn start(cx: &Cx, wanted: &Wanted, recursive: bool) -> Result<Self, Fault> {
-        let top = cx.reach(wanted, Follow::Yes, LIST, |place| {
-            place.inode()?;
-            Ok(place.clone())
+        let (top, held) = cx.reach(wanted, Follow::Yes, Needs::Listed, |place| {
+            Ok((place.clone(), place.inode()?))
         })?;
         let mut state = Self {
             notifier: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             recursive: recursive && top.area.is_dir(),
             most: cx.session.limits().watched_dirs,
             top,
+            held,
             watched: HashMap::new(),
-            top_number: -1,
-            changes: VecDeque::new(),
+            changes: Changes::default(),
             gone: false,
         };
-        let path = state.top.path.clone();
-        state.top_number = state.add_one(&path)?;
-        if state.recursive {
-            state.add_below(cx, path, Found::Old)?;
-        }
+        state.add_all(cx)?;
         Ok(state)
+    }
+
+    /// Watches all of it. Where it is taken from its place meanwhile, the first
+    /// look finds out.
+    fn add_all(&mut self, cx: &Cx) -> Result<(), Fault> {
+        let top = self.top.path.clone();
+        self.add_one(cx, &top)?;
+        if self.recursive {
+            self.add_below(cx, top, Found::Old)?;
+        }
+        Ok(())
     }
 
     fn at(&self, path: &Path) -> Place {
@@ -147,13 +188,22 @@ impl State {
         }
     }
 
-    /// Watches what is at `path` beneath the area, which is no link.
-    fn add_one(&mut self, path: &Path) -> Result<i32, Fault> {
+    /// Watches what is at `path` beneath the area, which is no link. Whoever
+    /// watches a directory learns what is in it.
+    fn add_one(&mut self, cx: &Cx, path: &Path) -> Result<(), Fault> {
         if self.watched.len() >= self.most {
             let text = format!("more than {} directories (`watched_dirs`)", self.most);
             return Err(Fault::exhausted("too-many-watches", text));
         }
-        let inode = self.at(path).inode()?;
+        let place = self.at(path);
+        let inode = if path == self.top.path {
+            self.held.try_clone()?
+        } else {
+            place.inode()?
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&inode)?.st_mode) == FileType::Directory {
+            cx.lists(&place)?;
+        }
         let flags = WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::MODIFY
@@ -167,7 +217,7 @@ impl State {
         let name = format!("/proc/self/fd/{}", inode.as_raw_fd());
         let number = inotify::add_watch(&self.notifier, name, flags)?;
         self.watched.insert(number, path.to_owned());
-        Ok(number)
+        Ok(())
     }
 
     /// Watches the directories beneath `path`, and reports what is in them when
@@ -176,12 +226,7 @@ impl State {
         let mut todo = vec![path];
         while let Some(path) = todo.pop() {
             cx.notes.check()?;
-            let place = self.at(&path);
-            // A part of the tree may not be granted for listing.
-            if !cx.rights(&place).contains(Permissions::LIST) {
-                continue;
-            }
-            let dir = match place.directory() {
+            let dir = match self.at(&path).directory() {
                 Ok(dir) => dir,
                 // It has changed again; that is reported too.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
@@ -198,8 +243,10 @@ impl State {
                     self.report(&below, ChangeKind::Created);
                 }
                 if entry.file_type() == FileType::Directory && name.to_str().is_ok() {
-                    match self.add_one(&below) {
-                        Ok(_) => todo.push(below),
+                    match self.add_one(cx, &below) {
+                        Ok(()) => todo.push(below),
+                        // A part of the tree may not be granted for listing.
+                        Err(Fault::Denied(_)) => {}
                         Err(Fault::System(Errno::NOENT | Errno::LOOP | Errno::NOTDIR)) => {}
                         Err(fault) => return Err(fault),
                     }
@@ -211,17 +258,24 @@ impl State {
 
     /// Takes what the kernel has to say; whether that was all.
     fn read(&mut self, cx: &Cx) -> Result<bool, Fault> {
-        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut buffer = [MaybeUninit::uninit(); 8 << 10];
         let notifier = self.notifier.try_clone()?;
         let mut events = inotify::Reader::new(&notifier, &mut buffer);
         // What was read from the kernel is nowhere else.
-        while self.changes.len() < KEPT || !events.is_buffer_empty() {
+        while !self.gone && (!self.changes.is_full() || !events.is_buffer_empty()) {
+            let from_kernel = events.is_buffer_empty();
             let event = match events.next() {
                 Ok(event) => event,
                 Err(Errno::AGAIN) => return Ok(true),
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
+            // Nothing is said when something above it is moved. All that is in the
+            // buffer happened before this.
+            if from_kernel && !self.top.still_is(&self.held)? {
+                self.is_gone();
+                break;
+            }
             let name = event
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
@@ -249,13 +303,7 @@ impl State {
             // It was moved out of sight: nothing of it is ours to tell.
             return Ok(());
         };
-        if number == self.top_number {
-            if what.contains(ReadFlags::DELETE_SELF) || what.contains(ReadFlags::MOVE_SELF) {
-                self.report(&dir, ChangeKind::Removed);
-                self.gone = true;
-                return Ok(());
-            }
-        } else if name.is_none() {
+        if dir != self.top.path && name.is_none() {
             // Its own directory tells the same with its name.
             return Ok(());
         }
@@ -279,10 +327,11 @@ impl State {
 
     fn add_new(&mut self, cx: &Cx, path: PathBuf) -> Result<(), Fault> {
         let added = self
-            .add_one(&path)
-            .and_then(|_| self.add_below(cx, path, Found::New));
+            .add_one(cx, &path)
+            .and_then(|()| self.add_below(cx, path, Found::New));
         match added {
-            // It is gone again.
+            // It is gone again, or may not be listed.
+            Err(Fault::Denied(_)) => Ok(()),
             Err(Fault::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Ok(()),
             // It is not watched: what happens there is not told.
             Err(Fault::Exhausted { .. } | Fault::System(Errno::NOSPC)) => {
@@ -310,38 +359,29 @@ impl State {
     fn start_again(&mut self, cx: &Cx) -> Result<(), Fault> {
         let top = self.top.path.clone();
         self.forget(&top);
-        self.top_number = match self.add_one(&top) {
-            Ok(number) => number,
+        match self.add_all(cx) {
             Err(Fault::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
-                self.gone = true;
-                return Ok(());
+                self.is_gone();
+                Ok(())
             }
-            Err(fault) => return Err(fault),
-        };
-        if self.recursive {
-            self.add_below(cx, top, Found::Old)?;
+            outcome => outcome,
         }
-        Ok(())
+    }
+
+    fn is_gone(&mut self) {
+        self.gone = true;
+        let top = self.top.path.clone();
+        self.report(&top, ChangeKind::Removed);
     }
 
     fn overflow(&mut self) {
-        let path = self.top.spelled().to_string_lossy().into_owned();
-        self.changes.push_back(WatchResponse {
-            path,
-            kind: ChangeKind::Overflow.into(),
-        });
+        let top = self.top.path.clone();
+        self.report(&top, ChangeKind::Overflow);
     }
 
     fn report(&mut self, path: &Path, kind: ChangeKind) {
-        if self.changes.len() >= 2 * KEPT {
-            return;
-        }
-        if self.changes.len() + 1 == 2 * KEPT {
-            return self.overflow();
-        }
-        let path = self.at(path).spelled().to_string_lossy().into_owned();
-        let kind = kind.into();
-        self.changes.push_back(WatchResponse { path, kind });
+        let path = self.at(path).spelled();
+        self.changes.push(&self.top.spelled(), &path, kind);
     }
 }
 
@@ -350,4 +390,27 @@ impl State {
 enum Found {
     Old,
     New,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_take_bounded_room_whatever_their_number_and_names() {
+        let top = Path::new("/granted");
+        for length in [1, 4000] {
+            let mut changes = Changes::default();
+            let path = top.join("x".repeat(length));
+            for _ in 0..3 * KEPT {
+                changes.push(top, &path, ChangeKind::Created);
+            }
+            assert!(changes.is_full());
+            assert!(changes.list.len() <= 2 * KEPT && changes.bytes <= 2 * KEPT_BYTES);
+            let kinds: Vec<_> = changes.list.iter().map(WatchResponse::kind).collect();
+            let (last, before) = kinds.split_last().expect("changes");
+            assert_eq!(*last, ChangeKind::Overflow);
+            assert!(before.iter().all(|kind| *kind == ChangeKind::Created));
+        }
+    }
 }

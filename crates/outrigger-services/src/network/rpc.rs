@@ -579,7 +579,7 @@ impl Listening {
         let expiry = OwnedTask::spawn(async move {
             let (door, session) = (&service.door, &service.session);
             if let Some(remote) = listen::unclaimed(door, session, &named).await {
-                let _ = service.record_arrival(port, &Arrival::Expired { remote });
+                let _ = service.record_arrival(port, &Arrival::Expired { remote }, 0);
             }
         });
         self.arrivals.wait(lease, expiry);

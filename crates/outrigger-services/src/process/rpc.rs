@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use outrigger_manifest::{Grants, HostService, Permissions};
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::{self as wire, *};
