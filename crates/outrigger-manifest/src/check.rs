@@ -1,5 +1,7 @@
 //! Reading values out of the tree of a file, collecting every problem on the way.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use crate::problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
 use crate::text::{alternatives, escaped, nearest, quoted};
 use crate::yaml::{self, Key, Kind, Node};
@@ -18,7 +20,31 @@ pub(crate) struct Check {
     /// The file could not be read to its end: nothing may be called missing.
     pub(crate) incomplete: bool,
     spare: Option<Problem>,
+    /// Keys whose values are read in place of others that mean the same.
+    instead: Vec<Position>,
+    /// Keys whose values were not read, as another one means the same.
+    aside: Vec<Position>,
+    /// Where known keys belong that stand elsewhere.
+    homes: Homes,
+    misplaced: Vec<Misplaced>,
+    /// What is read is a part that stands in the wrong place: nothing may be called missing.
+    partial: bool,
 }
+
+/// Where a key belongs: the map of that location, or one of several behind `|`.
+pub(crate) type Homes = Option<fn(&str) -> Option<&'static str>>;
+
+/// A known key in the wrong place.
+#[derive(Clone, Debug)]
+struct Misplaced {
+    key: Position,
+    home: &'static str,
+    /// Location of the map in which it stands.
+    location: String,
+}
+
+/// Most times that a file is read anew for what a key written twice hides.
+const MAX_ANEW: usize = 32;
 
 /// The text of a file, or the problem that it is none.
 pub(crate) fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Problems> {
@@ -135,6 +161,86 @@ impl Check {
         })
     }
 
+    /// Checks that know where keys belong.
+    pub(crate) fn knowing(homes: fn(&str) -> Option<&'static str>) -> Check {
+        Check {
+            homes: Some(homes),
+            ..Check::default()
+        }
+    }
+
+    /// Reads a file, and then what the first reading passed over: the values of keys that are
+    /// written twice or misspelt beside the right one, and of keys in the wrong place, for which
+    /// `part` knows what belongs under a home.
+    pub(crate) fn read_all<T>(
+        &mut self,
+        root: &Node,
+        read: impl Fn(&mut Check, &Node) -> Option<T>,
+        part: impl Fn(&mut Check, &'static str, &Fields<'_>),
+    ) -> Option<T> {
+        let value = read(self, root);
+        let mut chosen: VecDeque<Vec<Position>> =
+            self.aside.drain(..).map(|key| vec![key]).collect();
+        let mut left = MAX_ANEW;
+        while let Some(instead) = chosen.pop_front().filter(|_| left > 0) {
+            left -= 1;
+            let entry = instead.last().and_then(|key| root.entry(*key));
+            let Some((_, node)) = entry else { continue };
+            let mut other = self.anew();
+            other.instead.clone_from(&instead);
+            read(&mut other, root);
+            let within = node.positions();
+            let nested = other.aside.iter().filter(|key| within.contains(key));
+            for key in nested {
+                chosen.push_back(instead.iter().chain([key]).copied().collect());
+            }
+            let lost = other.misplaced.drain(..);
+            self.misplaced
+                .extend(lost.filter(|lost| within.contains(&lost.key)));
+            // Keys may be spread over both.
+            let other = other.problems.into_iter().filter(|problem| {
+                problem.code != ProblemCode::MissingKey || problem.position != node.at
+            });
+            self.adopt(other, &within);
+        }
+        for lost in std::mem::take(&mut self.misplaced) {
+            let Some((key, node)) = root.entry(lost.key) else {
+                continue;
+            };
+            let mut other = self.anew();
+            other.partial = true;
+            let fields = Fields {
+                at: lost.key,
+                location: lost.location,
+                entries: vec![(key.text.as_str(), key, node)],
+            };
+            part(&mut other, lost.home, &fields);
+            self.adopt(other.problems, &node.positions());
+        }
+        value
+    }
+
+    fn anew(&self) -> Check {
+        Check {
+            incomplete: self.incomplete,
+            homes: self.homes,
+            ..Check::default()
+        }
+    }
+
+    fn adopt(&mut self, problems: impl IntoIterator<Item = Problem>, within: &HashSet<Position>) {
+        for problem in problems {
+            if !within.contains(&problem.position) || self.problems.contains(&problem) {
+                continue;
+            }
+            if self.problems.len() < MAX_PROBLEMS {
+                self.problems.push(problem);
+            } else {
+                self.hidden += 1;
+            }
+        }
+    }
+
     /// The entries of a map, its keys checked against those that are known.
     pub(crate) fn map<'n>(
         &mut self,
@@ -147,15 +253,25 @@ impl Check {
             at: node.at,
             location: location.to_owned(),
             entries: Vec::new(),
-            misspelt: Vec::new(),
         };
+        let mut misspelt = Vec::new();
         for (key, value) in entries {
-            if !known.contains(&key.text.as_str()) {
-                fields
-                    .misspelt
-                    .extend(self.unknown_key(key, location, known));
-            } else {
-                fields.entries.push((key, value));
+            if known.contains(&key.text.as_str()) {
+                fields.entries.push((key.text.as_str(), key, value));
+            } else if let Some(meant) = self.unknown_key(key, location, known) {
+                misspelt.push((meant, key, value));
+            }
+        }
+        for entry in misspelt {
+            let (meant, key, _) = entry;
+            let taken = fields
+                .entries
+                .iter()
+                .position(|(known, ..)| *known == meant);
+            match taken {
+                None => fields.entries.push(entry),
+                Some(index) if self.instead.contains(&key.at) => fields.entries[index] = entry,
+                Some(_) => self.aside.push(key.at),
             }
         }
         Some(fields)
@@ -171,25 +287,32 @@ impl Check {
             self.wrong_type(node, location, "a map");
             return None;
         };
-        let mut seen: std::collections::HashMap<&str, Position> = std::collections::HashMap::new();
-        let mut kept = Vec::new();
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut kept: Vec<(&Key, &Node)> = Vec::new();
         for (key, value) in entries {
-            if let Some(first) = seen.get(key.text.as_str()) {
-                let first = *first;
-                self.report(
-                    key.at,
-                    ProblemCode::DuplicateKey,
-                    &join(location, &key.text),
-                    format!(
-                        "the key {} is written twice; it is first on line {}",
-                        quoted(&key.text),
-                        first.line
-                    ),
-                )
-                .help("keep one of them");
-            } else {
-                seen.insert(&key.text, key.at);
+            let Some(first) = seen.get(key.text.as_str()) else {
+                seen.insert(&key.text, kept.len());
                 kept.push((key, value));
+                continue;
+            };
+            let line = entries
+                .iter()
+                .find(|(other, _)| other.text == key.text)
+                .map_or(key.at.line, |(other, _)| other.at.line);
+            self.report(
+                key.at,
+                ProblemCode::DuplicateKey,
+                &join(location, &key.text),
+                format!(
+                    "the key {} is written twice; it is first on line {line}",
+                    quoted(&key.text),
+                ),
+            )
+            .help("keep one of them");
+            if self.instead.contains(&key.at) {
+                kept[*first] = (key, value);
+            } else {
+                self.aside.push(key.at);
             }
         }
         Some(kept)
@@ -203,7 +326,9 @@ impl Check {
         known: &[&'static str],
     ) -> Option<&'static str> {
         let near = nearest(&key.text, known);
-        let home = home_of(&key.text).filter(|home| *home != location);
+        // Entries of lists have words of their own.
+        let homes = self.homes.filter(|_| !location.contains('['));
+        let home = homes.and_then(|home| home(&key.text));
         let problem = self.report(
             key.at,
             ProblemCode::UnknownKey,
@@ -215,12 +340,17 @@ impl Check {
                 problem.near(Some(near));
             }
             (None, Some(home)) => {
-                let home = if home.is_empty() {
+                let place = if home.is_empty() {
                     "the top level".to_owned()
                 } else {
-                    quoted(home)
+                    alternatives(&home.split('|').collect::<Vec<_>>())
                 };
-                problem.help(format!("it belongs under {home}"));
+                problem.help(format!("it belongs under {place}"));
+                self.misplaced.push(Misplaced {
+                    key: key.at,
+                    home,
+                    location: location.to_owned(),
+                });
             }
             (None, None) => {
                 problem.help(format!("possible here: {}", known.join(", ")));
@@ -238,12 +368,16 @@ impl Check {
         let Kind::List(items) = &node.kind else {
             let near = match &node.kind {
                 Kind::Plain(text) | Kind::Text(text) if !is_null(&node.kind) => {
-                    Some(format!("[{}]", escaped(text)))
+                    let entries = text.trim_matches(['[', ']']).trim();
+                    Some(format!("[{}]", escaped(entries)))
                 }
                 _ => None,
             };
             if let Some(problem) = self.wrong_type(node, location, "a list") {
-                problem.near(near);
+                let problem = problem.near(near);
+                if let Kind::Map(_) = &node.kind {
+                    problem.help("begin each entry of the list with `- `");
+                }
             }
             return None;
         };
@@ -554,9 +688,8 @@ impl Check {
 pub(crate) struct Fields<'n> {
     at: Position,
     location: String,
-    entries: Vec<(&'n Key, &'n Node)>,
-    /// Known keys that an unknown one was probably meant to be.
-    misspelt: Vec<&'static str>,
+    /// Each with the known key that it is, or was probably meant to be.
+    entries: Vec<(&'n str, &'n Key, &'n Node)>,
 }
 
 impl<'n> Fields<'n> {
@@ -568,16 +701,22 @@ impl<'n> Fields<'n> {
         self.entries.is_empty()
     }
 
+    fn find(&self, key: &str) -> Option<(&'n Key, &'n Node)> {
+        self.entries
+            .iter()
+            .find(|(known, ..)| *known == key)
+            .map(|(_, key, node)| (*key, *node))
+    }
+
     /// Where a key of this map is, or would be.
     pub(crate) fn location(&self, key: &str) -> String {
-        join(&self.location, key)
+        let written = self.find(key).map_or(key, |(key, _)| &key.text);
+        join(&self.location, written)
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<(String, &'n Node)> {
-        self.entries
-            .iter()
-            .find(|(known, _)| known.text == key)
-            .map(|(_, node)| (self.location(key), *node))
+        self.find(key)
+            .map(|(key, node)| (join(&self.location, &key.text), node))
     }
 
     /// A section that may be absent, or named without a value.
@@ -587,7 +726,7 @@ impl<'n> Fields<'n> {
 
     pub(crate) fn require(&self, check: &mut Check, key: &str) -> Option<(String, &'n Node)> {
         let found = self.get(key);
-        if found.is_none() && !self.misspelt.contains(&key) {
+        if found.is_none() && !check.partial {
             check.report(
                 self.at,
                 ProblemCode::MissingKey,
@@ -596,6 +735,13 @@ impl<'n> Fields<'n> {
             );
         }
         found
+    }
+
+    /// Position of a key that is written as it should be.
+    pub(crate) fn key_position(&self, key: &str) -> Option<Position> {
+        self.find(key)
+            .filter(|(written, _)| written.text == key)
+            .map(|(key, _)| key.at)
     }
 
     /// Position of a key's value, or of the map when the key is absent.
@@ -666,23 +812,6 @@ pub(crate) fn join(location: &str, key: &str) -> String {
     } else {
         format!("{location}.{key}")
     }
-}
-
-/// Where a known key that stands in the wrong place belongs.
-fn home_of(key: &str) -> Option<&'static str> {
-    Some(match key {
-        "filesystem" | "network" | "process" | "environment" => "capabilities",
-        "egress" | "ingress" => "capabilities.network",
-        "exec" | "kill" | "list" | "signal" => "capabilities.process",
-        "name" | "format" | "entrypoint" | "language" | "version" => "plugin",
-        "protocol_version" | "magic_cookie_key" | "magic_cookie_value" => "handshake",
-        "auto_mtls" => "security",
-        "description" | "maintainer" | "url" => "about",
-        "memory" | "cpu" | "pids" | "open_files" | "message_size" | "streams" => "resources",
-        "sandbox" | "jit" | "services" | "resources" | "plugin" | "about" | "handshake"
-        | "security" | "capabilities" => "",
-        _ => return None,
-    })
 }
 
 /// The nearest position that exists in the text.

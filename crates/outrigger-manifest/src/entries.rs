@@ -312,43 +312,88 @@ impl Entries {
         if let Some((location, node)) = section("network")
             && let Some(parts) = parts(check, node, &location, &["egress", "ingress"])
         {
-            for (key, location, node) in parts {
-                let direction = if key == "egress" {
-                    Direction::Egress
-                } else {
-                    Direction::Ingress
-                };
-                let read = read_network(check, node, &location, direction, side);
-                match direction {
-                    Direction::Egress => entries.egress = read,
-                    Direction::Ingress => entries.ingress = read,
-                }
+            for part in parts {
+                entries.read_network_part(check, &part, side);
             }
         }
         if let Some((location, node)) = section("process")
             && let Some(parts) = parts(check, node, &location, &["exec", "kill", "list", "signal"])
         {
-            for (key, location, node) in parts {
-                if key == "exec" {
-                    entries.exec = read_exec(check, node, &location, side);
-                    continue;
-                }
-                let control = ProcessControl::WORDS.iter().find(|(word, _)| *word == key);
-                let scope = check.words(
-                    node,
-                    &location,
-                    "a scope of processes",
-                    Children::WORDS,
-                    false,
-                );
-                if let (Some((_, control)), Some([Children, ..])) = (control, scope.as_deref()) {
-                    entries.control.push((*control, At(node.at)));
-                }
+            for part in parts {
+                entries.read_process_part(check, &part, side);
             }
             entries.control.sort_by_key(|(control, _)| *control);
         }
         entries
     }
+
+    fn read_network_part(&mut self, check: &mut Check, part: &Part<'_>, side: Side) {
+        let direction = if part.key == "egress" {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
+        let read = read_network(check, part.node, &part.location, direction, side);
+        let entries = match direction {
+            Direction::Egress => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+        };
+        if !part.repeated {
+            *entries = read;
+        }
+    }
+
+    fn read_process_part(&mut self, check: &mut Check, part: &Part<'_>, side: Side) {
+        let Some((_, control)) = ProcessControl::WORDS
+            .iter()
+            .find(|(word, _)| *word == part.key)
+        else {
+            let read = read_exec(check, part.node, &part.location, side);
+            if !part.repeated {
+                self.exec = read;
+            }
+            return;
+        };
+        let scope = check.words(
+            part.node,
+            &part.location,
+            "a scope of processes",
+            Children::WORDS,
+            false,
+        );
+        if let (Some([Children, ..]), false) = (scope.as_deref(), part.repeated) {
+            self.control.push((*control, At(part.node.at)));
+        }
+    }
+}
+
+/// Reads the keys of `network` and `process` that stand elsewhere.
+pub(crate) fn read_part(check: &mut Check, fields: &Fields<'_>, side: Side) {
+    let mut entries = Entries::default();
+    for key in ["egress", "ingress", "exec", "kill", "list", "signal"] {
+        let Some((location, node)) = fields.get(key) else {
+            continue;
+        };
+        let part = Part {
+            key,
+            location,
+            node,
+            repeated: false,
+        };
+        match key {
+            "egress" | "ingress" => entries.read_network_part(check, &part, side),
+            _ => entries.read_process_part(check, &part, side),
+        }
+    }
+}
+
+/// One key of a section.
+struct Part<'n> {
+    key: &'static str,
+    location: String,
+    node: &'n Node,
+    /// An earlier one has the same key: this is only checked.
+    repeated: bool,
 }
 
 /// The parts of a section written as a map or as a list of single-key maps.
@@ -357,13 +402,18 @@ fn parts<'n>(
     node: &'n Node,
     location: &str,
     known: &[&'static str],
-) -> Option<Vec<(&'static str, String, &'n Node)>> {
-    let mut found: Vec<(&'static str, String, &'n Node)> = Vec::new();
+) -> Option<Vec<Part<'n>>> {
+    let mut found: Vec<Part<'n>> = Vec::new();
     let Kind::List(_) = &node.kind else {
         let fields = check.map(node, location, known)?;
         for key in known {
             if let Some((location, value)) = fields.get(key) {
-                found.push((key, location, value));
+                found.push(Part {
+                    key,
+                    location,
+                    node: value,
+                    repeated: false,
+                });
             }
         }
         return Some(found);
@@ -388,22 +438,27 @@ fn parts<'n>(
             continue;
         };
         for key in known {
-            let Some((_, value)) = fields.get(key) else {
+            let Some((_, node)) = fields.get(key) else {
                 continue;
             };
-            let place = join(location, key);
-            if found.iter().any(|(seen, ..)| seen == key) {
+            let location = join(location, key);
+            let repeated = found.iter().any(|part| part.key == *key);
+            if let (true, Some(at)) = (repeated, fields.key_position(key)) {
                 check
                     .report(
-                        value.at,
+                        at,
                         ProblemCode::DuplicateKey,
-                        &place,
+                        &location,
                         format!("the key {} is written twice", quoted(key)),
                     )
                     .help("put all its entries under one key");
-            } else {
-                found.push((key, place, value));
             }
+            found.push(Part {
+                key,
+                location,
+                node,
+                repeated,
+            });
         }
     }
     Some(found)
@@ -734,6 +789,7 @@ fn read_host(
 fn host_in_url(text: &str) -> Option<String> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next()?;
+    let authority = authority.rsplit('@').next()?;
     let host = authority
         .rsplit_once(':')
         .map_or(authority, |(host, _)| host);
@@ -762,6 +818,7 @@ fn read_ports(check: &mut Check, node: &Node, location: &str) -> Option<Ports> {
                             &location,
                             format!("{} is not a port", quoted(text)),
                         )
+                        .near(near_port(text))
                         .help("ports are 1 to 65535, and ranges such as `8000-8010`");
                     good = false;
                     continue;
@@ -780,6 +837,25 @@ fn read_ports(check: &mut Check, node: &Node, location: &str) -> Option<Ports> {
         ports = ports.union(&added);
     }
     good.then_some(ports)
+}
+
+/// `080` → `80`, `8000 to 8010` → `8000-8010`.
+fn near_port(text: &str) -> Option<String> {
+    let parts: Vec<&str> = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|part| !part.is_empty())
+        .map(|part| part.trim_start_matches('0'))
+        .collect();
+    let between: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let known = match parts.len() {
+        1 => between.is_empty(),
+        2 => matches!(between.trim(), "-" | ":" | ".." | "to" | "–" | "—"),
+        _ => false,
+    };
+    let near = parts.join("-");
+    (known && near != text)
+        .then(|| Ports::parse_range(&near))?
+        .map(|_| near)
 }
 
 fn read_exec(check: &mut Check, node: &Node, location: &str, side: Side) -> Vec<ExecEntry> {

@@ -256,9 +256,15 @@ impl HostPattern {
             }
             return Ok(HostPattern::Wildcard(suffix));
         }
-        let is_network = text.rsplit_once('/').is_some_and(|(address, prefix)| {
-            address.parse::<IpAddr>().is_ok() || prefix.bytes().all(|byte| byte.is_ascii_digit())
-        });
+        // A name with a path behind it, as of a URL, is not meant as a network.
+        let numeric = |address: &str| {
+            let letters = |c: char| c.is_ascii_hexdigit() || ".:".contains(c);
+            address.contains(':') && address.chars().all(letters)
+                || address.chars().all(|c| c.is_ascii_digit() || c == '.')
+        };
+        let is_network = text
+            .split_once('/')
+            .is_some_and(|(address, _)| !address.is_empty() && numeric(address));
         if is_network {
             let network: IpNet = text.parse().map_err(|_| PatternError::Network)?;
             let network = network.trunc();

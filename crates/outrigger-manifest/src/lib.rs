@@ -47,6 +47,7 @@ mod problem;
 mod resources;
 mod schema;
 mod size;
+mod syntax;
 mod text;
 mod words;
 mod yaml;

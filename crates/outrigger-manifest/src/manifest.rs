@@ -251,8 +251,9 @@ impl Manifest {
     ///
     /// Every problem of the text at once, sorted by position.
     pub fn parse(text: &str) -> Result<Manifest, Problems> {
-        let mut check = Check::default();
-        let manifest = yaml::parse(text, &mut check).and_then(|node| read(&mut check, &node));
+        let mut check = Check::knowing(home_of);
+        let manifest =
+            yaml::parse(text, &mut check).and_then(|node| check.read_all(&node, read, read_part));
         check.finish(FILE, text, manifest)
     }
 
@@ -370,9 +371,52 @@ impl Manifest {
     }
 }
 
+/// Where a key belongs that stands elsewhere.
+fn home_of(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "filesystem" | "network" | "process" | "environment" => "capabilities",
+        "egress" | "ingress" => "capabilities.network",
+        "exec" | "kill" | "list" | "signal" => "capabilities.process",
+        "name" | "type" | "format" | "entrypoint" | "language" | "version" => "plugin",
+        "protocol_version" | "magic_cookie_key" | "magic_cookie_value" => "handshake",
+        "auto_mtls" => "security",
+        "description" | "maintainer" | "url" => "about",
+        "memory" | "cpu" | "pids" | "open_files" | "message_size" | "streams" => "resources",
+        "sandbox" | "jit" | "services" | "resources" | "plugin" | "about" | "handshake"
+        | "security" | "capabilities" => "",
+        _ => return None,
+    })
+}
+
+/// Reads keys that stand in the wrong place as what they are under their home.
+fn read_part(check: &mut Check, home: &'static str, fields: &Fields<'_>) {
+    match home {
+        "" => drop(read_root(check, fields)),
+        "plugin" => drop(read_plugin(check, fields)),
+        "about" => drop(read_about(check, fields)),
+        "handshake" => drop(read_handshake(check, fields)),
+        "security" => drop(read_security(check, fields)),
+        "capabilities" => drop(read_capabilities(check, fields)),
+        "capabilities.network" | "capabilities.process" => {
+            crate::entries::read_part(check, fields, Side::Request);
+        }
+        "resources" => drop(Resources::read_fields(check, fields)),
+        _ => {}
+    }
+}
+
 fn read(check: &mut Check, node: &Node) -> Option<Manifest> {
     let root = check.map(node, "", &Manifest::KEYS)?;
-    read_schema(check, &root);
+    read_root(check, &root)
+}
+
+fn read_security(check: &mut Check, fields: &Fields<'_>) -> Option<bool> {
+    let (location, node) = fields.get("auto_mtls")?;
+    check.boolean(node, &location)
+}
+
+fn read_root(check: &mut Check, root: &Fields<'_>) -> Option<Manifest> {
+    read_schema(check, root);
     let plugin = root.require(check, "plugin").and_then(|(location, node)| {
         let fields = check.map(node, &location, &Manifest::PLUGIN_KEYS)?;
         read_plugin(check, &fields)
@@ -391,8 +435,7 @@ fn read(check: &mut Check, node: &Node) -> Option<Manifest> {
         });
     let auto_mtls = root.section("security").and_then(|(location, node)| {
         let fields = check.map(node, &location, &["auto_mtls"])?;
-        let (location, node) = fields.get("auto_mtls")?;
-        check.boolean(node, &location)
+        read_security(check, &fields)
     });
     let capabilities = root.section("capabilities").map(|(location, node)| {
         let known = ["filesystem", "network", "process", "environment"];

@@ -94,8 +94,9 @@ impl Policy {
     ///
     /// Every problem of the text at once, sorted by position.
     pub fn parse(text: &str) -> Result<Policy, Problems> {
-        let mut check = Check::default();
-        let policy = yaml::parse(text, &mut check).and_then(|node| read(&mut check, &node));
+        let mut check = Check::knowing(home_of);
+        let policy =
+            yaml::parse(text, &mut check).and_then(|node| check.read_all(&node, read, read_part));
         check.finish(FILE, text, policy)
     }
 
@@ -138,9 +139,38 @@ impl Policy {
     }
 }
 
+/// Where a key belongs that stands elsewhere.
+fn home_of(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "sandbox" | "jit" | "resources" | "allow" | "deny" => SECTION,
+        "filesystem" | "network" | "process" | "environment" | "services" => RULES,
+        "memory" | "cpu" | "pids" | "open_files" | "message_size" | "streams" => "resources",
+        "default" | "plugins" => "",
+        _ => return None,
+    })
+}
+
+const SECTION: &str = "default";
+const RULES: &str = "allow|deny";
+
+/// Reads keys that stand in the wrong place as what they are under their home.
+fn read_part(check: &mut Check, home: &'static str, fields: &Fields<'_>) {
+    match home {
+        SECTION => drop(read_section_fields(check, fields)),
+        RULES => drop(read_rules_fields(check, fields, Side::Allow)),
+        "resources" => drop(Resources::read_fields(check, fields)),
+        "" => drop(read_root(check, fields)),
+        _ => {}
+    }
+}
+
 fn read(check: &mut Check, node: &Node) -> Option<Policy> {
     let root = check.map(node, "", &Policy::KEYS)?;
-    read_schema(check, &root);
+    Some(read_root(check, &root))
+}
+
+fn read_root(check: &mut Check, root: &Fields<'_>) -> Policy {
+    read_schema(check, root);
     let default = match root.get("default") {
         Some((location, node)) => read_section(check, node, &location),
         None => Section::default(),
@@ -149,21 +179,25 @@ fn read(check: &mut Check, node: &Node) -> Option<Policy> {
     if let Some((location, node)) = root.section("plugins") {
         for (key, node) in check.entries(node, &location).unwrap_or_default() {
             let location = crate::check::join(&location, &key.text);
-            match key.text.parse::<PluginName>() {
-                Ok(name) => {
-                    plugins.insert(name, read_section(check, node, &location));
-                }
-                Err(error) => report_name(check, key.at, &location, &error),
+            let name = key.text.parse::<PluginName>();
+            if let Err(error) = &name {
+                report_name(check, key.at, &location, error);
             }
+            let section = read_section(check, node, &location);
+            plugins.extend(name.map(|name| (name, section)));
         }
     }
-    Some(Policy { default, plugins })
+    Policy { default, plugins }
 }
 
 fn read_section(check: &mut Check, node: &Node, location: &str) -> Section {
-    let Some(fields) = check.map(node, location, &Policy::SECTION_KEYS) else {
-        return Section::default();
-    };
+    match check.map(node, location, &Policy::SECTION_KEYS) {
+        Some(fields) => read_section_fields(check, &fields),
+        None => Section::default(),
+    }
+}
+
+fn read_section_fields(check: &mut Check, fields: &Fields<'_>) -> Section {
     let sandbox = fields.get("sandbox").and_then(|(location, node)| {
         check.word(node, &location, "a sandbox mode", SandboxMode::WORDS)
     });
@@ -187,7 +221,7 @@ fn read_section(check: &mut Check, node: &Node, location: &str) -> Section {
         .get("deny")
         .map(|(location, node)| read_rules(check, node, &location, Side::Deny))
         .unwrap_or_default();
-    section_conflicts(check, &fields, &allow, &deny);
+    section_conflicts(check, fields, &allow, &deny);
     Section {
         sandbox,
         jit,
@@ -198,11 +232,15 @@ fn read_section(check: &mut Check, node: &Node, location: &str) -> Section {
 }
 
 fn read_rules(check: &mut Check, node: &Node, location: &str, side: Side) -> Rules {
-    let Some(fields) = check.map(node, location, &Policy::RULE_KEYS) else {
-        return Rules::default();
-    };
+    match check.map(node, location, &Policy::RULE_KEYS) {
+        Some(fields) => read_rules_fields(check, &fields, side),
+        None => Rules::default(),
+    }
+}
+
+fn read_rules_fields(check: &mut Check, fields: &Fields<'_>, side: Side) -> Rules {
     let mut rules = Rules {
-        entries: Entries::read(check, &fields, side),
+        entries: Entries::read(check, fields, side),
         ..Rules::default()
     };
     if let Some((location, node)) = fields.get("environment")

@@ -82,8 +82,9 @@ impl Ports {
     /// A port or a range as a manifest spells it.
     pub(crate) fn parse_range(text: &str) -> Option<(u16, u16)> {
         let port = |text: &str| {
-            let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<u16>().ok().filter(|port| plain && *port > 0)
+            // `080` might be meant in octal.
+            let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+            text.parse::<u16>().ok().filter(|_| plain)
         };
         match text.split_once('-') {
             None => port(text).map(|port| (port, port)),
@@ -149,7 +150,8 @@ mod tests {
         assert_eq!(Ports::parse_range("443"), Some((443, 443)));
         assert_eq!(Ports::parse_range("8000-8010"), Some((8000, 8010)));
         for wrong in [
-            "0", "65536", "-1", "+80", "80-", "-80", "9-8", "a", "", "1-2-3", "0x50",
+            "0", "65536", "-1", "+80", "80-", "-80", "9-8", "a", "", "1-2-3", "0x50", "080", "00",
+            "1-080",
         ] {
             assert_eq!(Ports::parse_range(wrong), None, "{wrong}");
         }

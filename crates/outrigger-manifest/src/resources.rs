@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::check::Check;
+use crate::check::{Check, Fields};
 use crate::problem::ProblemCode;
 use crate::size::{ByteSize, Cpu};
 use crate::text::quoted;
@@ -43,9 +43,13 @@ impl Resources {
     ];
 
     pub(crate) fn read(check: &mut Check, node: &Node, location: &str) -> Resources {
-        let Some(fields) = check.map(node, location, &Self::KEYS) else {
-            return Resources::default();
-        };
+        match check.map(node, location, &Self::KEYS) {
+            Some(fields) => Self::read_fields(check, &fields),
+            None => Resources::default(),
+        }
+    }
+
+    pub(crate) fn read_fields(check: &mut Check, fields: &Fields<'_>) -> Resources {
         let mut size = |key: &str| {
             let (location, node) = fields.get(key)?;
             read_size(check, node, &location)

@@ -57,12 +57,18 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     {
         return Some(found);
     }
-    known
+    let mut near: Vec<(usize, &str)> = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(&folded, &fold(known)), *known))
         .filter(|(distance, known)| *distance <= (known.len().max(word.len()) / 3).clamp(1, 3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
+        .collect();
+    near.sort_unstable();
+    match near.as_slice() {
+        // Two that are as near: neither was certainly meant.
+        [(first, _), (second, _), ..] if first == second => None,
+        [(_, nearest), ..] => Some(nearest),
+        [] => None,
+    }
 }
 
 /// Words that people write for ours and that no letter count finds.
@@ -119,5 +125,7 @@ mod tests {
         );
         assert_eq!(nearest("netrpc", &["rpc", "grpc"]), Some("rpc"));
         assert_eq!(nearest("banana", &["path", "permissions"]), None);
+        assert_eq!(nearest("ngress", &["egress", "ingress"]), None);
+        assert_eq!(nearest("ingres", &["egress", "ingress"]), Some("ingress"));
     }
 }

@@ -3,12 +3,15 @@
 //! Nothing is interpreted here. A scalar keeps its letters, a map keeps keys written twice, and
 //! what cannot be represented is reported and left out as [`Kind::Broken`].
 
+use std::collections::HashSet;
+
 use serde_saphyr::granit_parser::{
     self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StructureStyle,
 };
 
 use crate::check::Check;
 use crate::problem::{Position, ProblemCode};
+use crate::syntax::{Context, trace};
 
 /// Largest file that is read, in bytes.
 pub(crate) const MAX_BYTES: usize = 256 * 1024;
@@ -21,6 +24,43 @@ const MAX_DEPTH: usize = 24;
 pub(crate) struct Node {
     pub(crate) at: Position,
     pub(crate) kind: Kind,
+}
+
+impl Node {
+    /// The key at this position, and its value.
+    pub(crate) fn entry(&self, key: Position) -> Option<(&Key, &Node)> {
+        match &self.kind {
+            Kind::Map(entries) => entries.iter().find_map(|(mine, value)| {
+                if mine.at == key {
+                    Some((mine, value))
+                } else {
+                    value.entry(key)
+                }
+            }),
+            Kind::List(items) => items.iter().find_map(|item| item.entry(key)),
+            Kind::Plain(_) | Kind::Text(_) | Kind::Broken => None,
+        }
+    }
+
+    /// Where it and everything in it stands.
+    pub(crate) fn positions(&self) -> HashSet<Position> {
+        fn add(node: &Node, all: &mut HashSet<Position>) {
+            all.insert(node.at);
+            match &node.kind {
+                Kind::Map(entries) => {
+                    for (key, value) in entries {
+                        all.insert(key.at);
+                        add(value, all);
+                    }
+                }
+                Kind::List(items) => items.iter().for_each(|item| add(item, all)),
+                Kind::Plain(_) | Kind::Text(_) | Kind::Broken => {}
+            }
+        }
+        let mut all = HashSet::new();
+        add(self, &mut all);
+        all
+    }
 }
 
 /// A key of a map and where it stands.
@@ -57,6 +97,20 @@ enum Frame {
     },
 }
 
+impl Frame {
+    fn at(&self) -> Position {
+        match self {
+            Frame::Map { at, .. } | Frame::List { at, .. } => *at,
+        }
+    }
+
+    fn is_flow(&self) -> bool {
+        match self {
+            Frame::Map { flow, .. } | Frame::List { flow, .. } => *flow,
+        }
+    }
+}
+
 /// The key whose value comes next.
 enum Pending {
     None,
@@ -84,6 +138,8 @@ pub(crate) fn parse(text: &str, check: &mut Check) -> Option<Node> {
         root: None,
         documents: 0,
         after_scalar: false,
+        last: Position::START,
+        last_spans_lines: false,
     };
     let options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
@@ -93,7 +149,10 @@ pub(crate) fn parse(text: &str, check: &mut Check) -> Option<Node> {
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => {
-                if !builder.take(event, position(&span.start)) {
+                let (start, end) = (position(&span.start), position(&span.end));
+                builder.last = start;
+                builder.last_spans_lines = quoted_over_lines(&event, start, end);
+                if !builder.take(event, start) {
                     break;
                 }
             }
@@ -112,6 +171,9 @@ struct Builder<'c> {
     root: Option<Node>,
     documents: usize,
     after_scalar: bool,
+    /// Where the last event began.
+    last: Position,
+    last_spans_lines: bool,
 }
 
 impl Builder<'_> {
@@ -250,6 +312,11 @@ impl Builder<'_> {
             | ErrorKind::TabInBlockIndentation
             | ErrorKind::TabInIndentation
             | ErrorKind::TabAtBlockScalarStart => self.tabs(text, at),
+            // Shown where the text before the tab begins.
+            ErrorKind::TabInPlainScalar => {
+                let line = at.line + 1;
+                self.tabs(text, Position { line, column: 1 });
+            }
             ErrorKind::RecursionLimitExceeded => {
                 self.check.report(
                     at,
@@ -259,14 +326,26 @@ impl Builder<'_> {
                 );
             }
             _ => {
-                let problem = self.check.report(
-                    at,
-                    ProblemCode::YamlSyntax,
-                    "",
-                    format!("this is not YAML: {}", crate::text::escaped(&error.info())),
-                );
-                if line(text, at.line).is_some_and(|line| line.contains("${")) {
-                    problem.help("quote a text that contains `${…}` inside `[…]` or `{…}`");
+                let brackets: Vec<Position> = self
+                    .frames
+                    .iter()
+                    .filter(|frame| frame.is_flow())
+                    .map(Frame::at)
+                    .collect();
+                let context = Context {
+                    text,
+                    last: self.last,
+                    last_spans_lines: self.last_spans_lines,
+                    brackets: &brackets,
+                };
+                for error in trace(&context, error) {
+                    let problem =
+                        self.check
+                            .report(error.at, ProblemCode::YamlSyntax, "", error.message);
+                    let problem = problem.near(error.near);
+                    if let Some(help) = error.help {
+                        problem.help(help);
+                    }
                 }
             }
         }
@@ -277,15 +356,9 @@ impl Builder<'_> {
             self.drop_last_scalar();
         }
         while let Some(frame) = self.frames.last() {
-            let flow = matches!(
-                frame,
-                Frame::Map { flow: true, .. } | Frame::List { flow: true, .. }
-            );
-            if flow {
-                let at = match self.frames.pop() {
-                    Some(Frame::Map { at, .. } | Frame::List { at, .. }) => at,
-                    None => return,
-                };
+            if frame.is_flow() {
+                let at = frame.at();
+                self.frames.pop();
                 self.push(Node {
                     at,
                     kind: Kind::Broken,
@@ -330,8 +403,8 @@ impl Builder<'_> {
                 });
             }
         }
-        if found.first().is_none_or(|found| found.line != first.line) {
-            found.insert(0, first);
+        if found.is_empty() {
+            found.push(first);
         }
         for position in found {
             self.check
@@ -365,7 +438,15 @@ impl Builder<'_> {
     }
 }
 
-fn position(marker: &Marker) -> Position {
+fn quoted_over_lines(event: &Event<'_>, start: Position, end: Position) -> bool {
+    let quoted = matches!(
+        event,
+        Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..)
+    );
+    quoted && start.line < end.line
+}
+
+pub(crate) fn position(marker: &Marker) -> Position {
     Position {
         line: u32::try_from(marker.line()).unwrap_or(u32::MAX),
         column: u32::try_from(marker.col()).unwrap_or(u32::MAX - 1) + 1,
@@ -389,8 +470,4 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
         rest = Some(&text[end + skip..]);
         Some(&text[..end])
     })
-}
-
-fn line(text: &str, number: u32) -> Option<&str> {
-    lines(text).nth(number.checked_sub(1)? as usize)
 }

@@ -83,7 +83,6 @@ async fn read(services: &GrantedServices, path: &str) -> Result<Vec<u8>, Status>
     let peer = Peer::new(services, "tested").await;
     let request = ReadFileRequest {
         path: path.to_owned(),
-        ..ReadFileRequest::default()
     };
     let reply: Result<ReadFileResponse, _> = peer.call("Filesystem/ReadFile", request).await;
     peer.close().await;
