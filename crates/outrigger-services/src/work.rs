@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Status, Streaming};
 
 use crate::argument::Argument;
 use crate::fault::Fault;
@@ -28,6 +28,16 @@ pub(crate) enum Work<Q, R> {
         fn(&Cx, &Q) -> Option<Result<R, Fault>>,
         fn(&Cx, &Q) -> Result<R, Fault>,
     ),
+}
+
+/// The first message of a stream of requests, which the plugin must send in good
+/// time.
+pub(crate) async fn first<Q>(session: &Session, messages: &mut Streaming<Q>) -> Result<Q, Fault> {
+    match tokio::time::timeout(session.limits().call_timeout, messages.message()).await {
+        Ok(Ok(first)) => first.ok_or(Fault::abuse("the stream has no message")),
+        Ok(Err(status)) => Err(Fault::unread(&status)),
+        Err(_) => Err(Fault::Deadline),
+    }
 }
 
 /// Runs one unary operation and records it.

@@ -10,7 +10,7 @@ use common::{Peer, grants_with};
 use outrigger_services::{AuditLog, AuditRecord, GrantedServices, Limits, Verdict};
 use outrigger_wire::proto::host::*;
 use outrigger_wire::proto::hostserve::{
-    GetEnvRequest, GetEnvResponse, GetuidRequest, GetuidResponse,
+    FileWriteResponse, GetEnvRequest, GetEnvResponse, GetuidRequest, GetuidResponse,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -254,5 +254,34 @@ async fn what_is_allowed_by_its_service_names_that_as_its_rule() {
     assert_eq!(rules[4], "every plugin may");
     assert_eq!(rules[5], "capabilities.environment.set");
     assert!(told.iter().all(|record| record.verdict == Verdict::Allowed));
+    peer.close().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_a_service_that_is_not_granted_is_refused_before_it_says_a_word() {
+    let records = Records::default();
+    let kept = records.clone();
+    let services = GrantedServices::new(grants_with("services: [clock]")).audit(
+        AuditLog::callback(move |record| kept.lock().expect("not poisoned").push(record.clone())),
+    );
+    let peer = Peer::new(&services, "silent").await;
+    let limit = Duration::from_secs(20);
+    let silence = || futures_util::stream::pending::<WriteStreamRequest>();
+    for method in [
+        "Filesystem/WriteStream",
+        "Network/Connect",
+        "Network/Accept",
+    ] {
+        let reply = peer.upload::<_, WriteStreamResponse>(method, silence());
+        let reply = tokio::time::timeout(limit, reply).await.expect("at once");
+        let status = reply.expect_err("not granted");
+        assert_eq!(status.code(), Code::PermissionDenied, "{method}");
+    }
+    let reply = peer.upload::<_, FileWriteResponse>("FileWriter", silence());
+    let reply = tokio::time::timeout(limit, reply).await.expect("at once");
+    assert!(reply.expect("a reply").error.is_some());
+    for record in take(&records, 4).await {
+        assert_eq!(record.verdict, Verdict::Refused, "{record}");
+    }
     peer.close().await;
 }

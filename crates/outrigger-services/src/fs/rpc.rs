@@ -763,7 +763,7 @@ async fn write_stream(
     let timeout = session.limits().call_timeout;
     let running = session.begin(operation, &metadata, |_| {});
     let mut running = running.map_err(|fault| fault.status(&operation.full_name()))?;
-    let first = stream::first(session, &mut messages).await;
+    let first = work::first(session, &mut messages).await;
     if let Ok(first) = &first {
         running.show(|shown| {
             shown

@@ -5,13 +5,12 @@
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
-use tonic::Streaming;
 
 use super::area::{self, INLINE};
 use super::open::OpenFile;
 use crate::fault::Fault;
 use crate::leases::{Held, Lent};
-use crate::session::{Running, Session};
+use crate::session::Running;
 
 /// A file that is read part by part.
 pub(crate) struct Reading {
@@ -92,15 +91,6 @@ impl Reading {
             offset,
             last: read < wanted || self.left == Some(0),
         })
-    }
-}
-
-/// The first message of a stream that writes.
-pub(crate) async fn first<Q>(session: &Session, messages: &mut Streaming<Q>) -> Result<Q, Fault> {
-    match tokio::time::timeout(session.limits().call_timeout, messages.message()).await {
-        Ok(Ok(first)) => first.ok_or(Fault::abuse("the stream has no message")),
-        Ok(Err(status)) => Err(Fault::unread(&status)),
-        Err(_) => Err(Fault::Deadline),
     }
 }
 

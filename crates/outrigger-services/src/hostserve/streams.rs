@@ -15,7 +15,7 @@ use crate::fs::open::OpenFile;
 use crate::fs::stream::{self, Part, Reading};
 use crate::leases::Lent;
 use crate::session::{Operation, Running, Session};
-use crate::work::Replies;
+use crate::work::{self, Replies};
 
 /// A request that starts a stream of a file's parts.
 pub(super) trait ReadRequest: Describe + Send + 'static {
@@ -200,7 +200,7 @@ pub(super) async fn write<Q: WriteRequest>(
         Ok(running) => running,
         Err(fault) => return failed(Q::NAME, "", &fault).map(Response::new),
     };
-    let first = stream::first(session, &mut messages).await;
+    let first = work::first(session, &mut messages).await;
     if let Ok(first) = &first {
         running.show(|shown| first.arguments(shown));
     }

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use outrigger_manifest::HostService;
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::*;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -24,7 +24,7 @@ use crate::leases::Slot;
 use crate::proto::host::network_server::Network;
 use crate::rate::Thinned;
 use crate::session::{Operation, Running, Session};
-use crate::work::Replies;
+use crate::work::{self, Replies};
 
 const RESOLVE: Operation = Operation::new(HostService::Network, "resolve");
 const CONNECT: Operation = Operation::new(HostService::Network, "connect");
@@ -89,15 +89,6 @@ impl NetworkService {
             .door
             .connect(grants, lookups, host, port, allowed, notes);
         dialled.await
-    }
-
-    /// The first message of a stream, which the plugin must send in good time.
-    async fn first<Q>(&self, messages: &mut Streaming<Q>) -> Result<Option<Q>, Fault> {
-        match timeout(self.session.limits().call_timeout, messages.message()).await {
-            Ok(Ok(first)) => Ok(first),
-            Ok(Err(_)) => Err(Fault::Cancelled),
-            Err(_) => Err(Fault::Deadline),
-        }
     }
 
     /// Sends a request, and as many further ones as its redirects ask for and
@@ -261,25 +252,21 @@ impl Network for NetworkService {
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (metadata, _, mut messages) = request.into_parts();
-        let first = self.first(&mut messages).await;
-        let target = match &first {
-            Ok(Some(ConnectRequest {
+        let mut running = self.begin(CONNECT, &metadata, |_| {})?;
+        let target = match work::first(&self.session, &mut messages).await {
+            Ok(ConnectRequest {
                 part: Some(connect_request::Part::Target(target)),
-            })) => Some(target),
-            _ => None,
-        };
-        let running = self.begin(CONNECT, &metadata, |shown| {
-            if let Some(target) = target {
-                shown.text("host", &target.host).number("port", target.port);
+            }) => target,
+            Ok(_) => {
+                let fault = Fault::abuse("the first message names no target");
+                return running.finish(Err(fault));
             }
-        })?;
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        running.show(|shown| {
+            shown.text("host", &target.host).number("port", target.port);
+        });
         let open = async {
-            let target = match (target, &first) {
-                (Some(target), _) => target,
-                (None, Ok(_)) => return Err(Fault::abuse("the first message names no target")),
-                (None, Err(Fault::Cancelled)) => return Err(Fault::Cancelled),
-                (None, Err(_)) => return Err(Fault::Deadline),
-            };
             let slot = self.session.slot()?;
             let (host, port) = (&target.host, target.port);
             let dialled = self.dial(&running, host, port, target.timeout_ms).await?;
@@ -421,26 +408,22 @@ impl Network for NetworkService {
         request: Request<Streaming<AcceptRequest>>,
     ) -> Result<Response<Self::AcceptStream>, Status> {
         let (metadata, _, mut messages) = request.into_parts();
-        let first = self.first(&mut messages).await;
-        let name = match &first {
-            Ok(Some(AcceptRequest {
+        let mut running = self.begin(ACCEPT, &metadata, |_| {})?;
+        let name = match work::first(&self.session, &mut messages).await {
+            Ok(AcceptRequest {
                 part: Some(accept_request::Part::Connection(name)),
-            })) => Some(name),
-            _ => None,
-        };
-        let running = self.begin(ACCEPT, &metadata, |shown| {
-            if let Some(name) = name {
-                shown.id("connection", name);
+            }) => name,
+            Ok(_) => {
+                let fault = Fault::abuse("the first message names no connection");
+                return running.finish(Err(fault));
             }
-        })?;
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        running.show(|shown| {
+            shown.id("connection", &name);
+        });
         let take = || {
-            let name = match (name, &first) {
-                (Some(name), _) => name,
-                (None, Ok(_)) => return Err(Fault::abuse("the first message names no connection")),
-                (None, Err(Fault::Cancelled)) => return Err(Fault::Cancelled),
-                (None, Err(_)) => return Err(Fault::Deadline),
-            };
-            let waiting = self.session.give_back::<Waiting>(name)?;
+            let waiting = self.session.give_back::<Waiting>(&name)?;
             let stream = waiting.take()?;
             Ok((waiting, stream))
         };
