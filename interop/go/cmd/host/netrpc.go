@@ -286,7 +286,9 @@ func (s *session) streams() {
 	s.rpcStep("empty", func() (string, error) {
 		return "", errors.Join(s.sumOnce(0), s.produceOnce(0), s.echoOnce(0))
 	})
-	s.rpcStep("fetch-from-host", s.fetchFromHost)
+	s.rpcStep("fetch-from-host", func() (string, error) {
+		return s.fetchFromHost(strings.Repeat("hello from the host\n", 15_000))
+	})
 	s.rpcStep("get-from-plugin", func() (string, error) {
 		return s.overHTTP(http.MethodGet, nil, []byte("hello from the plugin\n"))
 	})
@@ -305,11 +307,19 @@ func (s *session) streamsParallel() {
 			return errors.Join(s.echoOnce(each), s.sumOnce(each), s.produceOnce(each))
 		})
 	})
+	s.rpcStep("32-http", func() (string, error) {
+		text := strings.Repeat("x", int(min(s.streamBytes(), 8<<20)))
+		body := []byte(text)
+		return fmt.Sprintf("32 bodies of %d bytes each way", len(body)), atOnce(32, func(int) error {
+			_, posted := s.overHTTP(http.MethodPost, body, body)
+			_, fetched := s.fetchFromHost(text)
+			return errors.Join(posted, fetched)
+		})
+	})
 	s.ping()
 }
 
-func (s *session) fetchFromHost() (string, error) {
-	body := strings.Repeat("hello from the host\n", 15_000)
+func (s *session) fetchFromHost(body string) (string, error) {
 	asked := ""
 	var got string
 	err := s.accepted(

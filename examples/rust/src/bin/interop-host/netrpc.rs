@@ -246,6 +246,11 @@ impl Session {
         self.args.bytes.unwrap_or(10 << 20) as u64
     }
 
+    /// Bytes of one body among many.
+    fn body_bytes(&self) -> usize {
+        self.args.bytes.unwrap_or(8 << 20).min(8 << 20)
+    }
+
     async fn streams(&self) -> Result<()> {
         let client = self.dispense::<Streams>("streams").await?;
         let bytes = self.stream_bytes();
@@ -264,7 +269,8 @@ impl Session {
             self.nothing(echo(&client, 0)).await
         })
         .await?;
-        self.step("fetch-from-host", fetch_from_host(&client))
+        let text = SERVED.repeat(15_000);
+        self.step("fetch-from-host", fetch_from_host(&client, &text))
             .await?;
         let hello = b"hello from the plugin\n";
         self.step("get-from-plugin", over_http(&client, "GET", &[], hello))
@@ -287,6 +293,17 @@ impl Session {
             });
             try_join_all(each).await?;
             Ok(format!("24 streams of {bytes} bytes"))
+        })
+        .await?;
+        self.step("32-http", async {
+            let body = vec![b'x'; self.body_bytes()];
+            let text = String::from_utf8(body.clone())?;
+            let each = (0..32).map(|_| async {
+                let post = over_http(&client, "POST", &body, &body);
+                futures_util::future::try_join(post, fetch_from_host(&client, &text)).await
+            });
+            try_join_all(each).await?;
+            Ok(format!("32 bodies of {} bytes each way", body.len()))
         })
         .await?;
         self.ping().await
@@ -471,13 +488,12 @@ impl Session {
     }
 }
 
-async fn fetch_from_host(client: &StreamsClient) -> Result<String> {
-    let body = SERVED.repeat(15_000);
+async fn fetch_from_host(client: &StreamsClient, body: &str) -> Result<String> {
     let serve = |stream| async {
         let mut asked = String::new();
         http::answer_one(stream, |request| {
             asked = format!("{} {}", request.method, request.path);
-            body.clone().into_bytes()
+            body.as_bytes().to_vec()
         })
         .await?;
         equal(asked.as_str(), "GET /")
