@@ -1297,26 +1297,25 @@ class Child(_Closing):
         process, self._process = self._process, ""
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.close()
-        if process:
-            _end(self._host, process, self._status is not None)
+        # What has ended the host forgets by itself.
+        if process and self._status is None:
+            _end(self._host, process)
 
     def __del__(self) -> None:
         # Nothing is asked of the host in the middle of something else.
         process = getattr(self, "_process", "")
-        if process and not sys.is_finalizing():
-            ended = self._status is not None
-            threading.Thread(target=_end, args=(self._host, process, ended), daemon=True).start()
+        if process and self._status is None and not sys.is_finalizing():
+            threading.Thread(target=_end, args=(self._host, process), daemon=True).start()
 
 
-def _end(host: Host, process: str, ended: bool) -> None:
+def _end(host: Host, process: str) -> None:
     """Give a process back, which ends one that runs."""
+    # A contract without `Close` ends it by `Kill`, which takes a grant.
     methods = _POOL.FindServiceByName(f"{PACKAGE}.Process").methods_by_name
+    method, kind = ("Close", "CloseProcessRequest") if "Close" in methods else ("Kill", "KillRequest")
     # The host may be gone already, and all processes with it.
     with contextlib.suppress(HostError, ValueError):
-        if "Close" in methods:
-            host.call("Process", "Close", message("CloseProcessRequest", process=process))
-        elif not ended:
-            host.call("Process", "Kill", message("KillRequest", process=process))
+        host.call("Process", method, message(kind, process=process))
 
 
 class _Pipe(io.FileIO):
