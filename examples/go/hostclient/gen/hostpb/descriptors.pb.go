@@ -216,7 +216,7 @@ type DescriptorRequest_TempFile struct {
 }
 
 type DescriptorRequest_Connect struct {
-	// A connected TCP socket.
+	// A connected stream socket, which the host carries to the peer.
 	Connect *Target `protobuf:"bytes,7,opt,name=connect,proto3,oneof"`
 }
 

@@ -27,10 +27,12 @@ type Command struct {
 	// An absolute path.
 	Command string   `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
 	Args    []string `protobuf:"bytes,2,rep,name=args,proto3" json:"args,omitempty"`
-	// Beneath a granted directory with "read"; the plugin's temporary directory
-	// when empty.
+	// Beneath a granted directory with "read", which the plugin's temporary
+	// directory is not. When empty, the `HOME` of the plugin's commands, which the
+	// plugin itself cannot reach.
 	Directory string `protobuf:"bytes,3,opt,name=directory,proto3" json:"directory,omitempty"`
-	// In addition to the host's fixed ones; only names that were granted.
+	// In addition to the host's fixed ones: granted names, each with the value
+	// that `Environment.Get` tells, and no other.
 	Environment   map[string]string `protobuf:"bytes,4,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -98,7 +100,8 @@ type RunRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Command *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
 	Input   []byte                 `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
-	// In milliseconds, after which it is killed; 0 for the host's `call_timeout`.
+	// In milliseconds, after which it is killed. Never more than the host's
+	// `call_timeout`, which is also what 0 stands for.
 	TimeoutMs     uint64 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1113,6 +1116,86 @@ func (*KillResponse) Descriptor() ([]byte, []int) {
 	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{17}
 }
 
+type CloseProcessRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Process       string                 `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseProcessRequest) Reset() {
+	*x = CloseProcessRequest{}
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseProcessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseProcessRequest) ProtoMessage() {}
+
+func (x *CloseProcessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseProcessRequest.ProtoReflect.Descriptor instead.
+func (*CloseProcessRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CloseProcessRequest) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+type CloseProcessResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseProcessResponse) Reset() {
+	*x = CloseProcessResponse{}
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseProcessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseProcessResponse) ProtoMessage() {}
+
+func (x *CloseProcessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseProcessResponse.ProtoReflect.Descriptor instead.
+func (*CloseProcessResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{19}
+}
+
 type ListProcessesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1121,7 +1204,7 @@ type ListProcessesRequest struct {
 
 func (x *ListProcessesRequest) Reset() {
 	*x = ListProcessesRequest{}
-	mi := &file_outrigger_host_v1_process_proto_msgTypes[18]
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1216,7 @@ func (x *ListProcessesRequest) String() string {
 func (*ListProcessesRequest) ProtoMessage() {}
 
 func (x *ListProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_host_v1_process_proto_msgTypes[18]
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1229,7 @@ func (x *ListProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ListProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{20}
 }
 
 type ProcessInfo struct {
@@ -1164,7 +1247,7 @@ type ProcessInfo struct {
 
 func (x *ProcessInfo) Reset() {
 	*x = ProcessInfo{}
-	mi := &file_outrigger_host_v1_process_proto_msgTypes[19]
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1259,7 @@ func (x *ProcessInfo) String() string {
 func (*ProcessInfo) ProtoMessage() {}
 
 func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_host_v1_process_proto_msgTypes[19]
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1272,7 @@ func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessInfo.ProtoReflect.Descriptor instead.
 func (*ProcessInfo) Descriptor() ([]byte, []int) {
-	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProcessInfo) GetProcess() string {
@@ -1243,7 +1326,7 @@ type ListProcessesResponse struct {
 
 func (x *ListProcessesResponse) Reset() {
 	*x = ListProcessesResponse{}
-	mi := &file_outrigger_host_v1_process_proto_msgTypes[20]
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1338,7 @@ func (x *ListProcessesResponse) String() string {
 func (*ListProcessesResponse) ProtoMessage() {}
 
 func (x *ListProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_host_v1_process_proto_msgTypes[20]
+	mi := &file_outrigger_host_v1_process_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1351,7 @@ func (x *ListProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ListProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_host_v1_process_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListProcessesResponse) GetProcesses() []*ProcessInfo {
@@ -1346,7 +1429,10 @@ const file_outrigger_host_v1_process_proto_rawDesc = "" +
 	"\x0eSignalResponse\"'\n" +
 	"\vKillRequest\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\"\x0e\n" +
-	"\fKillResponse\"\x16\n" +
+	"\fKillResponse\"/\n" +
+	"\x13CloseProcessRequest\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\tR\aprocess\"\x16\n" +
+	"\x14CloseProcessResponse\"\x16\n" +
 	"\x14ListProcessesRequest\"\xd4\x01\n" +
 	"\vProcessInfo\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x10\n" +
@@ -1356,7 +1442,7 @@ const file_outrigger_host_v1_process_proto_rawDesc = "" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x125\n" +
 	"\x06status\x18\x06 \x01(\v2\x1d.outrigger.host.v1.ExitStatusR\x06status\"U\n" +
 	"\x15ListProcessesResponse\x12<\n" +
-	"\tprocesses\x18\x01 \x03(\v2\x1e.outrigger.host.v1.ProcessInfoR\tprocesses2\xd0\x05\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x1e.outrigger.host.v1.ProcessInfoR\tprocesses2\xaa\x06\n" +
 	"\aProcess\x12D\n" +
 	"\x03Run\x12\x1d.outrigger.host.v1.RunRequest\x1a\x1e.outrigger.host.v1.RunResponse\x12K\n" +
 	"\x04Exec\x12\x1e.outrigger.host.v1.ExecRequest\x1a\x1f.outrigger.host.v1.ExecResponse(\x010\x01\x12J\n" +
@@ -1366,7 +1452,8 @@ const file_outrigger_host_v1_process_proto_rawDesc = "" +
 	"WriteInput\x12$.outrigger.host.v1.WriteInputRequest\x1a%.outrigger.host.v1.WriteInputResponse\x12G\n" +
 	"\x04Wait\x12\x1e.outrigger.host.v1.WaitRequest\x1a\x1f.outrigger.host.v1.WaitResponse\x12M\n" +
 	"\x06Signal\x12 .outrigger.host.v1.SignalRequest\x1a!.outrigger.host.v1.SignalResponse\x12G\n" +
-	"\x04Kill\x12\x1e.outrigger.host.v1.KillRequest\x1a\x1f.outrigger.host.v1.KillResponse\x12Y\n" +
+	"\x04Kill\x12\x1e.outrigger.host.v1.KillRequest\x1a\x1f.outrigger.host.v1.KillResponse\x12X\n" +
+	"\x05Close\x12&.outrigger.host.v1.CloseProcessRequest\x1a'.outrigger.host.v1.CloseProcessResponse\x12Y\n" +
 	"\x04List\x12'.outrigger.host.v1.ListProcessesRequest\x1a(.outrigger.host.v1.ListProcessesResponseb\x06proto3"
 
 var (
@@ -1381,7 +1468,7 @@ func file_outrigger_host_v1_process_proto_rawDescGZIP() []byte {
 	return file_outrigger_host_v1_process_proto_rawDescData
 }
 
-var file_outrigger_host_v1_process_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_outrigger_host_v1_process_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_outrigger_host_v1_process_proto_goTypes = []any{
 	(*Command)(nil),               // 0: outrigger.host.v1.Command
 	(*RunRequest)(nil),            // 1: outrigger.host.v1.RunRequest
@@ -1401,23 +1488,25 @@ var file_outrigger_host_v1_process_proto_goTypes = []any{
 	(*SignalResponse)(nil),        // 15: outrigger.host.v1.SignalResponse
 	(*KillRequest)(nil),           // 16: outrigger.host.v1.KillRequest
 	(*KillResponse)(nil),          // 17: outrigger.host.v1.KillResponse
-	(*ListProcessesRequest)(nil),  // 18: outrigger.host.v1.ListProcessesRequest
-	(*ProcessInfo)(nil),           // 19: outrigger.host.v1.ProcessInfo
-	(*ListProcessesResponse)(nil), // 20: outrigger.host.v1.ListProcessesResponse
-	nil,                           // 21: outrigger.host.v1.Command.EnvironmentEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*CloseProcessRequest)(nil),   // 18: outrigger.host.v1.CloseProcessRequest
+	(*CloseProcessResponse)(nil),  // 19: outrigger.host.v1.CloseProcessResponse
+	(*ListProcessesRequest)(nil),  // 20: outrigger.host.v1.ListProcessesRequest
+	(*ProcessInfo)(nil),           // 21: outrigger.host.v1.ProcessInfo
+	(*ListProcessesResponse)(nil), // 22: outrigger.host.v1.ListProcessesResponse
+	nil,                           // 23: outrigger.host.v1.Command.EnvironmentEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_outrigger_host_v1_process_proto_depIdxs = []int32{
-	21, // 0: outrigger.host.v1.Command.environment:type_name -> outrigger.host.v1.Command.EnvironmentEntry
+	23, // 0: outrigger.host.v1.Command.environment:type_name -> outrigger.host.v1.Command.EnvironmentEntry
 	0,  // 1: outrigger.host.v1.RunRequest.command:type_name -> outrigger.host.v1.Command
 	2,  // 2: outrigger.host.v1.RunResponse.status:type_name -> outrigger.host.v1.ExitStatus
 	0,  // 3: outrigger.host.v1.ExecRequest.command:type_name -> outrigger.host.v1.Command
 	2,  // 4: outrigger.host.v1.ExecResponse.status:type_name -> outrigger.host.v1.ExitStatus
 	0,  // 5: outrigger.host.v1.StartRequest.command:type_name -> outrigger.host.v1.Command
 	2,  // 6: outrigger.host.v1.WaitResponse.status:type_name -> outrigger.host.v1.ExitStatus
-	22, // 7: outrigger.host.v1.ProcessInfo.started:type_name -> google.protobuf.Timestamp
+	24, // 7: outrigger.host.v1.ProcessInfo.started:type_name -> google.protobuf.Timestamp
 	2,  // 8: outrigger.host.v1.ProcessInfo.status:type_name -> outrigger.host.v1.ExitStatus
-	19, // 9: outrigger.host.v1.ListProcessesResponse.processes:type_name -> outrigger.host.v1.ProcessInfo
+	21, // 9: outrigger.host.v1.ListProcessesResponse.processes:type_name -> outrigger.host.v1.ProcessInfo
 	1,  // 10: outrigger.host.v1.Process.Run:input_type -> outrigger.host.v1.RunRequest
 	4,  // 11: outrigger.host.v1.Process.Exec:input_type -> outrigger.host.v1.ExecRequest
 	6,  // 12: outrigger.host.v1.Process.Start:input_type -> outrigger.host.v1.StartRequest
@@ -1426,18 +1515,20 @@ var file_outrigger_host_v1_process_proto_depIdxs = []int32{
 	12, // 15: outrigger.host.v1.Process.Wait:input_type -> outrigger.host.v1.WaitRequest
 	14, // 16: outrigger.host.v1.Process.Signal:input_type -> outrigger.host.v1.SignalRequest
 	16, // 17: outrigger.host.v1.Process.Kill:input_type -> outrigger.host.v1.KillRequest
-	18, // 18: outrigger.host.v1.Process.List:input_type -> outrigger.host.v1.ListProcessesRequest
-	3,  // 19: outrigger.host.v1.Process.Run:output_type -> outrigger.host.v1.RunResponse
-	5,  // 20: outrigger.host.v1.Process.Exec:output_type -> outrigger.host.v1.ExecResponse
-	7,  // 21: outrigger.host.v1.Process.Start:output_type -> outrigger.host.v1.StartResponse
-	9,  // 22: outrigger.host.v1.Process.Output:output_type -> outrigger.host.v1.OutputResponse
-	11, // 23: outrigger.host.v1.Process.WriteInput:output_type -> outrigger.host.v1.WriteInputResponse
-	13, // 24: outrigger.host.v1.Process.Wait:output_type -> outrigger.host.v1.WaitResponse
-	15, // 25: outrigger.host.v1.Process.Signal:output_type -> outrigger.host.v1.SignalResponse
-	17, // 26: outrigger.host.v1.Process.Kill:output_type -> outrigger.host.v1.KillResponse
-	20, // 27: outrigger.host.v1.Process.List:output_type -> outrigger.host.v1.ListProcessesResponse
-	19, // [19:28] is the sub-list for method output_type
-	10, // [10:19] is the sub-list for method input_type
+	18, // 18: outrigger.host.v1.Process.Close:input_type -> outrigger.host.v1.CloseProcessRequest
+	20, // 19: outrigger.host.v1.Process.List:input_type -> outrigger.host.v1.ListProcessesRequest
+	3,  // 20: outrigger.host.v1.Process.Run:output_type -> outrigger.host.v1.RunResponse
+	5,  // 21: outrigger.host.v1.Process.Exec:output_type -> outrigger.host.v1.ExecResponse
+	7,  // 22: outrigger.host.v1.Process.Start:output_type -> outrigger.host.v1.StartResponse
+	9,  // 23: outrigger.host.v1.Process.Output:output_type -> outrigger.host.v1.OutputResponse
+	11, // 24: outrigger.host.v1.Process.WriteInput:output_type -> outrigger.host.v1.WriteInputResponse
+	13, // 25: outrigger.host.v1.Process.Wait:output_type -> outrigger.host.v1.WaitResponse
+	15, // 26: outrigger.host.v1.Process.Signal:output_type -> outrigger.host.v1.SignalResponse
+	17, // 27: outrigger.host.v1.Process.Kill:output_type -> outrigger.host.v1.KillResponse
+	19, // 28: outrigger.host.v1.Process.Close:output_type -> outrigger.host.v1.CloseProcessResponse
+	22, // 29: outrigger.host.v1.Process.List:output_type -> outrigger.host.v1.ListProcessesResponse
+	20, // [20:30] is the sub-list for method output_type
+	10, // [10:20] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -1474,7 +1565,7 @@ func file_outrigger_host_v1_process_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_host_v1_process_proto_rawDesc), len(file_outrigger_host_v1_process_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

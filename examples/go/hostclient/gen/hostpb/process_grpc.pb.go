@@ -27,6 +27,7 @@ const (
 	Process_Wait_FullMethodName       = "/outrigger.host.v1.Process/Wait"
 	Process_Signal_FullMethodName     = "/outrigger.host.v1.Process/Signal"
 	Process_Kill_FullMethodName       = "/outrigger.host.v1.Process/Kill"
+	Process_Close_FullMethodName      = "/outrigger.host.v1.Process/Close"
 	Process_List_FullMethodName       = "/outrigger.host.v1.Process/List"
 )
 
@@ -37,17 +38,28 @@ const (
 // Commands of the whitelist, run by the host. A plugin sees and reaches only
 // the processes that it started itself; all of them end with its connection.
 type ProcessClient interface {
-	// Runs a command to its end and collects what it prints.
+	// Runs a command to its end and collects what it prints. What may outlast
+	// the host's `call_timeout` belongs into `Exec` or `Start`.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error)
 	// Starts a command and streams its input, output and exit.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
-	// Starts a command without input; its output is read with `Output`.
+	// Starts a command that outlives the call, as a lease. `WriteInput` feeds it,
+	// `Output` reads what it prints.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
+	// What a process prints, until it has ended; one call at a time.
 	Output(ctx context.Context, in *OutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OutputResponse], error)
+	// Writes to a process's input, within `call_timeout`.
 	WriteInput(ctx context.Context, in *WriteInputRequest, opts ...grpc.CallOption) (*WriteInputResponse, error)
+	// Waits for a process's end, at most `call_timeout`; may be called again.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
+	// Sends a signal to exactly that process.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
+	// Kills a process and its group; its lease stays.
 	Kill(ctx context.Context, in *KillRequest, opts ...grpc.CallOption) (*KillResponse, error)
+	// Gives a lease back. A process that still runs ends with it, and so does its
+	// group: that needs no grant.
+	Close(ctx context.Context, in *CloseProcessRequest, opts ...grpc.CallOption) (*CloseProcessResponse, error)
+	// The processes that this connection started.
 	List(ctx context.Context, in *ListProcessesRequest, opts ...grpc.CallOption) (*ListProcessesResponse, error)
 }
 
@@ -151,6 +163,16 @@ func (c *processClient) Kill(ctx context.Context, in *KillRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *processClient) Close(ctx context.Context, in *CloseProcessRequest, opts ...grpc.CallOption) (*CloseProcessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CloseProcessResponse)
+	err := c.cc.Invoke(ctx, Process_Close_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *processClient) List(ctx context.Context, in *ListProcessesRequest, opts ...grpc.CallOption) (*ListProcessesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListProcessesResponse)
@@ -168,17 +190,28 @@ func (c *processClient) List(ctx context.Context, in *ListProcessesRequest, opts
 // Commands of the whitelist, run by the host. A plugin sees and reaches only
 // the processes that it started itself; all of them end with its connection.
 type ProcessServer interface {
-	// Runs a command to its end and collects what it prints.
+	// Runs a command to its end and collects what it prints. What may outlast
+	// the host's `call_timeout` belongs into `Exec` or `Start`.
 	Run(context.Context, *RunRequest) (*RunResponse, error)
 	// Starts a command and streams its input, output and exit.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
-	// Starts a command without input; its output is read with `Output`.
+	// Starts a command that outlives the call, as a lease. `WriteInput` feeds it,
+	// `Output` reads what it prints.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
+	// What a process prints, until it has ended; one call at a time.
 	Output(*OutputRequest, grpc.ServerStreamingServer[OutputResponse]) error
+	// Writes to a process's input, within `call_timeout`.
 	WriteInput(context.Context, *WriteInputRequest) (*WriteInputResponse, error)
+	// Waits for a process's end, at most `call_timeout`; may be called again.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	// Sends a signal to exactly that process.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	// Kills a process and its group; its lease stays.
 	Kill(context.Context, *KillRequest) (*KillResponse, error)
+	// Gives a lease back. A process that still runs ends with it, and so does its
+	// group: that needs no grant.
+	Close(context.Context, *CloseProcessRequest) (*CloseProcessResponse, error)
+	// The processes that this connection started.
 	List(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error)
 	mustEmbedUnimplementedProcessServer()
 }
@@ -213,6 +246,9 @@ func (UnimplementedProcessServer) Signal(context.Context, *SignalRequest) (*Sign
 }
 func (UnimplementedProcessServer) Kill(context.Context, *KillRequest) (*KillResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Kill not implemented")
+}
+func (UnimplementedProcessServer) Close(context.Context, *CloseProcessRequest) (*CloseProcessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Close not implemented")
 }
 func (UnimplementedProcessServer) List(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method List not implemented")
@@ -364,6 +400,24 @@ func _Process_Kill_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Process_Close_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloseProcessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProcessServer).Close(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Process_Close_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProcessServer).Close(ctx, req.(*CloseProcessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Process_List_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListProcessesRequest)
 	if err := dec(in); err != nil {
@@ -412,6 +466,10 @@ var Process_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Kill",
 			Handler:    _Process_Kill_Handler,
+		},
+		{
+			MethodName: "Close",
+			Handler:    _Process_Close_Handler,
 		},
 		{
 			MethodName: "List",
