@@ -1178,7 +1178,7 @@ class Command:
         return self
 
     def env(self, name: str, value: str) -> "Command":
-        """Set a variable, of which the name must be granted."""
+        """Set a variable. The name must be granted, and the value be the one Env.var() tells."""
         self._command.environment[name] = value
         return self
 
@@ -1310,12 +1310,9 @@ class Child(_Closing):
 
 def _end(host: Host, process: str) -> None:
     """Give a process back, which ends one that runs."""
-    # A contract without `Close` ends it by `Kill`, which takes a grant.
-    methods = _POOL.FindServiceByName(f"{PACKAGE}.Process").methods_by_name
-    method, kind = ("Close", "CloseProcessRequest") if "Close" in methods else ("Kill", "KillRequest")
     # The host may be gone already, and all processes with it.
     with contextlib.suppress(HostError, ValueError):
-        host.call("Process", method, message(kind, process=process))
+        host.call("Process", "Close", message("CloseProcessRequest", process=process))
 
 
 class _Pipe(io.FileIO):

@@ -8,7 +8,6 @@ use futures_util::{Stream, StreamExt};
 use outrigger_manifest::HostService;
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::*;
-use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
