@@ -125,7 +125,7 @@ async fn a_message_that_cannot_be_read_is_refused_in_one_record() {
 async fn a_call_without_a_place_leaves_a_record_as_does_one_that_is_given_up() {
     let limits = Limits {
         calls: 1,
-        call_timeout: Duration::from_millis(200),
+        call_timeout: Duration::from_secs(2),
         ..Limits::default()
     };
     let (peer, records, _dir) = peer(limits).await;
@@ -149,7 +149,7 @@ async fn a_call_without_a_place_leaves_a_record_as_does_one_that_is_given_up() {
     assert!(told[0].argument.contains("Clock/Now"), "{}", told[0]);
     // It is given up before it has a place.
     let now = peer.call::<_, NowResponse>("Clock/Now", NowRequest {});
-    let given_up = tokio::time::timeout(Duration::from_millis(20), now).await;
+    let given_up = tokio::time::timeout(Duration::from_millis(500), now).await;
     given_up.expect_err("it waits");
     let told = take(&records, 1).await;
     assert_eq!(
