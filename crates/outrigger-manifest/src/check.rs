@@ -109,6 +109,11 @@ impl Check {
         }
     }
 
+    /// How many problems there are by now.
+    pub(crate) fn count(&self) -> usize {
+        self.problems.len() + self.hidden
+    }
+
     /// The value if nothing was reported; the problems otherwise.
     pub(crate) fn finish<T>(
         mut self,
@@ -258,6 +263,18 @@ impl Check {
         for (key, value) in entries {
             if known.contains(&key.text.as_str()) {
                 fields.entries.push((key.text.as_str(), key, value));
+            } else if let Some(meant) = without_colon(&key.text, known) {
+                self.report(
+                    key.at,
+                    ProblemCode::UnknownKey,
+                    &join(location, &key.text),
+                    format!(
+                        "{} is no key with a `:` and a space behind it",
+                        quoted(&key.text)
+                    ),
+                )
+                .near(Some(crate::syntax::with_colon(&key.text)));
+                misspelt.push((meant, key, &yaml::BROKEN));
             } else if let Some(meant) = self.unknown_key(key, location, known) {
                 misspelt.push((meant, key, value));
             }
@@ -681,6 +698,12 @@ impl Check {
             format!("{found} stands where {expected} is wanted"),
         ))
     }
+}
+
+/// The known key of `key:value` or `key value`, which YAML takes for a key as a whole.
+fn without_colon(text: &str, known: &[&'static str]) -> Option<&'static str> {
+    let (key, _) = text.split_once([':', ' '])?;
+    known.iter().find(|known| **known == key).copied()
 }
 
 /// The entries of a map with known keys.

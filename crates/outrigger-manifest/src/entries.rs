@@ -4,7 +4,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use crate::args::{ArgPattern, list_text, word_text};
-use crate::check::{Check, Fields, join, listed};
+use crate::check::{Check, Fields, Scalar, join, listed, scalar};
 use crate::host::{HostPattern, PatternError};
 use crate::name::{VariablePattern, is_variable};
 use crate::path::{PathBase, PathError, PathTemplate};
@@ -720,6 +720,10 @@ fn read_host(
     location: &str,
     direction: Direction,
 ) -> Option<HostPattern> {
+    if matches!(&node.kind, Kind::Plain(text) if scalar(text) == Scalar::Bool) {
+        check.wrong_type(node, location, "a host");
+        return None;
+    }
     // An address may look like a number, and is told more by its own rules.
     let text = check.literal(node, location)?;
     let shown = quoted(text);

@@ -453,9 +453,11 @@ fn read_root(check: &mut Check, root: &Fields<'_>) -> Option<Manifest> {
     let jit = root
         .get("jit")
         .map(|(location, node)| check.boolean(node, &location));
+    let before = check.count();
     let services = root.get("services").map(|(location, node)| {
         check.words(node, &location, "a host service", HostService::WORDS, true)
     });
+    let services_understood = check.count() == before;
     let positions = Positions {
         resources: At(root.position("resources")),
         sandbox: At(root.position("sandbox")),
@@ -470,7 +472,10 @@ fn read_root(check: &mut Check, root: &Fields<'_>) -> Option<Manifest> {
     if let Some((_, _, _, entrypoint, ..)) = &plugin {
         check_program(check, &capabilities, entrypoint);
     }
-    if let Some(services) = &services {
+    // One that could not be read may be the one that is missing.
+    if let Some(services) = &services
+        && services_understood
+    {
         check_services(check, &capabilities, services, positions.services);
     }
     let (name, kind, format, entrypoint, language, version) = plugin?;
@@ -537,12 +542,14 @@ fn read_plugin(check: &mut Check, fields: &Fields<'_>) -> Option<PluginSection> 
             match Entrypoint::parse(text) {
                 Ok(entrypoint) => Some(entrypoint),
                 Err(why) => {
-                    check.report(
-                        node.at,
-                        ProblemCode::InvalidEntrypoint,
-                        &location,
-                        format!("{} {why}", quoted(text)),
-                    );
+                    check
+                        .report(
+                            node.at,
+                            ProblemCode::InvalidEntrypoint,
+                            &location,
+                            format!("{} {why}", quoted(text)),
+                        )
+                        .near(near_entrypoint(text));
                     None
                 }
             }
@@ -593,6 +600,15 @@ fn read_label(check: &mut Check, fields: &Fields<'_>, key: &str) -> Option<Strin
         );
     }
     Some(text.to_owned())
+}
+
+/// `${plugin_dir}/bin/cat` → `bin/cat`.
+fn near_entrypoint(text: &str) -> Option<String> {
+    let bare = text.trim().replace('\\', "/");
+    let bare = bare.strip_prefix("${plugin_dir}/").unwrap_or(&bare);
+    (bare != text)
+        .then(|| Entrypoint::parse(bare).ok())?
+        .map(|entrypoint| entrypoint.as_str().to_owned())
 }
 
 /// `v1.2` → `1.2.0`.

@@ -170,6 +170,12 @@ impl Entrypoint {
         if text.starts_with('/') {
             return Err("must be relative to the plugin's folder");
         }
+        if text.contains("${") {
+            return Err("must not have placeholders: it begins in the plugin's folder");
+        }
+        if text.trim() != text {
+            return Err("must not begin or end with a space");
+        }
         if text.contains('\\') {
             return Err("must use `/` between its parts");
         }

@@ -46,17 +46,22 @@ pub(crate) fn trace(context: &Context<'_>, error: &ScanError) -> Vec<SyntaxError
             ..one(start, "this quote is not closed".to_owned())
         }];
     }
-    if let Some(outermost) = context.brackets.first() {
-        if let Some((open, bracket)) = unclosed(text, *outermost) {
-            let close = if bracket == '[' { ']' } else { '}' };
-            return vec![SyntaxError {
-                help: dollar(text, open),
-                ..one(
-                    open,
-                    format!("this `{bracket}` is not closed by a `{close}`"),
-                )
-            }];
-        }
+    let behind = || first_opening(context, at, &['[', '{']).filter(|open| open.line < at.line);
+    let outermost = context.brackets.first().copied();
+    if let Some((open, bracket)) = outermost
+        .or_else(behind)
+        .and_then(|open| unclosed(text, open))
+    {
+        let close = if bracket == '[' { ']' } else { '}' };
+        return vec![SyntaxError {
+            help: dollar(text, open).filter(|_| open.line == at.line),
+            ..one(
+                open,
+                format!("this `{bracket}` is not closed by a `{close}`"),
+            )
+        }];
+    }
+    if outermost.is_some() {
         return vec![SyntaxError {
             help: dollar(text, at),
             ..one(at, not_yaml(error))
@@ -67,6 +72,9 @@ pub(crate) fn trace(context: &Context<'_>, error: &ScanError) -> Vec<SyntaxError
     match error.kind() {
         ErrorKind::MappingValueNotAllowed => {
             let before: String = line.chars().take(at.column as usize - 1).collect();
+            if lacks_colon_before_bracket(line) {
+                return vec![lacks_colon(line, at.line)];
+            }
             if has_colon(content(&before).1) {
                 return vec![SyntaxError {
                     help: Some("quote a text that contains `: `"),
@@ -88,7 +96,7 @@ pub(crate) fn trace(context: &Context<'_>, error: &ScanError) -> Vec<SyntaxError
         ErrorKind::ExpectedBlockMappingKey | ErrorKind::ExpectedBlockSequenceEntry => {
             let start = first_column(line, at.line);
             let message = if line.trim_start().starts_with("- ") {
-                "an entry of a list stands where a key is wanted".to_owned()
+                "this `- ` is in the column of no list above it".to_owned()
             } else {
                 "this line is indented like none of those above it".to_owned()
             };
@@ -119,32 +127,60 @@ fn open_quote(context: &Context<'_>, kind: &ErrorKind, at: Position) -> Option<P
     if context.last_spans_lines {
         return Some(context.last);
     }
+    let trailing = match kind {
+        ErrorKind::InvalidTrailingSingleQuotedScalar => Some('\''),
+        ErrorKind::InvalidTrailingDoubleQuotedScalar => Some('"'),
+        _ => None,
+    };
+    if let Some(quote) = trailing {
+        // The last quote before `at` closes what the one before that opened.
+        let mut quotes = quotes_before(context.text, at, quote);
+        let open = quotes
+            .len()
+            .checked_sub(2)
+            .map(|index| quotes.swap_remove(index));
+        return open.filter(|open| open.line < at.line);
+    }
     let quoting = matches!(
         kind,
         ErrorKind::UnclosedQuotedScalar
             | ErrorKind::InvalidQuotedScalarIndent
             | ErrorKind::DocumentIndicatorInQuotedScalar
-            | ErrorKind::InvalidTrailingSingleQuotedScalar
-            | ErrorKind::InvalidTrailingDoubleQuotedScalar
     );
     if !quoting {
         return None;
     }
-    let mut start = None;
+    first_opening(context, at, &['"', '\''])
+}
+
+fn quotes_before(text: &str, end: Position, quote: char) -> Vec<Position> {
+    let mut found = Vec::new();
+    for (line, content) in (1_u32..).zip(lines(text)).take(end.line as usize) {
+        for (column, character) in (1_u32..).zip(content.chars()) {
+            let at = Position { line, column };
+            if character == quote && at < end {
+                found.push(at);
+            }
+        }
+    }
+    found
+}
+
+/// The first of these characters behind what was understood that stands where a text, list or
+/// map may begin.
+fn first_opening(context: &Context<'_>, end: Position, wanted: &[char]) -> Option<Position> {
     for (number, line) in (1_u32..).zip(lines(context.text)) {
-        if number < context.last.line || number > at.line {
+        if number < context.last.line || number > end.line {
             continue;
         }
-        // The quote that opens a text stands where a text may begin.
         let mut may_begin = true;
         for (column, character) in (1_u32..).zip(line.chars()) {
             let here = Position {
                 line: number,
                 column,
             };
-            if here > context.last && here <= at && may_begin && matches!(character, '"' | '\'') {
-                start = Some(here);
-                break;
+            if here >= context.last && here <= end && may_begin && wanted.contains(&character) {
+                return Some(here);
             }
             may_begin = match character {
                 ' ' => may_begin,
@@ -153,12 +189,8 @@ fn open_quote(context: &Context<'_>, kind: &ErrorKind, at: Position) -> Option<P
                 _ => false,
             };
         }
-        if start.is_some() {
-            break;
-        }
     }
-    // A text that is closed on its line, and followed by more, is shown where that begins.
-    start.filter(|start| start.line < at.line || matches!(kind, ErrorKind::UnclosedQuotedScalar))
+    None
 }
 
 /// The first bracket from `start` on that nothing closes.
@@ -231,12 +263,7 @@ fn without_colon(lines: &[&str], number: u32) -> Option<Vec<SyntaxError>> {
 fn lacks_colon(line: &str, number: u32) -> SyntaxError {
     let (indent, rest) = content(line);
     let rest = rest.trim_end();
-    let near = match (rest.split_once(':'), rest.split_once(' ')) {
-        (Some((key, value)), _) if !key.contains(' ') => format!("{key}: {value}"),
-        (_, Some((key, value))) => format!("{key}: {}", value.trim_start()),
-        _ => format!("{rest}:"),
-    };
-    let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let near = with_colon(rest);
     let plain = near
         .split(':')
         .next()
@@ -253,6 +280,27 @@ fn lacks_colon(line: &str, number: u32) -> SyntaxError {
         near: plain.then_some(near),
         help: None,
     }
+}
+
+/// `key value` and `key:value` with a `:` and a space.
+pub(crate) fn with_colon(text: &str) -> String {
+    match (text.split_once(':'), text.split_once(' ')) {
+        (Some((key, value)), _) if !key.contains(' ') => format!("{key}: {value}"),
+        (_, Some((key, value))) => format!("{key}: {}", value.trim_start()),
+        _ => format!("{text}:"),
+    }
+}
+
+/// `key [` or `key:{`, of which YAML takes everything up to the next `: ` for a key.
+fn lacks_colon_before_bracket(line: &str) -> bool {
+    let (_, rest) = content(line);
+    let word = rest.trim_start_matches(is_key);
+    let inside = word.trim_start_matches([' ', ':']);
+    word.len() < rest.len() && inside.starts_with(['[', '{']) && !word.starts_with(": ")
+}
+
+fn is_key(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
 /// A line behind its indentation and the marks of list entries, and how many characters those

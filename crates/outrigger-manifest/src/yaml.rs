@@ -26,6 +26,12 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
 }
 
+/// A value that stands for one that cannot be read.
+pub(crate) static BROKEN: Node = Node {
+    at: Position::START,
+    kind: Kind::Broken,
+};
+
 impl Node {
     /// The key at this position, and its value.
     pub(crate) fn entry(&self, key: Position) -> Option<(&Key, &Node)> {
@@ -317,6 +323,15 @@ impl Builder<'_> {
                 let line = at.line + 1;
                 self.tabs(text, Position { line, column: 1 });
             }
+            // A tab can pass for an indentation until it is compared with another.
+            ErrorKind::ExpectedDocumentStart
+            | ErrorKind::ExpectedBlockMappingKey
+            | ErrorKind::ExpectedBlockSequenceEntry
+            | ErrorKind::MappingValueNotAllowed
+                if tabs(text).next().is_some_and(|tab| tab.line <= at.line) =>
+            {
+                self.tabs(text, Position::START);
+            }
             ErrorKind::RecursionLimitExceeded => {
                 self.check.report(
                     at,
@@ -339,6 +354,7 @@ impl Builder<'_> {
                     brackets: &brackets,
                 };
                 for error in trace(&context, error) {
+                    self.after_scalar &= !forget_key(&mut self.frames, error.at);
                     let problem =
                         self.check
                             .report(error.at, ProblemCode::YamlSyntax, "", error.message);
@@ -389,20 +405,7 @@ impl Builder<'_> {
 
     /// Every line that is indented with a tab, from the first that was met.
     fn tabs(&mut self, text: &str, first: Position) {
-        let mut found = Vec::new();
-        for (number, line) in (1_u32..).zip(lines(text)) {
-            let indent = &line[..line.len() - line.trim_start().len()];
-            if number < first.line || line.trim().is_empty() {
-                continue;
-            }
-            if let Some(tab) = indent.chars().position(|character| character == '\t') {
-                let column = u32::try_from(tab).unwrap_or(u32::MAX - 1) + 1;
-                found.push(Position {
-                    line: number,
-                    column,
-                });
-            }
-        }
+        let mut found: Vec<Position> = tabs(text).filter(|tab| tab.line >= first.line).collect();
         if found.is_empty() {
             found.push(first);
         }
@@ -436,6 +439,34 @@ impl Builder<'_> {
         }
         if empty { None } else { self.root }
     }
+}
+
+/// The first tab in the indentation of each line that has one.
+fn tabs(text: &str) -> impl Iterator<Item = Position> {
+    (1_u32..).zip(lines(text)).filter_map(|(number, line)| {
+        let rest = line.trim_start();
+        let indent = &line[..line.len() - rest.len()];
+        let tab = indent.chars().position(|character| character == '\t')?;
+        let column = u32::try_from(tab).unwrap_or(u32::MAX - 1) + 1;
+        (!rest.is_empty()).then_some(Position {
+            line: number,
+            column,
+        })
+    })
+}
+
+/// Leaves out a key that is a syntax error itself; whether there was one.
+fn forget_key(frames: &mut [Frame], at: Position) -> bool {
+    let Some(Frame::Map { entries, key, .. }) = frames.last_mut() else {
+        return false;
+    };
+    let count = entries.len();
+    entries.retain(|(key, _)| key.at != at);
+    let pending = matches!(key, Pending::Key(key) if key.at == at);
+    if pending {
+        *key = Pending::None;
+    }
+    pending || entries.len() < count
 }
 
 fn quoted_over_lines(event: &Event<'_>, start: Position, end: Position) -> bool {
