@@ -58,7 +58,8 @@ impl Activity {
         }
     }
 
-    async fn over(&self) -> Fault {
+    /// Waits until nothing has moved for too long, or it has lasted too long.
+    pub(crate) async fn over(&self) -> Fault {
         loop {
             let (deadline, late) = self.deadline();
             if deadline <= Instant::now() {

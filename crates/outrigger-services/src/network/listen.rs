@@ -280,12 +280,14 @@ impl Arrivals {
         self.waiting.push((lease, expiry));
     }
 
-    /// Closes the connections that nobody took.
-    pub(crate) fn close(&mut self, session: &Session) {
+    /// Closes the connections that nobody took, and says how many of them no
+    /// record tells of: those that were not judged yet.
+    pub(crate) fn close(&mut self, session: &Session) -> u64 {
         for (lease, _) in self.waiting.drain(..) {
             // Those that were taken have another owner now.
             drop(session.give_back::<Waiting>(&lease));
         }
+        self.asking.drain(..).count() as u64
     }
 }
 

@@ -3,15 +3,14 @@
 //! is one end of a pair of this host and leads nowhere else.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Instant;
 
 use super::NetworkLimits;
 use super::account::Account;
+use super::deadline::Activity;
 use super::trouble;
 use crate::fault::Fault;
 
@@ -48,7 +47,7 @@ async fn carry(
     account: &Account,
     limits: &NetworkLimits,
 ) -> Result<(), Fault> {
-    let moved = Moved(Mutex::new(Instant::now()));
+    let moved = Activity::new(limits);
     let closed = plugin.as_fd().try_clone_to_owned()?;
     let (from_plugin, to_plugin) = plugin.into_split();
     let (from_peer, to_peer) = peer.into_split();
@@ -67,7 +66,7 @@ async fn carry(
             Ok(_) | Err(Ended::Gone) => Ok(()),
             Err(Ended::Fault(fault)) => Err(fault),
         },
-        fault = moved.too_late(limits) => Err(fault),
+        fault = moved.over() => Err(fault),
     }
 }
 
@@ -93,7 +92,7 @@ async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     way: Way<'_>,
-    moved: &Moved,
+    moved: &Activity,
     chunk: usize,
 ) -> Result<(), Ended> {
     let mut buffer = vec![0; chunk.max(1)];
@@ -128,31 +127,4 @@ fn is_closed(end: &OwnedFd) -> bool {
         && polled
             .iter()
             .any(|polled| polled.revents().contains(PollFlags::HUP))
-}
-
-/// When something last moved.
-struct Moved(Mutex<Instant>);
-
-impl Moved {
-    fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Waits until nothing has moved for too long, or it has lasted too long.
-    async fn too_late(&self, limits: &NetworkLimits) -> Fault {
-        let (most, total) = (limits.idle_timeout, limits.total_timeout);
-        let idle = async {
-            loop {
-                let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                match most.checked_sub(last.elapsed()) {
-                    Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-                    _ => return,
-                }
-            }
-        };
-        tokio::select! {
-            () = idle => trouble::late("idle_timeout", most),
-            () = tokio::time::sleep(total) => trouble::late("total_timeout", total),
-        }
-    }
 }

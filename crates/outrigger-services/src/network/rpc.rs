@@ -570,11 +570,11 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let (session, more) = (&self.service.session, self.turned_away.rest());
+        let session = &self.service.session;
+        let more = self.turned_away.rest() + self.arrivals.close(session);
         session.left_out(INCOMING, more, |shown| {
             shown.number("port", self.port);
         });
-        self.arrivals.close(session);
         // The plugin ends listening by giving the call up: nothing went wrong.
         self.account.end();
     }
