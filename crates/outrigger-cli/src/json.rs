@@ -10,7 +10,7 @@ pub(crate) fn line<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_jso
     line_within(value, usize::MAX)
 }
 
-/// [`line`] of no more than `most` bytes, for what a peer made: a few bytes of
+/// [`line()`] of no more than `most` bytes, for what a peer made: a few bytes of
 /// its own can stand for many of JSON.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! A plugin's stderr, as `tracing` events of the host.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,8 +123,11 @@ fn emit(plugin: &str, entry: Entry) {
 
 fn emit_record(plugin: &str, record: &Record) {
     let message = escape(&record.message);
-    let module = record.module.as_deref().map(escape);
-    let caller = record.caller.as_deref().map(escape);
+    let (module, caller) = (
+        record.module.as_deref().map(escape),
+        record.caller.as_deref().map(escape),
+    );
+    let (module, caller) = (module.as_deref(), caller.as_deref());
     let time = (record.time != Record::NO_TIME).then(|| record.time.to_string());
     let fields = (!record.fields.is_empty()).then(|| fields_text(record));
     macro_rules! record {
@@ -149,33 +153,45 @@ fn emit_record(plugin: &str, record: &Record) {
     }
 }
 
-/// `key=value` pairs, as hclog prints them.
+/// `key=value` pairs as hclog prints them, none of which can pass for two.
 fn fields_text(record: &Record) -> String {
     let pairs: Vec<String> = record
         .fields
         .iter()
         .map(|(key, value)| match value {
-            serde_json::Value::String(text) => format!("{}={}", escape(key), escape(text)),
-            other => format!("{}={other}", escape(key)),
+            serde_json::Value::String(text) => format!("{}={}", word(key), word(text)),
+            other => format!("{}={}", word(key), escape(&other.to_string())),
         })
         .collect();
     pairs.join(" ")
 }
 
-/// What a plugin says must not move the cursor or end the line of a log.
-fn escape(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return text.to_owned();
+/// A key or a value: quoted, unless it is a plain word.
+fn word(text: &str) -> Cow<'_, str> {
+    let parts = |c: char| c.is_whitespace() || matches!(c, '=' | '"' | '\'' | '\\');
+    if text.is_empty() || text.contains(parts) {
+        return Cow::Owned(format!("\"{}\"", text.escape_debug()));
+    }
+    escape(text)
+}
+
+/// What a plugin says must not move the cursor, end the line of a log, or turn
+/// its direction.
+fn escape(text: &str) -> Cow<'_, str> {
+    let harmless = |c: char| matches!(c, '\t' | '"' | '\'' | '\\');
+    let printable = |c: char| harmless(c) || matches!(c, ' '..='~');
+    if text.chars().all(printable) {
+        return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if c == '\t' || !c.is_control() {
+        if harmless(c) {
             escaped.push(c);
         } else {
-            escaped.extend(c.escape_default());
+            escaped.extend(c.escape_debug());
         }
     }
-    escaped
+    Cow::Owned(escaped)
 }
 
 #[cfg(test)]
@@ -219,5 +235,12 @@ mod tests {
     #[test]
     fn control_characters_are_escaped_and_text_is_kept() {
         assert_eq!(escape("a\x1b[31mb\r\n\tü"), "a\\u{1b}[31mb\\r\\n\tü");
+        assert_eq!(
+            escape("it's \u{202e}txt\u{2028}"),
+            "it's \\u{202e}txt\\u{2028}"
+        );
+        assert_eq!(word("plain"), "plain");
+        assert_eq!(word("a admin=true"), "\"a admin=true\"");
+        assert_eq!(word(""), "\"\"");
     }
 }
