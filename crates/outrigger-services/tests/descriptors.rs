@@ -112,17 +112,7 @@ impl Peer {
 
     /// The records of one operation, once there are as many.
     async fn records(&self, operation: &str, count: usize) -> Vec<AuditRecord> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let records = self.records.lock().expect("not poisoned").clone();
-            let of = |record: &AuditRecord| record.operation == operation;
-            let found: Vec<_> = records.into_iter().filter(of).collect();
-            if found.len() >= count {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "{operation}: {found:?}");
-            tokio::task::yield_now().await;
-        }
+        recorded(&self.records, operation, count).await
     }
 
     fn path(&self, name: &str) -> String {
@@ -253,6 +243,25 @@ fn threads() -> usize {
 
 fn access(file: &std::fs::File) -> OFlags {
     rustix::fs::fcntl_getfl(file).expect("flags") & (OFlags::RWMODE | OFlags::APPEND)
+}
+
+/// The records of one operation, once there are as many.
+async fn recorded(
+    records: &Mutex<Vec<AuditRecord>>,
+    operation: &str,
+    count: usize,
+) -> Vec<AuditRecord> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let records = records.lock().expect("not poisoned").clone();
+        let of = |record: &AuditRecord| record.operation == operation;
+        let found: Vec<_> = records.into_iter().filter(of).collect();
+        if found.len() >= count {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{operation}: {found:?}");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -493,10 +502,9 @@ async fn a_connection_ends_when_either_side_or_the_services_end() {
     peer.close().await;
     assert_eq!(stream.read(&mut [0; 1]).expect("it ends"), 0);
     assert_eq!(other.read(&mut [0; 1]).expect("it ends"), 0);
-    let records = records.lock().expect("not poisoned").clone();
-    let last = records.iter().rfind(|record| record.operation == "connect");
-    let last = last.expect("recorded");
-    assert_eq!((last.code, last.verdict), ("cancelled", Verdict::Allowed));
+    let records = recorded(&records, "connect", 2).await;
+    let last = (records[1].code, records[1].verdict);
+    assert_eq!(last, ("cancelled", Verdict::Allowed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
