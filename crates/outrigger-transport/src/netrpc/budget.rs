@@ -14,8 +14,9 @@ const LEAST: usize = 16 << 10;
 const SMALL: usize = 64 << 10;
 /// Bytes for small arguments.
 const SMALL_ROOM: usize = 32 << 20;
-/// How long a value that turns out larger than announced waits for room. What
-/// it has already may be what others wait for.
+/// How long a value that turns out larger than announced waits for room, for what
+/// it has already may be what others wait for; and how long others wait before
+/// the log says so.
 const GROWTH: Duration = Duration::from_secs(10);
 /// Bytes per permit.
 const UNIT: usize = 1 << 10;
@@ -41,7 +42,9 @@ pub struct Budget {
 impl Budget {
     /// Values of up to `max_value` bytes in either direction. The arguments of
     /// all calls may take twice that at a time, small ones 32 MiB more; callers
-    /// that send more are not read meanwhile.
+    /// that send more are not read meanwhile, which is logged after 10 s. So
+    /// methods that wait for a large call of their own caller's need room for
+    /// both: take a `max_value` that has it.
     pub fn new(max_value: usize) -> Self {
         let most = units(max_value.saturating_mul(2)).max(1);
         Self {
@@ -82,7 +85,20 @@ impl Budget {
         let wanted = units(bytes).min(self.most);
         match &mut held.permit {
             None => {
-                held.permit = self.large.clone().acquire_many_owned(wanted).await.ok();
+                let mut room = std::pin::pin!(self.large.clone().acquire_many_owned(wanted));
+                let first = tokio::time::timeout(GROWTH, &mut room).await;
+                held.permit = match first {
+                    Ok(room) => room.ok(),
+                    Err(_) => {
+                        tracing::warn!(
+                            bytes,
+                            max_value = self.max_value,
+                            "a call waits: unanswered calls of its session hold all the room \
+                             for arguments"
+                        );
+                        room.await.ok()
+                    }
+                };
                 held.permit.is_some()
             }
             Some(permit) => {
