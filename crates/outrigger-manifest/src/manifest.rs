@@ -32,6 +32,7 @@ pub(crate) const RESERVED_VARIABLES: &[&str] = &[
     "PLUGIN_MULTIPLEX_GRPC",
     "PLUGIN_UNIX_SOCKET_DIR",
     "PLUGIN_UNIX_SOCKET_GROUP",
+    "OUTRIGGER_HOST_SERVICES",
 ];
 
 /// A plugin's manifest. One that exists is valid.

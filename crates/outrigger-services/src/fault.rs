@@ -16,6 +16,12 @@ use crate::text::Quoted;
 /// The domain of the reasons in `google.rpc.ErrorInfo`.
 pub(crate) const DOMAIN: &str = "outrigger.host";
 
+/// The most bytes of each text that a plugin is told: peers take few kilobytes of
+/// trailers, where some bytes need three.
+const MOST_TOLD: usize = 1024;
+/// The most bytes of a reason in the log.
+const MOST_LOGGED: usize = 2048;
+
 /// Why an operation did not happen.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -128,7 +134,7 @@ impl Fault {
         let mut metadata = HashMap::from([("operation".to_owned(), operation.to_owned())]);
         match self {
             Self::Denied(_) | Self::Uncovered(_) | Self::Ungranted { .. } => {
-                metadata.insert("missing".into(), self.missing().to_owned());
+                metadata.insert("missing".into(), self.missing().into_owned());
             }
             Self::System(errno) => {
                 metadata.insert("errno".into(), errno_name(*errno));
@@ -166,8 +172,12 @@ impl Fault {
         }
     }
 
-    /// What the plugin may know.
+    /// What the plugin may know, short enough for a header.
     pub(crate) fn public(&self) -> Cow<'static, str> {
+        shortened(self.public_text(), MOST_TOLD)
+    }
+
+    fn public_text(&self) -> Cow<'static, str> {
         match self {
             Self::Outside | Self::Uncovered(_) => "outside the granted directory".into(),
             Self::Denied(_) | Self::Refused(_) => "not permitted by the host".into(),
@@ -226,6 +236,10 @@ impl Fault {
 
     /// The wording of the log.
     pub(crate) fn reason(&self) -> Cow<'static, str> {
+        shortened(self.reason_text(), MOST_LOGGED)
+    }
+
+    fn reason_text(&self) -> Cow<'static, str> {
         match self {
             Self::Outside => "the path leads out of the granted directory".into(),
             Self::Denied(denial) | Self::Uncovered(denial) => denial.to_string().into(),
@@ -261,13 +275,14 @@ impl Fault {
         }
     }
 
-    /// The grant that would have been needed.
-    pub(crate) fn missing(&self) -> &str {
-        match self {
+    /// The grant that would have been needed; it may be cut.
+    pub(crate) fn missing(&self) -> Cow<'_, str> {
+        let missing = match self {
             Self::Denied(denial) | Self::Uncovered(denial) => denial.missing().unwrap_or_default(),
             Self::Ungranted { missing, .. } => missing,
             _ => "",
-        }
+        };
+        shortened(missing.into(), MOST_TOLD)
     }
 
     /// The stable code of this kind of fault.
@@ -289,6 +304,15 @@ impl Fault {
             Self::Broken => "internal",
         }
     }
+}
+
+/// The beginning of a text that may be as long as a plugin likes.
+fn shortened(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text;
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}…", &text[..end]).into()
 }
 
 impl From<Denial> for Fault {

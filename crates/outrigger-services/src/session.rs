@@ -654,7 +654,7 @@ impl Running {
                 .map(|fault| fault.reason().into_owned())
                 .unwrap_or_default(),
             missing: fault
-                .map(|fault| fault.missing().to_owned())
+                .map(|fault| fault.missing().into_owned())
                 .unwrap_or_default(),
             bytes: self.notes.bytes.load(Ordering::Relaxed),
             micros: micros(self.started.elapsed()),

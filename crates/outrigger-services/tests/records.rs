@@ -57,6 +57,23 @@ fn reason(status: &Status) -> String {
 }
 
 #[tokio::test]
+async fn a_refusal_is_short_whatever_was_asked_for() {
+    let (peer, records, _dir) = peer(Limits::default()).await;
+    let name = "A".repeat(4_000_000);
+    let refused = peer.call::<_, GetResponse>("Environment/Get", GetRequest { name });
+    let status = refused.await.expect_err("not granted");
+    assert_eq!(status.code(), Code::PermissionDenied);
+    // What gRPC libraries take of headers without being asked, in bytes.
+    let most = 8 << 10;
+    assert!(status.message().len() * 3 + status.details().len() * 4 / 3 < most);
+    let info = status.get_details_error_info().expect("details");
+    assert!(info.metadata["missing"].ends_with('…'), "{info:?}");
+    let told = take(&records, 1).await;
+    let line = serde_json::to_string(&told[0]).expect("JSON");
+    assert!(line.len() < most, "{} bytes", line.len());
+}
+
+#[tokio::test]
 async fn a_message_that_cannot_be_read_is_refused_in_one_record() {
     let (peer, records, _dir) = peer(Limits::default()).await;
     let long = "x".repeat(5 << 20);
