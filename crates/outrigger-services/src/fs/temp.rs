@@ -37,6 +37,9 @@ pub(crate) struct TempArea {
     parent: Option<Arc<OwnedFd>>,
     name: OsString,
     used: Mutex<Used>,
+    /// Open files: they take room also when they are removed. Not held while the
+    /// directory is measured: those who open files may be a runtime's thread.
+    open: Mutex<Vec<Weak<Held<OpenFile>>>>,
 }
 
 /// How much room the directory takes.
@@ -46,8 +49,6 @@ struct Used {
     bytes: u64,
     /// What is being written.
     writing: u64,
-    /// Open files: they take room also when they are removed.
-    open: Vec<Weak<Held<OpenFile>>>,
 }
 
 /// Room for a write, until it is done.
@@ -86,6 +87,7 @@ impl TempArea {
             parent,
             name: name.into(),
             used: Mutex::default(),
+            open: Mutex::default(),
         })
     }
 
@@ -97,11 +99,15 @@ impl TempArea {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn open(&self) -> MutexGuard<'_, Vec<Weak<Held<OpenFile>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes a file that is open for longer than a call.
     pub(crate) fn note_open(&self, file: &Lent<OpenFile>) {
-        let mut used = self.used();
-        used.open.retain(|open| open.strong_count() > 0);
-        used.open.push(Arc::downgrade(file));
+        let mut open = self.open();
+        open.retain(|open| open.strong_count() > 0);
+        open.push(Arc::downgrade(file));
     }
 
     /// Room to write `count` bytes when at most `most` may be kept. Measures the
@@ -112,7 +118,7 @@ impl TempArea {
         let mut used = self.used();
         let fits = |used: &Used| used.bytes.checked_add(count).filter(|sum| *sum <= most);
         if fits(&used).is_none()
-            && let Some(measured) = self.measure(&used, until)
+            && let Some(measured) = self.measure(until)
         {
             used.bytes = measured.saturating_add(used.writing);
         }
@@ -129,11 +135,12 @@ impl TempArea {
 
     /// What the directory takes, with open files that were removed from it;
     /// nothing when that cannot be found out.
-    fn measure(&self, used: &Used, until: Instant) -> Option<u64> {
+    fn measure(&self, until: Instant) -> Option<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let dir = self.area.open(Path::new(""), flags, Mode::empty()).ok()?;
         let mut total = measure(dir.as_fd(), 0, until)?;
-        for file in used.open.iter().filter_map(Weak::upgrade) {
+        let open = self.open().clone();
+        for file in open.iter().filter_map(Weak::upgrade) {
             let stat = file.stat().ok()?;
             if stat.st_nlink == 0 {
                 total = total.checked_add(on_disk(stat.st_blocks))?;
@@ -296,6 +303,23 @@ mod tests {
         assert!(done.try_recv().is_err());
         go_on.send(()).expect("it waits");
         done.recv().expect("done after all");
+    }
+
+    #[test]
+    fn a_file_is_opened_while_the_directory_is_measured() {
+        let (cx, temp) = (crate::fs::races::cx(&[], false), "the temporary directory");
+        let made = cx.temp().expect(temp).area().canonical.clone();
+        std::fs::write(made.join("file"), b"x").expect("a file");
+        let (sender, opened) = mpsc::channel();
+        let opener = cx.clone();
+        let _measuring = cx.temp().expect(temp).used();
+        std::thread::spawn(move || {
+            let wanted = crate::fs::Wanted::absolute(made.join("file"));
+            let lent = opener.lend(&wanted, crate::fs::area::Opening::READ);
+            let _ = sender.send(lent.map(drop).map_err(|fault| fault.code()));
+        });
+        let waited = opened.recv_timeout(Duration::from_secs(30));
+        assert_eq!(waited, Ok(Ok(())));
     }
 
     #[test]
