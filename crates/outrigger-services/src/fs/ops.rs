@@ -237,8 +237,20 @@ impl Cx {
         // Before the file is made or emptied.
         self.session.reserve(length)?;
         self.session.release(length);
-        let (file, place, _) = self.open(wanted, how)?;
-        self.write(length, self.kept(&place.area), |written| {
+        let keeping = Opening {
+            truncate: false,
+            ..how
+        };
+        let (file, place, stat) = self.open(wanted, keeping)?;
+        let freed = match how.truncate {
+            true => temp::on_disk(stat.st_blocks),
+            false => 0,
+        };
+        // What it holds is given up when there is room for what comes.
+        self.write_over(length, freed, self.kept(&place.area), |written| {
+            if how.truncate {
+                rustix::fs::ftruncate(&file, 0)?;
+            }
             Ok(area::write_full(&file, data, 0, written)?)
         })?;
         Ok(size(&rustix::fs::fstat(&file)?))
@@ -271,6 +283,8 @@ impl Cx {
         if (stat.st_dev, stat.st_ino) == (target_stat.st_dev, target_stat.st_ino) {
             return Err(Fault::abuse("both are the same file"));
         }
+        // Its contents are given up only for others that there is room for.
+        drop(self.room(whole, temp::on_disk(target_stat.st_blocks), kept)?);
         rustix::fs::ftruncate(&target, 0)?;
         let (until, mut copied) = (self.until(), 0_u64);
         loop {

@@ -110,13 +110,24 @@ impl TempArea {
         open.push(Arc::downgrade(file));
     }
 
-    /// Room to write `count` bytes when at most `most` may be kept. Measures the
-    /// directory when what was written since the last time would not fit.
-    pub(crate) fn room(&self, count: u64, most: u64, until: Instant) -> Result<Room<'_>, Fault> {
+    /// Room to write `count` bytes when at most `most` may be kept, in the place
+    /// of `freed` bytes that storage gets back first. Measures the directory when
+    /// what was written since the last time would not fit.
+    pub(crate) fn room(
+        &self,
+        count: u64,
+        freed: u64,
+        most: u64,
+        until: Instant,
+    ) -> Result<Room<'_>, Fault> {
         let count = count.div_ceil(BLOCK).saturating_mul(BLOCK);
+        let grown = count.saturating_sub(freed);
         // Others wait for what this one finds rather than measure as well.
         let mut used = self.used();
-        let fits = |used: &Used| used.bytes.checked_add(count).filter(|sum| *sum <= most);
+        let fits = |used: &Used| {
+            let sum = used.bytes.checked_add(grown);
+            sum.filter(|sum| grown == 0 || *sum <= most)
+        };
         if fits(&used).is_none()
             && let Some(measured) = self.measure(until)
         {
@@ -177,7 +188,7 @@ fn measure(dir: BorrowedFd<'_>, depth: usize, until: Instant) -> Option<u64> {
 }
 
 /// What so many blocks, as the system counts them, take in bytes.
-fn on_disk(blocks: i64) -> u64 {
+pub(super) fn on_disk(blocks: i64) -> u64 {
     u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
 }
 
@@ -330,7 +341,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(30);
         let most = 1 << 20;
         let room = |count| {
-            temp.room(count, most, until)
+            temp.room(count, 0, most, until)
                 .map(drop)
                 .map_err(|fault| fault.code())
         };
@@ -341,7 +352,7 @@ mod tests {
         std::fs::write(path.join("dir/file"), vec![1; 600 << 10]).expect("a file");
         assert_eq!(room(500 << 10), Err("temp-quota-exhausted"));
         assert_eq!(room(u64::MAX), Err("temp-quota-exhausted"));
-        let writing = temp.room(200 << 10, most, until).expect("room");
+        let writing = temp.room(200 << 10, 0, most, until).expect("room");
         assert_eq!(
             room(300 << 10),
             Err("temp-quota-exhausted"),
@@ -349,6 +360,13 @@ mod tests {
         );
         drop(writing);
         assert_eq!(room(300 << 10), Ok(()));
+        let in_its_place = |count, freed| temp.room(count, freed, most, until).is_ok();
+        assert!(in_its_place(900 << 10, 600 << 10));
+        assert!(!in_its_place(most + (700 << 10), 600 << 10));
+        assert!(
+            temp.room(0, 0, 0, until).is_ok(),
+            "it takes no more than before"
+        );
         std::fs::remove_dir_all(path.join("dir")).expect("removed");
         assert_eq!(room(most), Ok(()));
     }
