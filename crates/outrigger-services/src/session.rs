@@ -268,46 +268,90 @@ impl Session {
     }
 
     /// Records what ended before it could begin: not each time, when it happens
-    /// often, but how often it did.
+    /// often, but how often it did. It is no operation of the plugin's, and not
+    /// counted as one.
     pub(crate) fn turn_away(
-        self: &Arc<Self>,
+        &self,
         operation: Operation,
         argument: impl FnOnce(&mut Argument),
         fault: &Fault,
     ) {
-        let Some(more) = self.unbegun.keep(Instant::now()) else {
-            return;
-        };
-        let argument = |shown: &mut Argument| {
-            argument(shown);
-            shown.number("more", more);
-        };
-        self.announce(operation, &MetadataMap::new(), argument)
-            .end(Some(fault));
-    }
-
-    /// Records how much more was turned away than records say.
-    pub(crate) fn turned_away(self: &Arc<Self>) {
-        let operation = Operation::of_session("turned_away");
-        self.left_out(operation, self.unbegun.rest(), |_| {});
+        if let Some(more) = self.unbegun.keep(Instant::now()) {
+            self.tell_unbegun(operation, more, argument, fault);
+        }
     }
 
     /// Records that `more` of an operation were refused without a record each.
     pub(crate) fn left_out(
-        self: &Arc<Self>,
+        &self,
         operation: Operation,
         more: u64,
         argument: impl FnOnce(&mut Argument),
     ) {
         if more > 0 {
-            let argument = |shown: &mut Argument| {
-                argument(shown);
-                shown.number("more", more);
-            };
-            let running = self.announce(operation, &MetadataMap::new(), argument);
             let text = "turned away without a record each";
-            running.end(Some(&Fault::exhausted("too-many-refusals", text)));
+            let fault = Fault::exhausted("too-many-refusals", text);
+            self.tell_unbegun(operation, more, argument, &fault);
         }
+    }
+
+    fn tell_unbegun(
+        &self,
+        operation: Operation,
+        more: u64,
+        argument: impl FnOnce(&mut Argument),
+        fault: &Fault,
+    ) {
+        if self.shared.records() {
+            let mut shown = Argument::default();
+            argument(&mut shown);
+            shown.number("more", more);
+            let shown = Shown {
+                argument: shown.into_text(),
+                ..Shown::default()
+            };
+            let judged = match fault.is_refusal() {
+                true => (Verdict::Refused, fault.rule()),
+                false => (Verdict::Undecided, String::new()),
+            };
+            self.tell(operation, shown, judged, Some(fault), (0, Duration::ZERO));
+        }
+    }
+
+    /// Keeps a record: what was shown of an operation, how it was judged, how it
+    /// ended, how many bytes it moved and how long it took.
+    fn tell(
+        &self,
+        operation: Operation,
+        shown: Shown,
+        (verdict, rule): (Verdict, String),
+        fault: Option<&Fault>,
+        (bytes, took): (u64, Duration),
+    ) {
+        let record = AuditRecord {
+            time: SystemTime::now(),
+            plugin: self.plugin.clone(),
+            digest: self.shared.digest.clone(),
+            instance: self.instance.clone(),
+            pid: self.identity.pid(),
+            client: shown.client,
+            request: shown.request,
+            capability: operation.capability(),
+            operation: operation.name,
+            argument: shown.argument,
+            verdict,
+            rule,
+            code: fault.map_or("ok", Fault::code),
+            reason: fault
+                .map(|fault| fault.reason().into_owned())
+                .unwrap_or_default(),
+            missing: fault
+                .map(|fault| fault.missing().into_owned())
+                .unwrap_or_default(),
+            bytes,
+            micros: micros(took),
+        };
+        self.shared.keep(record);
     }
 
     fn announce(
@@ -460,6 +504,15 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// Records how much more was turned away than records say: nobody is left who
+    /// could turn away anything.
+    fn drop(&mut self) {
+        let operation = Operation::of_session("turned_away");
+        self.left_out(operation, self.unbegun.rest(), |_| {});
+    }
+}
+
 /// What a record shows of the request.
 #[derive(Debug, Default)]
 struct Shown {
@@ -478,6 +531,12 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// Whether a rule allowed it.
+    pub(crate) fn is_allowed(&self) -> bool {
+        let known = self.rule.lock().unwrap_or_else(PoisonError::into_inner);
+        !known.is_empty()
+    }
+
     /// Notes which rule allowed it; several are joined.
     pub(crate) fn allowed_by(&self, rule: &str) {
         let mut known = self.rule.lock().unwrap_or_else(PoisonError::into_inner);
@@ -631,35 +690,14 @@ impl Running {
         let Some(shown) = self.shown.take() else {
             return;
         };
-        let (verdict, rule) = match fault {
+        let judged = match fault {
             Some(fault) if refused => (Verdict::Refused, fault.rule()),
             fault => self.allowed(fault.is_none()),
         };
-        let shared = &self.session.shared;
-        let record = AuditRecord {
-            time: SystemTime::now(),
-            plugin: self.session.plugin.clone(),
-            digest: shared.digest.clone(),
-            instance: self.session.instance.clone(),
-            pid: self.session.identity.pid(),
-            client: shown.client,
-            request: shown.request,
-            capability: self.operation.capability(),
-            operation: self.operation.name,
-            argument: shown.argument,
-            verdict,
-            rule,
-            code: fault.map_or("ok", Fault::code),
-            reason: fault
-                .map(|fault| fault.reason().into_owned())
-                .unwrap_or_default(),
-            missing: fault
-                .map(|fault| fault.missing().into_owned())
-                .unwrap_or_default(),
-            bytes: self.notes.bytes.load(Ordering::Relaxed),
-            micros: micros(self.started.elapsed()),
-        };
-        shared.keep(record);
+        let moved = self.notes.bytes.load(Ordering::Relaxed);
+        let spent = (moved, self.started.elapsed());
+        let session = &self.session;
+        session.tell(self.operation, shown, judged, fault, spent);
     }
 
     /// Whether it was allowed when it ended, and by which rule.
@@ -712,5 +750,50 @@ fn said(metadata: &MetadataMap, key: &'static str) -> String {
             // Quotes mark where a text ends in a sentence; here it is alone.
             quoted[1..quoted.len() - 1].to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_manifest::{Manifest, Places, Policy};
+
+    use super::*;
+    use crate::descriptors::Descriptors;
+    use crate::process::ProcessService;
+    use crate::session_service::SessionService;
+    use crate::{AuditLog, GrantedServices};
+
+    #[test]
+    fn what_is_turned_away_when_the_services_are_gone_is_counted_too() {
+        let manifest = Manifest::parse(
+            "plugin: {name: p, format: grpc, entrypoint: p}\n\
+             handshake: {protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}\n",
+        );
+        let places = Places::new("/nowhere/plugin", "/nowhere/data").expect("places");
+        let decision = Policy::allow_requested().decide(&manifest.expect("a manifest"), &places);
+        let (audit, mut records) = AuditLog::channel(1000);
+        let shared = GrantedServices::new(decision.grants())
+            .audit(audit)
+            .shared();
+        let identity = PluginIdentity::new("p", "p-1", None);
+        let session = Arc::new(Session::new(Arc::new(shared), identity));
+        let processes = ProcessService::new(session.clone());
+        let descriptors = Descriptors::new(&session, &processes);
+        drop((SessionService::new(session.clone(), descriptors), processes));
+        let operation = Operation::of_session("call");
+        for _ in 0..100 {
+            session.turn_away(operation, |_| {}, &Fault::Cancelled);
+        }
+        assert_eq!(session.usage().operations.load(Ordering::Relaxed), 0);
+        drop(session);
+        let (mut kept, mut more, mut last) = (0, 0, "");
+        while let Some(record) = records.try_recv() {
+            if let Some(told) = record.argument.split("more=").nth(1) {
+                more += told.parse::<u64>().expect("a number");
+            }
+            kept += u64::from(record.operation == "call");
+            last = record.operation;
+        }
+        assert_eq!((kept + more, last), (100, "turned_away"));
     }
 }

@@ -29,12 +29,6 @@ impl SessionService {
     }
 }
 
-impl Drop for SessionService {
-    fn drop(&mut self) {
-        self.session.turned_away();
-    }
-}
-
 #[tonic::async_trait]
 impl session_server::Session for SessionService {
     async fn describe(

@@ -1532,6 +1532,59 @@ async fn what_is_kept_in_the_temporary_directory_is_bounded() {
 }
 
 #[tokio::test]
+async fn what_there_is_no_room_for_leaves_the_old_contents() {
+    const KIB: usize = 1 << 10;
+    let place = Place::new();
+    std::fs::write(place.granted.join("large"), vec![9; 1200 * KIB]).expect("a file");
+    std::fs::write(place.granted.join("fits"), vec![7; 900 * KIB]).expect("a file");
+    let limits = Limits {
+        temp_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let temp = tempfile::tempdir().expect("a directory");
+    let services = place.services(EVERYTHING).limits(limits);
+    let peer = Peer::new(&services.temp_root(temp.path()), "replacer").await;
+    let fs = Fs(&peer);
+    let pattern = String::new();
+    let made: TempFileResponse = fs
+        .call("TempFile", TempFileRequest { pattern })
+        .await
+        .expect("made");
+    let path = made.path;
+    let write = async |byte: u8, length: usize| {
+        let request = WriteFileRequest {
+            path: path.clone(),
+            data: vec![byte; length].into(),
+            ..Default::default()
+        };
+        fs.call::<_, WriteFileResponse>("WriteFile", request).await
+    };
+    let full = |status: Status| assert_eq!(reason(&status).0, "temp-quota-exhausted");
+    let holds = |byte: u8, length: usize| {
+        let held = std::fs::read(&path).expect("there");
+        assert!(held == vec![byte; length], "{} bytes", held.len());
+    };
+    write(1, 700 * KIB).await.expect("room");
+    full(write(2, 1200 * KIB).await.expect_err("too much"));
+    holds(1, 700 * KIB);
+    let copied = fs.copy(&place.at("large"), &path, true).await;
+    full(copied.expect_err("too much"));
+    holds(1, 700 * KIB);
+    // What is replaced makes room for what comes.
+    write(3, 800 * KIB).await.expect("room");
+    holds(3, 800 * KIB);
+    let copied = fs.copy(&place.at("fits"), &path, true).await;
+    copied.expect("room");
+    holds(7, 900 * KIB);
+    // Others that fill the directory do not keep it from being emptied.
+    std::fs::write(format!("{path}-other"), vec![0; 1200 * KIB]).expect("a file");
+    full(write(4, 1100 * KIB).await.expect_err("too much"));
+    write(5, 0).await.expect("it takes less");
+    holds(5, 0);
+    peer.close().await;
+}
+
+#[tokio::test]
 async fn what_may_be_written_in_total_is_counted_by_every_way() {
     let place = Place::new();
     let limits = Limits {

@@ -472,6 +472,28 @@ async fn a_stream_that_makes_no_sense_is_refused_and_ends_the_command() {
 }
 
 #[tokio::test]
+async fn a_stream_that_does_not_begin_says_so_and_leaves_its_record() {
+    let limits = Limits {
+        call_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let plugin = Plugin::with(SHELL, limits).await;
+    let silent = futures_util::stream::pending::<ExecRequest>();
+    let outcome = plugin.converse::<_, ExecResponse>("Process/Exec", silent);
+    assert_eq!(
+        failure(outcome.await.map(drop)),
+        (Code::DeadlineExceeded, "call-timeout".into())
+    );
+    let empty = futures_util::stream::empty::<ExecRequest>();
+    let outcome = plugin.converse::<_, ExecResponse>("Process/Exec", empty);
+    assert_eq!(failure(outcome.await.map(drop)).0, Code::InvalidArgument);
+    let records = plugin.records_of("exec").await;
+    let codes: Vec<_> = records.iter().map(|record| record.code).collect();
+    assert_eq!(codes, ["call-timeout", "malformed-request"]);
+    plugin.close().await;
+}
+
+#[tokio::test]
 async fn ten_thousand_lines_arrive_in_order() {
     let plugin = Plugin::new(SHELL).await;
     let script = "i=0; while [ $i -lt 10000 ]; do echo \"line $i\"; i=$((i+1)); done";

@@ -195,6 +195,10 @@ impl Writer {
             let file = append(&self.path)?;
             self.size = file.metadata()?.len();
             self.file = Some(file);
+            // It was put aside, and only a new one could not be begun.
+            if self.size < self.max_bytes {
+                self.full = Full::No;
+            }
         }
         Ok(())
     }
@@ -338,4 +342,28 @@ fn append(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_begun_late_is_not_full_and_its_errors_are_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("audit.jsonl");
+        let mut writer = Writer::open(&path, 16 << 10, 1).expect("a file");
+        let losses = Losses::default();
+        // Put aside, with no descriptor left to begin a new one.
+        writer.file = None;
+        writer.full = Full::Now;
+        writer.failing = true;
+        losses.add(&"p".into());
+        writer.write(&VecDeque::new(), &losses);
+        assert!(writer.full == Full::No);
+        // The next error is a new one.
+        assert!(!writer.failing);
+        let text = std::fs::read_to_string(&path).expect("there");
+        assert!(text.contains("records-dropped"), "{text}");
+    }
 }

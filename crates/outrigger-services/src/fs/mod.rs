@@ -646,14 +646,19 @@ impl Cx {
         kept: Kept,
         write: impl FnOnce(&mut u64) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let most = self.session.limits().temp_bytes;
-        let temp = match kept {
-            Kept::InTemp if most != 0 => self.session.own().temp.get(),
-            Kept::InTemp | Kept::Elsewhere => None,
-        };
-        let _room = temp
-            .map(|temp| temp.room(count, most, self.until()))
-            .transpose()?;
+        self.write_over(count, 0, kept, write)
+    }
+
+    /// [`write`](Self::write), where `write` first gives `freed` bytes back to
+    /// storage.
+    pub(crate) fn write_over<T>(
+        &self,
+        count: u64,
+        freed: u64,
+        kept: Kept,
+        write: impl FnOnce(&mut u64) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let _room = self.room(count, freed, kept)?;
         self.session.reserve(count)?;
         let mut written = 0;
         let outcome = write(&mut written);
@@ -661,6 +666,22 @@ impl Cx {
         self.session.release(count - written);
         self.notes.moved(written);
         outcome
+    }
+
+    /// Room for `count` bytes in the place of `freed`, where it is limited.
+    pub(crate) fn room(
+        &self,
+        count: u64,
+        freed: u64,
+        kept: Kept,
+    ) -> Result<Option<temp::Room<'_>>, Fault> {
+        let most = self.session.limits().temp_bytes;
+        let temp = match kept {
+            Kept::InTemp if most != 0 => self.session.own().temp.get(),
+            Kept::InTemp | Kept::Elsewhere => None,
+        };
+        let room = temp.map(|temp| temp.room(count, freed, most, self.until()));
+        room.transpose()
     }
 
     /// Where what is written to a file of this area stays.

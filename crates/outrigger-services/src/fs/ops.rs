@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use outrigger_manifest::Permissions;
 use prost_types::Timestamp;
@@ -19,6 +20,7 @@ use super::tree::{self, Obstacles};
 use super::{ATTEMPTS, Cx, Follow, Kept, Needs, Put, Wanted, mode, temp};
 use crate::fault::Fault;
 use crate::granted::Ownership;
+use crate::session::Notes;
 
 const WRITE: Needs = Needs::All(Permissions::WRITE);
 const CREATE: Needs = Needs::All(Permissions::CREATE);
@@ -27,6 +29,8 @@ const DELETE: Needs = Needs::All(Permissions::DELETE);
 const PORTION: usize = 8 << 20;
 /// How much is copied through memory at a time, in bytes.
 const BUFFER: usize = 1 << 20;
+/// How often whoever waits looks whether the call is still wanted.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// What is said of something by its name.
 pub(crate) struct Known {
@@ -233,8 +237,20 @@ impl Cx {
         // Before the file is made or emptied.
         self.session.reserve(length)?;
         self.session.release(length);
-        let (file, place, _) = self.open(wanted, how)?;
-        self.write(length, self.kept(&place.area), |written| {
+        let keeping = Opening {
+            truncate: false,
+            ..how
+        };
+        let (file, place, stat) = self.open(wanted, keeping)?;
+        let freed = match how.truncate {
+            true => temp::on_disk(stat.st_blocks),
+            false => 0,
+        };
+        // What it holds is given up when there is room for what comes.
+        self.write_over(length, freed, self.kept(&place.area), |written| {
+            if how.truncate {
+                rustix::fs::ftruncate(&file, 0)?;
+            }
             Ok(area::write_full(&file, data, 0, written)?)
         })?;
         Ok(size(&rustix::fs::fstat(&file)?))
@@ -267,11 +283,13 @@ impl Cx {
         if (stat.st_dev, stat.st_ino) == (target_stat.st_dev, target_stat.st_ino) {
             return Err(Fault::abuse("both are the same file"));
         }
+        // Its contents are given up only for others that there is room for.
+        drop(self.room(whole, temp::on_disk(target_stat.st_blocks), kept)?);
         rustix::fs::ftruncate(&target, 0)?;
         let (until, mut copied) = (self.until(), 0_u64);
         loop {
             self.notes.check()?;
-            if std::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return Err(Fault::Deadline);
             }
             self.pace_blocking(until)?;
@@ -299,14 +317,14 @@ impl Cx {
     }
 
     /// Waits on this thread until bytes may be moved again.
-    fn pace_blocking(&self, until: std::time::Instant) -> Result<(), Fault> {
+    fn pace_blocking(&self, until: Instant) -> Result<(), Fault> {
         while let Some(wait) = self.session.owes_bytes() {
             self.notes.check()?;
-            let left = until.saturating_duration_since(std::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Fault::Deadline);
             }
-            std::thread::sleep(wait.min(left).min(std::time::Duration::from_millis(50)));
+            std::thread::sleep(wait.min(left).min(GLANCE));
         }
         Ok(())
     }
@@ -388,6 +406,9 @@ impl Cx {
     /// Finding takes as long as a plugin makes it: meanwhile it may move what
     /// was found first, and then other things into that. So both are looked up
     /// again, by the very names that are judged, once nothing is moved.
+    ///
+    /// Both are on one device, or the second one's storage would decide how long
+    /// everyone waits who moves something on the first one's.
     fn both_ends<X, T>(
         &self,
         find: impl Fn() -> Result<(End, End, X), Fault>,
@@ -396,10 +417,10 @@ impl Cx {
         for _ in 0..ATTEMPTS {
             self.notes.check()?;
             let (mut one, mut other, more) = find()?;
-            let device = one.device()?;
-            let _nothing_is_moved = moving(device);
+            let device = one.device_with(&other)?;
+            let _nothing_is_moved = moving(device, &self.notes, self.until())?;
             match one.look_again().and_then(|()| other.look_again()) {
-                Ok(()) if one.device()? == device => return act(&one, &other, more),
+                Ok(()) if one.device_with(&other)? == device => return act(&one, &other, more),
                 // There is a link on the way, or a mount, that was not there before.
                 Ok(()) | Err(Fault::System(Errno::LOOP)) => {}
                 Err(fault) => return Err(fault),
@@ -442,7 +463,8 @@ impl Cx {
             .map_err(Fault::System)
         });
         match removed {
-            Err(Fault::System(Errno::NOENT)) => Ok(()),
+            // What was not judged is not said to be gone.
+            Err(Fault::System(Errno::NOENT)) if self.notes.is_allowed() => Ok(()),
             outcome => outcome,
         }
     }
@@ -611,8 +633,14 @@ impl End {
         Ok(())
     }
 
-    fn device(&self) -> Result<u64, Fault> {
-        Ok(rustix::fs::fstat(&self.entry.parent)?.st_dev)
+    /// The device that both are on.
+    fn device_with(&self, other: &End) -> Result<u64, Fault> {
+        let device = |end: &End| Ok::<_, Errno>(rustix::fs::fstat(&end.entry.parent)?.st_dev);
+        let shared = device(self)?;
+        match device(other)? == shared {
+            true => Ok(shared),
+            false => Err(Fault::System(Errno::XDEV)),
+        }
     }
 
     /// What is there, a link being a link.
@@ -625,11 +653,44 @@ impl End {
 }
 
 /// While it is held, no plugin of this process moves anything on the device.
-/// One device's storage does not hold up the others, but for few that share.
-fn moving(device: u64) -> MutexGuard<'static, ()> {
-    static MOVES: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
-    let index = usize::try_from(device % 64).unwrap_or(0);
-    MOVES[index].lock().unwrap_or_else(PoisonError::into_inner)
+struct Moving(&'static Turn);
+
+/// Whose turn it is to move something.
+struct Turn {
+    taken: Mutex<bool>,
+    free: Condvar,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.free.notify_one();
+    }
+}
+
+/// Waits for the turn to move something on the device. One device's storage does
+/// not hold up the others, but for few that share; nor does it keep the threads
+/// of those who wait for it longer than their calls last.
+fn moving(device: u64, notes: &Notes, until: Instant) -> Result<Moving, Fault> {
+    static TURNS: [Turn; 64] = [const {
+        Turn {
+            taken: Mutex::new(false),
+            free: Condvar::new(),
+        }
+    }; 64];
+    let turn = &TURNS[usize::try_from(device % 64).unwrap_or(0)];
+    let mut taken = turn.taken.lock().unwrap_or_else(PoisonError::into_inner);
+    while *taken {
+        notes.check()?;
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::Deadline);
+        }
+        let waited = turn.free.wait_timeout(taken, left.min(GLANCE));
+        taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+    *taken = true;
+    Ok(Moving(turn))
 }
 
 /// The last step of a path that is removed.
@@ -713,4 +774,50 @@ fn link_text(link: &Place, target: &str) -> Result<PathBuf, Fault> {
         return Err(Fault::System(Errno::NOENT));
     }
     Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::races;
+
+    #[test]
+    fn whoever_waits_to_move_something_waits_no_longer_than_a_call() {
+        let notes = Notes::default();
+        let far = Instant::now() + Duration::from_secs(60);
+        // As good as free: few devices have a share in it.
+        let held = moving(63, &notes, far).expect("free");
+        let late = moving(63, &notes, Instant::now() + Duration::from_millis(20));
+        assert!(matches!(late, Err(Fault::Deadline)));
+        drop(moving(62, &notes, far).expect("another device"));
+        drop(held);
+        drop(moving(63, &notes, far).expect("free again"));
+    }
+
+    #[test]
+    fn nobody_who_moves_things_waits_for_another_device() {
+        let here = tempfile::tempdir().expect("a directory");
+        let there = tempfile::tempdir_in("/dev/shm").expect("a directory");
+        let all = "read, write, list, create, delete";
+        let cx = races::cx(
+            &[(here.path(), all, true), (there.path(), all, true)],
+            false,
+        );
+        std::fs::write(here.path().join("file"), b"text").expect("a file");
+        let wanted = |dir: &tempfile::TempDir| {
+            let path = dir.path().join("file");
+            Wanted::new(&cx.session, path.to_str().expect("text")).expect("a path")
+        };
+        let (from, to) = (wanted(&here), wanted(&there));
+        let device = rustix::fs::stat(here.path()).expect("there").st_dev;
+        let until = Instant::now() + Duration::from_secs(60);
+        // It would not come to an end if it waited for its turn first.
+        let held = moving(device, &Notes::default(), until).expect("its turn comes");
+        let moved = cx.rename(&from, &to, Replace::No);
+        let linked = cx.link(&from, &to);
+        drop(held);
+        for outcome in [moved, linked] {
+            assert!(matches!(outcome, Err(Fault::System(Errno::XDEV))));
+        }
+    }
 }

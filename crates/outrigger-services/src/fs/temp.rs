@@ -37,6 +37,9 @@ pub(crate) struct TempArea {
     parent: Option<Arc<OwnedFd>>,
     name: OsString,
     used: Mutex<Used>,
+    /// Open files: they take room also when they are removed. Not held while the
+    /// directory is measured: those who open files may be a runtime's thread.
+    open: Mutex<Vec<Weak<Held<OpenFile>>>>,
 }
 
 /// How much room the directory takes.
@@ -46,8 +49,6 @@ struct Used {
     bytes: u64,
     /// What is being written.
     writing: u64,
-    /// Open files: they take room also when they are removed.
-    open: Vec<Weak<Held<OpenFile>>>,
 }
 
 /// Room for a write, until it is done.
@@ -86,6 +87,7 @@ impl TempArea {
             parent,
             name: name.into(),
             used: Mutex::default(),
+            open: Mutex::default(),
         })
     }
 
@@ -97,22 +99,37 @@ impl TempArea {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a file that is open for longer than a call.
-    pub(crate) fn note_open(&self, file: &Lent<OpenFile>) {
-        let mut used = self.used();
-        used.open.retain(|open| open.strong_count() > 0);
-        used.open.push(Arc::downgrade(file));
+    fn open(&self) -> MutexGuard<'_, Vec<Weak<Held<OpenFile>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room to write `count` bytes when at most `most` may be kept. Measures the
-    /// directory when what was written since the last time would not fit.
-    pub(crate) fn room(&self, count: u64, most: u64, until: Instant) -> Result<Room<'_>, Fault> {
+    /// Notes a file that is open for longer than a call.
+    pub(crate) fn note_open(&self, file: &Lent<OpenFile>) {
+        let mut open = self.open();
+        open.retain(|open| open.strong_count() > 0);
+        open.push(Arc::downgrade(file));
+    }
+
+    /// Room to write `count` bytes when at most `most` may be kept, in the place
+    /// of `freed` bytes that storage gets back first. Measures the directory when
+    /// what was written since the last time would not fit.
+    pub(crate) fn room(
+        &self,
+        count: u64,
+        freed: u64,
+        most: u64,
+        until: Instant,
+    ) -> Result<Room<'_>, Fault> {
         let count = count.div_ceil(BLOCK).saturating_mul(BLOCK);
+        let grown = count.saturating_sub(freed);
         // Others wait for what this one finds rather than measure as well.
         let mut used = self.used();
-        let fits = |used: &Used| used.bytes.checked_add(count).filter(|sum| *sum <= most);
+        let fits = |used: &Used| {
+            let sum = used.bytes.checked_add(grown);
+            sum.filter(|sum| grown == 0 || *sum <= most)
+        };
         if fits(&used).is_none()
-            && let Some(measured) = self.measure(&used, until)
+            && let Some(measured) = self.measure(until)
         {
             used.bytes = measured.saturating_add(used.writing);
         }
@@ -129,11 +146,12 @@ impl TempArea {
 
     /// What the directory takes, with open files that were removed from it;
     /// nothing when that cannot be found out.
-    fn measure(&self, used: &Used, until: Instant) -> Option<u64> {
+    fn measure(&self, until: Instant) -> Option<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let dir = self.area.open(Path::new(""), flags, Mode::empty()).ok()?;
         let mut total = measure(dir.as_fd(), 0, until)?;
-        for file in used.open.iter().filter_map(Weak::upgrade) {
+        let open = self.open().clone();
+        for file in open.iter().filter_map(Weak::upgrade) {
             let stat = file.stat().ok()?;
             if stat.st_nlink == 0 {
                 total = total.checked_add(on_disk(stat.st_blocks))?;
@@ -170,7 +188,7 @@ fn measure(dir: BorrowedFd<'_>, depth: usize, until: Instant) -> Option<u64> {
 }
 
 /// What so many blocks, as the system counts them, take in bytes.
-fn on_disk(blocks: i64) -> u64 {
+pub(super) fn on_disk(blocks: i64) -> u64 {
     u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
 }
 
@@ -299,6 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_opened_while_the_directory_is_measured() {
+        let (cx, temp) = (crate::fs::races::cx(&[], false), "the temporary directory");
+        let made = cx.temp().expect(temp).area().canonical.clone();
+        std::fs::write(made.join("file"), b"x").expect("a file");
+        let (sender, opened) = mpsc::channel();
+        let opener = cx.clone();
+        let _measuring = cx.temp().expect(temp).used();
+        std::thread::spawn(move || {
+            let wanted = crate::fs::Wanted::absolute(made.join("file"));
+            let lent = opener.lend(&wanted, crate::fs::area::Opening::READ);
+            let _ = sender.send(lent.map(drop).map_err(|fault| fault.code()));
+        });
+        let waited = opened.recv_timeout(Duration::from_secs(30));
+        assert_eq!(waited, Ok(Ok(())));
+    }
+
+    #[test]
     fn room_is_what_is_not_kept() {
         let root = tempfile::tempdir().expect("a directory");
         let temp = TempArea::create(root.path()).expect("a temporary directory");
@@ -306,7 +341,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(30);
         let most = 1 << 20;
         let room = |count| {
-            temp.room(count, most, until)
+            temp.room(count, 0, most, until)
                 .map(drop)
                 .map_err(|fault| fault.code())
         };
@@ -317,7 +352,7 @@ mod tests {
         std::fs::write(path.join("dir/file"), vec![1; 600 << 10]).expect("a file");
         assert_eq!(room(500 << 10), Err("temp-quota-exhausted"));
         assert_eq!(room(u64::MAX), Err("temp-quota-exhausted"));
-        let writing = temp.room(200 << 10, most, until).expect("room");
+        let writing = temp.room(200 << 10, 0, most, until).expect("room");
         assert_eq!(
             room(300 << 10),
             Err("temp-quota-exhausted"),
@@ -325,6 +360,13 @@ mod tests {
         );
         drop(writing);
         assert_eq!(room(300 << 10), Ok(()));
+        let in_its_place = |count, freed| temp.room(count, freed, most, until).is_ok();
+        assert!(in_its_place(900 << 10, 600 << 10));
+        assert!(!in_its_place(most + (700 << 10), 600 << 10));
+        assert!(
+            temp.room(0, 0, 0, until).is_ok(),
+            "it takes no more than before"
+        );
         std::fs::remove_dir_all(path.join("dir")).expect("removed");
         assert_eq!(room(most), Ok(()));
     }

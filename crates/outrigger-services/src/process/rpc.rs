@@ -29,7 +29,7 @@ use crate::leases::{Lent, Slot};
 use crate::proto::host::process_server;
 use crate::session::{Notes, Operation, Running, Session};
 use crate::text::Quoted;
-use crate::work::Replies;
+use crate::work::{self, Replies};
 
 const RUN: Operation = operation("run");
 const EXEC: Operation = operation("exec");
@@ -220,18 +220,6 @@ impl ProcessService {
         Ok((held, outputs))
     }
 
-    /// The command that a stream begins with, if it does.
-    async fn first_command(&self, messages: &mut Streaming<ExecRequest>) -> Option<wire::Command> {
-        let patience = self.session.limits().call_timeout;
-        let first = tokio::time::timeout(patience, messages.message()).await;
-        match first.ok()?.ok()??.part? {
-            exec_request::Part::Command(command) => Some(command),
-            exec_request::Part::Input(_)
-            | exec_request::Part::CloseInput(_)
-            | exec_request::Part::Signal(_) => None,
-        }
-    }
-
     fn find(&self, id: &str) -> Result<Lent<Process>, Fault> {
         self.session.lease(id)
     }
@@ -404,19 +392,16 @@ impl process_server::Process for ProcessService {
     ) -> Result<Response<Self::ExecStream>, Status> {
         let (metadata, _, mut messages) = request.into_parts();
         // Nothing is waited for on behalf of who may not do it anyway.
-        let command = match self.session.grants().service(HostService::Process) {
-            Ok(_) => self.first_command(&mut messages).await,
-            Err(_) => None,
-        };
-        let begun = self.session.begin(EXEC, &metadata, |shown| {
-            if let Some(command) = &command {
-                show(shown, command);
+        let begun = self.session.begin(EXEC, &metadata, |_| {});
+        let mut running = begun.map_err(|fault| fault.status(&EXEC.full_name()))?;
+        let first = work::first(&self.session, &mut messages).await;
+        let started = match first.map(|first| first.part) {
+            Ok(Some(exec_request::Part::Command(command))) => {
+                running.show(|shown| show(shown, &command));
+                self.hold_process(command, &running).await
             }
-        });
-        let running = begun.map_err(|fault| fault.status(&EXEC.full_name()))?;
-        let started = match command {
-            Some(command) => self.hold_process(command, &running).await,
-            None => Err(Fault::abuse("the stream does not begin with a command")),
+            Ok(_) => Err(Fault::abuse("the stream does not begin with a command")),
+            Err(fault) => Err(fault),
         };
         let (held, outputs) = match started {
             Ok(started) => started,
