@@ -1531,6 +1531,10 @@ class TcpStream(_Parts):
 
     As with a socket, what was written goes out after close(): for LINGER_SECONDS, and while the
     plugin runs.
+
+    One to an address may be a socket that the host carries. When its peer breaks off, its time is
+    up, or the host ends, it ends as if the peer had finished: a protocol that does not mark its
+    own end cannot tell. Any other raises HostError then.
     """
 
     def __init__(self, connected) -> None:

@@ -205,6 +205,11 @@ fn outgoing(parts: mpsc::Receiver<Option<Bytes>>) -> impl Stream<Item = Option<B
 /// As with a socket, what was written goes out after this is dropped: for 10 s,
 /// and while the plugin runs. A connection to which nothing was written ends at
 /// once.
+///
+/// One to an address may be a socket that the host carries. When its peer breaks
+/// off, its time is up, or the host ends, it ends as if the peer had finished: a
+/// protocol that does not mark its own end cannot tell. Any other is an error
+/// then.
 #[derive(Debug)]
 pub struct TcpStream {
     way: Way,
