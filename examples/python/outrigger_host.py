@@ -44,6 +44,8 @@ VARIABLE = "OUTRIGGER_HOST_SERVICES"
 CALL_SECONDS = 60.0
 # How long what was written to a connection is sent after it was closed.
 LINGER_SECONDS = 10.0
+# How much may come for a connection that was closed.
+DISCARDED = 256 << 10
 # How long a call that has begun may take to say that it has failed.
 SETTLE_SECONDS = 0.02
 PACKAGE = "outrigger.host.v1"
@@ -1529,8 +1531,12 @@ def _socket_address(text: str) -> tuple[str, int] | None:
 class TcpStream(_Parts):
     """A connection: a raw stream to read and write.
 
-    As with a socket, what was written goes out after close(): for LINGER_SECONDS, and while the
-    plugin runs.
+    As with a socket, what was written goes out after close(): for LINGER_SECONDS, while the plugin
+    runs, and unless the peer goes on sending: what comes is not wanted.
+
+    One to an address may be a socket that the host carries. When its peer breaks off, its time is
+    up, or the host ends, it ends as if the peer had finished: a protocol that does not mark its
+    own end cannot tell. Any other raises HostError then.
     """
 
     def __init__(self, connected) -> None:
@@ -1594,6 +1600,7 @@ class _Sending:
         self._messages: queue.Queue = queue.Queue(WAITING)
         self._messages.put(message(kind, **first))
         self._over = threading.Event()
+        self.taken = threading.Event()
 
     def send(self, part: dict | None) -> None:
         """Send a part, or the end; raises HostError where nobody takes it."""
@@ -1612,7 +1619,8 @@ class _Sending:
             self._messages.put_nowait(None)
 
     def __iter__(self) -> Iterator:
-        return iter(self._messages.get, None)
+        yield from iter(self._messages.get, None)
+        self.taken.set()
 
 
 class _Calls(TcpStream):
@@ -1664,8 +1672,13 @@ class _Calls(TcpStream):
         # The connection may have ended before.
         with contextlib.suppress(HostError):
             self._sending.send(None)
-            for _ in self._replies:
-                pass
+            came = 0
+            for reply in self._replies:
+                came += len(reply.data)
+                if came > DISCARDED:
+                    # Nobody wants it; only what was written still has to go.
+                    self._sending.taken.wait(LINGER_SECONDS)
+                    break
         late.cancel()
         self._replies.close()
 

@@ -508,6 +508,57 @@ async fn a_connection_ends_when_either_side_or_the_services_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_finished_and_then_closed_ends_its_connection() {
+    let (peer, mut socket, listener, target) = connectable(NetworkLimits::default()).await;
+    let (stream, mut other) = connect(&mut socket, &listener, &target);
+    stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("finished");
+    assert_eq!(other.read(&mut [0; 1]).expect("it ends"), 0);
+    // The other side has nothing to say.
+    drop(stream);
+    let records = peer.records("connect", 1).await;
+    assert_eq!(records[0].code, "ok");
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_closes_before_it_read_everything_has_not_failed() {
+    let (peer, mut socket, listener, target) = connectable(NetworkLimits::default()).await;
+    // Something lies unread when it closes.
+    let (mut stream, mut other) = connect(&mut socket, &listener, &target);
+    other.write_all(b"unread").expect("taken");
+    stream.read_exact(&mut [0; 1]).expect("it is there");
+    stream.write_all(b"bye").expect("taken");
+    drop(stream);
+    let mut heard = Vec::new();
+    other.read_to_end(&mut heard).expect("it ends");
+    assert_eq!(heard, b"bye");
+    let records = peer.records("connect", 1).await;
+    assert_eq!((records[0].code, records[0].bytes), ("ok", 9));
+
+    // More comes after it closed, while what it wrote is on its way.
+    let (mut stream, mut other) = connect(&mut socket, &listener, &target);
+    let full = Some(Duration::from_millis(300));
+    stream.set_write_timeout(full).expect("a timeout");
+    let mut wrote = 0;
+    while let Ok(count) = stream.write(&[7; 64 << 10]) {
+        wrote += count;
+    }
+    drop(stream);
+    other.write_all(b"too late").expect("taken");
+    let mut heard = Vec::new();
+    other.read_to_end(&mut heard).expect("it ends");
+    assert_eq!(heard.len(), wrote);
+    let records = peer.records("connect", 2).await;
+    assert_eq!(
+        (records[1].code, records[1].bytes),
+        ("ok", wrote as u64 + 8)
+    );
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_carries_nothing_ends_and_each_takes_a_lease() {
     let limits = NetworkLimits {
         idle_timeout: Duration::from_millis(100),

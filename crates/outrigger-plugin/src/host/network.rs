@@ -20,7 +20,7 @@ use outrigger_wire::proto::host::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
-use tokio_util::sync::PollSender;
+use tokio_util::sync::{CancellationToken, DropGuard, PollSender};
 use tonic::{Status, Streaming};
 
 use super::process::Parts;
@@ -34,6 +34,8 @@ const PART: usize = 64 << 10;
 /// How long what was written to a connection is sent after it was dropped, and
 /// its peer may take to finish.
 const LINGER: Duration = Duration::from_secs(10);
+/// How much may come for a connection that was dropped, in bytes.
+const DISCARDED: usize = 256 << 10;
 
 macro_rules! network {
     ($host:expr, $method:ident, $request:expr) => {
@@ -100,10 +102,12 @@ impl NetworkAccess {
             }
         }
         let (sender, receiver) = mpsc::channel(WAITING);
+        let taken = CancellationToken::new();
+        let outgoing = outgoing(receiver, taken.clone().drop_guard());
         let first = messages::ConnectRequest {
             part: Some(connect_request::Part::Target(target)),
         };
-        let sending = futures_util::stream::iter([first]).chain(outgoing(receiver).map(|part| {
+        let sending = futures_util::stream::iter([first]).chain(outgoing.map(|part| {
             let part = match part {
                 Some(data) => connect_request::Part::Data(data),
                 None => connect_request::Part::Finish(true),
@@ -122,7 +126,10 @@ impl NetworkAccess {
             Ok(_) => Ok(Some(Bytes::new())),
             Err(status) => Err(HostError::status(operation, status)),
         });
-        Ok(TcpStream::new(Way::calls(sender, received), &connected))
+        Ok(TcpStream::new(
+            Way::calls(sender, taken, received),
+            &connected,
+        ))
     }
 
     /// Listens on a granted port, at 127.0.0.1 unless another address of the
@@ -193,10 +200,14 @@ impl NetworkAccess {
     }
 }
 
-/// What the plugin sends: data, and nothing for its end.
-fn outgoing(parts: mpsc::Receiver<Option<Bytes>>) -> impl Stream<Item = Option<Bytes>> + Send {
-    futures_util::stream::unfold(parts, |mut parts| async {
-        Some((parts.recv().await?, parts))
+/// What the plugin sends: data, and nothing for its end. All of it was taken when
+/// `taken` goes.
+fn outgoing(
+    parts: mpsc::Receiver<Option<Bytes>>,
+    taken: DropGuard,
+) -> impl Stream<Item = Option<Bytes>> + Send {
+    futures_util::stream::unfold((parts, taken), |(mut parts, taken)| async {
+        Some((parts.recv().await?, (parts, taken)))
     })
 }
 
@@ -204,7 +215,13 @@ fn outgoing(parts: mpsc::Receiver<Option<Bytes>>) -> impl Stream<Item = Option<B
 ///
 /// As with a socket, what was written goes out after this is dropped: for 10 s,
 /// and while the plugin runs. A connection to which nothing was written ends at
-/// once.
+/// once, and one whose peer goes on sending ends soon: what comes is not wanted,
+/// and what the host has not sent by then is lost, as where a socket is reset.
+///
+/// One to an address may be a socket that the host carries. When its peer breaks
+/// off, its time is up, or the host ends, it ends as if the peer had finished: a
+/// protocol that does not mark its own end cannot tell. Any other is an error
+/// then.
 #[derive(Debug)]
 pub struct TcpStream {
     way: Way,
@@ -234,6 +251,7 @@ impl std::fmt::Debug for Way {
 impl Way {
     fn calls(
         sender: mpsc::Sender<Option<Bytes>>,
+        taken: CancellationToken,
         received: impl Stream<Item = Result<Option<Bytes>, HostError>> + Send + 'static,
     ) -> Self {
         let (parts_in, parts) = mpsc::channel(WAITING);
@@ -246,7 +264,15 @@ impl Way {
             // The call's end takes back what it did not send yet. Its messages
             // end with the connection's value, and the host finishes then.
             if written.load(Ordering::Acquire) {
-                let rest = async { while let Some(Ok(_)) = received.next().await {} };
+                let rest = async {
+                    let mut came = 0;
+                    while let Some(Ok(part)) = received.next().await {
+                        came += part.map_or(0, |data| data.len());
+                        if came > DISCARDED {
+                            return taken.cancelled().await;
+                        }
+                    }
+                };
                 let _ = tokio::time::timeout(LINGER, rest).await;
             }
         });
@@ -432,10 +458,12 @@ impl Listener {
     async fn take(&self, incoming: messages::Incoming) -> Result<TcpStream, HostError> {
         let operation = "network.accept";
         let (sender, receiver) = mpsc::channel(WAITING);
+        let taken = CancellationToken::new();
+        let outgoing = outgoing(receiver, taken.clone().drop_guard());
         let first = messages::AcceptRequest {
             part: Some(accept_request::Part::Connection(incoming.connection)),
         };
-        let sending = futures_util::stream::iter([first]).chain(outgoing(receiver).map(|part| {
+        let sending = futures_util::stream::iter([first]).chain(outgoing.map(|part| {
             let part = match part {
                 Some(data) => accept_request::Part::Data(data),
                 None => accept_request::Part::Finish(true),
@@ -453,7 +481,10 @@ impl Listener {
             remote_address: incoming.remote_address,
             local_address: self.local.to_string(),
         };
-        Ok(TcpStream::new(Way::calls(sender, received), &connected))
+        Ok(TcpStream::new(
+            Way::calls(sender, taken, received),
+            &connected,
+        ))
     }
 }
 
@@ -529,5 +560,41 @@ impl HttpResponse {
     /// Where it came from, after redirects.
     pub fn url(&self) -> &str {
         &self.0.url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_download_ends_when_what_was_written_is_taken() {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let (taken, ended) = (CancellationToken::new(), CancellationToken::new());
+        let outgoing = outgoing(receiver, taken.clone().drop_guard());
+        let came = Arc::new(AtomicUsize::new(0));
+        let (coming, guard) = (came.clone(), ended.clone().drop_guard());
+        let download = futures_util::stream::repeat_with(move || {
+            let _until_dropped = &guard;
+            coming.fetch_add(PART, Ordering::Relaxed);
+            Ok(Some(Bytes::from_static(&[0; PART])))
+        });
+        let way = Way::calls(sender, taken, download.take(1000));
+        let mut stream = TcpStream::new(way, &messages::Connected::default());
+        stream.write_all(b"get").await.expect("taken");
+        drop(stream);
+        while came.load(Ordering::Relaxed) < DISCARDED {
+            tokio::task::yield_now().await;
+        }
+        assert!(!ended.is_cancelled());
+        let sent: Vec<_> = outgoing.collect().await;
+        assert_eq!(sent, [Some(Bytes::from_static(b"get"))]);
+        ended.cancelled().await;
+        let most = DISCARDED + (WAITING + 2) * PART;
+        assert!(came.load(Ordering::Relaxed) <= most, "{came:?}");
     }
 }

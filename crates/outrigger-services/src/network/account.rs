@@ -11,7 +11,12 @@ use crate::session::{Running, Session};
 /// record when the connection ends.
 pub(crate) struct Account {
     session: Arc<Session>,
-    running: Mutex<Option<Running>>,
+    open: Mutex<Option<Open>>,
+}
+
+/// What goes when the connection ends, though its account may be kept.
+struct Open {
+    running: Running,
     /// The connection's place among the plugin's leases.
     _place: Box<dyn Send + Sync>,
 }
@@ -20,8 +25,10 @@ impl Account {
     pub(crate) fn new(running: Running, place: impl Send + Sync + 'static) -> Self {
         Self {
             session: running.session().clone(),
-            running: Mutex::new(Some(running)),
-            _place: Box::new(place),
+            open: Mutex::new(Some(Open {
+                running,
+                _place: Box::new(place),
+            })),
         }
     }
 
@@ -38,23 +45,23 @@ impl Account {
     }
 
     fn with(&self, note: impl FnOnce(&Running)) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*running {
-            note(running);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*open {
+            note(&open.running);
         }
     }
 
     /// Records the end of the connection.
     pub(crate) fn end(&self) {
-        if let Some(running) = self.take() {
-            running.end(None);
+        if let Some(open) = self.take() {
+            open.running.end(None);
         }
     }
 
     /// Records why it ended early, and says it to the plugin.
     pub(crate) fn fail(&self, fault: Fault) -> Status {
         match self.take() {
-            Some(running) => match running.finish::<()>(Err(fault)) {
+            Some(open) => match open.running.finish::<()>(Err(fault)) {
                 Ok(()) => Status::internal("the host failed"),
                 Err(status) => status,
             },
@@ -62,8 +69,8 @@ impl Account {
         }
     }
 
-    fn take(&self) -> Option<Running> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.take()
+    fn take(&self) -> Option<Open> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.take()
     }
 }

@@ -7,6 +7,7 @@
 //! taken.
 
 use std::marker::PhantomData;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -93,12 +94,18 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
         account: Arc<Account>,
         limits: &NetworkLimits,
     ) -> Self {
+        let socket = stream.as_fd().try_clone_to_owned();
         let (reading, writing) = stream.into_split();
         let activity = Arc::new(Activity::new(limits));
         let task = write(messages, writing, guard, account.clone(), activity.clone());
         let writer = tokio::spawn(task);
         let cut = writer.abort_handle();
-        let watch = Watch::new(activity.clone(), account.clone(), move || cut.abort());
+        // A plugin that takes no reply keeps what would read them; so the
+        // connection is not dropped but ended.
+        let watch = Watch::new(activity.clone(), account.clone(), move || {
+            cut.abort();
+            let _ = socket.map(rustix::net::connect_unspec);
+        });
         Self {
             reading,
             peer_finished: false,

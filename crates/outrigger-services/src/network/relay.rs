@@ -2,17 +2,25 @@
 //! out, so that it is counted, recorded, and ends in time. The plugin's socket
 //! is one end of a pair of this host and leads nowhere else.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 
 use super::NetworkLimits;
 use super::account::Account;
 use super::deadline::Activity;
 use super::trouble;
 use crate::fault::Fault;
+
+/// How long what a plugin wrote before it closed its end is sent.
+const LINGER: Duration = Duration::from_secs(10);
+/// How often the host looks whether a plugin that has finished is still there.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The plugin's end of `peer`, and the work that carries what it moves. The
 /// connection ends when that is dropped.
@@ -40,7 +48,8 @@ pub(crate) fn relay(
     Ok((given, carrying))
 }
 
-/// Carries both ways until both have ended, or it takes too long.
+/// Carries both ways until both have ended, until the plugin is gone, or until it
+/// takes too long.
 async fn carry(
     plugin: UnixStream,
     peer: TcpStream,
@@ -48,19 +57,43 @@ async fn carry(
     limits: &NetworkLimits,
 ) -> Result<(), Fault> {
     let moved = Activity::new(limits);
-    let closed = plugin.as_fd().try_clone_to_owned()?;
+    let end = plugin.as_fd().try_clone_to_owned()?;
     let (from_plugin, to_plugin) = plugin.into_split();
     let (from_peer, to_peer) = peer.into_split();
-    let (up, down) = (Way::Up(account), Way::Down(account));
+    let sent = Notify::new();
     let up = async {
-        one_way(from_plugin, to_peer, up, &moved, limits.chunk).await?;
-        // It has not only finished, it is gone: nobody will read the answer.
-        match is_closed(&closed) {
-            true => Err(Ended::Gone),
-            false => Ok(()),
+        match one_way(from_plugin, to_peer, Way::Up(account), &moved, limits.chunk).await {
+            // It closed its end before it had read everything.
+            Ok(()) | Err(Ended::Gone) => sent.notify_one(),
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
+    };
+    // It has not only finished, it is gone: nobody will read the answer.
+    let left = async {
+        sent.notified().await;
+        while !is_closed(&end) {
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(Ended::Gone)
+    };
+    let down = async {
+        let mut left = std::pin::pin!(left);
+        let way = Way::Down(account);
+        let ended = tokio::select! {
+            ended = one_way(from_peer, to_plugin, way, &moved, limits.chunk) => ended,
+            ended = &mut left => return ended,
+        };
+        match ended {
+            // What it wrote before may be on its way still.
+            Err(Ended::Gone) if is_closed(&end) => {
+                let _ = tokio::time::timeout(LINGER, left).await;
+                Err(Ended::Gone)
+            }
+            Err(Ended::Gone) => left.await,
+            ended => ended,
         }
     };
-    let down = one_way(from_peer, to_plugin, down, &moved, limits.chunk);
     tokio::select! {
         both = async { tokio::try_join!(up, down) } => match both {
             Ok(_) | Err(Ended::Gone) => Ok(()),
@@ -78,6 +111,7 @@ enum Way<'a> {
 
 /// Why carrying ends before both directions have.
 enum Ended {
+    /// The plugin has closed its end, or takes no more.
     Gone,
     Fault(Fault),
 }
@@ -88,6 +122,14 @@ impl From<std::io::Error> for Ended {
     }
 }
 
+/// What an error of the plugin's end means.
+fn of_plugin(error: std::io::Error) -> Ended {
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ended::Gone,
+        _ => error.into(),
+    }
+}
+
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -95,12 +137,16 @@ async fn one_way(
     moved: &Activity,
     chunk: usize,
 ) -> Result<(), Ended> {
+    let (reading, writing): (fn(_) -> _, fn(_) -> _) = match way {
+        Way::Up(_) => (of_plugin, Ended::from),
+        Way::Down(_) => (Ended::from, of_plugin),
+    };
     let mut buffer = vec![0; chunk.max(1)];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = from.read(&mut buffer).await.map_err(reading)?;
         moved.note();
         if read == 0 {
-            to.shutdown().await?;
+            to.shutdown().await.map_err(writing)?;
             return Ok(());
         }
         match way {
@@ -109,7 +155,7 @@ async fn one_way(
         }
         let mut rest = buffer.get(..read).unwrap_or_default();
         while !rest.is_empty() {
-            let written = to.write(rest).await?;
+            let written = to.write(rest).await.map_err(writing)?;
             moved.note();
             rest = rest.get(written..).unwrap_or_default();
         }

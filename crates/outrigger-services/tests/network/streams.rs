@@ -310,6 +310,38 @@ async fn a_plugin_that_takes_nothing_does_not_stop_the_clock() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_time_is_up_is_closed_and_leaves_room_though_nothing_is_taken() {
+    let mut world = World {
+        limits: Limits {
+            leases: 1,
+            ..Limits::default()
+        },
+        ..World::default()
+    };
+    world.network.total_timeout = Duration::from_millis(300);
+    let (port, over) = once(async |mut stream: tokio::net::TcpStream| {
+        // Ends only when the other side neither takes nor keeps anything.
+        let part = vec![0; 64 << 10];
+        while stream.write_all(&part).await.is_ok() {}
+    })
+    .await;
+    let other = echo_server().await.port();
+    let mut plugin = world.plugin(&local(&[port, other])).await;
+    let stream = plugin
+        .connect("127.0.0.1", port.into())
+        .await
+        .expect("granted");
+    result(over).await;
+    assert_eq!(plugin.record().await.code, "network-timeout");
+    plugin
+        .connect("127.0.0.1", other.into())
+        .await
+        .expect("room again");
+    drop(stream);
+    plugin.close().await;
+}
+
+#[tokio::test]
 async fn limits_that_never_come_are_none() {
     let mut world = World::default();
     world.network.idle_timeout = Duration::MAX;
