@@ -522,6 +522,8 @@ async fn paths(fs: &Fs<'_>, place: &Place) {
     assert_eq!(fs.list("a").await.expect("listed"), ["b"]);
     fs.remove_all("a").await.expect("removed");
     fs.remove_all("a").await.expect("nothing there is fine");
+    let unjudged = fs.remove_all("missing/../b").await;
+    assert_eq!(unjudged.expect_err("no such way").code(), Code::NotFound);
     let request = ListStreamRequest { path: place.at("") };
     let pages: Vec<Result<ListStreamResponse, _>> =
         fs.0.download("Filesystem/ListStream", request).await;
