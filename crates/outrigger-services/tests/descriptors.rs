@@ -510,12 +510,15 @@ async fn a_connection_ends_when_either_side_or_the_services_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_finished_and_then_closed_ends_its_connection() {
     let (peer, mut socket, listener, target) = connectable(NetworkLimits::default()).await;
-    let (stream, mut other) = connect(&mut socket, &listener, &target);
+    let (mut stream, mut other) = connect(&mut socket, &listener, &target);
     stream
         .shutdown(std::net::Shutdown::Write)
         .expect("finished");
     assert_eq!(other.read(&mut [0; 1]).expect("it ends"), 0);
-    // The other side has nothing to say.
+    // The end was carried, and its way is done, when an answer comes.
+    other.write_all(b".").expect("taken");
+    stream.read_exact(&mut [0; 1]).expect("an answer");
+    // The other side has no more to say.
     drop(stream);
     let records = peer.records("connect", 1).await;
     assert_eq!(records[0].code, "ok");
