@@ -24,8 +24,8 @@ const CHUNK: usize = 1024;
 /// What waits of each channel for a host that does not read, in bytes; older
 /// output is dropped.
 const BUFFER: usize = 1 << 20;
-/// What a piece takes beside what was printed, in bytes.
-const PIECE: usize = 64;
+/// The most pieces that wait of each channel, however short they are.
+const PIECES: usize = 16 << 10;
 
 static ORIGINAL_STDERR: OnceLock<File> = OnceLock::new();
 
@@ -62,14 +62,9 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Queue {
     pieces: VecDeque<(u64, Bytes)>,
-    /// What the pieces take.
+    /// How long the pieces are together.
     bytes: usize,
     dropped: u64,
-}
-
-/// What a piece takes, however short it is.
-fn cost(data: &[u8]) -> usize {
-    data.len() + PIECE
 }
 
 impl Waiting {
@@ -134,7 +129,7 @@ impl Output {
     fn take_from(mut waiting: MutexGuard<'_, Waiting>, channel: Channel) -> Option<StdioData> {
         let queue = waiting.of(channel);
         let (_, data) = queue.pieces.pop_front()?;
-        queue.bytes -= cost(&data);
+        queue.bytes -= data.len();
         let dropped = std::mem::take(&mut queue.dropped);
         // A log that is printed comes back here.
         drop(waiting);
@@ -153,14 +148,14 @@ impl Output {
         let place = waiting.count;
         waiting.count += 1;
         let queue = waiting.of(channel);
-        while queue.bytes + cost(data) > BUFFER {
+        while queue.bytes + data.len() > BUFFER || queue.pieces.len() == PIECES {
             let Some((_, oldest)) = queue.pieces.pop_front() else {
                 break;
             };
-            queue.bytes -= cost(&oldest);
+            queue.bytes -= oldest.len();
             queue.dropped += oldest.len() as u64;
         }
-        queue.bytes += cost(data);
+        queue.bytes += data.len();
         queue
             .pieces
             .push_back((place, Bytes::copy_from_slice(data)));
@@ -279,6 +274,13 @@ mod tests {
             last = chunk;
         }
         assert_eq!(last.data[0], 2999_u32.to_le_bytes()[0]);
+
+        // As much as fits is kept whole.
+        for _ in 0..BUFFER / CHUNK {
+            output.push(Channel::Stdout, &[b'x'; CHUNK]);
+        }
+        let waiting = output.waiting();
+        assert_eq!((waiting.stdout.bytes, waiting.stdout.dropped), (BUFFER, 0));
     }
 
     #[test]
@@ -290,7 +292,7 @@ mod tests {
         }
         output.push(Channel::Stderr, b"last");
         let pieces = output.waiting().stdout.pieces.len();
-        assert!(pieces <= BUFFER / PIECE, "{pieces} of one byte");
+        assert!(pieces <= PIECES, "{pieces} of one byte");
         let first = output.take().expect("waiting");
         assert_eq!(
             (first.channel(), &first.data[..]),
