@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use outrigger_manifest::Denial;
+use outrigger_transport::errno_name;
 use rustix::io::Errno;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -137,7 +138,7 @@ impl Fault {
                 metadata.insert("missing".into(), self.missing().into_owned());
             }
             Self::System(errno) => {
-                metadata.insert("errno".into(), errno_name(*errno));
+                metadata.insert("errno".into(), errno_name(errno.raw_os_error()));
             }
             Self::Exhausted {
                 after: Some(after), ..
@@ -378,52 +379,6 @@ fn system_reason(errno: Errno) -> &'static str {
         Code::Unavailable => "unavailable",
         Code::Unimplemented => "unsupported",
         _ => "system-error",
-    }
-}
-
-fn errno_name(errno: Errno) -> String {
-    let known = [
-        (Errno::NOENT, "ENOENT"),
-        (Errno::EXIST, "EEXIST"),
-        (Errno::NOTDIR, "ENOTDIR"),
-        (Errno::ISDIR, "EISDIR"),
-        (Errno::NOTEMPTY, "ENOTEMPTY"),
-        (Errno::INVAL, "EINVAL"),
-        (Errno::NAMETOOLONG, "ENAMETOOLONG"),
-        (Errno::LOOP, "ELOOP"),
-        (Errno::NOSPC, "ENOSPC"),
-        (Errno::DQUOT, "EDQUOT"),
-        (Errno::FBIG, "EFBIG"),
-        (Errno::MFILE, "EMFILE"),
-        (Errno::NFILE, "ENFILE"),
-        (Errno::NOMEM, "ENOMEM"),
-        (Errno::MLINK, "EMLINK"),
-        (Errno::ACCESS, "EACCES"),
-        (Errno::PERM, "EPERM"),
-        (Errno::ROFS, "EROFS"),
-        (Errno::TIMEDOUT, "ETIMEDOUT"),
-        (Errno::AGAIN, "EAGAIN"),
-        (Errno::BUSY, "EBUSY"),
-        (Errno::TXTBSY, "ETXTBSY"),
-        (Errno::XDEV, "EXDEV"),
-        (Errno::IO, "EIO"),
-        (Errno::BADF, "EBADF"),
-        (Errno::NODEV, "ENODEV"),
-        (Errno::NXIO, "ENXIO"),
-        (Errno::SRCH, "ESRCH"),
-        (Errno::PIPE, "EPIPE"),
-        (Errno::NOSYS, "ENOSYS"),
-        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
-        (Errno::CONNREFUSED, "ECONNREFUSED"),
-        (Errno::CONNRESET, "ECONNRESET"),
-        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
-        (Errno::NETUNREACH, "ENETUNREACH"),
-        (Errno::ADDRINUSE, "EADDRINUSE"),
-        (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
-    ];
-    match known.iter().find(|(known, _)| *known == errno) {
-        Some((_, name)) => (*name).to_owned(),
-        None => errno.raw_os_error().to_string(),
     }
 }
 

@@ -12,6 +12,7 @@
 mod body;
 mod broker;
 mod channel;
+mod errno;
 mod fate;
 mod first_frame;
 pub mod health;
@@ -32,6 +33,7 @@ pub use broker::{
     SameAddress, Serving, Side,
 };
 pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
+pub use errno::errno_name;
 pub use fate::Fate;
 pub use identity::{HostServices, PluginIdentity};
 pub use outrigger_wire::BrokerId;

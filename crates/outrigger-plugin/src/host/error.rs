@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use outrigger_transport::BrokerError;
+use outrigger_transport::{BrokerError, errno_name};
 use outrigger_wire::proto::host::Failure;
 use prost::Message;
 use tonic::{Code, Status};
@@ -195,41 +195,6 @@ impl HostError {
         let text = format!("{operation}: the host's answer is not what was asked for");
         Self::local("unexpected-answer", operation, Code::Internal, text)
     }
-}
-
-/// The name of a system's error, as the host's services name it.
-fn errno_name(raw: i32) -> String {
-    use rustix::io::Errno;
-    let known = [
-        (Errno::NOENT, "ENOENT"),
-        (Errno::EXIST, "EEXIST"),
-        (Errno::NOTDIR, "ENOTDIR"),
-        (Errno::ISDIR, "EISDIR"),
-        (Errno::INVAL, "EINVAL"),
-        (Errno::BADF, "EBADF"),
-        (Errno::NOSPC, "ENOSPC"),
-        (Errno::DQUOT, "EDQUOT"),
-        (Errno::FBIG, "EFBIG"),
-        (Errno::MFILE, "EMFILE"),
-        (Errno::NFILE, "ENFILE"),
-        (Errno::NOMEM, "ENOMEM"),
-        (Errno::ACCESS, "EACCES"),
-        (Errno::PERM, "EPERM"),
-        (Errno::ROFS, "EROFS"),
-        (Errno::TXTBSY, "ETXTBSY"),
-        (Errno::AGAIN, "EAGAIN"),
-        (Errno::BUSY, "EBUSY"),
-        (Errno::IO, "EIO"),
-        (Errno::NODEV, "ENODEV"),
-        (Errno::NXIO, "ENXIO"),
-        (Errno::PIPE, "EPIPE"),
-        (Errno::NOSYS, "ENOSYS"),
-        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
-        (Errno::CONNRESET, "ECONNRESET"),
-        (Errno::TIMEDOUT, "ETIMEDOUT"),
-    ];
-    let known = known.iter().find(|(errno, _)| errno.raw_os_error() == raw);
-    known.map_or_else(|| raw.to_string(), |(_, name)| (*name).to_owned())
 }
 
 impl fmt::Display for HostError {
