@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
-use crate::text::{alternatives, escaped, nearest, quoted};
+use crate::text::{alternatives, escaped, nearest, quoted, without_leading_zeros};
 use crate::yaml::{self, Key, Kind, Node};
 
 /// Most entries of one list.
@@ -419,6 +419,19 @@ impl Check {
         )
     }
 
+    /// The entries of a list of maps, each with its location. A single entry may stand there
+    /// without a list around it.
+    pub(crate) fn maps<'n>(
+        &mut self,
+        node: &'n Node,
+        location: &str,
+    ) -> Option<Vec<(String, &'n Node)>> {
+        match &node.kind {
+            Kind::Map(_) => Some(vec![(location.to_owned(), node)]),
+            _ => self.list(node, location),
+        }
+    }
+
     /// A list with at least one entry.
     pub(crate) fn filled_list<'n>(
         &mut self,
@@ -571,6 +584,19 @@ impl Check {
                 return None;
             }
         };
+        if let Some(decimal) = without_leading_zeros(text) {
+            self.report(
+                node.at,
+                ProblemCode::WrongType,
+                location,
+                format!(
+                    "{} begins with a zero, as octal numbers do; a whole number is wanted here",
+                    quoted(text)
+                ),
+            )
+            .near(Some(decimal));
+            return None;
+        }
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = digits.then(|| text.parse::<u64>().unwrap_or(u64::MAX));
         match number {

@@ -471,7 +471,7 @@ fn read_filesystem(
     side: Side,
 ) -> Vec<FilesystemEntry> {
     let mut entries: Vec<(String, FilesystemEntry)> = Vec::new();
-    for (location, item) in check.list(node, location).unwrap_or_default() {
+    for (location, item) in check.maps(node, location).unwrap_or_default() {
         let known = ["path", "permissions", "recursive", "access"];
         let Some(fields) = check.map(item, &location, &known) else {
             continue;
@@ -629,7 +629,7 @@ fn read_network(
 ) -> Vec<NetworkEntry> {
     let hosts_key = direction.hosts_key();
     let mut entries: Vec<(String, NetworkEntry)> = Vec::new();
-    for (location, item) in check.list(node, location).unwrap_or_default() {
+    for (location, item) in check.maps(node, location).unwrap_or_default() {
         let Some(fields) = check.map(item, &location, &["protocol", hosts_key, "ports"]) else {
             continue;
         };
@@ -864,7 +864,7 @@ fn near_port(text: &str) -> Option<String> {
 
 fn read_exec(check: &mut Check, node: &Node, location: &str, side: Side) -> Vec<ExecEntry> {
     let mut entries: Vec<(String, ExecEntry)> = Vec::new();
-    for (location, item) in check.list(node, location).unwrap_or_default() {
+    for (location, item) in check.maps(node, location).unwrap_or_default() {
         let Some(fields) = check.map(item, &location, &["command", "args"]) else {
             continue;
         };

@@ -342,7 +342,7 @@ fn entries(denies: bool) -> Map<String, Value> {
     ]});
     let host = json!({"type": "string", "minLength": 1});
     let network = |hosts: &'static str, required: &'static [&'static str]| {
-        list(object(
+        maps(object(
             "Connections.",
             [
                 ("protocol", words(Protocol::WORDS)),
@@ -378,12 +378,12 @@ fn entries(denies: bool) -> Map<String, Value> {
         ],
         &["command"],
     );
-    let mut process = vec![("exec", section(list(exec)))];
+    let mut process = vec![("exec", section(maps(exec)))];
     for (word, _) in ProcessControl::WORDS {
         process.push((word, filled(json!({"const": "children"}))));
     }
     let mut all = Map::new();
-    all.insert("filesystem".to_owned(), section(list(file)));
+    all.insert("filesystem".to_owned(), section(maps(file)));
     all.insert(
         "network".to_owned(),
         either_spelling(
@@ -481,12 +481,19 @@ fn object_of(description: &str, properties: Map<String, Value>, required: &[&str
 fn section(mut schema: Value) -> Value {
     if let Some(kind) = schema.get("type").cloned() {
         schema["type"] = json!([kind, "null"]);
+    } else if let Some(Value::Array(ways)) = schema.get_mut("anyOf") {
+        ways.push(json!({"type": "null"}));
     }
     schema
 }
 
 fn list(items: Value) -> Value {
     json!({"type": "array", "items": items})
+}
+
+/// A list of maps, or the one map alone.
+fn maps(item: Value) -> Value {
+    json!({"anyOf": [item.clone(), list(item)]})
 }
 
 fn filled(items: Value) -> Value {

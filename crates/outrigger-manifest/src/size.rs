@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::text::quoted;
+use crate::text::{quoted, without_leading_zeros};
 
 const UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
@@ -75,6 +75,9 @@ impl FromStr for ByteSize {
         let (number, unit) = text.split_at(digits);
         let error = |near| SizeError(text.to_owned(), near);
         let amount: u64 = number.parse().map_err(|_| error(None))?;
+        if let Some(decimal) = without_leading_zeros(number) {
+            return Err(error(Some(format!("{decimal}{unit}"))));
+        }
         let unit = unit.trim_start_matches(' ');
         if unit.is_empty() {
             return ByteSize::new(amount).ok_or_else(|| error(None));
@@ -150,7 +153,8 @@ impl Cpu {
     pub(crate) fn parse(text: &str) -> Option<Cpu> {
         let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(part) || part.len() > 3 {
+        let octal = without_leading_zeros(whole).is_some();
+        if octal || !digits(whole) || !digits(part) || part.len() > 3 {
             return None;
         }
         let whole: u32 = whole.parse().ok()?;

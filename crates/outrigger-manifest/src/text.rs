@@ -93,6 +93,15 @@ fn fold(word: &str) -> String {
     word.to_lowercase().replace(['-', ' '], "_")
 }
 
+/// The decimal number in digits that begin with a zero, which some readers of YAML take for octal
+/// ones; `None` for any other text.
+pub(crate) fn without_leading_zeros(text: &str) -> Option<&str> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let decimal = text.trim_start_matches('0');
+    let decimal = if decimal.is_empty() { "0" } else { decimal };
+    (digits && text.len() > 1 && text.starts_with('0')).then_some(decimal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
