@@ -30,6 +30,7 @@
 mod args;
 mod ceiling;
 mod check;
+mod checksum;
 mod decide;
 mod denial;
 mod entries;
@@ -54,6 +55,7 @@ mod yaml;
 
 pub use args::ArgPattern;
 pub use ceiling::RealPaths;
+pub use checksum::{ChecksumError, checksum_of};
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
 pub use entries::{Direction, ExecEntry, FilesystemEntry, NetworkEntry};

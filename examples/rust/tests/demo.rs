@@ -119,3 +119,81 @@ fn a_plugin_that_does_not_start_is_explained_and_the_others_still_work() {
     }
     place.assert_clean();
 }
+
+/// A cat with a manifest, whose program is `bin/program` in its folder.
+fn describe_cat(place: &Place, name: &str, entrypoint: &str) -> PathBuf {
+    let folder = place.0.join("plugins").join(name);
+    fs::create_dir_all(folder.join("bin")).expect("a folder");
+    fs::copy(env!("CARGO_BIN_EXE_cat"), folder.join("bin/program")).expect("the program");
+    let manifest = include_str!("../../animals/cat/manifest.yaml");
+    let described = manifest.replace("entrypoint: cat", &format!("entrypoint: {entrypoint}"));
+    assert_ne!(manifest, described);
+    fs::write(folder.join("manifest.yaml"), described).expect("the manifest");
+    folder
+}
+
+#[test]
+fn the_program_and_its_checksum_are_those_that_the_folder_names() {
+    use sha2::{Digest, Sha256};
+    let place = Place::new("named");
+    let digest: String = Sha256::digest(fs::read(env!("CARGO_BIN_EXE_cat")).expect("the program"))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let wrong = "0".repeat(64);
+    let write = |folder: &Path, file: &str, text: String| {
+        fs::write(folder.join(file), text).expect("a checksum file");
+    };
+
+    describe_cat(&place, "bare", "bin/program");
+    let beside = describe_cat(&place, "beside", "bin/program");
+    write(
+        &beside,
+        "bin/program.sha256",
+        format!("{digest} *program\n"),
+    );
+    let several = describe_cat(&place, "several", "plugins/several/bin/program");
+    let lines = format!("{wrong}  manifest.yaml\n{digest}  bin/program\n");
+    write(&several, "plugin.sha256", lines);
+    let changed = describe_cat(&place, "changed", "bin/program");
+    write(
+        &changed,
+        "bin/program.sha256",
+        format!("{wrong}  program\n"),
+    );
+    let broken = describe_cat(&place, "broken", "bin/program");
+    write(&broken, "plugin.sha256", "sha256\n".into());
+    describe_cat(&place, "absent", "bin/other");
+
+    let output = place.show();
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for (name, line) in [
+        ("bare", "over netrpc with AutoMTLS and no checksum file"),
+        (
+            "beside",
+            "over netrpc with AutoMTLS and the expected checksum",
+        ),
+        (
+            "several",
+            "over netrpc with AutoMTLS and the expected checksum",
+        ),
+        ("changed", "did not start"),
+        ("broken", "was not started"),
+        ("absent", "was not started"),
+    ] {
+        let told = text
+            .lines()
+            .any(|told| told.starts_with(name) && told.ends_with(line));
+        assert!(told, "{name} … {line:?} is missing in:\n{text}");
+    }
+    for said in [
+        "error[digest-mismatch]",
+        "line 1: `sha256` is not a SHA-256 digest of 64 hexadecimal digits",
+        "none of bin/other is a file in",
+        "3 of 6 plugins failed",
+    ] {
+        assert!(text.contains(said), "{said:?} is missing in:\n{text}");
+    }
+    place.assert_clean();
+}

@@ -3,9 +3,11 @@
 //!
 //! `demo-host [--dir DIR] [--write] [--scratch DIR] [--label NAME=TEXT]… --plugins FOLDER`
 //!
-//! A plugin is `FOLDER/NAME/NAME`: any go-plugin program that serves
-//! `filelister.v1.FileLister` or `hostdemo.v1.HostDemo` with the cookie
-//! `TEST_KEY=TEST_VALUE`. Exit status 0: everything worked; 1: something did
+//! A plugin is a folder `FOLDER/NAME`. If it has a `manifest.yaml`, that names
+//! the program and its cookie, and the program is checked where there is a
+//! `plugin.sha256` or `PROGRAM.sha256`; otherwise `NAME/NAME` is the program and
+//! `TEST_KEY=TEST_VALUE` the cookie. It serves `filelister.v1.FileLister`,
+//! `hostdemo.v1.HostDemo` or an animal. Exit status 0: everything worked; 1: something did
 //! not and the report says what; 2: the command line was wrong.
 
 mod animal;

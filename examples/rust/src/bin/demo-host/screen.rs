@@ -72,7 +72,7 @@ impl Screen {
         let mut rest = line;
         while let Some(next) = rest.chars().next() {
             if let Some(colour) = colour_at_start(rest) {
-                if self.colours {
+                if self.colours && colour.len() <= LONGEST {
                     shown.push_str(colour);
                     coloured = true;
                 }
@@ -94,13 +94,12 @@ impl Screen {
     }
 }
 
-/// The terminal code for a colour or weight that `text` begins with.
+/// The terminal code for a colour or weight that `text` begins with, however long.
 fn colour_at_start(text: &str) -> Option<&str> {
     let codes = text.strip_prefix("\x1b[")?;
     let length = codes
         .bytes()
-        .take(24)
-        .position(|b| !b.is_ascii_digit() && b != b';')?;
+        .position(|b| !b.is_ascii_digit() && b != b';' && b != b':')?;
     (codes.as_bytes()[length] == b'm').then(|| &text[..2 + length + 1])
 }
 
@@ -161,15 +160,36 @@ mod tests {
 
     #[test]
     fn a_plugins_colours_are_shown_to_terminals_only_and_other_codes_never() {
-        let line =
-            "\x1b[1;34msrc/\x1b[0m \x1b[2J\x1b]0;title\x07 \x1b[999999999999999999999999999m";
+        let line = "\x1b[1;34msrc/\x1b[0m \x1b[2J\x1b]0;title\x07 \x1b[31";
         let (terminal, file) = (Screen { colours: true }, Screen { colours: false });
-        let rest = r" \u{1b}[2J\u{1b}]0;title\u{7} \u{1b}[999999999999999999999999999m";
+        let rest = r" \u{1b}[2J\u{1b}]0;title\u{7} \u{1b}[31";
         assert_eq!(file.foreign(line), format!("src/{rest}"));
         assert_eq!(
             terminal.foreign(line),
             format!("\x1b[1;34msrc/\x1b[0m{rest}\x1b[0m")
         );
+    }
+
+    #[test]
+    fn a_code_for_colours_of_any_length_is_no_text() {
+        let (terminal, file) = (Screen { colours: true }, Screen { colours: false });
+        for (code, obeyed) in [
+            (
+                "\x1b[38;2;100;120;140;48;2;200;210;220;1;4m".to_owned(),
+                true,
+            ),
+            ("\x1b[38:2::100:120:140m".to_owned(), true),
+            (format!("\x1b[{}m", "1;".repeat(LONGEST)), false),
+        ] {
+            let line = format!("{code}red");
+            assert_eq!(file.foreign(&line), "red");
+            let shown = if obeyed {
+                format!("{line}\x1b[0m")
+            } else {
+                "red".to_owned()
+            };
+            assert_eq!(terminal.foreign(&line), shown);
+        }
     }
 
     #[test]

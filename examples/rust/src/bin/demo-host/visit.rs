@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use outrigger_examples::hosted::chain;
+use outrigger_examples::netrpc::Animal;
 use outrigger_examples::proto::filelister::file_lister_client::FileListerClient;
 use outrigger_examples::proto::filelister::{FileListRequest, HostServiceRequest};
 use outrigger_examples::proto::hostdemo::host_demo_client::HostDemoClient;
@@ -86,10 +87,11 @@ impl Offered {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) name: String,
-    pub(crate) program: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
-/// The plugins of a folder, by name: `NAME/NAME` is the program.
+/// The plugins of a folder, by name. The program is what the manifest in `NAME`
+/// names, or `NAME/NAME` where there is no manifest.
 pub(crate) fn find(folder: &Path) -> Result<Vec<Found>> {
     let unreadable = || format!("could not look into {}", folder.display());
     let mut found = Vec::new();
@@ -100,10 +102,7 @@ pub(crate) fn find(folder: &Path) -> Result<Vec<Found>> {
         };
         let name = file_name.to_string_lossy().into_owned();
         if path.is_dir() && !name.starts_with('.') {
-            found.push(Found {
-                name,
-                program: path.join(file_name),
-            });
+            found.push(Found { name, folder: path });
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -181,26 +180,34 @@ impl<'a> Guests<'a> {
         self.screen.blank();
         let words = Words::default();
         self.current = (found.name.clone(), words.clone());
-        let folder = found.program.parent().unwrap_or(&found.program);
-        match animal::read(folder) {
-            Ok(None) => {}
-            Ok(Some(described)) => return self.hear(found, &name, &label, described).await,
+        let described = match animal::read(&found.folder) {
+            Ok(described) => described,
             Err(error) => {
                 self.screen.line(&format!("{name}{label} was not started"));
                 let text = printable(&format!("{error:#}"));
                 return self.report(Trouble::new("folder-unusable", text));
             }
+        };
+        if let Some(animal) = described.as_ref().filter(|found| found.is_animal()) {
+            return self.hear(found, &name, &label, animal).await;
         }
+        let (launch, version) = match &described {
+            Some(described) => {
+                let version = described.manifest.handshake().protocol_version();
+                (described.launch(), version)
+            }
+            None => {
+                let program = found.folder.join(&found.name);
+                let launch = Launch::new(&program, host_services_cookie()).named(&found.name);
+                (launch, 1)
+            }
+        };
         let set = PluginSet::new()
             .with::<FileLister>("lister")
             .with::<HostDemo>("demo");
-        let started = Launch::new(&found.program, host_services_cookie())
-            .named(&found.name)
-            .offer(1, set)
-            .deadlines(Deadlines {
-                start: START,
-                ..Deadlines::default()
-            })
+        let started = launch
+            .offer(version, set)
+            .deadlines(deadlines())
             .stderr(words.listener())
             .start()
             .await;
@@ -221,8 +228,18 @@ impl<'a> Guests<'a> {
     }
 
     /// Starts an animal, lets it speak and says what came.
-    async fn hear(&mut self, found: &Found, name: &str, label: &str, described: Described) {
-        let plugin = match described.start(&found.program).await {
+    async fn hear(&mut self, found: &Found, name: &str, label: &str, described: &Described) {
+        let handshake = described.manifest.handshake();
+        let animal = described.manifest.name().as_str();
+        let set = PluginSet::new().with::<Animal>(animal);
+        let started = described
+            .launch()
+            .offer(handshake.protocol_version(), set)
+            .deadlines(deadlines())
+            .stderr(self.current.1.listener())
+            .start()
+            .await;
+        let plugin = match started {
             Ok(plugin) => plugin,
             Err(error) => {
                 self.screen.line(&format!("{name}{label} did not start"));
@@ -231,9 +248,10 @@ impl<'a> Guests<'a> {
         };
         let (after, transport) = (took(plugin.timings().total()), plugin.transport());
         self.screen.line(&format!(
-            "{name}{label} answers after {after}, over {transport} with AutoMTLS and the expected checksum"
+            "{name}{label} answers after {after}, over {transport} with {}",
+            described.protection()
         ));
-        match animal::hear(&plugin, &found.name).await {
+        match animal::hear(&plugin, animal).await {
             Ok(said) => self
                 .screen
                 .line(&format!("  says {}", self.screen.foreign(&said))),
@@ -442,6 +460,13 @@ impl<'a> Guests<'a> {
                 .line(&format!("    {}", self.screen.foreign(last))),
             _ => {}
         }
+    }
+}
+
+fn deadlines() -> Deadlines {
+    Deadlines {
+        start: START,
+        ..Deadlines::default()
     }
 }
 
