@@ -27,8 +27,8 @@
 //! # drop(set);
 //! ```
 //!
-//! What the plugin prints goes to its host; what it logs with `tracing` goes to
-//! the host's log; a panic is logged with its backtrace. This crate
+//! What the plugin prints goes to its host; what it logs with `tracing` or the
+//! `log` crate goes to the host's log; a panic is logged with its backtrace. This crate
 //! deliberately does not know how a plugin is found, started or confined.
 
 mod context;

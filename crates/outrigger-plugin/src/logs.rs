@@ -1,4 +1,4 @@
-//! A plugin's `tracing` events, as its host reads them.
+//! What a plugin logs through `tracing` or the `log` crate, as its host reads it.
 
 use std::fmt::Write as _;
 
@@ -105,20 +105,91 @@ impl Visit for Fields {
     }
 }
 
+/// Writes what is logged through the `log` crate as [`HclogLayer`] writes events.
+struct HclogLogger;
+
+impl log::Log for HclogLogger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Info || !is_quiet(metadata.target())
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut pairs = Pairs::default();
+        // The visitor itself never fails.
+        let _ = record.key_values().visit(&mut pairs);
+        let caller = record.file().zip(record.line());
+        let line = write_hclog(&Record {
+            level: level_of_log(record.level()),
+            message: cut(record.args().to_string()),
+            time: jiff::Timestamp::now(),
+            module: Some(record.target().to_owned()),
+            caller: caller.map(|(file, line)| format!("{file}:{line}")),
+            fields: pairs.0,
+        });
+        write_stderr(format!("{line}\n").as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn level_of_log(level: log::Level) -> Level {
+    match level {
+        log::Level::Trace => Level::Trace,
+        log::Level::Debug => Level::Debug,
+        log::Level::Info => Level::Info,
+        log::Level::Warn => Level::Warn,
+        log::Level::Error => Level::Error,
+    }
+}
+
+/// The key-value pairs of a record of the `log` crate.
+#[derive(Default)]
+struct Pairs(Vec<(String, Value)>);
+
+impl<'kvs> log::kv::VisitSource<'kvs> for Pairs {
+    fn visit_pair(
+        &mut self,
+        key: log::kv::Key<'kvs>,
+        value: log::kv::Value<'kvs>,
+    ) -> Result<(), log::kv::Error> {
+        let value = match (
+            value.to_bool(),
+            value.to_i64(),
+            value.to_u64(),
+            value.to_f64(),
+        ) {
+            (Some(truth), ..) => truth.into(),
+            (_, Some(number), ..) => number.into(),
+            (_, _, Some(number), _) => number.into(),
+            (_, _, _, Some(number)) => number.into(),
+            _ => Value::String(cut(value.to_string())),
+        };
+        self.0.push((key.to_string(), value));
+        Ok(())
+    }
+}
+
 /// Libraries below this are too talkative for a host's log.
 const QUIET: [&str; 5] = ["h2", "hyper", "tonic", "rustls", "outrigger_transport"];
 
-/// Installs the layer where nothing is installed yet.
+fn is_quiet(target: &str) -> bool {
+    QUIET.iter().any(|library| target.starts_with(library))
+}
+
+/// Installs the layer and the logger, each where nothing is installed yet: the
+/// plugin's author may have installed one of their own.
 pub(crate) fn install() {
     let quiet = tracing_subscriber::filter::filter_fn(|metadata| {
-        *metadata.level() <= tracing::Level::INFO
-            || !QUIET
-                .iter()
-                .any(|target| metadata.target().starts_with(target))
+        *metadata.level() <= tracing::Level::INFO || !is_quiet(metadata.target())
     });
     let subscriber = tracing_subscriber::registry().with(HclogLayer.with_filter(quiet));
-    // The plugin's author may have installed one of their own.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    if log::set_logger(&HclogLogger).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
 }
 
 /// Logs panics so that a go-plugin host sees them as errors, line by line.

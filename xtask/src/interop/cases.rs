@@ -647,6 +647,12 @@ fn go_host_singles(peers: &Peers) -> Vec<Case> {
             vec![Expect::Quiet],
         ),
         (
+            "a_rust_plugin_logs_what_its_libraries_log_through_the_log_crate",
+            vec!["--service", "grpctest", "--scenario", "log-facade"],
+            vec!["peer"],
+            vec![],
+        ),
+        (
             "a_rust_plugin_logs_its_panic_at_error_level",
             vec![
                 "--service",

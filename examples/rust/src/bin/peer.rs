@@ -51,6 +51,9 @@ impl Test for Peer {
             ("foo", Some(Value::ValueInt(number))) => {
                 tracing::info!(foo = number, "PrintKV called");
             }
+            ("log", Some(Value::ValueString(text))) => {
+                log::warn!(target: "a_library", count = 3, by = "log"; "{text}");
+            }
             (key, value) => tracing::info!(key, ?value, "PrintKV called"),
         }
         Ok(Response::new(PrintKvResponse {}))

@@ -92,6 +92,7 @@ func init() {
 		"stdio":              (*session).stdio,
 		"printkv":            (*session).printKV,
 		"log-levels":         (*session).logLevels,
+		"log-facade":         (*session).logFacade,
 		"panic":              (*session).panics,
 		"grpctest":           (*session).grpctest,
 		"list":               (*session).list,
@@ -601,6 +602,26 @@ func (s *session) logLevels() {
 			return "", errors.New("no structured line of the plugin in the log")
 		}
 		return fmt.Sprintf("%s: %s", found[0].text("@level"), found[0].text("@message")), nil
+	})
+}
+
+// logFacade wants what the plugin logs through its language's common logging interface.
+func (s *session) logFacade() {
+	s.step("log-facade", func() (string, error) {
+		const message = "logged by a library"
+		text := &grpctestpb.PrintKVRequest{Key: "log", Value: &grpctestpb.PrintKVRequest_ValueString{ValueString: message}}
+		if err := s.printKVOnce(text, message); err != nil {
+			return "", err
+		}
+		found := s.logs.await(1, logWait, func(e entry) bool { return e.text("@message") == message })
+		if len(found) == 0 {
+			return "", errors.New("no record of the library")
+		}
+		e := found[0]
+		if e.text("@level") != "warn" || e["count"] != float64(3) || e.text("by") != "log" {
+			return "", fmt.Errorf("the record is %v", e)
+		}
+		return "", nil
 	})
 }
 
