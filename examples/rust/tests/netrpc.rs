@@ -678,3 +678,19 @@ fn every_animal_has_a_manifest_with_its_cookie() {
         }
     }
 }
+
+#[test]
+fn hosts_in_both_languages_are_greeted_by_plugins_in_both() {
+    let mut hosts = vec![PathBuf::from(env!("CARGO_BIN_EXE_hello-host"))];
+    hosts.extend(go_peer("hello-host"));
+    let mut plugins = vec![PathBuf::from(env!("CARGO_BIN_EXE_hello"))];
+    plugins.extend(go_peer("hello"));
+    for host in &hosts {
+        for plugin in &plugins {
+            let output = Command::new(host).arg(plugin).arg("a").output();
+            let output = output.expect("the host runs");
+            let greeting = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(greeting, "hello, a\n", "{host:?}, {plugin:?}: {output:?}");
+        }
+    }
+}
