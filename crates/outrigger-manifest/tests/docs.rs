@@ -1,8 +1,10 @@
 //! The reference page knows every code and every key, and its examples are valid.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
-use outrigger_manifest::{Manifest, Policy, ProblemCode};
+use outrigger_manifest::{Manifest, Places, Policy, ProblemCode};
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../../docs/manifest.md");
@@ -24,6 +26,30 @@ fn every_key_is_on_the_page() {
             PAGE.contains(&format!("`{key}`")) || PAGE.contains(&format!("{key}:")),
             "{key}"
         );
+    }
+}
+
+#[test]
+fn the_example_manifest_has_every_key_and_the_animals_are_valid() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let text = fs::read_to_string(examples.join("manifest.example.yaml")).unwrap();
+    let manifest = Manifest::parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    let places = Places::new("/plugins/example", "/data/example").unwrap();
+    let decision = Policy::allow_requested().decide(&manifest, &places);
+    assert!(decision.is_complete(), "{:?}", decision.refused());
+    let mut keys = BTreeSet::new();
+    collect(&Manifest::json_schema(), &mut keys);
+    for key in keys {
+        let written = text.lines().any(|line| {
+            let key_of = line.trim_start_matches([' ', '-']).split_once(':');
+            key_of.is_some_and(|(written, _)| written == key)
+        });
+        assert!(written, "{key} is not in manifest.example.yaml");
+    }
+    for folder in fs::read_dir(examples.join("animals")).unwrap() {
+        let file = folder.unwrap().path().join("manifest.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        Manifest::parse(&text).unwrap_or_else(|problems| panic!("{}: {problems}", file.display()));
     }
 }
 
