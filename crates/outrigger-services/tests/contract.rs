@@ -515,3 +515,124 @@ async fn a_root_dir_may_be_relative_absolute_or_the_top() {
     }
     peer.close().await;
 }
+
+/// Descriptors of this process that lead beneath `dir`.
+fn open_beneath(dir: &std::path::Path) -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd")
+        .expect("procfs")
+        .flatten();
+    let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets
+        .filter(|target| target.starts_with(dir) && target != dir)
+        .count()
+}
+
+#[tokio::test]
+async fn a_hundred_clients_at_once_keep_apart_and_leave_nothing() {
+    let (dir, temporary) = (tempfile::tempdir(), tempfile::tempdir());
+    let (dir, temporary) = (dir.expect("a directory"), temporary.expect("a directory"));
+    let services = services(dir.path(), EVERYTHING).temp_root(temporary.path());
+    let clients = (0..100).map(|n| {
+        let services = &services;
+        async move {
+            let (name, file) = (format!("client{n}"), format!("{n}.txt"));
+            let peer = Peer::new(services, &name).await;
+            let own = peer.temp_dir().await;
+            peer.write(&own, "note", b"temporary")
+                .await
+                .expect("written");
+            let handle = peer.open(&file, OpenFileFlags::WriteCreateTruncate);
+            let handle = handle.await.expect("opened");
+            for part in ["one ", "two ", &name] {
+                let request = FileWriteSectionRequest {
+                    handle: handle.clone(),
+                    offset: info(&peer, &file).await.expect("there").size as u64,
+                    max_length: 0,
+                    data: part.to_owned().into(),
+                    perm: 0,
+                };
+                call!(peer, "FileWriteSection", request => FileWriteSectionResponse)
+                    .expect("written");
+            }
+            assert_eq!(peer.read(&own, "note").await, Ok(b"temporary".to_vec()));
+            let written = peer.read("", &file).await.expect("read");
+            assert_eq!(String::from_utf8(written), Ok(format!("one two {name}")));
+            (peer, own)
+        }
+    });
+    let clients = futures_util::future::join_all(clients).await;
+    let owned: std::collections::BTreeSet<_> = clients.iter().map(|(_, own)| own).collect();
+    assert_eq!(
+        owned.len(),
+        100,
+        "each has a temporary directory of its own"
+    );
+    for (peer, own) in clients {
+        peer.close().await;
+        common::gone(std::path::Path::new(&own)).await;
+    }
+    assert_eq!(open_beneath(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn fifty_handles_at_once_each_keep_their_own_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let services = services(dir.path(), EVERYTHING);
+    let peer = Peer::new(&services, "handles").await;
+    let content = |n: usize| format!("file {n}: {}", "x".repeat(n));
+    let handles = (0..50).map(|n| {
+        std::fs::write(dir.path().join(format!("{n}")), content(n)).expect("a file");
+        let peer = &peer;
+        async move { peer.open(&n.to_string(), OpenFileFlags::ReadOnly).await }
+    });
+    let handles = futures_util::future::try_join_all(handles)
+        .await
+        .expect("opened");
+    assert_eq!(open_beneath(dir.path()), 50);
+    let seeks = handles.iter().enumerate().map(|(n, handle)| {
+        let peer = &peer;
+        async move {
+            let request = FileSeekRequest {
+                handle: handle.clone(),
+                offset: n as u64,
+                whence: 0,
+            };
+            let reply = call!(peer, "FileSeek", request => FileSeekResponse).expect("moved");
+            assert_eq!(reply.new_offset, n as u64);
+        }
+    });
+    futures_util::future::join_all(seeks).await;
+    let reads = handles.iter().enumerate().map(|(n, handle)| {
+        let (peer, request) = (
+            &peer,
+            FileReadRequest {
+                handle: handle.clone(),
+                chunk_size: 16,
+            },
+        );
+        async move {
+            let pieces: Vec<Result<FileReadResponse, _>> =
+                peer.download("FileReader", request).await;
+            let data = pieces.into_iter().flat_map(|piece| {
+                let piece = piece.expect("a piece");
+                in_band(piece.error, piece.chunk.unwrap_or_default().data).expect("its data")
+            });
+            let rest: Vec<u8> = data.collect();
+            assert_eq!(rest, content(n).as_bytes()[n..], "{n}");
+        }
+    });
+    futures_util::future::join_all(reads).await;
+    for handle in &handles[..25] {
+        let request = FileCloseRequest {
+            handle: handle.clone(),
+        };
+        call!(peer, "FileClose", request => FileCloseResponse).expect("closed");
+    }
+    assert_eq!(open_beneath(dir.path()), 25);
+    peer.close().await;
+    assert_eq!(
+        open_beneath(dir.path()),
+        0,
+        "a lost client's handles are closed"
+    );
+}

@@ -1,5 +1,8 @@
 //! A file lister that colours what it lists: folders, links, programs, files.
+//! Asked again, it says what is new. What it saw it keeps in a temporary file of
+//! its host, which is removed when this plugin is gone.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
@@ -12,6 +15,7 @@ use outrigger_examples::proto::filelister::{
 };
 use outrigger_plugin::{HostServeError, HostServices, PluginSet, Serve, ServiceSet};
 use outrigger_wire::proto::hostserve::{FileInfo, LstatRequest, ReadlinkRequest};
+use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
 /// How many entries are asked about at the same time.
@@ -19,7 +23,11 @@ const AT_ONCE: usize = 16;
 /// Go's file mode bit of a symbolic link.
 const LINK: u32 = 1 << 27;
 
-struct Lister(HostLink);
+struct Lister {
+    host: HostLink,
+    /// The temporary directory with what was seen, once there is one.
+    seen: Mutex<Option<String>>,
+}
 
 /// What there is to colour.
 enum Kind {
@@ -66,7 +74,15 @@ impl Kind {
         }
     }
 
-    fn line(&self, name: &str) -> String {
+    fn line(&self, name: &str, new: bool) -> String {
+        let line = self.text(name);
+        match new {
+            true => format!("{line}  \x1b[33mnew\x1b[0m"),
+            false => line,
+        }
+    }
+
+    fn text(&self, name: &str) -> String {
         let name = printable(name);
         match self {
             Self::Folder => format!("\x1b[1;34m{name}/\x1b[0m"),
@@ -104,17 +120,56 @@ fn size_text(bytes: i64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-async fn entries(
-    host: &HostServices,
-    root: &str,
-    path: &str,
-) -> Result<Vec<String>, HostServeError> {
-    let entries = host.read_dir(root, path).await?;
-    let lines = futures_util::stream::iter(entries).map(|entry| async move {
-        let kind = Kind::of(host, root, &format!("{path}/{}", entry.name)).await;
-        kind.line(&entry.name)
-    });
-    Ok(lines.buffered(AT_ONCE).collect().await)
+/// The file in the temporary directory that keeps the names of one listing.
+const SEEN: &str = "seen";
+
+impl Lister {
+    async fn entries(
+        &self,
+        host: &HostServices,
+        root: &str,
+        path: &str,
+    ) -> Result<Vec<String>, HostServeError> {
+        let entries = host.read_dir(root, path).await?;
+        let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let known = self.remember(host, root, path, &names).await;
+        let is_new = |name: &str| known.as_ref().is_some_and(|known| !known.contains(name));
+        let lines = futures_util::stream::iter(entries).map(|entry| {
+            let new = is_new(&entry.name);
+            async move {
+                let kind = Kind::of(host, root, &format!("{path}/{}", entry.name)).await;
+                kind.line(&entry.name, new)
+            }
+        });
+        Ok(lines.buffered(AT_ONCE).collect().await)
+    }
+
+    /// Keeps the names of a directory with the host, and gives those of the last
+    /// time if that was the same directory. A host without temporary files is
+    /// one for which nothing is ever new.
+    async fn remember(
+        &self,
+        host: &HostServices,
+        root: &str,
+        path: &str,
+        names: &[&str],
+    ) -> Option<BTreeSet<String>> {
+        // No name contains a NUL.
+        let directory = format!("{root}\0{path}\0");
+        let content = format!("{directory}{}", names.join("\0"));
+        let mut seen = self.seen.lock().await;
+        let folder = match &*seen {
+            Some(folder) => folder.clone(),
+            None => host.create_temp_dir("listed-*").await.ok()?,
+        };
+        let before = host.read_file(&folder, SEEN).await;
+        let kept = host.write_file(&folder, SEEN, content, 0o600).await;
+        // Of a host that was introduced anew, the old directory is gone.
+        *seen = kept.is_ok().then_some(folder);
+        let before = String::from_utf8(before.ok()?.to_vec()).ok()?;
+        let names = before.strip_prefix(&directory)?;
+        Some(names.split('\0').map(str::to_owned).collect())
+    }
 }
 
 #[tonic::async_trait]
@@ -123,7 +178,7 @@ impl FileLister for Lister {
         &self,
         request: Request<HostServiceRequest>,
     ) -> Result<Response<HostServiceResponse>, Status> {
-        let (client_id, error) = self.0.answer(request.get_ref().host_service).await;
+        let (client_id, error) = self.host.answer(request.get_ref().host_service).await;
         Ok(Response::new(HostServiceResponse { client_id, error }))
     }
 
@@ -136,9 +191,9 @@ impl FileLister for Lister {
             path,
             host_service,
         } = request.into_inner();
-        let host = self.0.services(host_service).await?;
+        let host = self.host.services(host_service).await?;
         let path = if path.is_empty() { "." } else { path.as_str() };
-        let listed = match entries(&host, &root_dir, path).await {
+        let listed = match self.entries(&host, &root_dir, path).await {
             Ok(entry) => FileListResponse { entry, error: None },
             Err(error) => FileListResponse {
                 entry: Vec::new(),
@@ -151,7 +206,10 @@ impl FileLister for Lister {
 
 fn main() -> ExitCode {
     let set = PluginSet::new().grpc("color-lister", |context| {
-        let lister = Lister(HostLink::new(context));
+        let lister = Lister {
+            host: HostLink::new(context),
+            seen: Mutex::default(),
+        };
         ServiceSet::new()
             .with(FileListerServer::new(lister))
             .describe(DESCRIPTORS)
