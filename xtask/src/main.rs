@@ -29,7 +29,7 @@ enum Task {
     /// See the host start plugins in Rust, Go and Python that list a directory through it
     Demo(demo::Options),
     /// Prove everything: what CI runs
-    Test,
+    Test(test::Options),
     /// Pair our hosts and plugins with those of Go and Python
     Interop(interop::Options),
     /// Build the animals and lay them out as a host finds them: manifest, program, checksum
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         .unwrap_or_default();
     let done = match Args::parse().task {
         Task::Demo(options) => demo::run(&root, &options),
-        Task::Test => test::run(&root),
+        Task::Test(options) => test::run(&root, &options),
         Task::Interop(options) => interop::run(&root, &options),
         Task::Plugins(options) => plugins::run(&root, &options),
         Task::Tidy => tidy::run(&root),

@@ -1,11 +1,45 @@
 //! `cargo xtask test`: everything that must hold, on a machine with Rust, Go and Python.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use crate::{codegen, interop, tidy, tools};
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Keep this many threads busy beside the tests and the matrix, and run nothing else: what
+    /// fails then was left to chance
+    #[arg(long, value_name = "THREADS")]
+    load: Option<usize>,
+}
+
+/// Threads that compute for nothing until this is dropped.
+struct Load(Arc<AtomicBool>);
+
+impl Load {
+    fn start(threads: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..threads {
+            let over = over.clone();
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(over)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What later steps learn from earlier ones.
 struct Run<'a> {
@@ -13,13 +47,21 @@ struct Run<'a> {
     skipped: Vec<String>,
 }
 
-pub(crate) fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let mut run = Run {
         root,
         skipped: Vec::new(),
     };
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     let peers = run.peers(strict)?;
+    if let Some(threads) = options.load {
+        run.build()?;
+        let _load = Load::start(threads);
+        step("tests under load", || run.tests(peers.as_deref()))?;
+        return step("interop under load", || {
+            interop::run(root, &interop::Options::default())
+        });
+    }
     step("tidy", || tidy::run(root))?;
     step("formatting", || {
         tools::cargo(root, &["fmt", "--all", "--check"])
@@ -78,6 +120,12 @@ impl Run<'_> {
             }
         }
         go.map(|_| tools::build_go_peers(self.root)).transpose()
+    }
+
+    /// Builds all that the tests start and are.
+    fn build(&self) -> Result<()> {
+        tools::cargo(self.root, &["build", "--workspace", "--quiet"])?;
+        tools::cargo(self.root, &["test", "--workspace", "--quiet", "--no-run"])
     }
 
     fn tests(&self, peers: Option<&Path>) -> Result<()> {
