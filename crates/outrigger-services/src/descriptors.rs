@@ -30,14 +30,13 @@ use rustix::rand::GetRandomFlags;
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::argument::Argument;
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::fs::area::{Opening, Place};
 use crate::fs::{Cx, Kept, Wanted, rpc as files};
-use crate::network::{Account, NetworkService, relay};
+use crate::network::{Account, Lookups, NetworkService, packets, relay, show_udp};
 use crate::process::{self, ProcessService, WeakProcessService};
 use crate::session::{Operation, Running, Session};
 
@@ -64,6 +63,7 @@ const OPEN_DIR: Operation = Operation::new(HostService::Filesystem, "open_dir");
 const OPEN_AT: Operation = Operation::new(HostService::Filesystem, "open_at");
 const TEMP_FILE: Operation = Operation::new(HostService::Filesystem, "temp_file");
 const CONNECT: Operation = Operation::new(HostService::Network, "connect");
+const OPEN_UDP: Operation = Operation::new(HostService::Network, "open_udp");
 const START: Operation = Operation::new(HostService::Process, "start");
 /// Who connects, and what is no request.
 const DESCRIPTORS: Operation = Operation::of_session("descriptors");
@@ -73,6 +73,7 @@ const DESCRIPTORS: Operation = Operation::of_session("descriptors");
 pub(crate) struct Descriptors {
     session: Weak<Session>,
     processes: WeakProcessService,
+    lookups: Lookups,
     offered: OnceLock<Option<Offered>>,
 }
 
@@ -91,14 +92,20 @@ struct Socket {
     over: AtomicBool,
     session: Weak<Session>,
     processes: WeakProcessService,
+    lookups: Lookups,
     runtime: tokio::runtime::Handle,
 }
 
 impl Descriptors {
-    pub(crate) fn new(session: &Arc<Session>, processes: &ProcessService) -> Self {
+    pub(crate) fn new(
+        session: &Arc<Session>,
+        processes: &ProcessService,
+        network: &NetworkService,
+    ) -> Self {
         Self {
             session: Arc::downgrade(session),
             processes: processes.downgrade(),
+            lookups: network.lookups().clone(),
             offered: OnceLock::new(),
         }
     }
@@ -148,6 +155,7 @@ impl Descriptors {
             over: AtomicBool::new(false),
             session: self.session.clone(),
             processes: self.processes.clone(),
+            lookups: self.lookups.clone(),
             runtime,
         });
         let accepting = socket.clone();
@@ -297,7 +305,7 @@ impl Socket {
             let id = request.id;
             let (reply, descriptors) = match self.answer(&session, request.request) {
                 Ok((reply, descriptors)) => (reply, descriptors),
-                Err(status) => (Reply::Failure(failure(&status)), Given::default()),
+                Err(status) => (Reply::Failure(fault::failure(&status)), Given::default()),
             };
             drop(session);
             let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -397,6 +405,7 @@ impl Socket {
                 })
             }
             Some(Request::Connect(target)) => self.connect(session, target),
+            Some(Request::OpenUdp(request)) => self.open_udp(session, request),
             Some(Request::Exec(command)) => self.start(session, command),
             None => {
                 let running = begin(session, DESCRIPTORS, |_| {})?;
@@ -415,7 +424,7 @@ impl Socket {
             return running.finish(Err(use_rpc()));
         }
         let (door, limit) = (session.shared().door.clone(), session.limits().call_timeout);
-        let network = NetworkService::new(session.clone(), door.clone());
+        let network = self.network(session);
         let connected = self.wait_for(session, async move {
             let dial = async {
                 let slot = running.session().slot()?;
@@ -440,6 +449,48 @@ impl Socket {
             }
         });
         let (connected, given, relay) = connected?;
+        self.carry(relay);
+        Ok((Reply::Connected(connected), vec![given]))
+    }
+
+    /// A socket for datagrams. Names are no reason for a call: nobody looks at
+    /// what datagrams greet.
+    fn open_udp(
+        &self,
+        session: &Arc<Session>,
+        request: OpenUdpRequest,
+    ) -> Result<(Reply, Given), Status> {
+        let running = begin(session, OPEN_UDP, |a| show_udp(a, &request))?;
+        let (door, limit) = (session.shared().door.clone(), session.limits().call_timeout);
+        let network = self.network(session);
+        let opened = self.wait_for(session, async move {
+            let open = async {
+                let slot = running.session().slot()?;
+                Ok((slot, network.open(&running, &request).await?))
+            };
+            let open = tokio::time::timeout(limit, open).await;
+            match open.unwrap_or(Err(Fault::Deadline)) {
+                Ok((slot, opened)) => {
+                    let connected = opened.connected.clone();
+                    let account = Account::new(running, slot);
+                    let (given, carrying) = packets(opened, account, &door.limits)?;
+                    Ok((connected, given, carrying))
+                }
+                Err(fault) => running.finish(Err(fault)),
+            }
+        });
+        let (connected, given, carrying) = opened?;
+        self.carry(carrying);
+        Ok((Reply::Connected(connected), vec![given]))
+    }
+
+    fn network(&self, session: &Arc<Session>) -> NetworkService {
+        let door = session.shared().door.clone();
+        NetworkService::sharing(session.clone(), door, self.lookups.clone())
+    }
+
+    /// Carries what was handed over until its end, or that of the services.
+    fn carry(&self, relay: impl Future<Output = ()> + Send + 'static) {
         let mut relays = self.relays();
         while relays.try_join_next().is_some() {}
         relays.spawn_on(relay, &self.runtime);
@@ -447,7 +498,6 @@ impl Socket {
         if self.is_over() {
             relays.abort_all();
         }
-        Ok((Reply::Connected(connected), vec![given]))
     }
 
     fn start(&self, session: &Arc<Session>, command: Command) -> Result<(Reply, Given), Status> {
@@ -582,18 +632,6 @@ fn countable(session: &Session, how: Opening) -> Result<(), Fault> {
 fn use_rpc() -> Fault {
     let text = "the host does this itself: make the same request as a call";
     Fault::failed_as("use-rpc", Code::FailedPrecondition, text)
-}
-
-fn failure(status: &Status) -> Failure {
-    let info = status.get_details_error_info();
-    let (reason, metadata) =
-        info.map_or_else(Default::default, |info| (info.reason, info.metadata));
-    Failure {
-        status: status.code().into(),
-        message: status.message().to_owned(),
-        reason,
-        metadata,
-    }
 }
 
 /// Whether both are the same, in a time that says nothing of where they differ.
@@ -760,7 +798,8 @@ mod tests {
         let identity = identity.with_socket_dir(dir.path());
         let session = Arc::new(Session::new(Arc::new(shared), identity));
         let processes = ProcessService::new(session.clone());
-        let descriptors = Descriptors::new(&session, &processes);
+        let network = NetworkService::new(session.clone(), session.shared().door.clone());
+        let descriptors = Descriptors::new(&session, &processes, &network);
         let DescriptorOffer { path, token } = descriptors.offer().expect("an offer");
         let file = dir.path().join("new");
         let name = file.to_str().expect("text").to_owned();

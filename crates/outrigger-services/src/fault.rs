@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use outrigger_manifest::Denial;
 use outrigger_transport::errno_name;
+use outrigger_wire::proto::host::Failure;
 use rustix::io::Errno;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -304,6 +305,19 @@ impl Fault {
             Self::Cancelled => "cancelled",
             Self::Broken => "internal",
         }
+    }
+}
+
+/// A status as a message says it.
+pub(crate) fn failure(status: &Status) -> Failure {
+    let info = status.get_details_error_info();
+    let (reason, metadata) =
+        info.map_or_else(Default::default, |info| (info.reason, info.metadata));
+    Failure {
+        status: status.code().into(),
+        message: status.message().to_owned(),
+        reason,
+        metadata,
     }
 }
 

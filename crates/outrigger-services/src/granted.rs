@@ -190,11 +190,12 @@ impl HostServices for GrantedServices {
             };
         }
         let processes = ProcessService::new(session.clone());
-        let descriptors = Descriptors::new(&session, &processes);
+        let network = NetworkService::new(session.clone(), self.0.door.clone());
+        let descriptors = Descriptors::new(&session, &processes, &network);
         ServiceSet::new()
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
-            .with(serve!(NetworkServer: NetworkService::new(session.clone(), self.0.door.clone())))
+            .with(serve!(NetworkServer: network))
             .with(serve!(EnvironmentServer: EnvironmentService::new(session.clone())))
             .with(serve!(ProcessServer: processes))
             .with(serve!(ClockServer: ClockService::new(session.clone())))

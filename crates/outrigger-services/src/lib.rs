@@ -96,6 +96,6 @@ pub use fs::UnusableGrant;
 pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS, HardLinks};
 pub use limits::Limits;
 pub use network::{
-    Dialer, NetworkLimits, NetworkSettings, NoCertificates, Resolver, SystemResolver, TcpDialer,
+    Dialer, NetworkLimits, NetworkSettings, NoCertificates, Resolver, SystemDialer, SystemResolver,
     TrustedRoots,
 };

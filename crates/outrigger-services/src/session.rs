@@ -759,6 +759,7 @@ mod tests {
 
     use super::*;
     use crate::descriptors::Descriptors;
+    use crate::network::NetworkService;
     use crate::process::ProcessService;
     use crate::session_service::SessionService;
     use crate::{AuditLog, GrantedServices};
@@ -778,8 +779,10 @@ mod tests {
         let identity = PluginIdentity::new("p", "p-1", None);
         let session = Arc::new(Session::new(Arc::new(shared), identity));
         let processes = ProcessService::new(session.clone());
-        let descriptors = Descriptors::new(&session, &processes);
-        drop((SessionService::new(session.clone(), descriptors), processes));
+        let network = NetworkService::new(session.clone(), session.shared().door.clone());
+        let descriptors = Descriptors::new(&session, &processes, &network);
+        let service = SessionService::new(session.clone(), descriptors);
+        drop((service, processes, network));
         let operation = Operation::of_session("call");
         for _ in 0..100 {
             session.turn_away(operation, |_| {}, &Fault::Cancelled);

@@ -1245,12 +1245,17 @@ pub mod network_client {
                 .insert(GrpcMethod::new("outrigger.host.v1.Network", "Reject"));
             self.inner.unary(req, path, codec).await
         }
-        /// Refused: UDP is not supported.
+        /// Datagrams over UDP, to and from one granted place or at a granted port.
+        /// Ends with the call.
         pub async fn open_udp(
             &mut self,
-            request: impl tonic::IntoRequest<::outrigger_wire::proto::host::OpenUdpRequest>,
+            request: impl tonic::IntoStreamingRequest<
+                Message = ::outrigger_wire::proto::host::OpenUdpRequest,
+            >,
         ) -> std::result::Result<
-            tonic::Response<::outrigger_wire::proto::host::OpenUdpResponse>,
+            tonic::Response<
+                tonic::codec::Streaming<::outrigger_wire::proto::host::OpenUdpResponse>,
+            >,
             tonic::Status,
         > {
             self.inner.ready().await.map_err(|e| {
@@ -1258,10 +1263,10 @@ pub mod network_client {
             })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Network/OpenUdp");
-            let mut req = request.into_request();
+            let mut req = request.into_streaming_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("outrigger.host.v1.Network", "OpenUdp"));
-            self.inner.unary(req, path, codec).await
+            self.inner.streaming(req, path, codec).await
         }
     }
 }

@@ -119,7 +119,9 @@ impl Descriptors {
         request: &DescriptorRequest,
     ) -> Option<(SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)> {
         let dialling = match request.request {
-            Some(Request::Connect(_)) => Some(self.dialling.try_acquire().ok()?),
+            Some(Request::Connect(_) | Request::OpenUdp(_)) => {
+                Some(self.dialling.try_acquire().ok()?)
+            }
             _ => None,
         };
         Some((self.places.acquire().await.ok()?, dialling))

@@ -24,6 +24,7 @@ mod fs;
 mod network;
 mod process;
 mod small;
+mod udp;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,7 @@ pub use fs::{
 pub use network::{HttpRequest, HttpResponse, Listener, NetworkAccess, TcpStream};
 pub use process::{Child, ChildInput, ChildOutput, Command, ExitStatus, Output, Processes};
 pub use small::{Clock, Log, LogLevel, Session, Ticks};
+pub use udp::UdpSocket;
 
 /// How long services that are not there yet are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -45,7 +45,7 @@ macro_rules! network {
 
 /// Connections that the host makes for the plugin.
 #[derive(Clone, Debug)]
-pub struct NetworkAccess(Host);
+pub struct NetworkAccess(pub(super) Host);
 
 impl NetworkAccess {
     pub(super) fn new(host: Host) -> Self {

@@ -2638,14 +2638,22 @@ pub mod network_server {
             tonic::Response<::outrigger_wire::proto::host::RejectResponse>,
             tonic::Status,
         >;
-        /// Refused: UDP is not supported.
+        /// Server streaming response type for the OpenUdp method.
+        type OpenUdpStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    ::outrigger_wire::proto::host::OpenUdpResponse,
+                    tonic::Status,
+                >,
+            > + std::marker::Send
+            + 'static;
+        /// Datagrams over UDP, to and from one granted place or at a granted port.
+        /// Ends with the call.
         async fn open_udp(
             &self,
-            request: tonic::Request<::outrigger_wire::proto::host::OpenUdpRequest>,
-        ) -> std::result::Result<
-            tonic::Response<::outrigger_wire::proto::host::OpenUdpResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<
+                tonic::Streaming<::outrigger_wire::proto::host::OpenUdpRequest>,
+            >,
+        ) -> std::result::Result<tonic::Response<Self::OpenUdpStream>, tonic::Status>;
     }
     /// Connections that the host makes for the plugin. A name is matched against the
     /// grants before it is resolved, every address is judged, and the address that
@@ -3024,14 +3032,19 @@ pub mod network_server {
                     #[allow(non_camel_case_types)]
                     struct OpenUdpSvc<T: Network>(pub Arc<T>);
                     impl<T: Network>
-                        tonic::server::UnaryService<::outrigger_wire::proto::host::OpenUdpRequest>
-                        for OpenUdpSvc<T>
+                        tonic::server::StreamingService<
+                            ::outrigger_wire::proto::host::OpenUdpRequest,
+                        > for OpenUdpSvc<T>
                     {
                         type Response = ::outrigger_wire::proto::host::OpenUdpResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type ResponseStream = T::OpenUdpStream;
+                        type Future =
+                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::outrigger_wire::proto::host::OpenUdpRequest>,
+                            request: tonic::Request<
+                                tonic::Streaming<::outrigger_wire::proto::host::OpenUdpRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut =
@@ -3056,7 +3069,7 @@ pub mod network_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

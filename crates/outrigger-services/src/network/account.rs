@@ -1,5 +1,6 @@
 //! What an open connection moves, paced and recorded.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
@@ -12,6 +13,8 @@ use crate::session::{Running, Session};
 pub(crate) struct Account {
     session: Arc<Session>,
     open: Mutex<Option<Open>>,
+    dropped: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// What goes when the connection ends, though its account may be kept.
@@ -29,7 +32,29 @@ impl Account {
                 running,
                 _place: Box::new(place),
             })),
+            dropped: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
+    }
+
+    /// Counts a datagram for which there was no room.
+    pub(crate) fn dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a datagram that may not pass.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes more about what let the connection, or its peers, in.
+    pub(crate) fn allowed_by(&self, rule: &str) {
+        self.with(|running| running.allowed_by(rule));
+    }
+
+    /// Waits until `count` bytes may be moved that are no contents.
+    pub(crate) async fn pace(&self, count: usize) {
+        self.session.pace(count as u64).await;
     }
 
     /// Waits until what the peer sent may move on.
@@ -71,6 +96,19 @@ impl Account {
 
     fn take(&self) -> Option<Open> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.take()
+        let mut open = open.take()?;
+        open.running.show(|shown| {
+            let count = |counted: &AtomicU64| counted.load(Ordering::Relaxed);
+            shown.number("dropped", count(&self.dropped));
+            shown.number("refused", count(&self.refused));
+        });
+        Some(open)
+    }
+}
+
+impl Drop for Account {
+    /// What was not ended was given up, and is recorded as such.
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }

@@ -41,6 +41,16 @@ impl Activity {
         }
     }
 
+    /// Of what may lie idle for as long as the plugin wants it.
+    pub(crate) fn endless() -> Self {
+        Self {
+            started: Instant::now(),
+            last_millis: AtomicU64::new(0),
+            idle: Duration::MAX,
+            total: Duration::MAX,
+        }
+    }
+
     pub(crate) fn note(&self) {
         let millis = self.started.elapsed().as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);

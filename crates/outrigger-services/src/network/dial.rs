@@ -2,14 +2,18 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::TcpStream;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
+
+use super::trouble;
+use crate::fault::Fault;
 
 /// How long one address is tried alone before the next is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -23,13 +27,26 @@ pub trait Dialer: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future gives the attempt up.
     fn dial(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
+
+    /// A UDP socket that is connected to exactly this address. A dialer that does
+    /// not say how makes none: what it was made to avoid must not be done here.
+    ///
+    /// # Errors
+    /// `Unsupported` unless the dialer has one of its own.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the attempt up.
+    fn dial_udp(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>> {
+        let _ = address;
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
 }
 
-/// TCP as the operating system makes it.
+/// TCP and UDP as the operating system makes them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TcpDialer;
+pub struct SystemDialer;
 
-impl Dialer for TcpDialer {
+impl Dialer for SystemDialer {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
@@ -42,6 +59,53 @@ impl Dialer for TcpDialer {
             Ok(stream)
         })
     }
+
+    fn dial_udp(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>> {
+        Box::pin(async move {
+            let family = match address {
+                SocketAddr::V4(_) => AddressFamily::INET,
+                SocketAddr::V6(_) => AddressFamily::INET6,
+            };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            // Its port becomes known no earlier than its peer.
+            let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+            rustix::net::connect(&socket, &address)?;
+            let socket = UdpSocket::from_std(socket.into())?;
+            // As with TCP: the plugin would talk to itself.
+            if socket.local_addr()? == address {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            Ok(socket)
+        })
+    }
+}
+
+/// A UDP socket that is connected to the first of `addresses` to which this
+/// machine knows a way; nobody answers to that, so that no more can be said.
+pub(crate) async fn first_udp(
+    dialer: &dyn Dialer,
+    addresses: &[SocketAddr],
+) -> Result<(UdpSocket, SocketAddr), Fault> {
+    let mut failure = Fault::System(rustix::io::Errno::ADDRNOTAVAIL);
+    for address in interleaved(addresses).into_iter().take(MOST_TRIED) {
+        if !is_single(address.ip()) {
+            let text = format!("{address} is no address of a single machine");
+            failure = Fault::refused(text);
+            continue;
+        }
+        match dialer.dial_udp(address).await {
+            Ok(socket) => return Ok((socket, address)),
+            Err(error) => failure = trouble::io(&error),
+        }
+    }
+    Err(failure)
+}
+
+/// Whether an address is that of one machine: none of a group, of all, or of
+/// nobody, whatever is granted. UDP could reach these, TCP cannot.
+pub(crate) fn is_single(address: IpAddr) -> bool {
+    let everybody = IpAddr::from([255, 255, 255, 255]);
+    !address.is_unspecified() && !address.is_multicast() && address != everybody
 }
 
 /// A connection to the first of `addresses` that answers: each gets a head

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_manifest::{Grants, Host};
-use tokio::net::TcpStream;
+use outrigger_manifest::{Grants, Host, Protocol};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +28,14 @@ pub(crate) struct Door {
     dialer: Arc<dyn Dialer>,
     pub(crate) tls: Tls,
     pub(crate) limits: NetworkLimits,
+}
+
+/// Where a plugin wants to, in its own words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) protocol: Protocol,
+    pub(crate) host: &'a str,
+    pub(crate) port: u32,
 }
 
 /// A name or address that may be dialled, and where.
@@ -68,20 +76,19 @@ impl Door {
         }
     }
 
-    /// Whether `host` may be dialled at `port`, and at which addresses. No query
-    /// leaves unless a grant covers the name, as `notes` then say.
+    /// Whether a place may be dialled, and at which addresses. No query leaves
+    /// unless a grant covers the name, as `notes` then say.
     pub(crate) async fn judge(
         &self,
         grants: &Grants,
         lookups: &Lookups,
-        host: &str,
-        port: u32,
+        wanted: Wanted<'_>,
         allowed: Allowance,
         notes: &Notes,
     ) -> Result<Judged, Fault> {
-        let host = rules::host(host)?;
-        let port = rules::port(port)?;
-        notes.allowed_by(&rules::egress(grants, &host, port)?);
+        let host = rules::host(wanted.host)?;
+        let (protocol, port) = (wanted.protocol, rules::port(wanted.port)?);
+        notes.allowed_by(&rules::egress(grants, protocol, &host, port)?);
         let found = match &host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => self.resolve(lookups, name.as_str(), allowed).await?,
@@ -89,7 +96,7 @@ impl Door {
         let mut addresses = Vec::new();
         let mut dropped = Vec::new();
         for address in found {
-            match rules::dialable(grants, &host, address, port) {
+            match rules::dialable(grants, protocol, &host, address, port) {
                 Ok(address) => {
                     let address = SocketAddr::new(address, port);
                     if !addresses.contains(&address) {
@@ -124,8 +131,13 @@ impl Door {
         notes: &Notes,
     ) -> Result<Dialled, Fault> {
         let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
-        let judged = self.judge(grants, lookups, host, port, allowed, notes);
-        let judged = judged.await?;
+        let protocol = Protocol::Tcp;
+        let wanted = Wanted {
+            protocol,
+            host,
+            port,
+        };
+        let judged = self.judge(grants, lookups, wanted, allowed, notes).await?;
         let dialling = async {
             let dialled = dial::first(&*self.dialer, &judged.addresses).await;
             dialled.map_err(|error| trouble::io(&error))
@@ -138,6 +150,34 @@ impl Door {
             host: judged.host,
             remote,
         })
+    }
+
+    /// A socket for datagrams to and from `host` at `port`, and the address it
+    /// leads to, if the grants cover it; `notes` say so.
+    ///
+    /// # Cancel safety
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_udp(
+        &self,
+        grants: &Grants,
+        lookups: &Lookups,
+        host: &str,
+        port: u32,
+        allowed: Allowance,
+        notes: &Notes,
+    ) -> Result<(UdpSocket, SocketAddr), Fault> {
+        let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
+        let protocol = Protocol::Udp;
+        let wanted = Wanted {
+            protocol,
+            host,
+            port,
+        };
+        let judged = self.judge(grants, lookups, wanted, allowed, notes).await?;
+        let dialling = dial::first_udp(&*self.dialer, &judged.addresses);
+        let (socket, remote) = allowed.within(dialling).await?;
+        notes.allowed_by(&format!("dialled {remote}"));
+        Ok((socket, remote))
     }
 
     /// The addresses of a name that was matched already.

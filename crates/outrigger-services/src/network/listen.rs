@@ -1,18 +1,17 @@
 //! A port that a plugin listens on: the host binds it, turns away whoever no
 //! grant lets in, and names the others to the plugin, which takes them or not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use outrigger_manifest::{Grants, HostName};
+use outrigger_manifest::{Grants, Protocol};
 use outrigger_transport::OwnedTask;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use super::door::{Allowance, Door, Lookups};
+use super::door::{Door, Lookups};
+use super::origins::Origins;
 use super::rules;
 use super::trouble;
 use crate::fault::Fault;
@@ -29,14 +28,8 @@ const CODE: &str = "backlog-full";
 pub(crate) struct Bound {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
-    /// The names among the origins.
-    names: Vec<HostName>,
-    found: Found,
-    refreshed: Instant,
+    origins: Origins,
 }
-
-/// The addresses that names stand for.
-type Found = HashMap<IpAddr, Vec<HostName>>;
 
 /// A connection from a granted origin that waits for the plugin.
 #[derive(Debug)]
@@ -79,6 +72,25 @@ pub(crate) async fn bind(
     port: u32,
     notes: &Notes,
 ) -> Result<Bound, Fault> {
+    let address = asked(grants, Protocol::Tcp, address, port, notes)?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| trouble::io(&error))?;
+    let origins = Origins::of(door, grants, lookups, Protocol::Tcp, address.port()).await;
+    Ok(Bound {
+        address: listener.local_addr().map_err(|error| trouble::io(&error))?,
+        listener,
+        origins,
+    })
+}
+
+/// Where a plugin wants to be reached, if the grants cover it.
+pub(crate) fn asked(
+    grants: &Grants,
+    protocol: Protocol,
+    address: &str,
+    port: u32,
+    notes: &Notes,
+) -> Result<SocketAddr, Fault> {
     let port = rules::port(port)?;
     let address = match address {
         "" => IpAddr::from([127, 0, 0, 1]),
@@ -86,58 +98,13 @@ pub(crate) async fn bind(
             .parse::<IpAddr>()
             .map_err(|_| Fault::abuse("the address to listen on is not an IP address"))?,
     };
-    notes.allowed_by(&rules::ingress(grants, port)?);
-    let listener = TcpListener::bind((address, port)).await;
-    let listener = listener.map_err(|error| trouble::io(&error))?;
-    let address = listener.local_addr().map_err(|error| trouble::io(&error))?;
-    let names = rules::named_origins(grants, port);
-    Ok(Bound {
-        listener,
-        address,
-        found: look_up(door, lookups, &names).await,
-        names,
-        refreshed: Instant::now(),
-    })
-}
-
-impl Bound {
-    /// The names that lead to `remote`, as far as known.
-    fn names_of(&self, remote: SocketAddr) -> &[HostName] {
-        self.found.get(&remote.ip()).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// Looks the names among the origins up, all together within
-/// `resolve_timeout`. One that does not resolve now lets nobody in until it does.
-async fn look_up(door: &Door, lookups: &Lookups, names: &[HostName]) -> Found {
-    let limit = door.limits.resolve_timeout;
-    let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
-    let answers = names
-        .iter()
-        .map(|name| door.resolve(lookups, name.as_str(), allowed));
-    let answers = futures_util::future::join_all(answers).await;
-    let mut found = Found::new();
-    for (name, answer) in names.iter().zip(answers) {
-        match answer {
-            Ok(addresses) => {
-                for address in addresses {
-                    let names = found.entry(address.to_canonical()).or_default();
-                    names.push(name.clone());
-                }
-            }
-            Err(why) => {
-                tracing::warn!(%name, why = %why.reason(), "an allowed origin does not resolve");
-            }
-        }
-    }
-    found
+    notes.allowed_by(&rules::ingress(grants, protocol, port)?);
+    Ok(SocketAddr::new(address, port))
 }
 
 /// The connections of one port, and those that wait.
 pub(crate) struct Arrivals {
     bound: Bound,
-    /// Looks the names up again; empty when their addresses are not in question.
-    lookup: JoinSet<Found>,
     /// Those who can only be let in by what is being looked up.
     asking: VecDeque<(TcpStream, SocketAddr)>,
     /// Those who wait for the plugin, and what gives them up.
@@ -148,7 +115,6 @@ impl Arrivals {
     pub(crate) fn new(bound: Bound) -> Self {
         Self {
             bound,
-            lookup: JoinSet::new(),
             asking: VecDeque::new(),
             waiting: Vec::new(),
         }
@@ -167,11 +133,10 @@ impl Arrivals {
         session: &Arc<Session>,
     ) -> Arrival {
         loop {
-            if self.lookup.is_empty()
+            if !self.bound.origins.is_looking_up()
                 && let Some((stream, remote)) = self.asking.pop_front()
             {
-                let names = self.bound.names_of(remote);
-                let rule = rules::origin(grants, self.bound.address.port(), remote.ip(), names);
+                let rule = self.bound.origins.judge_now(grants, remote.ip());
                 return self.judged(rule, door, session, stream, remote);
             }
             tokio::select! {
@@ -189,10 +154,7 @@ impl Arrivals {
                         tokio::time::sleep(BREATH).await;
                     }
                 },
-                Some(found) = self.lookup.join_next(), if !self.lookup.is_empty() => {
-                    self.bound.found = found.unwrap_or_default();
-                    self.bound.refreshed = Instant::now();
-                }
+                () = self.bound.origins.looked_up() => {}
             }
         }
     }
@@ -209,21 +171,8 @@ impl Arrivals {
         remote: SocketAddr,
     ) -> Option<Arrival> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let port = self.bound.address.port();
-        let by_address = rules::origin(grants, port, remote.ip(), &[]);
-        if by_address.is_ok() || self.bound.names.is_empty() {
-            return Some(self.judged(by_address, door, session, stream, remote));
-        }
-        let stale = self.bound.refreshed.elapsed() >= door.limits.origin_refresh;
-        if stale && self.lookup.is_empty() {
-            let (door, lookups) = (door.clone(), lookups.clone());
-            let names = self.bound.names.clone();
-            self.lookup
-                .spawn(async move { look_up(&door, &lookups, &names).await });
-        }
-        if self.lookup.is_empty() {
-            let names = self.bound.names_of(remote);
-            let rule = rules::origin(grants, port, remote.ip(), names);
+        let rule = self.bound.origins.judge(door, grants, lookups, remote.ip());
+        if let Some(rule) = rule {
             return Some(self.judged(rule, door, session, stream, remote));
         }
         if self.asking.len() >= door.limits.backlog {

@@ -1,12 +1,16 @@
-//! Network on a plugin's behalf: names, connections, HTTP, and ports to listen on.
+//! Network on a plugin's behalf: names, connections, datagrams, HTTP, and ports to
+//! listen on.
 
 mod account;
+mod datagrams;
 mod deadline;
 mod dial;
 mod door;
 mod hello;
 mod http;
 mod listen;
+mod origins;
+mod packets;
 mod pump;
 mod relay;
 mod resolve;
@@ -14,17 +18,20 @@ mod rpc;
 mod rules;
 mod tls;
 mod trouble;
+mod udp;
 mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use account::Account;
-pub(crate) use door::Door;
+pub(crate) use door::{Door, Lookups};
+pub(crate) use packets::packets;
 pub(crate) use relay::relay;
 pub(crate) use rpc::NetworkService;
+pub(crate) use udp::show as show_udp;
 
-pub use dial::{Dialer, TcpDialer};
+pub use dial::{Dialer, SystemDialer};
 pub use resolve::{Resolver, SystemResolver};
 pub use tls::{NoCertificates, TrustedRoots};
 
@@ -55,7 +62,7 @@ impl NetworkSettings {
     pub fn new() -> Self {
         Self {
             resolver: Arc::new(SystemResolver::default()),
-            dialer: Arc::new(TcpDialer),
+            dialer: Arc::new(SystemDialer),
             roots: TrustedRoots::default(),
             limits: NetworkLimits::default(),
         }
@@ -68,7 +75,7 @@ impl NetworkSettings {
         self
     }
 
-    /// Connections are made by `dialer`.
+    /// Connections, and sockets for datagrams, are made by `dialer`.
     #[must_use]
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Arc::new(dialer);
@@ -131,6 +138,12 @@ pub struct NetworkLimits {
     /// How often the names among a listener's allowed origins are looked up
     /// again (default 1 min).
     pub origin_refresh: Duration,
+    /// Bytes of datagrams of one UDP socket that wait for the plugin (default
+    /// 256 KiB, each with 256 bytes more); further ones are dropped and counted.
+    pub datagram_bytes: usize,
+    /// Who sent to a UDP port may be answered until as many others did (default
+    /// 1024).
+    pub senders: usize,
 }
 
 impl Default for NetworkLimits {
@@ -149,6 +162,8 @@ impl Default for NetworkLimits {
             backlog: 16,
             unclaimed_timeout: Duration::from_secs(10),
             origin_refresh: Duration::from_secs(60),
+            datagram_bytes: 256 << 10,
+            senders: 1024,
         }
     }
 }

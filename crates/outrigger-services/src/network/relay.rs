@@ -20,7 +20,7 @@ use crate::fault::Fault;
 /// How long what a plugin wrote before it closed its end is sent.
 const LINGER: Duration = Duration::from_secs(10);
 /// How often the host looks whether a plugin that has finished is still there.
-const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// The plugin's end of `peer`, and the work that carries what it moves. The
 /// connection ends when that is dropped.
@@ -163,8 +163,8 @@ async fn one_way(
 }
 
 /// Whether the other end of a pair is closed, not only finished.
-fn is_closed(end: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(end, PollFlags::empty())];
+pub(crate) fn is_closed(end: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&end, PollFlags::empty())];
     let at_once = Timespec {
         tv_sec: 0,
         tv_nsec: 0,

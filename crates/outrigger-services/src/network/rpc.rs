@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use outrigger_manifest::HostService;
+use outrigger_manifest::{HostService, Protocol};
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::*;
 use tonic::metadata::MetadataMap;
@@ -13,11 +13,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::account::Account;
 use super::deadline::{Activity, Watch};
-use super::door::{Allowance, Dialled, Door, Lookups};
+use super::door::{Allowance, Dialled, Door, Lookups, Wanted};
 use super::hello::HelloGuard;
 use super::http::{Prepared, Reply, ReplyBody};
 use super::listen::{self, Arrival, Arrivals, Waiting};
 use super::pump::{Part, Pump, Received, Sent};
+use super::udp::{self, Opened};
+use super::{rules, trouble};
 use crate::fault::Fault;
 use crate::leases::Slot;
 use crate::proto::host::network_server::Network;
@@ -54,11 +56,22 @@ pub(crate) struct NetworkService {
 
 impl NetworkService {
     pub(crate) fn new(session: Arc<Session>, door: Arc<Door>) -> Self {
+        let lookups = Lookups::new(&door.limits);
+        Self::sharing(session, door, lookups)
+    }
+
+    /// One that shares its lookups with another of the same plugin.
+    pub(crate) fn sharing(session: Arc<Session>, door: Arc<Door>, lookups: Lookups) -> Self {
         Self {
-            lookups: Lookups::new(&door.limits),
             session,
             door,
+            lookups,
         }
+    }
+
+    /// What may be used of the door at a time.
+    pub(crate) fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     fn begin(
@@ -88,6 +101,47 @@ impl NetworkService {
             .door
             .connect(grants, lookups, host, port, allowed, notes);
         dialled.await
+    }
+
+    /// The socket for datagrams that the first message of a call asks for, judged
+    /// and noted in the record of `running`.
+    pub(crate) async fn open(
+        &self,
+        running: &Running,
+        wanted: &OpenUdpRequest,
+    ) -> Result<Opened, Fault> {
+        let (lookups, notes) = (&self.lookups, running.notes());
+        match &wanted.part {
+            Some(open_udp_request::Part::Connect(target)) => {
+                let limit = self.door.limits.connect_timeout;
+                let allowed = Allowance::new(target.timeout_ms, limit, "connect_timeout", limit);
+                let (grants, host) = (self.session.grants(), &target.host);
+                let connected =
+                    self.door
+                        .connect_udp(grants, lookups, host, target.port, allowed, notes);
+                let (socket, remote) = connected.await?;
+                Opened::to(socket, remote).map_err(|error| trouble::io(&error))
+            }
+            Some(open_udp_request::Part::Bind(bind)) => {
+                let with = (self.door.clone(), self.session.clone(), lookups.clone());
+                Opened::at(with, &bind.address, bind.port, notes).await
+            }
+            _ => Err(Fault::abuse(
+                "the first message names neither a target nor a port",
+            )),
+        }
+    }
+
+    /// What is granted of a place that may be meant for TCP or for UDP.
+    fn protocol(&self, host: &str, port: u32) -> Protocol {
+        let granted = |protocol| {
+            let (host, port) = (rules::host(host)?, rules::port(port)?);
+            rules::egress(self.session.grants(), protocol, &host, port)
+        };
+        match (granted(Protocol::Tcp), granted(Protocol::Udp)) {
+            (Err(_), Ok(_)) => Protocol::Udp,
+            _ => Protocol::Tcp,
+        }
     }
 
     /// Sends a request, and as many further ones as its redirects ask for and
@@ -231,7 +285,12 @@ impl Network for NetworkService {
             let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
             let (grants, lookups) = (self.session.grants(), &self.lookups);
             let (host, port, notes) = (&request.host, request.port, running.notes());
-            let judged = self.door.judge(grants, lookups, host, port, allowed, notes);
+            let wanted = Wanted {
+                protocol: self.protocol(host, port),
+                host,
+                port,
+            };
+            let judged = self.door.judge(grants, lookups, wanted, allowed, notes);
             let judged = judged.await?;
             let texts = judged
                 .addresses
@@ -454,19 +513,35 @@ impl Network for NetworkService {
         running.finish(rejected).map(Response::new)
     }
 
+    type OpenUdpStream = Replies<OpenUdpResponse>;
+
     async fn open_udp(
         &self,
-        request: Request<OpenUdpRequest>,
-    ) -> Result<Response<OpenUdpResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let running = self.begin(OPEN_UDP, &metadata, |shown| {
-            shown
-                .text("host", &request.host)
-                .number("port", request.port);
-        })?;
-        running.finish(Err(Fault::Unsupported(
-            "udp is not supported yet: `Connect` opens TCP connections",
-        )))
+        request: Request<Streaming<OpenUdpRequest>>,
+    ) -> Result<Response<Self::OpenUdpStream>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let mut running = self.begin(OPEN_UDP, &metadata, |_| {})?;
+        let wanted = match work::first(&self.session, &mut messages).await {
+            Ok(wanted) => wanted,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        running.show(|shown| udp::show(shown, &wanted));
+        let open = async {
+            let slot = self.session.slot()?;
+            Ok((slot, self.open(&running, &wanted).await?))
+        };
+        let (slot, opened) = match open.await {
+            Ok(open) => open,
+            Err(fault) => return running.finish(Err(fault)),
+        };
+        let first = OpenUdpResponse {
+            part: Some(open_udp_response::Part::Opened(opened.connected.clone())),
+            dropped: 0,
+        };
+        let account = Account::new(running, slot);
+        let replies = udp::replies(opened, messages, account, &self.door.limits);
+        let first = futures_util::stream::iter([Ok(first)]);
+        Ok(Response::new(Box::pin(first.chain(replies))))
     }
 }
 

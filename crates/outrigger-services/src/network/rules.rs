@@ -21,8 +21,13 @@ pub(crate) fn port(port: u32) -> Result<u16, Fault> {
 }
 
 /// Whether `host` may be dialled at `port`, and which grant says so.
-pub(crate) fn egress(grants: &Grants, host: &Host, port: u16) -> Result<String, Fault> {
-    let grant = grants.network().egress(Protocol::Tcp, host, port)?;
+pub(crate) fn egress(
+    grants: &Grants,
+    protocol: Protocol,
+    host: &Host,
+    port: u16,
+) -> Result<String, Fault> {
+    let grant = grants.network().egress(protocol, host, port)?;
     Ok(grant.rule().to_string())
 }
 
@@ -30,39 +35,39 @@ pub(crate) fn egress(grants: &Grants, host: &Host, port: u16) -> Result<String, 
 /// as which.
 pub(crate) fn dialable(
     grants: &Grants,
+    protocol: Protocol,
     host: &Host,
     address: IpAddr,
     port: u16,
 ) -> Result<IpAddr, Denial> {
     let address = address.to_canonical();
-    grants
-        .network()
-        .resolved(Protocol::Tcp, host, port, address)?;
+    grants.network().resolved(protocol, host, port, address)?;
     Ok(address)
 }
 
 /// Whether the plugin may listen on `port`, and which grant says so.
-pub(crate) fn ingress(grants: &Grants, port: u16) -> Result<String, Fault> {
-    let grant = grants.network().ingress(Protocol::Tcp, port)?;
+pub(crate) fn ingress(grants: &Grants, protocol: Protocol, port: u16) -> Result<String, Fault> {
+    let grant = grants.network().ingress(protocol, port)?;
     Ok(grant.rule().to_string())
 }
 
-/// Whether a connection from `address` may reach the plugin at `port`; `names`
-/// are those that lead to that address.
+/// Whether what comes from `address` may reach the plugin at `port`; `names` are
+/// those that lead to that address.
 pub(crate) fn origin(
     grants: &Grants,
+    protocol: Protocol,
     port: u16,
     address: IpAddr,
     names: &[HostName],
 ) -> Result<String, Fault> {
     let network = grants.network();
-    let grant = network.ingress_origin(Protocol::Tcp, port, address, names)?;
+    let grant = network.ingress_origin(protocol, port, address, names)?;
     Ok(grant.rule().to_string())
 }
 
 /// Who may reach the plugin at `port`, as far as they are names.
-pub(crate) fn named_origins(grants: &Grants, port: u16) -> Vec<HostName> {
-    let origins = grants.network().origins(Protocol::Tcp, port);
+pub(crate) fn named_origins(grants: &Grants, protocol: Protocol, port: u16) -> Vec<HostName> {
+    let origins = grants.network().origins(protocol, port);
     let mut names: Vec<HostName> = origins
         .filter_map(|origin| match origin {
             HostPattern::Name(name) => Some(name.clone()),

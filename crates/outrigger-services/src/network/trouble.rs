@@ -22,6 +22,7 @@ pub(crate) fn io(error: &io::Error) -> Fault {
         }
         io::ErrorKind::BrokenPipe => Fault::System(Errno::PIPE),
         io::ErrorKind::AddrNotAvailable => Fault::System(Errno::ADDRNOTAVAIL),
+        io::ErrorKind::Unsupported => Fault::Unsupported("the host's dialer makes no such sockets"),
         io::ErrorKind::InvalidData => peer(error.to_string()),
         _ => Fault::System(Errno::IO),
     }

@@ -389,22 +389,6 @@ async fn a_resolver_and_a_peer_that_never_answer_cost_their_time_and_no_more() {
 }
 
 #[tokio::test]
-async fn udp_is_refused_in_clear_words() {
-    let plugin = World::default().plugin(GRANT).await;
-    let request = OpenUdpRequest {
-        host: "api.example.com".into(),
-        port: 53,
-    };
-    let outcome: Result<OpenUdpResponse, _> = plugin.call("OpenUdp", request).await;
-    let status = outcome.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(
-        status.message().contains("udp is not supported yet"),
-        "{status}"
-    );
-}
-
-#[tokio::test]
 async fn a_plugin_without_the_service_is_refused_at_every_door() {
     let world = World::default();
     let plugin = world.plugin_with(GRANT, &Policy::allow_nothing()).await;

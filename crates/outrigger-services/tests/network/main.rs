@@ -5,3 +5,4 @@ mod http;
 mod listen;
 mod streams;
 mod support;
+mod udp;

@@ -12,14 +12,14 @@ use futures_util::future::BoxFuture;
 use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, Dialer, GrantedServices, Limits, NetworkLimits,
-    NetworkSettings, Resolver, TrustedRoots,
+    NetworkSettings, Resolver, SystemDialer, TrustedRoots,
 };
 use outrigger_transport::{
     Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
 };
 use outrigger_wire::proto::host::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +120,13 @@ impl Dialer for Switchboard {
             }
         })
     }
+
+    fn dial_udp(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>> {
+        let mut state = self.0.lock().unwrap();
+        state.dialled.push(address);
+        let to = state.routes.get(&address).copied();
+        Box::pin(async move { SystemDialer.dial_udp(to.unwrap_or(address)).await })
+    }
 }
 
 /// What is around the plugins of one test.
@@ -139,6 +146,10 @@ impl World {
     }
 
     pub(crate) async fn plugin_with(&self, network: &str, policy: &Policy) -> Plugin {
+        // Its process is this one, so that it may ask for descriptors.
+        let dir = tempfile::tempdir().expect("a directory");
+        let pid = Some(std::process::id());
+        let identity = PluginIdentity::new("caller", "caller-1", pid).with_socket_dir(dir.path());
         let manifest = format!(
             "plugin: {{name: caller, format: grpc, entrypoint: caller}}\n\
              handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
@@ -159,7 +170,7 @@ impl World {
             .limits(self.limits.clone())
             .audit(log)
             .network(&settings);
-        let bound = services.bind(&PluginIdentity::new("caller", "caller-1", None));
+        let bound = services.bind(&identity);
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve_connection(
@@ -174,12 +185,14 @@ impl World {
             stop,
             serving,
             audit,
+            _dir: dir,
         }
     }
 }
 
 /// One plugin, connected.
 pub(crate) struct Plugin {
+    _dir: tempfile::TempDir,
     channel: Channel,
     stop: CancellationToken,
     serving: JoinHandle<()>,
@@ -198,6 +211,16 @@ impl Plugin {
     pub(crate) async fn record(&mut self) -> Arc<AuditRecord> {
         let record = tokio::time::timeout(PATIENCE, self.audit.recv()).await;
         record.expect("a record in time").expect("a record")
+    }
+
+    /// What the host says of this connection.
+    pub(crate) async fn describe(&self) -> DescribeResponse {
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready().await.expect("always ready");
+        let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Session/Describe");
+        let codec = ProstCodec::<DescribeRequest, DescribeResponse>::default();
+        let reply = grpc.unary(Request::new(DescribeRequest {}), path, codec);
+        reply.await.expect("an answer").into_inner()
     }
 
     pub(crate) async fn call<Q, R>(&self, method: &str, request: Q) -> Result<R, Status>
@@ -228,7 +251,7 @@ impl Plugin {
         reply.map(tonic::Response::into_inner)
     }
 
-    async fn both<Q, R>(
+    pub(crate) async fn both<Q, R>(
         &self,
         method: &str,
         first: Q,

@@ -53,6 +53,19 @@ pub struct UuidResponse {
     #[prost(string, tag = "1")]
     pub uuid: ::prost::alloc::string::String,
 }
+/// Why something did not happen, as a gRPC status with its ErrorInfo.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Failure {
+    #[prost(int32, tag = "1")]
+    pub status: i32,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "4")]
+    pub metadata:
+        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenOptions {
     #[prost(bool, tag = "1")]
@@ -854,13 +867,66 @@ pub struct RejectRequest {
 pub struct RejectResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenUdpRequest {
-    #[prost(string, tag = "1")]
-    pub host: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub port: u32,
+    #[prost(oneof = "open_udp_request::Part", tags = "1, 2, 3, 4")]
+    pub part: ::core::option::Option<open_udp_request::Part>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct OpenUdpResponse {}
+/// Nested message and enum types in `OpenUdpRequest`.
+pub mod open_udp_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        /// First, once, one of these two: the only place that datagrams go to and
+        /// come from,
+        #[prost(message, tag = "1")]
+        Connect(super::Target),
+        /// or a port of the host, which granted origins may send to.
+        #[prost(message, tag = "2")]
+        Bind(super::ListenRequest),
+        #[prost(message, tag = "3")]
+        Datagram(super::Datagram),
+        /// Nothing more is sent or wanted. The call ends when what was sent before
+        /// has left. Ending the messages without it ends this direction only.
+        #[prost(bool, tag = "4")]
+        Close(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Datagram {
+    /// At most 65 507 bytes; may be empty.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data: ::prost::bytes::Bytes,
+    /// At a port: who sent it, or which of those who sent something is to get it.
+    /// Empty where there is one place only.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OpenUdpResponse {
+    /// How many datagrams, since the message before, the host dropped because the
+    /// plugin did not take them in time.
+    #[prost(uint64, tag = "5")]
+    pub dropped: u64,
+    #[prost(oneof = "open_udp_response::Part", tags = "1, 2, 3, 4")]
+    pub part: ::core::option::Option<open_udp_response::Part>,
+}
+/// Nested message and enum types in `OpenUdpResponse`.
+pub mod open_udp_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        /// First, once. A port has no `remote_address`.
+        #[prost(message, tag = "1")]
+        Opened(super::Connected),
+        #[prost(message, tag = "2")]
+        Datagram(super::Datagram),
+        /// A datagram that was sent before did not arrive, or was refused. The socket
+        /// stays open.
+        #[prost(message, tag = "3")]
+        Failure(super::Failure),
+        /// Why the host ends the socket: last, and only where it was handed over as
+        /// a descriptor. A call ends with its status.
+        #[prost(message, tag = "4")]
+        Ended(super::Failure),
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
     /// An absolute path.
@@ -1069,7 +1135,7 @@ pub struct DescriptorHello {
 pub struct DescriptorRequest {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "descriptor_request::Request", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "descriptor_request::Request", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub request: ::core::option::Option<descriptor_request::Request>,
 }
 /// Nested message and enum types in `DescriptorRequest`.
@@ -1093,6 +1159,11 @@ pub mod descriptor_request {
         /// A process's input, output and error output, in this order.
         #[prost(message, tag = "8")]
         Exec(super::Command),
+        /// A connected socket of packets (SOCK_SEQPACKET), which the host carries. It
+        /// is asked for by the first message of the call `OpenUdp`; each packet is one
+        /// of its further messages.
+        #[prost(message, tag = "9")]
+        OpenUdp(super::OpenUdpRequest),
     }
 }
 /// A file or connection that came as a descriptor is the plugin's alone: its reply
@@ -1127,19 +1198,6 @@ pub mod descriptor_reply {
         #[prost(message, tag = "8")]
         Failure(super::Failure),
     }
-}
-/// As a gRPC status with its ErrorInfo.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Failure {
-    #[prost(int32, tag = "1")]
-    pub status: i32,
-    #[prost(string, tag = "2")]
-    pub message: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub reason: ::prost::alloc::string::String,
-    #[prost(map = "string, string", tag = "4")]
-    pub metadata:
-        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {

@@ -58,6 +58,7 @@ var targets = []target{
 	hostTarget("clock"),
 	hostTarget("descriptors"),
 	hostTarget("environment"),
+	hostTarget("failure"),
 	hostTarget("filesystem"),
 	hostTarget("log"),
 	hostTarget("network"),

@@ -78,6 +78,7 @@ type DescriptorRequest struct {
 	//	*DescriptorRequest_TempFile
 	//	*DescriptorRequest_Connect
 	//	*DescriptorRequest_Exec
+	//	*DescriptorRequest_OpenUdp
 	Request       isDescriptorRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -190,6 +191,15 @@ func (x *DescriptorRequest) GetExec() *Command {
 	return nil
 }
 
+func (x *DescriptorRequest) GetOpenUdp() *OpenUdpRequest {
+	if x != nil {
+		if x, ok := x.Request.(*DescriptorRequest_OpenUdp); ok {
+			return x.OpenUdp
+		}
+	}
+	return nil
+}
+
 type isDescriptorRequest_Request interface {
 	isDescriptorRequest_Request()
 }
@@ -225,6 +235,13 @@ type DescriptorRequest_Exec struct {
 	Exec *Command `protobuf:"bytes,8,opt,name=exec,proto3,oneof"`
 }
 
+type DescriptorRequest_OpenUdp struct {
+	// A connected socket of packets (SOCK_SEQPACKET), which the host carries. It
+	// is asked for by the first message of the call `OpenUdp`; each packet is one
+	// of its further messages.
+	OpenUdp *OpenUdpRequest `protobuf:"bytes,9,opt,name=open_udp,json=openUdp,proto3,oneof"`
+}
+
 func (*DescriptorRequest_Open) isDescriptorRequest_Request() {}
 
 func (*DescriptorRequest_Create) isDescriptorRequest_Request() {}
@@ -238,6 +255,8 @@ func (*DescriptorRequest_TempFile) isDescriptorRequest_Request() {}
 func (*DescriptorRequest_Connect) isDescriptorRequest_Request() {}
 
 func (*DescriptorRequest_Exec) isDescriptorRequest_Request() {}
+
+func (*DescriptorRequest_OpenUdp) isDescriptorRequest_Request() {}
 
 // A file or connection that came as a descriptor is the plugin's alone: its reply
 // names no lease. A directory comes as a lease only, for `open_at`: from a real
@@ -407,82 +426,13 @@ func (*DescriptorReply_Started) isDescriptorReply_Reply() {}
 
 func (*DescriptorReply_Failure) isDescriptorReply_Reply() {}
 
-// As a gRPC status with its ErrorInfo.
-type Failure struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Status        int32                  `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Metadata      map[string]string      `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Failure) Reset() {
-	*x = Failure{}
-	mi := &file_outrigger_host_v1_descriptors_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Failure) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Failure) ProtoMessage() {}
-
-func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_host_v1_descriptors_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
-func (*Failure) Descriptor() ([]byte, []int) {
-	return file_outrigger_host_v1_descriptors_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *Failure) GetStatus() int32 {
-	if x != nil {
-		return x.Status
-	}
-	return 0
-}
-
-func (x *Failure) GetMessage() string {
-	if x != nil {
-		return x.Message
-	}
-	return ""
-}
-
-func (x *Failure) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *Failure) GetMetadata() map[string]string {
-	if x != nil {
-		return x.Metadata
-	}
-	return nil
-}
-
 var File_outrigger_host_v1_descriptors_proto protoreflect.FileDescriptor
 
 const file_outrigger_host_v1_descriptors_proto_rawDesc = "" +
 	"\n" +
-	"#outrigger/host/v1/descriptors.proto\x12\x11outrigger.host.v1\x1a\"outrigger/host/v1/filesystem.proto\x1a\x1foutrigger/host/v1/network.proto\x1a\x1foutrigger/host/v1/process.proto\"'\n" +
+	"#outrigger/host/v1/descriptors.proto\x12\x11outrigger.host.v1\x1a\x1foutrigger/host/v1/failure.proto\x1a\"outrigger/host/v1/filesystem.proto\x1a\x1foutrigger/host/v1/network.proto\x1a\x1foutrigger/host/v1/process.proto\"'\n" +
 	"\x0fDescriptorHello\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\fR\x05token\"\xc9\x03\n" +
+	"\x05token\x18\x01 \x01(\fR\x05token\"\x89\x04\n" +
 	"\x11DescriptorRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\x04open\x18\x02 \x01(\v2\x1e.outrigger.host.v1.OpenRequestH\x00R\x04open\x12:\n" +
@@ -491,7 +441,8 @@ const file_outrigger_host_v1_descriptors_proto_rawDesc = "" +
 	"\aopen_at\x18\x05 \x01(\v2 .outrigger.host.v1.OpenAtRequestH\x00R\x06openAt\x12A\n" +
 	"\ttemp_file\x18\x06 \x01(\v2\".outrigger.host.v1.TempFileRequestH\x00R\btempFile\x125\n" +
 	"\aconnect\x18\a \x01(\v2\x19.outrigger.host.v1.TargetH\x00R\aconnect\x120\n" +
-	"\x04exec\x18\b \x01(\v2\x1a.outrigger.host.v1.CommandH\x00R\x04execB\t\n" +
+	"\x04exec\x18\b \x01(\v2\x1a.outrigger.host.v1.CommandH\x00R\x04exec\x12>\n" +
+	"\bopen_udp\x18\t \x01(\v2!.outrigger.host.v1.OpenUdpRequestH\x00R\aopenUdpB\t\n" +
 	"\arequest\"\xbc\x03\n" +
 	"\x0fDescriptorReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
@@ -502,15 +453,7 @@ const file_outrigger_host_v1_descriptors_proto_rawDesc = "" +
 	"\tconnected\x18\x06 \x01(\v2\x1c.outrigger.host.v1.ConnectedH\x00R\tconnected\x12<\n" +
 	"\astarted\x18\a \x01(\v2 .outrigger.host.v1.StartResponseH\x00R\astarted\x126\n" +
 	"\afailure\x18\b \x01(\v2\x1a.outrigger.host.v1.FailureH\x00R\afailureB\a\n" +
-	"\x05reply\"\xd6\x01\n" +
-	"\aFailure\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\x05R\x06status\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12D\n" +
-	"\bmetadata\x18\x04 \x03(\v2(.outrigger.host.v1.Failure.MetadataEntryR\bmetadata\x1a;\n" +
-	"\rMetadataEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01b\x06proto3"
+	"\x05replyb\x06proto3"
 
 var (
 	file_outrigger_host_v1_descriptors_proto_rawDescOnce sync.Once
@@ -524,41 +467,41 @@ func file_outrigger_host_v1_descriptors_proto_rawDescGZIP() []byte {
 	return file_outrigger_host_v1_descriptors_proto_rawDescData
 }
 
-var file_outrigger_host_v1_descriptors_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_outrigger_host_v1_descriptors_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_outrigger_host_v1_descriptors_proto_goTypes = []any{
 	(*DescriptorHello)(nil),   // 0: outrigger.host.v1.DescriptorHello
 	(*DescriptorRequest)(nil), // 1: outrigger.host.v1.DescriptorRequest
 	(*DescriptorReply)(nil),   // 2: outrigger.host.v1.DescriptorReply
-	(*Failure)(nil),           // 3: outrigger.host.v1.Failure
-	nil,                       // 4: outrigger.host.v1.Failure.MetadataEntry
-	(*OpenRequest)(nil),       // 5: outrigger.host.v1.OpenRequest
-	(*CreateRequest)(nil),     // 6: outrigger.host.v1.CreateRequest
-	(*OpenDirRequest)(nil),    // 7: outrigger.host.v1.OpenDirRequest
-	(*OpenAtRequest)(nil),     // 8: outrigger.host.v1.OpenAtRequest
-	(*TempFileRequest)(nil),   // 9: outrigger.host.v1.TempFileRequest
-	(*Target)(nil),            // 10: outrigger.host.v1.Target
-	(*Command)(nil),           // 11: outrigger.host.v1.Command
-	(*OpenResponse)(nil),      // 12: outrigger.host.v1.OpenResponse
-	(*OpenDirResponse)(nil),   // 13: outrigger.host.v1.OpenDirResponse
-	(*TempFileResponse)(nil),  // 14: outrigger.host.v1.TempFileResponse
-	(*Connected)(nil),         // 15: outrigger.host.v1.Connected
-	(*StartResponse)(nil),     // 16: outrigger.host.v1.StartResponse
+	(*OpenRequest)(nil),       // 3: outrigger.host.v1.OpenRequest
+	(*CreateRequest)(nil),     // 4: outrigger.host.v1.CreateRequest
+	(*OpenDirRequest)(nil),    // 5: outrigger.host.v1.OpenDirRequest
+	(*OpenAtRequest)(nil),     // 6: outrigger.host.v1.OpenAtRequest
+	(*TempFileRequest)(nil),   // 7: outrigger.host.v1.TempFileRequest
+	(*Target)(nil),            // 8: outrigger.host.v1.Target
+	(*Command)(nil),           // 9: outrigger.host.v1.Command
+	(*OpenUdpRequest)(nil),    // 10: outrigger.host.v1.OpenUdpRequest
+	(*OpenResponse)(nil),      // 11: outrigger.host.v1.OpenResponse
+	(*OpenDirResponse)(nil),   // 12: outrigger.host.v1.OpenDirResponse
+	(*TempFileResponse)(nil),  // 13: outrigger.host.v1.TempFileResponse
+	(*Connected)(nil),         // 14: outrigger.host.v1.Connected
+	(*StartResponse)(nil),     // 15: outrigger.host.v1.StartResponse
+	(*Failure)(nil),           // 16: outrigger.host.v1.Failure
 }
 var file_outrigger_host_v1_descriptors_proto_depIdxs = []int32{
-	5,  // 0: outrigger.host.v1.DescriptorRequest.open:type_name -> outrigger.host.v1.OpenRequest
-	6,  // 1: outrigger.host.v1.DescriptorRequest.create:type_name -> outrigger.host.v1.CreateRequest
-	7,  // 2: outrigger.host.v1.DescriptorRequest.open_dir:type_name -> outrigger.host.v1.OpenDirRequest
-	8,  // 3: outrigger.host.v1.DescriptorRequest.open_at:type_name -> outrigger.host.v1.OpenAtRequest
-	9,  // 4: outrigger.host.v1.DescriptorRequest.temp_file:type_name -> outrigger.host.v1.TempFileRequest
-	10, // 5: outrigger.host.v1.DescriptorRequest.connect:type_name -> outrigger.host.v1.Target
-	11, // 6: outrigger.host.v1.DescriptorRequest.exec:type_name -> outrigger.host.v1.Command
-	12, // 7: outrigger.host.v1.DescriptorReply.open:type_name -> outrigger.host.v1.OpenResponse
-	13, // 8: outrigger.host.v1.DescriptorReply.open_dir:type_name -> outrigger.host.v1.OpenDirResponse
-	14, // 9: outrigger.host.v1.DescriptorReply.temp_file:type_name -> outrigger.host.v1.TempFileResponse
-	15, // 10: outrigger.host.v1.DescriptorReply.connected:type_name -> outrigger.host.v1.Connected
-	16, // 11: outrigger.host.v1.DescriptorReply.started:type_name -> outrigger.host.v1.StartResponse
-	3,  // 12: outrigger.host.v1.DescriptorReply.failure:type_name -> outrigger.host.v1.Failure
-	4,  // 13: outrigger.host.v1.Failure.metadata:type_name -> outrigger.host.v1.Failure.MetadataEntry
+	3,  // 0: outrigger.host.v1.DescriptorRequest.open:type_name -> outrigger.host.v1.OpenRequest
+	4,  // 1: outrigger.host.v1.DescriptorRequest.create:type_name -> outrigger.host.v1.CreateRequest
+	5,  // 2: outrigger.host.v1.DescriptorRequest.open_dir:type_name -> outrigger.host.v1.OpenDirRequest
+	6,  // 3: outrigger.host.v1.DescriptorRequest.open_at:type_name -> outrigger.host.v1.OpenAtRequest
+	7,  // 4: outrigger.host.v1.DescriptorRequest.temp_file:type_name -> outrigger.host.v1.TempFileRequest
+	8,  // 5: outrigger.host.v1.DescriptorRequest.connect:type_name -> outrigger.host.v1.Target
+	9,  // 6: outrigger.host.v1.DescriptorRequest.exec:type_name -> outrigger.host.v1.Command
+	10, // 7: outrigger.host.v1.DescriptorRequest.open_udp:type_name -> outrigger.host.v1.OpenUdpRequest
+	11, // 8: outrigger.host.v1.DescriptorReply.open:type_name -> outrigger.host.v1.OpenResponse
+	12, // 9: outrigger.host.v1.DescriptorReply.open_dir:type_name -> outrigger.host.v1.OpenDirResponse
+	13, // 10: outrigger.host.v1.DescriptorReply.temp_file:type_name -> outrigger.host.v1.TempFileResponse
+	14, // 11: outrigger.host.v1.DescriptorReply.connected:type_name -> outrigger.host.v1.Connected
+	15, // 12: outrigger.host.v1.DescriptorReply.started:type_name -> outrigger.host.v1.StartResponse
+	16, // 13: outrigger.host.v1.DescriptorReply.failure:type_name -> outrigger.host.v1.Failure
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
@@ -571,6 +514,7 @@ func file_outrigger_host_v1_descriptors_proto_init() {
 	if File_outrigger_host_v1_descriptors_proto != nil {
 		return
 	}
+	file_outrigger_host_v1_failure_proto_init()
 	file_outrigger_host_v1_filesystem_proto_init()
 	file_outrigger_host_v1_network_proto_init()
 	file_outrigger_host_v1_process_proto_init()
@@ -582,6 +526,7 @@ func file_outrigger_host_v1_descriptors_proto_init() {
 		(*DescriptorRequest_TempFile)(nil),
 		(*DescriptorRequest_Connect)(nil),
 		(*DescriptorRequest_Exec)(nil),
+		(*DescriptorRequest_OpenUdp)(nil),
 	}
 	file_outrigger_host_v1_descriptors_proto_msgTypes[2].OneofWrappers = []any{
 		(*DescriptorReply_Open)(nil),
@@ -597,7 +542,7 @@ func file_outrigger_host_v1_descriptors_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_host_v1_descriptors_proto_rawDesc), len(file_outrigger_host_v1_descriptors_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1177,9 +1177,14 @@ func (*RejectResponse) Descriptor() ([]byte, []int) {
 }
 
 type OpenUdpRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*OpenUdpRequest_Connect
+	//	*OpenUdpRequest_Bind
+	//	*OpenUdpRequest_Datagram
+	//	*OpenUdpRequest_Close
+	Part          isOpenUdpRequest_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,29 +1219,156 @@ func (*OpenUdpRequest) Descriptor() ([]byte, []int) {
 	return file_outrigger_host_v1_network_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *OpenUdpRequest) GetHost() string {
+func (x *OpenUdpRequest) GetPart() isOpenUdpRequest_Part {
 	if x != nil {
-		return x.Host
+		return x.Part
+	}
+	return nil
+}
+
+func (x *OpenUdpRequest) GetConnect() *Target {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpRequest_Connect); ok {
+			return x.Connect
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpRequest) GetBind() *ListenRequest {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpRequest_Bind); ok {
+			return x.Bind
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpRequest) GetDatagram() *Datagram {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpRequest_Datagram); ok {
+			return x.Datagram
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpRequest) GetClose() bool {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpRequest_Close); ok {
+			return x.Close
+		}
+	}
+	return false
+}
+
+type isOpenUdpRequest_Part interface {
+	isOpenUdpRequest_Part()
+}
+
+type OpenUdpRequest_Connect struct {
+	// First, once, one of these two: the only place that datagrams go to and
+	// come from,
+	Connect *Target `protobuf:"bytes,1,opt,name=connect,proto3,oneof"`
+}
+
+type OpenUdpRequest_Bind struct {
+	// or a port of the host, which granted origins may send to.
+	Bind *ListenRequest `protobuf:"bytes,2,opt,name=bind,proto3,oneof"`
+}
+
+type OpenUdpRequest_Datagram struct {
+	Datagram *Datagram `protobuf:"bytes,3,opt,name=datagram,proto3,oneof"`
+}
+
+type OpenUdpRequest_Close struct {
+	// Nothing more is sent or wanted. The call ends when what was sent before
+	// has left. Ending the messages without it ends this direction only.
+	Close bool `protobuf:"varint,4,opt,name=close,proto3,oneof"`
+}
+
+func (*OpenUdpRequest_Connect) isOpenUdpRequest_Part() {}
+
+func (*OpenUdpRequest_Bind) isOpenUdpRequest_Part() {}
+
+func (*OpenUdpRequest_Datagram) isOpenUdpRequest_Part() {}
+
+func (*OpenUdpRequest_Close) isOpenUdpRequest_Part() {}
+
+type Datagram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 65 507 bytes; may be empty.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// At a port: who sent it, or which of those who sent something is to get it.
+	// Empty where there is one place only.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Datagram) Reset() {
+	*x = Datagram{}
+	mi := &file_outrigger_host_v1_network_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Datagram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Datagram) ProtoMessage() {}
+
+func (x *Datagram) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_host_v1_network_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Datagram.ProtoReflect.Descriptor instead.
+func (*Datagram) Descriptor() ([]byte, []int) {
+	return file_outrigger_host_v1_network_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Datagram) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Datagram) GetAddress() string {
+	if x != nil {
+		return x.Address
 	}
 	return ""
 }
 
-func (x *OpenUdpRequest) GetPort() uint32 {
-	if x != nil {
-		return x.Port
-	}
-	return 0
-}
-
 type OpenUdpResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*OpenUdpResponse_Opened
+	//	*OpenUdpResponse_Datagram
+	//	*OpenUdpResponse_Failure
+	//	*OpenUdpResponse_Ended
+	Part isOpenUdpResponse_Part `protobuf_oneof:"part"`
+	// How many datagrams, since the message before, the host dropped because the
+	// plugin did not take them in time.
+	Dropped       uint64 `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OpenUdpResponse) Reset() {
 	*x = OpenUdpResponse{}
-	mi := &file_outrigger_host_v1_network_proto_msgTypes[18]
+	mi := &file_outrigger_host_v1_network_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1380,7 @@ func (x *OpenUdpResponse) String() string {
 func (*OpenUdpResponse) ProtoMessage() {}
 
 func (x *OpenUdpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_host_v1_network_proto_msgTypes[18]
+	mi := &file_outrigger_host_v1_network_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,14 +1393,97 @@ func (x *OpenUdpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenUdpResponse.ProtoReflect.Descriptor instead.
 func (*OpenUdpResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_host_v1_network_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_host_v1_network_proto_rawDescGZIP(), []int{19}
 }
+
+func (x *OpenUdpResponse) GetPart() isOpenUdpResponse_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *OpenUdpResponse) GetOpened() *Connected {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpResponse_Opened); ok {
+			return x.Opened
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpResponse) GetDatagram() *Datagram {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpResponse_Datagram); ok {
+			return x.Datagram
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpResponse) GetFailure() *Failure {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpResponse_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpResponse) GetEnded() *Failure {
+	if x != nil {
+		if x, ok := x.Part.(*OpenUdpResponse_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
+func (x *OpenUdpResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+type isOpenUdpResponse_Part interface {
+	isOpenUdpResponse_Part()
+}
+
+type OpenUdpResponse_Opened struct {
+	// First, once. A port has no `remote_address`.
+	Opened *Connected `protobuf:"bytes,1,opt,name=opened,proto3,oneof"`
+}
+
+type OpenUdpResponse_Datagram struct {
+	Datagram *Datagram `protobuf:"bytes,2,opt,name=datagram,proto3,oneof"`
+}
+
+type OpenUdpResponse_Failure struct {
+	// A datagram that was sent before did not arrive, or was refused. The socket
+	// stays open.
+	Failure *Failure `protobuf:"bytes,3,opt,name=failure,proto3,oneof"`
+}
+
+type OpenUdpResponse_Ended struct {
+	// Why the host ends the socket: last, and only where it was handed over as
+	// a descriptor. A call ends with its status.
+	Ended *Failure `protobuf:"bytes,4,opt,name=ended,proto3,oneof"`
+}
+
+func (*OpenUdpResponse_Opened) isOpenUdpResponse_Part() {}
+
+func (*OpenUdpResponse_Datagram) isOpenUdpResponse_Part() {}
+
+func (*OpenUdpResponse_Failure) isOpenUdpResponse_Part() {}
+
+func (*OpenUdpResponse_Ended) isOpenUdpResponse_Part() {}
 
 var File_outrigger_host_v1_network_proto protoreflect.FileDescriptor
 
 const file_outrigger_host_v1_network_proto_rawDesc = "" +
 	"\n" +
-	"\x1foutrigger/host/v1/network.proto\x12\x11outrigger.host.v1\"8\n" +
+	"\x1foutrigger/host/v1/network.proto\x12\x11outrigger.host.v1\x1a\x1foutrigger/host/v1/failure.proto\"8\n" +
 	"\x0eResolveRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"/\n" +
@@ -1339,11 +1554,23 @@ const file_outrigger_host_v1_network_proto_rawDesc = "" +
 	"\n" +
 	"connection\x18\x01 \x01(\tR\n" +
 	"connection\"\x10\n" +
-	"\x0eRejectResponse\"8\n" +
-	"\x0eOpenUdpRequest\x12\x12\n" +
-	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"\x11\n" +
-	"\x0fOpenUdpResponse2\x96\x05\n" +
+	"\x0eRejectResponse\"\xda\x01\n" +
+	"\x0eOpenUdpRequest\x125\n" +
+	"\aconnect\x18\x01 \x01(\v2\x19.outrigger.host.v1.TargetH\x00R\aconnect\x126\n" +
+	"\x04bind\x18\x02 \x01(\v2 .outrigger.host.v1.ListenRequestH\x00R\x04bind\x129\n" +
+	"\bdatagram\x18\x03 \x01(\v2\x1b.outrigger.host.v1.DatagramH\x00R\bdatagram\x12\x16\n" +
+	"\x05close\x18\x04 \x01(\bH\x00R\x05closeB\x06\n" +
+	"\x04part\"8\n" +
+	"\bDatagram\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x92\x02\n" +
+	"\x0fOpenUdpResponse\x126\n" +
+	"\x06opened\x18\x01 \x01(\v2\x1c.outrigger.host.v1.ConnectedH\x00R\x06opened\x129\n" +
+	"\bdatagram\x18\x02 \x01(\v2\x1b.outrigger.host.v1.DatagramH\x00R\bdatagram\x126\n" +
+	"\afailure\x18\x03 \x01(\v2\x1a.outrigger.host.v1.FailureH\x00R\afailure\x122\n" +
+	"\x05ended\x18\x04 \x01(\v2\x1a.outrigger.host.v1.FailureH\x00R\x05ended\x12\x18\n" +
+	"\adropped\x18\x05 \x01(\x04R\adroppedB\x06\n" +
+	"\x04part2\x9a\x05\n" +
 	"\aNetwork\x12P\n" +
 	"\aResolve\x12!.outrigger.host.v1.ResolveRequest\x1a\".outrigger.host.v1.ResolveResponse\x12T\n" +
 	"\aConnect\x12!.outrigger.host.v1.ConnectRequest\x1a\".outrigger.host.v1.ConnectResponse(\x010\x01\x12G\n" +
@@ -1352,8 +1579,8 @@ const file_outrigger_host_v1_network_proto_rawDesc = "" +
 	"HttpStream\x12\x1e.outrigger.host.v1.HttpRequest\x1a%.outrigger.host.v1.HttpStreamResponse0\x01\x12O\n" +
 	"\x06Listen\x12 .outrigger.host.v1.ListenRequest\x1a!.outrigger.host.v1.ListenResponse0\x01\x12Q\n" +
 	"\x06Accept\x12 .outrigger.host.v1.AcceptRequest\x1a!.outrigger.host.v1.AcceptResponse(\x010\x01\x12M\n" +
-	"\x06Reject\x12 .outrigger.host.v1.RejectRequest\x1a!.outrigger.host.v1.RejectResponse\x12P\n" +
-	"\aOpenUdp\x12!.outrigger.host.v1.OpenUdpRequest\x1a\".outrigger.host.v1.OpenUdpResponseb\x06proto3"
+	"\x06Reject\x12 .outrigger.host.v1.RejectRequest\x1a!.outrigger.host.v1.RejectResponse\x12T\n" +
+	"\aOpenUdp\x12!.outrigger.host.v1.OpenUdpRequest\x1a\".outrigger.host.v1.OpenUdpResponse(\x010\x01b\x06proto3"
 
 var (
 	file_outrigger_host_v1_network_proto_rawDescOnce sync.Once
@@ -1367,7 +1594,7 @@ func file_outrigger_host_v1_network_proto_rawDescGZIP() []byte {
 	return file_outrigger_host_v1_network_proto_rawDescData
 }
 
-var file_outrigger_host_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_outrigger_host_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_outrigger_host_v1_network_proto_goTypes = []any{
 	(*ResolveRequest)(nil),     // 0: outrigger.host.v1.ResolveRequest
 	(*ResolveResponse)(nil),    // 1: outrigger.host.v1.ResolveResponse
@@ -1387,7 +1614,9 @@ var file_outrigger_host_v1_network_proto_goTypes = []any{
 	(*RejectRequest)(nil),      // 15: outrigger.host.v1.RejectRequest
 	(*RejectResponse)(nil),     // 16: outrigger.host.v1.RejectResponse
 	(*OpenUdpRequest)(nil),     // 17: outrigger.host.v1.OpenUdpRequest
-	(*OpenUdpResponse)(nil),    // 18: outrigger.host.v1.OpenUdpResponse
+	(*Datagram)(nil),           // 18: outrigger.host.v1.Datagram
+	(*OpenUdpResponse)(nil),    // 19: outrigger.host.v1.OpenUdpResponse
+	(*Failure)(nil),            // 20: outrigger.host.v1.Failure
 }
 var file_outrigger_host_v1_network_proto_depIdxs = []int32{
 	3,  // 0: outrigger.host.v1.ConnectRequest.target:type_name -> outrigger.host.v1.Target
@@ -1396,27 +1625,34 @@ var file_outrigger_host_v1_network_proto_depIdxs = []int32{
 	6,  // 3: outrigger.host.v1.HttpResponse.headers:type_name -> outrigger.host.v1.Header
 	8,  // 4: outrigger.host.v1.HttpStreamResponse.head:type_name -> outrigger.host.v1.HttpResponse
 	12, // 5: outrigger.host.v1.ListenResponse.incoming:type_name -> outrigger.host.v1.Incoming
-	0,  // 6: outrigger.host.v1.Network.Resolve:input_type -> outrigger.host.v1.ResolveRequest
-	2,  // 7: outrigger.host.v1.Network.Connect:input_type -> outrigger.host.v1.ConnectRequest
-	7,  // 8: outrigger.host.v1.Network.Http:input_type -> outrigger.host.v1.HttpRequest
-	7,  // 9: outrigger.host.v1.Network.HttpStream:input_type -> outrigger.host.v1.HttpRequest
-	10, // 10: outrigger.host.v1.Network.Listen:input_type -> outrigger.host.v1.ListenRequest
-	13, // 11: outrigger.host.v1.Network.Accept:input_type -> outrigger.host.v1.AcceptRequest
-	15, // 12: outrigger.host.v1.Network.Reject:input_type -> outrigger.host.v1.RejectRequest
-	17, // 13: outrigger.host.v1.Network.OpenUdp:input_type -> outrigger.host.v1.OpenUdpRequest
-	1,  // 14: outrigger.host.v1.Network.Resolve:output_type -> outrigger.host.v1.ResolveResponse
-	4,  // 15: outrigger.host.v1.Network.Connect:output_type -> outrigger.host.v1.ConnectResponse
-	8,  // 16: outrigger.host.v1.Network.Http:output_type -> outrigger.host.v1.HttpResponse
-	9,  // 17: outrigger.host.v1.Network.HttpStream:output_type -> outrigger.host.v1.HttpStreamResponse
-	11, // 18: outrigger.host.v1.Network.Listen:output_type -> outrigger.host.v1.ListenResponse
-	14, // 19: outrigger.host.v1.Network.Accept:output_type -> outrigger.host.v1.AcceptResponse
-	16, // 20: outrigger.host.v1.Network.Reject:output_type -> outrigger.host.v1.RejectResponse
-	18, // 21: outrigger.host.v1.Network.OpenUdp:output_type -> outrigger.host.v1.OpenUdpResponse
-	14, // [14:22] is the sub-list for method output_type
-	6,  // [6:14] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	3,  // 6: outrigger.host.v1.OpenUdpRequest.connect:type_name -> outrigger.host.v1.Target
+	10, // 7: outrigger.host.v1.OpenUdpRequest.bind:type_name -> outrigger.host.v1.ListenRequest
+	18, // 8: outrigger.host.v1.OpenUdpRequest.datagram:type_name -> outrigger.host.v1.Datagram
+	5,  // 9: outrigger.host.v1.OpenUdpResponse.opened:type_name -> outrigger.host.v1.Connected
+	18, // 10: outrigger.host.v1.OpenUdpResponse.datagram:type_name -> outrigger.host.v1.Datagram
+	20, // 11: outrigger.host.v1.OpenUdpResponse.failure:type_name -> outrigger.host.v1.Failure
+	20, // 12: outrigger.host.v1.OpenUdpResponse.ended:type_name -> outrigger.host.v1.Failure
+	0,  // 13: outrigger.host.v1.Network.Resolve:input_type -> outrigger.host.v1.ResolveRequest
+	2,  // 14: outrigger.host.v1.Network.Connect:input_type -> outrigger.host.v1.ConnectRequest
+	7,  // 15: outrigger.host.v1.Network.Http:input_type -> outrigger.host.v1.HttpRequest
+	7,  // 16: outrigger.host.v1.Network.HttpStream:input_type -> outrigger.host.v1.HttpRequest
+	10, // 17: outrigger.host.v1.Network.Listen:input_type -> outrigger.host.v1.ListenRequest
+	13, // 18: outrigger.host.v1.Network.Accept:input_type -> outrigger.host.v1.AcceptRequest
+	15, // 19: outrigger.host.v1.Network.Reject:input_type -> outrigger.host.v1.RejectRequest
+	17, // 20: outrigger.host.v1.Network.OpenUdp:input_type -> outrigger.host.v1.OpenUdpRequest
+	1,  // 21: outrigger.host.v1.Network.Resolve:output_type -> outrigger.host.v1.ResolveResponse
+	4,  // 22: outrigger.host.v1.Network.Connect:output_type -> outrigger.host.v1.ConnectResponse
+	8,  // 23: outrigger.host.v1.Network.Http:output_type -> outrigger.host.v1.HttpResponse
+	9,  // 24: outrigger.host.v1.Network.HttpStream:output_type -> outrigger.host.v1.HttpStreamResponse
+	11, // 25: outrigger.host.v1.Network.Listen:output_type -> outrigger.host.v1.ListenResponse
+	14, // 26: outrigger.host.v1.Network.Accept:output_type -> outrigger.host.v1.AcceptResponse
+	16, // 27: outrigger.host.v1.Network.Reject:output_type -> outrigger.host.v1.RejectResponse
+	19, // 28: outrigger.host.v1.Network.OpenUdp:output_type -> outrigger.host.v1.OpenUdpResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_host_v1_network_proto_init() }
@@ -1424,6 +1660,7 @@ func file_outrigger_host_v1_network_proto_init() {
 	if File_outrigger_host_v1_network_proto != nil {
 		return
 	}
+	file_outrigger_host_v1_failure_proto_init()
 	file_outrigger_host_v1_network_proto_msgTypes[2].OneofWrappers = []any{
 		(*ConnectRequest_Target)(nil),
 		(*ConnectRequest_Data)(nil),
@@ -1451,13 +1688,25 @@ func file_outrigger_host_v1_network_proto_init() {
 		(*AcceptResponse_Data)(nil),
 		(*AcceptResponse_Finish)(nil),
 	}
+	file_outrigger_host_v1_network_proto_msgTypes[17].OneofWrappers = []any{
+		(*OpenUdpRequest_Connect)(nil),
+		(*OpenUdpRequest_Bind)(nil),
+		(*OpenUdpRequest_Datagram)(nil),
+		(*OpenUdpRequest_Close)(nil),
+	}
+	file_outrigger_host_v1_network_proto_msgTypes[19].OneofWrappers = []any{
+		(*OpenUdpResponse_Opened)(nil),
+		(*OpenUdpResponse_Datagram)(nil),
+		(*OpenUdpResponse_Failure)(nil),
+		(*OpenUdpResponse_Ended)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_host_v1_network_proto_rawDesc), len(file_outrigger_host_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

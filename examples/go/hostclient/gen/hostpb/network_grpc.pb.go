@@ -52,8 +52,9 @@ type NetworkClient interface {
 	Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AcceptRequest, AcceptResponse], error)
 	// Turns a connection that `Listen` named away.
 	Reject(ctx context.Context, in *RejectRequest, opts ...grpc.CallOption) (*RejectResponse, error)
-	// Refused: UDP is not supported.
-	OpenUdp(ctx context.Context, in *OpenUdpRequest, opts ...grpc.CallOption) (*OpenUdpResponse, error)
+	// Datagrams over UDP, to and from one granted place or at a granted port.
+	// Ends with the call.
+	OpenUdp(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[OpenUdpRequest, OpenUdpResponse], error)
 }
 
 type networkClient struct {
@@ -158,15 +159,18 @@ func (c *networkClient) Reject(ctx context.Context, in *RejectRequest, opts ...g
 	return out, nil
 }
 
-func (c *networkClient) OpenUdp(ctx context.Context, in *OpenUdpRequest, opts ...grpc.CallOption) (*OpenUdpResponse, error) {
+func (c *networkClient) OpenUdp(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[OpenUdpRequest, OpenUdpResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(OpenUdpResponse)
-	err := c.cc.Invoke(ctx, Network_OpenUdp_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Network_ServiceDesc.Streams[4], Network_OpenUdp_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[OpenUdpRequest, OpenUdpResponse]{ClientStream: stream}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Network_OpenUdpClient = grpc.BidiStreamingClient[OpenUdpRequest, OpenUdpResponse]
 
 // NetworkServer is the server API for Network service.
 // All implementations must embed UnimplementedNetworkServer
@@ -191,8 +195,9 @@ type NetworkServer interface {
 	Accept(grpc.BidiStreamingServer[AcceptRequest, AcceptResponse]) error
 	// Turns a connection that `Listen` named away.
 	Reject(context.Context, *RejectRequest) (*RejectResponse, error)
-	// Refused: UDP is not supported.
-	OpenUdp(context.Context, *OpenUdpRequest) (*OpenUdpResponse, error)
+	// Datagrams over UDP, to and from one granted place or at a granted port.
+	// Ends with the call.
+	OpenUdp(grpc.BidiStreamingServer[OpenUdpRequest, OpenUdpResponse]) error
 	mustEmbedUnimplementedNetworkServer()
 }
 
@@ -224,8 +229,8 @@ func (UnimplementedNetworkServer) Accept(grpc.BidiStreamingServer[AcceptRequest,
 func (UnimplementedNetworkServer) Reject(context.Context, *RejectRequest) (*RejectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reject not implemented")
 }
-func (UnimplementedNetworkServer) OpenUdp(context.Context, *OpenUdpRequest) (*OpenUdpResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method OpenUdp not implemented")
+func (UnimplementedNetworkServer) OpenUdp(grpc.BidiStreamingServer[OpenUdpRequest, OpenUdpResponse]) error {
+	return status.Error(codes.Unimplemented, "method OpenUdp not implemented")
 }
 func (UnimplementedNetworkServer) mustEmbedUnimplementedNetworkServer() {}
 func (UnimplementedNetworkServer) testEmbeddedByValue()                 {}
@@ -338,23 +343,12 @@ func _Network_Reject_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Network_OpenUdp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(OpenUdpRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(NetworkServer).OpenUdp(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Network_OpenUdp_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(NetworkServer).OpenUdp(ctx, req.(*OpenUdpRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _Network_OpenUdp_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(NetworkServer).OpenUdp(&grpc.GenericServerStream[OpenUdpRequest, OpenUdpResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Network_OpenUdpServer = grpc.BidiStreamingServer[OpenUdpRequest, OpenUdpResponse]
 
 // Network_ServiceDesc is the grpc.ServiceDesc for Network service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -374,10 +368,6 @@ var Network_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reject",
 			Handler:    _Network_Reject_Handler,
-		},
-		{
-			MethodName: "OpenUdp",
-			Handler:    _Network_OpenUdp_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -400,6 +390,12 @@ var Network_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Accept",
 			Handler:       _Network_Accept_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "OpenUdp",
+			Handler:       _Network_OpenUdp_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
