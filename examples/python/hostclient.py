@@ -4,6 +4,8 @@
 It takes filelister.v1.FileLister: the path of a request is what to try, an error is what went wrong.
 HOSTCLIENT_DIR names a directory where everything is granted; an echo server is at 127.0.0.1 at
 HOSTCLIENT_PORT, one that only takes at HOSTCLIENT_SINK, and HOSTCLIENT_LISTEN is a port to listen on.
+HOSTCLIENT_UDP is a UDP server that echoes, HOSTCLIENT_FREE a port where nobody is, and
+HOSTCLIENT_BIND one to bind, both for UDP.
 """
 
 import os
@@ -302,6 +304,87 @@ def listen(host: Host) -> None:
                 same(peer.recv(4, socket.MSG_WAITALL), b"back")
 
 
+def datagrams(host: Host) -> None:
+    access, echo = host.network(), int(os.environ["HOSTCLIENT_UDP"])
+    for name in ("127.0.0.1", "localhost"):
+        with access.connect_udp(name, echo) as socket_there:
+            there = ("127.0.0.1", echo)
+            same((socket_there.peer_addr(), socket_there.local_addr()[0]), (there, "127.0.0.1"))
+            for length in (0, 1, 1400, 65_507, 0):
+                datagram = bytes(at % 256 for at in range(length))
+                same(socket_there.send(datagram), length)
+                same(socket_there.recv_from(timeout=10) == (datagram, there), True)
+            same(fails(socket_there.send, bytes(65_508)).errno, "EMSGSIZE")
+            same(fails(socket_there.send_to, b"x", ("127.0.0.1", 1)).errno, "EISCONN")
+            # What does not fit is told, and the next one is whole.
+            socket_there.send_to(b"0123456789", there)
+            socket_there.send(b"next")
+            same(fails(socket_there.recv, 4).code, "datagram-truncated")
+            same(socket_there.recv(4), b"next")
+            try:
+                socket_there.recv(timeout=0.01)
+                raise AssertionError("something came")
+            except TimeoutError:
+                pass
+
+            def feed(socket_there=socket_there) -> None:
+                for number in range(200):
+                    socket_there.send(bytes([number] * 50))
+
+            feeding = threading.Thread(target=feed)
+            feeding.start()
+            for number in range(200):
+                same(socket_there.recv(timeout=10), bytes([number] * 50))
+            feeding.join()
+            same(socket_there.dropped(), 0)
+        same(fails(socket_there.recv, 10, 10).operation, "network.open_udp")
+
+    free = int(os.environ["HOSTCLIENT_FREE"])
+    with access.connect_udp("127.0.0.1", free) as sending:
+        sending.send(b"anybody?")
+        same(fails(sending.recv, 10, 10).errno, "ECONNREFUSED")
+        # What was sent to somebody arrives, although the socket is closed at once.
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", free))
+        server.settimeout(10)
+        for number in range(50):
+            sending.send(bytes([number]))
+    with server:
+        same([server.recv(10)[0] for _ in range(50)], list(range(50)))
+
+    same(fails(access.connect_udp, "127.0.0.1", 1).is_refusal(), True)
+    same(fails(access.connect_udp, "example.com", 53).is_refusal(), True)
+    same(fails(access.bind_udp, None, 1).is_refusal(), True)
+
+    at = ("127.0.0.1", int(os.environ["HOSTCLIENT_BIND"]))
+    bound: list = []
+
+    def binds() -> bool:
+        # The one before is being closed.
+        try:
+            bound.append(access.bind_udp(None, at[1]))
+        except HostError as error:
+            same(error.errno, "EADDRINUSE")
+        return bool(bound)
+
+    until(binds)
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with bound[0] as port, peer, stranger:
+        same((port.local_addr(), port.peer_addr()), (at, None))
+        peer.settimeout(10)
+        peer.bind(("127.0.0.1", 0))
+        stranger.bind(("127.0.0.2", 0))
+        stranger.sendto(b"let me in", at)
+        peer.sendto(b"hello", at)
+        same(port.recv_from(timeout=10), (b"hello", peer.getsockname()))
+        port.send_to(b"welcome", peer.getsockname())
+        same(peer.recvfrom(100), (b"welcome", at))
+        same(fails(port.send, b"x").errno, "EDESTADDRREQ")
+        port.send_to(b"x", stranger.getsockname())
+        same(fails(port.recv, 10, 10).is_refusal(), True)
+
+
 def http(host: Host) -> None:
     port = int(os.environ["HOSTCLIENT_HTTP"])
     url = f"http://127.0.0.1:{port}/"
@@ -322,7 +405,7 @@ def leases(host: Host) -> None:
         host.fs().open_dir(place(".")).close()
 
 
-KINDS = [files, tree, large, refused, small, commands, network, slow, dropped, listen, http, leases]
+KINDS = [files, tree, large, refused, small, commands, network, slow, dropped, listen, datagrams, http, leases]
 
 
 def run(host: Host, kind: str) -> None:

@@ -13,8 +13,8 @@ here; times are seconds; what holds something at the host has close() and is a c
 files, connections, input and output of commands are raw streams of `io` that write all they are
 given.
 
-Where the host hands over descriptors, opened files, connections to addresses and commands' pipes
-come as such; elsewhere, and for what a descriptor cannot do, the same methods are calls. Needs
+Where the host hands over descriptors, opened files, connections to addresses, UDP sockets and
+commands' pipes come as such; elsewhere, and for what a descriptor cannot do, the same methods are calls. Needs
 grpcio and protobuf, and `generated/host_services.bin`, the contract's descriptors.
 """
 
@@ -26,6 +26,7 @@ import ipaddress
 import os
 import queue
 import re
+import select
 import socket
 import struct
 import sys
@@ -57,6 +58,9 @@ PART = 256 << 10
 SENT = 64 << 10
 # Parts that wait to be sent or read.
 WAITING = 4
+# The most contents of a datagram that is sent, and room for a packet of the host's with one.
+LONGEST_DATAGRAM = 65_507
+LONGEST_PACKET = (64 << 10) + 1024
 
 
 def _pool() -> descriptor_pool.DescriptorPool:
@@ -327,6 +331,18 @@ def _failed(service: str, method: str, error: grpc.RpcError) -> HostError:
     return HostError(operation, error.details() or "", code=code, grpc_code=error.code(), details=details)
 
 
+def _told(operation: str, failure) -> HostError:
+    """A failure as a message says it."""
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    return HostError(
+        operation,
+        failure.message,
+        code=failure.reason,
+        grpc_code=codes.get(failure.status, grpc.StatusCode.UNKNOWN),
+        details=dict(failure.metadata),
+    )
+
+
 def _unexpected(operation: str) -> HostError:
     text = f"{operation}: the host's answer is not what was asked for"
     return HostError(operation, text, code="unexpected-answer", grpc_code=grpc.StatusCode.INTERNAL)
@@ -418,17 +434,9 @@ class _Descriptors:
         if reply.WhichOneof("reply") != "failure":
             return reply, descriptors
         _close(descriptors)
-        failure = reply.failure
-        if failure.reason == "use-rpc":
+        if reply.failure.reason == "use-rpc":
             return None
-        codes = {code.value[0]: code for code in grpc.StatusCode}
-        raise HostError(
-            operation,
-            failure.message,
-            code=failure.reason,
-            grpc_code=codes.get(failure.status, grpc.StatusCode.UNKNOWN),
-            details=dict(failure.metadata),
-        )
+        raise _told(operation, reply.failure)
 
     def _open(self) -> bool:
         if self._socket is not None:
@@ -1488,6 +1496,33 @@ class NetworkAccess:
             raise
         return Listener(self._host, first.listening, incoming)
 
+    def connect_udp(self, host: str, port: int) -> "UdpSocket":
+        """A UDP socket that leads to one granted place: nothing comes from elsewhere."""
+        return self._open_udp(connect=message("Target", host=host, port=port))
+
+    def bind_udp(self, address: str | None, port: int) -> "UdpSocket":
+        """A UDP socket at a granted port, at 127.0.0.1 unless another address of the host is named."""
+        return self._open_udp(bind=message("ListenRequest", port=port, address=str(address or "")))
+
+    def _open_udp(self, **wanted) -> "UdpSocket":
+        dialling = self._host._dialling
+        if dialling is not None:
+            asked = dialling.ask(_UDP, wait=False, open_udp=message("OpenUdpRequest", **wanted))
+            if asked is not None:
+                (descriptor,) = asked[1]
+                return _UdpPackets(socket.socket(fileno=descriptor), asked[0].connected)
+        sending = _Sending("OpenUdpRequest", **wanted)
+        replies = self._host.exchange("Network", "OpenUdp", sending)
+        try:
+            first = next(replies, None)
+            if first is None or first.WhichOneof("part") != "opened":
+                raise _unexpected(_UDP)
+        except BaseException:
+            sending.end()
+            replies.close()
+            raise
+        return _UdpCalls(sending, replies, first.opened)
+
     def get(self, url: str) -> "HttpResponse":
         """A GET of an http:// or https:// address; follows redirects as far as they are granted."""
         return self.request(HttpRequest("GET", url).follow_redirects(5))
@@ -1718,6 +1753,215 @@ class Listener(_Closing):
 
     def close(self) -> None:
         self._incoming.close()
+
+
+_UDP = "network.open_udp"
+
+
+def _udp_gone() -> HostError:
+    unreachable = grpc.StatusCode.UNAVAILABLE
+    return HostError(_UDP, f"{_UDP}: the host has ended the socket", code="socket-gone", grpc_code=unreachable)
+
+
+def _udp_system(number: int) -> HostError:
+    try:
+        with _system(_UDP):
+            raise OSError(number, os.strerror(number))
+    except HostError as error:
+        return error
+
+
+class UdpSocket(_Closing):
+    """A UDP socket of the host. One thread may receive while others send.
+
+    Datagrams keep their bounds and may get lost: on the network, and at the host while the plugin
+    takes none, which dropped() counts. What became of a datagram that was sent is raised, if at
+    all, by a later recv(): the socket goes on. When the host ends it, recv() says once why.
+    """
+
+    def __init__(self, connected) -> None:
+        self._remote = _socket_address(connected.remote_address)
+        self._local = _socket_address(connected.local_address)
+        self._dropped = 0
+
+    def peer_addr(self) -> tuple[str, int] | None:
+        """The only address that it leads to; None at a port."""
+        return self._remote
+
+    def local_addr(self) -> tuple[str, int] | None:
+        """The host's own address."""
+        return self._local
+
+    def dropped(self) -> int:
+        """How many datagrams the host dropped because the plugin did not take them, as far as it said."""
+        return self._dropped
+
+    def send(self, data: bytes) -> int:
+        """Send a datagram to the one place that the socket leads to."""
+        if self._remote is None:
+            raise _udp_system(errno.EDESTADDRREQ)
+        return self._send_datagram(data, "")
+
+    def send_to(self, data: bytes, target: tuple[str, int]) -> int:
+        """Send a datagram: at a port, to one of those from whom something came."""
+        host, port = ipaddress.ip_address(target[0]), target[1]
+        if self._remote is None:
+            return self._send_datagram(data, f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}")
+        if (host, port) != (ipaddress.ip_address(self._remote[0]), self._remote[1]):
+            raise _udp_system(errno.EISCONN)
+        return self._send_datagram(data, "")
+
+    def recv(self, size: int = LONGEST_PACKET, timeout: float | None = None) -> bytes:
+        """Receive a datagram; TimeoutError where none comes in time.
+
+        One that is longer than `size` is lost, and raises HostError with the code
+        datagram-truncated.
+        """
+        return self.recv_from(size, timeout)[0]
+
+    def recv_from(self, size: int = LONGEST_PACKET, timeout: float | None = None):
+        """Receive a datagram as recv() does, and say who sent it."""
+        while True:
+            reply = self._message(timeout)
+            self._dropped += reply.dropped
+            part = reply.WhichOneof("part")
+            if part in ("failure", "ended"):
+                raise _told(_UDP, getattr(reply, part))
+            if part == "datagram":
+                break
+        data, address = reply.datagram.data, reply.datagram.address
+        if len(data) > size:
+            text = f"{_UDP}: a datagram of {len(data)} bytes is longer than the {size} that were asked for"
+            out_of_range = grpc.StatusCode.OUT_OF_RANGE
+            raise HostError(_UDP, text, code="datagram-truncated", grpc_code=out_of_range)
+        return data, self._remote or _socket_address(address)
+
+    def _send_datagram(self, data: bytes, address: str) -> int:
+        if len(data) > LONGEST_DATAGRAM:
+            raise _udp_system(errno.EMSGSIZE)
+        self._send({"datagram": message("Datagram", data=bytes(data), address=address)})
+        return len(data)
+
+    def _send(self, part: dict) -> None:
+        raise NotImplementedError
+
+    def _message(self, timeout: float | None):
+        """The next message of the host; raises what ended the socket."""
+        raise NotImplementedError
+
+
+class _UdpPackets(UdpSocket):
+    """A UDP socket that was handed over: one end of a pair of sockets of packets."""
+
+    def __init__(self, pair: socket.socket, connected) -> None:
+        super().__init__(connected)
+        pair.setblocking(True)
+        self._pair = pair
+
+    def _send(self, part: dict) -> None:
+        packet = message("OpenUdpRequest", **part).SerializeToString()
+        self._check_open()
+        with _system(_UDP):
+            try:
+                self._pair.send(packet)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise _udp_gone() from error
+
+    def _check_open(self) -> None:
+        if self._pair.fileno() < 0:
+            raise _udp_gone()
+
+    def _message(self, timeout: float | None):
+        self._check_open()
+        if timeout is not None:
+            poller = select.poll()
+            poller.register(self._pair, select.POLLIN)
+            if not poller.poll(_milliseconds(timeout)):
+                raise TimeoutError(f"{_UDP}: nothing came in {timeout} s")
+        with _system(_UDP):
+            while True:
+                # The host did not take everything; what it sent is there.
+                with contextlib.suppress(ConnectionResetError):
+                    packet = self._pair.recv(LONGEST_PACKET)
+                    break
+        if not packet:
+            raise _udp_gone()
+        return _class("OpenUdpResponse").FromString(packet)
+
+    def close(self) -> None:
+        # Wakes who receives.
+        with contextlib.suppress(OSError):
+            self._pair.shutdown(socket.SHUT_RDWR)
+        self._pair.close()
+
+
+class _UdpCalls(UdpSocket):
+    """A UDP socket by a call."""
+
+    def __init__(self, sending: _Sending, replies: Replies, connected) -> None:
+        super().__init__(connected)
+        self._sending, self._replies = sending, replies
+        replies.on_end(sending.end)
+        self._arrived: queue.Queue = queue.Queue(WAITING)
+        self._closed = threading.Event()
+        self._wrote = False
+        # A stream of replies cannot be waited for in time.
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self) -> None:
+        try:
+            for reply in self._replies:
+                self._arrive(reply)
+        except HostError as error:
+            self._arrive(error)
+        finally:
+            self._arrive(None)
+
+    def _arrive(self, reply) -> None:
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Full):
+                return self._arrived.put(reply, timeout=0.05)
+
+    def _send(self, part: dict) -> None:
+        if self._closed.is_set():
+            raise _udp_gone()
+        self._wrote = True
+        try:
+            self._sending.send(part)
+        except HostError as error:
+            raise _udp_gone() from error
+
+    def _message(self, timeout: float | None):
+        try:
+            reply = self._arrived.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError(f"{_UDP}: nothing came in {timeout} s") from None
+        if isinstance(reply, HostError):
+            raise reply
+        if reply is None:
+            # For whoever asks again.
+            self._arrived.put(None)
+            raise _udp_gone()
+        return reply
+
+    def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        # Wakes who receives.
+        with contextlib.suppress(queue.Full):
+            self._arrived.put_nowait(None)
+        if not self._wrote:
+            self._sending.end()
+            self._replies.close()
+            return
+        # What was sent goes out; the host ends the call then.
+        late = threading.Timer(LINGER_SECONDS, self._replies.close)
+        late.daemon = True
+        self._replies.on_end(late.cancel)
+        late.start()
+        with contextlib.suppress(HostError):
+            self._sending.send({"close": True})
 
 
 class HttpRequest:

@@ -38,6 +38,9 @@ const NAMES: &[(Errno, &str)] = &[
     (Errno::CONNRESET, "ECONNRESET"),
     (Errno::HOSTUNREACH, "EHOSTUNREACH"),
     (Errno::NETUNREACH, "ENETUNREACH"),
+    (Errno::DESTADDRREQ, "EDESTADDRREQ"),
+    (Errno::MSGSIZE, "EMSGSIZE"),
+    (Errno::ISCONN, "EISCONN"),
     (Errno::ADDRINUSE, "EADDRINUSE"),
     (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
 ];

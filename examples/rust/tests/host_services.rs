@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -23,7 +23,8 @@ use outrigger_services::{
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
 
 /// A host's side: a directory that is granted, an echo server, a server that
-/// only takes and says how much it was, and a port to listen on.
+/// only takes and says how much it was, and a port to listen on; an echo server, a
+/// port where nobody is and one to bind, for UDP.
 struct Side {
     dir: tempfile::TempDir,
     port: u16,
@@ -31,6 +32,9 @@ struct Side {
     sink: u16,
     taken: Receiver<usize>,
     listen: u16,
+    udp: u16,
+    free: u16,
+    bind: u16,
     services: GrantedServices,
 }
 
@@ -82,6 +86,25 @@ fn http() -> u16 {
     port
 }
 
+/// A UDP server that returns what it gets; ends with the test's process.
+fn udp_echo() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 70_000];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+    port
+}
+
+/// A port that nobody has, or had a moment ago.
+fn free_udp_port() -> u16 {
+    let free = UdpSocket::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    free.expect("a port").port()
+}
+
 fn side() -> Side {
     side_with("kill: [children]\n    list: [children]\n    signal: [children]\n")
 }
@@ -110,6 +133,7 @@ fn side_with(controls: &str) -> Side {
     // Nobody else takes a port that was just given back.
     let listen = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let listen = listen.expect("a port").port();
+    let (udp, free, bind) = (udp_echo(), free_udp_port(), free_udp_port());
     let manifest = format!(
         "plugin: {{name: client, format: grpc, entrypoint: client}}\n\
          handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
@@ -117,8 +141,11 @@ fn side_with(controls: &str) -> Side {
          capabilities:\n  \
          filesystem: [{{path: {dir:?}, permissions: [read, write, list, create, delete], recursive: true}}]\n  \
          environment: {{set: {{HOSTCLIENT_SHOWN: shown}}}}\n  \
-         network:\n    egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}, {http}, {sink}]}}]\n    \
-         ingress: [{{protocol: tcp, ports: [{listen}], allowed_origins: [127.0.0.1]}}]\n  \
+         network:\n    egress:\n      \
+         - {{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{port}, {http}, {sink}]}}\n      \
+         - {{protocol: udp, hosts: [127.0.0.1, localhost], ports: [{udp}, {free}]}}\n    \
+         ingress:\n      - {{protocol: tcp, ports: [{listen}], allowed_origins: [127.0.0.1]}}\n      \
+         - {{protocol: udp, ports: [{bind}], allowed_origins: [127.0.0.1]}}\n  \
          process:\n    exec: [{{command: /bin/cat}}, {{command: /bin/echo, args: [\"*\"]}}]\n    \
          {controls}",
         dir = dir.path(),
@@ -135,6 +162,9 @@ fn side_with(controls: &str) -> Side {
         sink,
         taken,
         listen,
+        udp,
+        free,
+        bind,
         services,
     }
 }
@@ -155,6 +185,9 @@ fn with_side(launch: Launch, side: &Side) -> Launch {
         .env("HOSTCLIENT_HTTP", side.http.to_string())
         .env("HOSTCLIENT_SINK", side.sink.to_string())
         .env("HOSTCLIENT_LISTEN", side.listen.to_string())
+        .env("HOSTCLIENT_UDP", side.udp.to_string())
+        .env("HOSTCLIENT_FREE", side.free.to_string())
+        .env("HOSTCLIENT_BIND", side.bind.to_string())
         .host_services(Arc::new(side.services.clone()))
 }
 
@@ -331,6 +364,29 @@ async fn listening_goes_on_after_a_connection_that_was_not_taken_in_time() {
 }
 
 #[tokio::test]
+async fn datagrams_of_a_plugin_come_and_go_by_descriptor_and_by_call() {
+    let side = side();
+    for launch in [launch(&side), launch(&side).auto_mtls().mux_broker()] {
+        let plugin = launch.start().await.expect("it starts");
+        ask(&plugin, "datagrams").await.expect("it exchanges them");
+        plugin.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_a_plugin_that_died_is_free_again() {
+    let side = side();
+    for kind in ["held", "calls-held"] {
+        let plugin = launch(&side).start().await.expect("it starts");
+        ask(&plugin, kind).await.expect("it binds");
+        let at = ("127.0.0.1", side.bind);
+        UdpSocket::bind(at).expect_err("it is the plugin's");
+        plugin.kill().await;
+        support::wait_for("the port to be free", || UdpSocket::bind(at).is_ok()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_request_too_long_for_the_descriptor_socket_is_made_as_a_call() {
     let side = side();
     let plugin = launch(&side).start().await.expect("it starts");
@@ -439,6 +495,7 @@ async fn all_of_the_sdk_in_python_works_by_descriptor_and_by_call() {
         "slow",
         "dropped",
         "calls-listen",
+        "datagrams",
         "http",
         "leases",
     ] {

@@ -4,10 +4,11 @@
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use outrigger_services::{AuditLog, Dialer, Limits, Verdict};
+use outrigger_services::{AuditLog, AuditRecord, Dialer, Limits, Verdict};
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
 use outrigger_wire::proto::host::open_udp_request::Part as Sent;
@@ -336,6 +337,16 @@ async fn echo() -> u16 {
     port
 }
 
+/// The next record of a socket.
+async fn opened(plugin: &mut Plugin) -> Arc<AuditRecord> {
+    loop {
+        let record = plugin.record().await;
+        if record.operation != "describe" {
+            return record;
+        }
+    }
+}
+
 /// Waits until nobody has a port of this machine, as the kernel lists them.
 async fn until_free(port: u16) {
     let deadline = Instant::now() + PATIENCE;
@@ -378,7 +389,7 @@ async fn datagrams_keep_their_bounds_and_their_order() {
             sent += data.len() as u64;
         }
         drop(socket);
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         let by = match way {
             Way::Call => "",
             Way::Descriptor => " by=descriptor",
@@ -468,7 +479,7 @@ async fn nothing_that_is_not_granted_for_udp_is_opened_or_resolved() {
             let told = told.unwrap_or_else(|| panic!("{host}:{port} was opened"));
             assert_eq!((told.code, &*told.reason), (Code::PermissionDenied, reason));
             assert!(told.missing.contains("udp"), "{told:?}");
-            let record = plugin.record().await;
+            let record = opened(&mut plugin).await;
             assert_eq!(
                 (record.operation, record.verdict),
                 ("open_udp", Verdict::Refused)
@@ -479,16 +490,16 @@ async fn nothing_that_is_not_granted_for_udp_is_opened_or_resolved() {
         for (host, port) in [("127.1", 53), ("lan.example", 0), ("", 53), ("[::1]", 53)] {
             let told = connect(&plugin, way, host, port).await.err();
             assert_eq!(told.expect("no host").reason, "malformed-request");
-            plugin.record().await;
+            opened(&mut plugin).await;
         }
         let told = bind(&plugin, way, "", 9000).await.err().expect("TCP only");
         assert_eq!(told.reason, "not-granted");
         assert!(told.missing.contains("udp"), "{told:?}");
-        plugin.record().await;
+        opened(&mut plugin).await;
         for first in [request(Sent::Close(true)), OpenUdpRequest::default()] {
             let told = open(&plugin, way, first).await.err().expect("nothing");
             assert_eq!(told.reason, "malformed-request");
-            plugin.record().await;
+            opened(&mut plugin).await;
         }
     }
     let asked = world.book.asked();
@@ -512,7 +523,7 @@ async fn addresses_of_groups_of_all_and_of_nobody_are_refused_though_granted() {
             let told = connect(&plugin, way, host, 9).await.err();
             let told = told.unwrap_or_else(|| panic!("{host} was opened"));
             assert_eq!(told.reason, "forbidden", "{host}");
-            let record = plugin.record().await;
+            let record = opened(&mut plugin).await;
             assert!(record.reason.contains("no address of a single machine"));
         }
         for address in ["224.0.0.251", "255.255.255.255", "192.0.2.1"] {
@@ -617,7 +628,7 @@ async fn a_port_takes_datagrams_of_allowed_origins_and_answers_those_who_sent() 
             assert_eq!(socket.next().await.failure().reason, reason);
         }
         drop(socket);
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         assert_eq!(
             (record.operation, record.code, record.bytes),
             ("open_udp", "ok", 22)
@@ -698,7 +709,7 @@ async fn a_port_that_is_taken_and_a_dialer_without_udp_are_typed_errors() {
             (Code::FailedPrecondition, "EADDRINUSE")
         );
         // It was allowed, and failed.
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         assert_eq!(
             (record.verdict, record.code),
             (Verdict::Allowed, "system-error")
@@ -753,7 +764,7 @@ async fn of_a_flood_so_much_is_held_and_the_rest_is_counted() {
         assert!(taken < 2500, "{taken} of {FLOOD} by {way:?}");
         assert!(dropped > FLOOD / 2, "{dropped} were counted by {way:?}");
         drop(socket);
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         let counted = record.argument.split("dropped=").nth(1).expect("counted");
         let counted: u64 = counted.parse().expect("a number");
         assert!(counted >= dropped, "{record}");
@@ -808,7 +819,7 @@ async fn what_was_sent_before_the_end_leaves_and_the_port_is_free_again() {
         for number in 0..100_u8 {
             assert_eq!(receive(&server).await.0, [number]);
         }
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         assert_eq!((record.code, record.verdict), ("ok", Verdict::Allowed));
         until_free(local).await;
     }
@@ -829,7 +840,7 @@ async fn a_flow_that_carries_nothing_ends_and_a_port_does_not() {
             .expect("granted");
         let local = socket.local().port();
         // Also while the plugin takes nothing.
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         assert_eq!(
             (record.code, record.verdict),
             ("network-timeout", Verdict::Allowed)
@@ -864,7 +875,7 @@ async fn each_socket_takes_a_lease_and_gives_it_back() {
         assert_eq!(told.expect("none is left").reason, "too-many-leases");
         drop(kept);
         for _ in 0..4 {
-            plugin.record().await;
+            opened(&mut plugin).await;
         }
         let again = connect(&plugin, way, "127.0.0.1", port).await;
         again.expect("there is room again");
@@ -887,7 +898,7 @@ async fn a_senseless_message_ends_the_socket_and_says_so() {
         socket.put(request(Sent::Connect(elsewhere))).await;
         assert_eq!(socket.next().await.ended().reason, "malformed-request");
         assert!(matches!(socket.next().await, Event::End));
-        let record = plugin.record().await;
+        let record = opened(&mut plugin).await;
         assert_eq!(
             (record.code, record.verdict),
             ("malformed-request", Verdict::Refused)
@@ -957,7 +968,12 @@ async fn sockets_end_with_the_services() {
         let mut audit = std::mem::replace(&mut plugin.audit, nothing);
         plugin.close().await;
         until_free(port).await;
-        let record = audit.recv().await.expect("a record");
+        let record = loop {
+            let record = audit.recv().await.expect("a record");
+            if record.operation != "describe" {
+                break record;
+            }
+        };
         let code = match way {
             Way::Call => "ok",
             Way::Descriptor => "cancelled",
