@@ -505,6 +505,52 @@ fn origins_are_let_in_by_address_or_by_a_name_the_host_resolved() {
 }
 
 #[test]
+fn each_protocol_is_granted_and_denied_by_itself() {
+    for (mine, other) in [
+        (Protocol::Tcp, Protocol::Udp),
+        (Protocol::Udp, Protocol::Tcp),
+    ] {
+        let part = |protocol| {
+            (
+                format!("{{protocol: {protocol}, hosts: [a.example, 10.0.0.1], ports: [53]}}"),
+                format!("{{protocol: {protocol}, ports: [9000], allowed_origins: [10.0.0.0/8]}}"),
+            )
+        };
+        let ((egress, ingress), (egress_too, ingress_too)) = (part(mine), part(other));
+        let one =
+            format!("capabilities: {{network: {{egress: [{egress}], ingress: [{ingress}]}}}}");
+        let both = format!(
+            "capabilities: {{network: {{egress: [{egress}, {egress_too}], ingress: [{ingress}, {ingress_too}]}}}}"
+        );
+        let deny = format!(
+            "default: {{allow: requested, deny: {{network: {{egress: [{{protocol: {other}}}], ingress: [{{protocol: {other}}}]}}}}}}"
+        );
+        let denied = decide(&both, &deny);
+        for grants in [requested(&one), denied.grants().clone()] {
+            let network = grants.network();
+            for (protocol, granted) in [(mine, true), (other, false)] {
+                let (name, address) = (host("a.example"), host("10.0.0.1"));
+                let verdicts = [
+                    network.egress(protocol, &name, 53).is_ok(),
+                    network
+                        .resolved(protocol, &name, 53, ip("10.0.0.1"))
+                        .is_ok(),
+                    network
+                        .resolved(protocol, &address, 53, ip("10.0.0.1"))
+                        .is_ok(),
+                    network.ingress(protocol, 9000).is_ok(),
+                    network
+                        .ingress_origin(protocol, 9000, ip("10.1.2.3"), &[])
+                        .is_ok(),
+                    network.origins(protocol, 9000).count() == 1,
+                ];
+                assert_eq!(verdicts, [granted; 6], "{protocol} where {mine} is granted");
+            }
+        }
+    }
+}
+
+#[test]
 fn denials_tell_the_plugin_less_than_the_host() {
     let decision = decide(
         "capabilities:

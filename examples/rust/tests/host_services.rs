@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -99,10 +100,17 @@ fn udp_echo() -> u16 {
     port
 }
 
-/// A port that nobody has, or had a moment ago.
+/// A port for UDP that nobody has: none of those that the system gives to whoever
+/// asks for any.
 fn free_udp_port() -> u16 {
-    let free = UdpSocket::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    free.expect("a port").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % 100).unwrap_or(0) * 100;
+    loop {
+        let port = 20_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn side() -> Side {

@@ -18,7 +18,7 @@ use super::hello::HelloGuard;
 use super::http::{Prepared, Reply, ReplyBody};
 use super::listen::{self, Arrival, Arrivals, Waiting};
 use super::pump::{Part, Pump, Received, Sent};
-use super::udp::{self, Opened};
+use super::udp::{self, Opened, Reach};
 use super::{rules, trouble};
 use crate::fault::Fault;
 use crate::leases::Slot;
@@ -123,8 +123,12 @@ impl NetworkService {
                 Opened::to(socket, remote).map_err(|error| trouble::io(&error))
             }
             Some(open_udp_request::Part::Bind(bind)) => {
-                let with = (self.door.clone(), self.session.clone(), lookups.clone());
-                Opened::at(with, &bind.address, bind.port, notes).await
+                let reach = Reach {
+                    door: self.door.clone(),
+                    session: self.session.clone(),
+                    lookups: lookups.clone(),
+                };
+                Opened::at(reach, &bind.address, bind.port, notes).await
             }
             _ => Err(Fault::abuse(
                 "the first message names neither a target nor a port",

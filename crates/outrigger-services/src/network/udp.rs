@@ -68,9 +68,14 @@ struct Port {
     origins: Origins,
     /// What can only be let in by names that are being looked up.
     asking: VecDeque<(Bytes, SocketAddr)>,
-    door: Arc<Door>,
-    session: Arc<Session>,
-    lookups: Lookups,
+    reach: Reach,
+}
+
+/// What it takes to judge those who send to a port.
+pub(crate) struct Reach {
+    pub(crate) door: Arc<Door>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) lookups: Lookups,
 }
 
 impl Opened {
@@ -91,12 +96,12 @@ impl Opened {
 
     /// Binds `port` at `address`, if the grants cover it.
     pub(crate) async fn at(
-        (door, session, lookups): (Arc<Door>, Arc<Session>, Lookups),
+        reach: Reach,
         address: &str,
         port: u32,
         notes: &Notes,
     ) -> Result<Self, Fault> {
-        let grants = session.grants();
+        let grants = reach.session.grants();
         let address = listen::asked(grants, Protocol::Udp, address, port, notes)?;
         // One of a group could be bound, unlike with TCP.
         if !address.ip().is_unspecified() && !dial::is_single(address.ip()) {
@@ -106,7 +111,7 @@ impl Opened {
         let socket = socket.map_err(|error| trouble::io(&error))?;
         let local = socket.local_addr().map_err(|error| trouble::io(&error))?;
         let port = local.port();
-        let origins = Origins::of(&door, grants, &lookups, Protocol::Udp, port).await;
+        let origins = Origins::of(&reach.door, grants, &reach.lookups, Protocol::Udp, port).await;
         Ok(Self {
             connected: Connected {
                 remote_address: String::new(),
@@ -116,9 +121,7 @@ impl Opened {
             side: Side::Port(Box::new(Port {
                 origins,
                 asking: VecDeque::new(),
-                door,
-                session,
-                lookups,
+                reach,
             })),
         })
     }
@@ -206,7 +209,8 @@ impl Flow {
     }
 
     /// Keeps a datagram that was let in, if there is room.
-    fn keep(&self, data: Bytes, address: String) {
+    fn keep(&self, data: &[u8], address: String) {
+        let data = Bytes::copy_from_slice(data);
         if !self
             .waiting
             .push(Part::Datagram(Datagram { data, address }))
@@ -342,9 +346,9 @@ impl Side {
             Self::Port(port) => {
                 port.origins.looked_up().await;
                 for (data, raw) in std::mem::take(&mut port.asking) {
-                    let grants = port.session.grants();
+                    let grants = port.reach.session.grants();
                     let verdict = port.origins.judge_now(grants, canonical(raw).ip());
-                    judged(verdict, data, raw, flow);
+                    judged(verdict, &data, raw, flow);
                 }
             }
         }
@@ -352,7 +356,6 @@ impl Side {
 
     /// Keeps what came for the plugin, if its sender may send.
     fn received(&mut self, data: &[u8], raw: SocketAddr, flow: &Flow) {
-        let data = Bytes::copy_from_slice(data);
         match self {
             // It may have come in the moment before the socket had a peer.
             Self::Peer { led_to, .. } if (raw.ip(), raw.port()) != (led_to.ip(), led_to.port()) => {
@@ -360,11 +363,13 @@ impl Side {
             }
             Self::Peer { .. } => flow.keep(data, String::new()),
             Self::Port(port) => {
-                let (door, grants) = (&port.door, port.session.grants());
-                let origin = canonical(raw).ip();
-                match port.origins.judge(door, grants, &port.lookups, origin) {
+                let (reach, origin) = (&port.reach, canonical(raw).ip());
+                let grants = reach.session.grants();
+                let (door, lookups) = (&reach.door, &reach.lookups);
+                match port.origins.judge(door, grants, lookups, origin) {
                     Some(verdict) => judged(verdict, data, raw, flow),
                     None if port.asking.len() < door.limits.backlog => {
+                        let data = Bytes::copy_from_slice(data);
                         port.asking.push_back((data, raw));
                     }
                     None => flow.account.dropped(),
@@ -375,7 +380,7 @@ impl Side {
 }
 
 /// What becomes of a datagram at a port.
-fn judged(verdict: Result<String, Fault>, data: Bytes, raw: SocketAddr, flow: &Flow) {
+fn judged(verdict: Result<String, Fault>, data: &[u8], raw: SocketAddr, flow: &Flow) {
     let remote = canonical(raw);
     match verdict {
         Ok(rule) => {
@@ -441,7 +446,8 @@ impl Sender<'_> {
                 self.flow.tell(&trouble::io(&error));
                 match send().await {
                     Ok(_) => Ok(()),
-                    Err(again) if again.kind() == error.kind() => Ok(()),
+                    // Told already.
+                    Err(again) if again.raw_os_error() == error.raw_os_error() => Ok(()),
                     Err(again) => Err(trouble::io(&again)),
                 }
             }

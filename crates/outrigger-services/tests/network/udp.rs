@@ -5,6 +5,7 @@ use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -305,10 +306,17 @@ fn ingress(port: u16, origins: &str) -> String {
     format!("    ingress: [{{protocol: udp, ports: [{port}], allowed_origins: [{origins}]}}]")
 }
 
-/// A port for UDP that nobody has, or had a moment ago.
+/// A port for UDP that nobody has: none of those that the system gives to whoever
+/// asks for any.
 fn free_udp_port() -> u16 {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % 100).unwrap_or(0) * 100;
+    loop {
+        let port = 20_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 async fn socket_at(ip: [u8; 4], port: u16) -> UdpSocket {
@@ -651,6 +659,39 @@ async fn a_port_takes_datagrams_of_allowed_origins_and_answers_those_who_sent() 
         }
         assert!(plugin.audit.try_recv().is_none());
         until_free(port).await;
+    }
+}
+
+/// At `::`, IPv4 comes in as IPv6.
+#[tokio::test]
+async fn senders_have_one_address_however_the_system_writes_it() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        // A machine without IPv6.
+        return;
+    }
+    for way in WAYS {
+        let port = free_udp_port();
+        let plugin = World::default()
+            .plugin(&ingress(port, "127.0.0.1, \"::1\""))
+            .await;
+        let mut socket = bind(&plugin, way, "::", port).await.expect("granted");
+        for from in ["127.0.0.1", "::1", "127.0.0.2"] {
+            let ip: std::net::IpAddr = from.parse().expect("an address");
+            let sender = UdpSocket::bind((ip, 0)).await.expect("a socket");
+            let to = if ip.is_ipv6() { "::1" } else { "127.0.0.1" };
+            let to: std::net::IpAddr = to.parse().expect("an address");
+            sender.send_to(b"hello", (to, port)).await.expect("sent");
+            let address = sender.local_addr().expect("an address").to_string();
+            if from == "127.0.0.2" {
+                socket.send_to("answer", &address).await;
+                assert_eq!(socket.next().await.failure().reason, "forbidden");
+                continue;
+            }
+            let heard = (b"hello".to_vec(), address.clone());
+            assert_eq!(socket.next().await.datagram(), heard);
+            socket.send_to("answer", &address).await;
+            assert_eq!(receive(&sender).await.0, b"answer");
+        }
     }
 }
 

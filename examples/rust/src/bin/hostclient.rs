@@ -486,10 +486,16 @@ async fn datagrams(host: &Host) -> Result<(), Error> {
             let datagram: Vec<u8> = (0..length).map(|at| at as u8).collect();
             same!(socket.send(&datagram).await?, length);
             let (back, from) = socket.recv_from(&mut buffer).await?;
-            same!((buffer.get(..back) == Some(&datagram[..]), from), (true, there));
+            same!(
+                (buffer.get(..back) == Some(&datagram[..]), from),
+                (true, there)
+            );
         }
         let long = socket.send(&vec![0; 65_508]).await.err();
-        same!(long.as_ref().and_then(|error| error.errno()), Some("EMSGSIZE"));
+        same!(
+            long.as_ref().and_then(|error| error.errno()),
+            Some("EMSGSIZE")
+        );
         let elsewhere = socket.send_to(b"x", ([127, 0, 0, 1], 1).into()).await.err();
         same!(
             elsewhere.as_ref().and_then(|error| error.errno()),
@@ -500,7 +506,10 @@ async fn datagrams(host: &Host) -> Result<(), Error> {
         socket.send(b"next").await?;
         let mut small = [0; 4];
         let cut = socket.recv(&mut small).await.err();
-        same!(cut.as_ref().map(|error| error.code()), Some("datagram-truncated"));
+        same!(
+            cut.as_ref().map(|error| error.code()),
+            Some("datagram-truncated")
+        );
         same!(&small, b"0123");
         same!(socket.recv(&mut small).await?, 4);
         same!(&small, b"next");
@@ -572,7 +581,10 @@ async fn datagrams(host: &Host) -> Result<(), Error> {
     peer.send_to(b"hello", at).await?;
     let mut buffer = [0; 100];
     let (length, from) = socket.recv_from(&mut buffer).await?;
-    same!((buffer.get(..length), from), (Some(&b"hello"[..]), peer.local_addr()?));
+    same!(
+        (buffer.get(..length), from),
+        (Some(&b"hello"[..]), peer.local_addr()?)
+    );
     socket.send_to(b"welcome", from).await?;
     same!(peer.recv_from(&mut buffer).await?, (7, at));
     let unnamed = socket.send(b"x").await.err();
@@ -588,7 +600,11 @@ async fn datagrams(host: &Host) -> Result<(), Error> {
 
 /// A port that is not given back as long as the plugin runs.
 async fn held(host: &Host) -> Result<(), Error> {
-    match host.network().bind_udp(None, port_of("HOSTCLIENT_BIND")?).await {
+    match host
+        .network()
+        .bind_udp(None, port_of("HOSTCLIENT_BIND")?)
+        .await
+    {
         Ok(socket) => std::mem::forget(socket),
         // In the other way already.
         Err(error) if error.errno() == Some("EADDRINUSE") => {}
