@@ -102,7 +102,7 @@ pub(crate) async fn first_udp(
 }
 
 /// Whether an address is that of one machine: none of a group, of all, or of
-/// nobody, whatever is granted. UDP could reach these, TCP cannot.
+/// nobody. Those are no peers of datagrams, whatever is granted.
 pub(crate) fn is_single(address: IpAddr) -> bool {
     let everybody = IpAddr::from([255, 255, 255, 255]);
     !address.is_unspecified() && !address.is_multicast() && address != everybody
