@@ -709,7 +709,8 @@ impl Session {
             .unwrap_or_else(PoisonError::into_inner);
         if own.temp.get().is_none() {
             // The lock makes this the only writer.
-            let _ = own.temp.set(TempArea::create(&self.shared().temp_root)?);
+            let root = &self.shared().temp_root;
+            let _ = own.temp.set(TempArea::create(root, self.identity())?);
         }
         own.temp.get().ok_or(Fault::Broken)
     }
