@@ -358,7 +358,7 @@ async fn go_on(plugin: &RunningPlugin, doing: Doing, output: &Counter) {
                 if error.code() == code {
                     break;
                 }
-                assert!(Instant::now() < over, "{code}: {error}");
+                assert!(Instant::now() < over, "{code}: {error}: {}", error.kind());
             }
             call(plugin).await.expect("calls go on");
         }

@@ -93,7 +93,11 @@ impl Connection {
     /// The stream of the broker: the one that stays open without a message.
     pub(crate) fn broker(&mut self) -> io::Result<u32> {
         loop {
-            if let Some((id, _)) = self.open.iter().find(|(_, message)| message.is_empty()) {
+            let silent = self.open.iter().find(|(_, message)| message.is_empty());
+            // The call for output looks the same until its message has come.
+            if self.stdio_seen
+                && let Some((id, _)) = silent
+            {
                 return Ok(*id);
             }
             self.take_frame()?;
