@@ -19,8 +19,9 @@ use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
 use outrigger_examples::{Counter, Test, basic_cookie, peer_cookie, ping_pong};
 use outrigger_host::{
     Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,
-    ExpectedDigest, Launch, LaunchError, Network, PluginExited, PluginSet, ProcessRunner, Reattach,
-    Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport, stop_managed,
+    ExpectedDigest, KillReason, Launch, LaunchError, Network, PluginExited, PluginSet,
+    ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport,
+    stop_managed,
 };
 use support::{Bytes, SOON, go_peer, logged, runs, signal, stops_cleanly, wait_for, wait_until};
 use tonic::{Request, Response, Status};
