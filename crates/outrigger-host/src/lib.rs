@@ -31,7 +31,8 @@
 //! ```
 //!
 //! Dropping a [`RunningPlugin`] kills the process; a host that is itself killed
-//! takes its plugins with it. This crate deliberately does not know which
+//! takes its plugins with it, and what it had made for them: [`nothing_left`]
+//! waits for that at the end of a program. This crate deliberately does not know which
 //! plugins are installed, what they may do, or when to start them again.
 
 mod connection;

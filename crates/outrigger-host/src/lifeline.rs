@@ -315,3 +315,115 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
     // The second field is the program's name in parentheses and may hold anything.
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The shell is no plugin.
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A plugin's idea of a directory: every name starts with a dash, holds a line
+    /// break or means something to a shell; nothing may be changed where it is,
+    /// and some of it is deeper than a path is long.
+    const SHAPED: &str = r#"
+        mkdir "$1" && cd "$1" || exit 1
+        line=$(printf 'a\nb')
+        for name in ./-rf ./-- "$line" ' ' '*' '$(touch x)' '\0101'; do
+            mkdir -p "$name/inner" && echo text > "$name/inner/-f" || exit 1
+            ln -s "$2" "$name/inner/link" && ln "$2/kept" "$name/hard" || exit 1
+            chmod 000 "$name/inner" && chmod 500 "$name" || exit 1
+        done
+        deep=$(printf 'sixteen-letters-/%.0s' $(seq 150))
+        for half in 1 2; do
+            mkdir -p "$deep" && cd -P "$deep" || exit 1
+        done
+        echo text > file && chmod 500 . && chmod 500 "$1"
+    "#;
+
+    /// A program run by a user whom modes hold back.
+    fn as_nobody(program: &str) -> Command {
+        let setpriv = Path::new("/usr/bin/setpriv");
+        if !rustix::process::geteuid().is_root() || !setpriv.exists() {
+            return Command::new(program);
+        }
+        let mut command = Command::new(setpriv);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+        command
+    }
+
+    #[test]
+    fn the_shell_removes_what_a_plugin_shaped_and_nothing_else() {
+        let base = tempfile::tempdir().expect("a directory");
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(base.path(), open).expect("set");
+        let path = |name: &str| base.path().join(name);
+        let outside = path("outside");
+        let make = |script: &str, dir: &Path| {
+            let status = as_nobody("/bin/sh")
+                .args(["-c", script, "sh"])
+                .args([dir, &outside])
+                .status();
+            assert!(status.expect("it runs").success());
+        };
+        make(
+            "mkdir \"$1\" && echo > \"$1/kept\" && chmod 400 \"$1/kept\"",
+            &outside,
+        );
+        for name in ["shaped", "gone", "untied"] {
+            make(SHAPED, &path(name));
+        }
+        // What stands in the place of a directory is itself removed.
+        make("ln -s \"$2\" \"$1\"", &path("link"));
+        let mut shell = as_nobody("/bin/sh")
+            .args(["-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut pipe = shell.stdin.take().expect("a pipe");
+        let names = ["shaped", "link", "untied", "missing", "gone"];
+        for (key, name) in names.iter().enumerate() {
+            let word = word(path(name).as_os_str().as_bytes());
+            writeln!(pipe, "+ {key} directory {word}").expect("written");
+        }
+        writeln!(pipe, "- 2").expect("written");
+        drop(pipe);
+        assert!(shell.wait().expect("waited for").success());
+        let left = |name: &str| std::fs::symlink_metadata(path(name)).is_ok();
+        assert_eq!(names.map(left), [false, false, true, false, false]);
+        let kept = std::fs::metadata(outside.join("kept")).expect("it is there");
+        assert_eq!(kept.permissions().mode() & 0o777, 0o400);
+        let mut again = as_nobody("/bin/sh");
+        again.args(["-c", "chmod -R u+rwx \"$1\"; rm -rf \"$1\"", "sh"]);
+        let removed = again.arg(path("untied")).status().expect("it runs");
+        assert!(removed.success());
+    }
+
+    #[test]
+    fn any_name_is_written_down_as_one_plain_word() {
+        let name = b"/tmp/a b\n-\xff*$(x)\\0101";
+        let word = word(name);
+        assert_eq!(
+            word,
+            "/tmp/a\\0040b\\0012-\\0377\\0052\\0044\\0050x\\0051\\01340101"
+        );
+        let printed = Command::new("/bin/sh")
+            .args(["-c", "printf %b \"$1\"", "sh", &word])
+            .output()
+            .expect("it runs");
+        assert_eq!(printed.stdout, name);
+        assert_eq!(variable("NAME", b"a\nb"), "nothing");
+    }
+
+    #[test]
+    fn what_is_left_to_the_shell_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tie = || OfProcess.tie(Belonging::Directory(&dir.path().join("missing")));
+        let first = tie();
+        assert!(!nothing_left(Duration::from_millis(1)));
+        first.untie();
+        drop(tie());
+        // Other tests of this process may have something for a moment.
+        assert!(nothing_left(Duration::from_secs(10)));
+    }
+}

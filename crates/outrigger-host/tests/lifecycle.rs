@@ -21,6 +21,15 @@ use support::{Kept, SOON, chain, kv, misbehaving, nothing_left, shell, until};
 
 const NEVER: Duration = Duration::from_secs(60);
 
+/// A host that does nothing for its plugins.
+struct NoServices;
+
+impl HostServices for NoServices {
+    fn bind(&self, _: &PluginIdentity) -> ServiceSet {
+        ServiceSet::new()
+    }
+}
+
 // ---- the end -------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,20 +176,14 @@ async fn a_plugin_is_given_the_time_that_its_host_sets_and_the_report_says_which
 
 #[tokio::test]
 async fn a_plugin_without_a_broker_is_offered_services_and_can_be_dialled_by_nobody() {
-    struct Nothing;
-    impl HostServices for Nothing {
-        fn bind(&self, _: &PluginIdentity) -> ServiceSet {
-            ServiceSet::new()
-        }
-    }
     let dir = TestDir::new();
     // Both before and after it is known.
-    let launch = misbehaving(Fault::BrokerMissing, &dir).host_services(Arc::new(Nothing));
+    let launch = misbehaving(Fault::BrokerMissing, &dir).host_services(Arc::new(NoServices));
     let plugin = launch.start().await.expect("started");
     plugin.ping().await.expect("an answer");
     until("it is known", || plugin.broker().is_missing()).await;
-    let first = plugin.attach(&Nothing).await.expect("offered");
-    let second = plugin.attach(&Nothing).await.expect("offered");
+    let first = plugin.attach(&NoServices).await.expect("offered");
+    let second = plugin.attach(&NoServices).await.expect("offered");
     assert_ne!(first.id(), second.id());
     let began = Instant::now();
     let error = plugin.broker().dial(BrokerId(1)).await.map(drop);
@@ -194,7 +197,7 @@ async fn a_plugin_without_a_broker_is_offered_services_and_can_be_dialled_by_nob
     assert!(began.elapsed() < Duration::from_secs(2), "known at once");
     plugin.ping().await.expect("still well");
     assert_eq!(plugin.stop().await.status, ExitStatus::Code(0));
-    let gone = plugin.attach(&Nothing).await.expect_err("it is gone");
+    let gone = plugin.attach(&NoServices).await.expect_err("it is gone");
     assert_eq!(gone.code(), "broker-closed");
     nothing_left(&dir).await;
 }
@@ -730,6 +733,29 @@ async fn a_group_gets_the_sockets_and_their_directory() {
         "{}",
         chain(&error)
     );
+    dir.assert_empty();
+}
+
+#[tokio::test]
+async fn a_socket_directory_that_a_cleaner_removed_is_made_again() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = TestDir::new();
+    let plugin = kv(&dir).start().await.expect("started");
+    let [socket_dir] = &dir.entries()[..] else {
+        panic!("{:?}", dir.entries())
+    };
+    for _ in 0..2 {
+        std::fs::remove_dir_all(socket_dir).expect("removed");
+        let serving = plugin.attach(&NoServices).await.expect("offered");
+        let mode = std::fs::metadata(socket_dir).expect("made again");
+        assert_eq!(mode.permissions().mode() & 0o7777, 0o700);
+        let sockets = std::fs::read_dir(socket_dir).expect("listed").count();
+        assert_eq!(sockets, 1);
+        drop(serving);
+    }
+    plugin.stop().await;
+    nothing_left(&dir).await;
     dir.assert_empty();
 }
 
