@@ -50,7 +50,7 @@ pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serv
         })
 }
 
-/// What a plugin without a broker should know of itself, for a failure or a note.
+/// What to say of a plugin that has no broker, where that matters.
 pub(crate) fn unreachable(session: &Session) -> Option<&'static str> {
     session.plugin.broker().is_missing().then_some(
         "the plugin has no broker (`plugin.GRPCBroker`): \

@@ -54,16 +54,16 @@ fn main() -> ExitCode {
     if verbose {
         log_to_stderr();
     }
-    let result = run(&cli.command);
-    // What plugins had is removed when the command has ended, however much it is.
-    outrigger_host::nothing_left(REMOVAL);
-    match result {
+    let code = match run(&cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             output::failure(&failure);
             ExitCode::from(failure.exit as u8)
         }
-    }
+    };
+    // What plugins had is removed when the command has ended, however much it is.
+    outrigger_host::nothing_left(REMOVAL);
+    code
 }
 
 fn run(command: &Command) -> Result<u8, Failure> {

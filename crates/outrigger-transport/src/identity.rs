@@ -50,17 +50,10 @@ pub struct PluginIdentity {
 impl PartialEq for PluginIdentity {
     /// Who it is, whatever sees to what it leaves.
     fn eq(&self, other: &Self) -> bool {
-        let parts = |identity: &Self| {
-            let Self {
-                name,
-                instance,
-                pid,
-                socket_dir,
-                lifeline: _,
-            } = identity.clone();
-            (name, instance, pid, socket_dir)
-        };
-        parts(self) == parts(other)
+        self.name == other.name
+            && self.instance == other.instance
+            && self.pid == other.pid
+            && self.socket_dir == other.socket_dir
     }
 }
 
