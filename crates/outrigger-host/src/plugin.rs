@@ -630,7 +630,10 @@ impl Watch {
         }));
         self.connection.broker().close();
         self.process.cleared().await;
-        self.places = None;
+        let places = self.places.take();
+        // A plugin may have piled up much there. When the runtime ends first, it
+        // is done then.
+        let _ = tokio::task::spawn_blocking(move || drop(places)).await;
         self.exited.send_replace(Some(report));
     }
 }

@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use outrigger_transport::tree::{self, Obstacles};
 use outrigger_transport::{Belonging, Lifeline, Tie};
 use outrigger_wire::{Address, Network};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -21,6 +23,8 @@ use crate::lifeline::OfProcess;
 /// The longest directory whose sockets still fit in a socket address, in bytes:
 /// 107 less a slash and the longest socket name.
 const MAX_DIR: usize = 107 - 1 - "plugin12345678901234567890".len();
+/// How long removing a directory may take.
+const REMOVAL: Duration = Duration::from_secs(10);
 /// Where programs make temporary files that are not told where.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The variables that tell them.
@@ -183,15 +187,15 @@ impl SocketDir {
 
 impl Drop for SocketDir {
     fn drop(&mut self) {
-        match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // The lifeline tries again, harder.
+        let until = Instant::now() + REMOVAL;
+        // Its plugin may have made more than sockets there.
+        let removed = tree::remove(CWD, &self.path, Obstacles::Clear, until, &|| true);
+        match (removed, self.tie.take()) {
+            (Ok(()), Some(tie)) => tie.untie(),
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                // The lifeline does the rest.
                 tracing::warn!(dir = %self.path.display(), %error, "could not remove a socket directory");
-            }
-            _ => {
-                if let Some(tie) = self.tie.take() {
-                    tie.untie();
-                }
             }
         }
     }
@@ -229,6 +233,37 @@ mod tests {
         }
         let left = std::fs::read_dir(temporary.path()).expect("listed").count();
         assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_socket_directory_goes_whatever_its_plugin_made_of_it() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let outside = temporary.path().join("outside");
+        std::fs::create_dir(&outside).expect("made");
+        std::fs::write(outside.join("kept"), "text").expect("written");
+        let mode = |path: &Path, mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).expect("set");
+        };
+        for linked in [false, true] {
+            let dir = SocketDir::create(Some(temporary.path()), None).expect("made");
+            let path = dir.path().to_owned();
+            if linked {
+                std::fs::remove_dir(&path).expect("removed");
+                std::os::unix::fs::symlink(&outside, &path).expect("linked");
+            } else {
+                let inner = path.join("-rf\n");
+                std::fs::create_dir_all(inner.join("inner")).expect("made");
+                std::fs::write(inner.join("inner/file"), "text").expect("written");
+                std::os::unix::fs::symlink(&outside, inner.join("link")).expect("linked");
+                mode(&inner.join("inner"), 0o500);
+                mode(&inner, 0);
+                mode(&path, 0o500);
+            }
+            drop(dir);
+            assert!(std::fs::symlink_metadata(&path).is_err(), "{linked}");
+            assert!(outside.join("kept").exists());
+        }
     }
 
     #[test]

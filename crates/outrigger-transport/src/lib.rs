@@ -25,6 +25,7 @@ mod sockets;
 mod stream;
 mod task;
 mod tls;
+pub mod tree;
 pub mod yamux;
 
 pub use body::IncomingBody;

@@ -13,7 +13,6 @@ pub(crate) mod rpc;
 mod spellings;
 pub(crate) mod stream;
 pub(crate) mod temp;
-mod tree;
 mod watch;
 
 use std::collections::VecDeque;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
+use outrigger_transport::tree::{self, Obstacles};
 use outrigger_transport::{Belonging, PluginIdentity, Tie};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,7 +15,6 @@ use uuid::Uuid;
 
 use super::area::Area;
 use super::open::OpenFile;
-use super::tree::{self, Obstacles};
 use crate::fault::Fault;
 use crate::leases::{Held, Lent};
 
