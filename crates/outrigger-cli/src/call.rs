@@ -147,13 +147,15 @@ async fn call(
     let server = method.is_server_streaming();
     let introduced = match (&args.establish, &args.plugin.granting) {
         (Some(name), Some(granting)) => {
-            let introduced =
-                establish::over_grpc(session, &channel, granting, &description, name).await?;
-            Some(printer.introduced(introduced))
+            let metadata = metadata.clone();
+            let introducing =
+                establish::over_grpc(session, &channel, granting, &description, name, metadata);
+            Some(printer.introduced(introducing.await?))
         }
         _ => None,
     };
-    let (fill, _serving) = fill(session, args, &method).await?;
+    let (fill, serving) = fill(session, args, &method).await?;
+    let offered = introduced.is_some() || serving.is_some();
     printer.begin(Transport::Grpc, descriptors::kind(client, server))?;
     let timeout = match args.timeout {
         Some(limit) => (!limit.is_zero()).then_some(limit),
@@ -176,13 +178,18 @@ async fn call(
         ended = within(timeout, exchange) => ended,
     };
     // The services are there until now.
-    drop(introduced);
+    drop((introduced, serving));
     match ended {
         Ok(()) => Ok(()),
         Err(Ended::Output(failure)) => Err(failure),
         Err(Ended::Status(status)) => {
             let report = StatusReport::new(&status, method.parent_pool());
-            let failure = explained(&status, report.failure(&args.method), session, timeout);
+            let mut failure = explained(&status, report.failure(&args.method), session, timeout);
+            if offered {
+                failure = establish::unreachable(session)
+                    .into_iter()
+                    .fold(failure, Failure::note);
+            }
             printer.ending = Ending::Grpc(Some(report));
             Err(failure)
         }

@@ -11,6 +11,7 @@ use outrigger_host::{Channel, Serving};
 use outrigger_wire::Excerpt;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use tonic::client::Grpc;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
 use crate::codec::DynamicCodec;
@@ -28,13 +29,14 @@ pub(crate) struct Introduced {
     _serving: Serving,
     /// What the plugin calls itself.
     pub(crate) client_id: Option<String>,
-    pub(crate) note: Option<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Serves the host's services to the plugin on a new broker id.
 ///
 /// # Errors
-/// The code of the broker's error.
+/// The code of the broker's error. A plugin without a broker is none: it may
+/// need nothing of the host.
 pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serving, Failure> {
     session
         .plugin
@@ -48,7 +50,15 @@ pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serv
         })
 }
 
-/// Introduces the host over gRPC.
+/// What to say of a plugin that has no broker, where that matters.
+pub(crate) fn unreachable(session: &Session) -> Option<&'static str> {
+    session.plugin.broker().is_missing().then_some(
+        "the plugin has no broker (`plugin.GRPCBroker`): \
+         it cannot reach the services of the host",
+    )
+}
+
+/// Introduces the host over gRPC. `metadata` is sent along, as with the call itself.
 ///
 /// # Errors
 /// What is wrong with the method; `establish-unsuitable` and `establish-failed`.
@@ -61,6 +71,7 @@ pub(crate) async fn over_grpc(
     granting: &Granting,
     catalogue: &Catalogue,
     name: &MethodName,
+    metadata: MetadataMap,
 ) -> Result<Introduced, Failure> {
     let method = descriptors::method(catalogue, name)?;
     let unary = !method.is_client_streaming() && !method.is_server_streaming();
@@ -74,13 +85,23 @@ pub(crate) async fn over_grpc(
             .note("it must take one message that has exactly one `uint32` field, for the broker id")
     })?;
     let serving = offer(session, granting).await?;
-    let mut request = DynamicMessage::new(method.input());
-    request.set_field(&field, Value::U32(serving.id().0));
+    let mut message = DynamicMessage::new(method.input());
+    message.set_field(&field, Value::U32(serving.id().0));
+    let mut request = Request::new(message);
+    *request.metadata_mut() = metadata;
     let answer = tokio::time::timeout(PATIENCE, ask(channel, &method, request)).await;
+    let unreachable = unreachable(session);
+    let explained = |failure: Failure| unreachable.into_iter().fold(failure, Failure::note);
     let status = match answer {
-        Ok(Ok(reply)) => return introduced(serving, &reply, name),
+        Ok(Ok(reply)) => {
+            let mut introduced = introduced(serving, &reply, name).map_err(explained)?;
+            if introduced.client_id.is_some() {
+                introduced.notes.extend(unreachable.map(str::to_owned));
+            }
+            return Ok(introduced);
+        }
         Ok(Err(status)) => status,
-        Err(_) => return Err(late(name)),
+        Err(_) => return Err(explained(late(name))),
     };
     if status.code() == Code::Unimplemented {
         return Ok(unneeded(serving, name));
@@ -89,21 +110,20 @@ pub(crate) async fn over_grpc(
     let failure = failed(name).note(format!("{}: {said}", status::name(status.code())));
     Err(match outrigger_host::PluginExited::behind(&status) {
         Some(exited) => session.epitaph(failure, exited),
-        None => failure,
+        None => explained(failure),
     })
 }
 
 async fn ask(
     channel: &Channel,
     method: &prost_reflect::MethodDescriptor,
-    request: DynamicMessage,
+    mut request: Request<DynamicMessage>,
 ) -> Result<DynamicMessage, Status> {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let path = PathAndQuery::from_str(&path)
         .map_err(|_| Status::internal("the method's name does not fit into a path"))?;
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await?;
-    let mut request = Request::new(request);
     request.set_timeout(PATIENCE);
     let reply = grpc.unary(request, path, DynamicCodec::new(method)).await?;
     Ok(reply.into_inner())
@@ -132,13 +152,14 @@ fn introduced(
         return Err(failed(name).note(format!("the plugin says {error}")));
     }
     let client_id = text("client_id").map(|id| id.trim_matches('"').to_owned());
-    let note = client_id.is_none().then(|| {
-        "the plugin named no client id: it says that it needs no services of the host".to_owned()
-    });
+    // A reply that has no field for the id says nothing by not filling it.
+    let says_none = reply.get_field_by_name("client_id").is_some() && client_id.is_none();
+    let note =
+        "the plugin named no client id: it says that it needs no services of the host".to_owned();
     Ok(Introduced {
         _serving: serving,
         client_id,
-        note,
+        notes: says_none.then_some(note).into_iter().collect(),
     })
 }
 
@@ -147,9 +168,9 @@ fn unneeded(serving: Serving, name: &MethodName) -> Introduced {
     Introduced {
         _serving: serving,
         client_id: None,
-        note: Some(format!(
+        notes: vec![format!(
             "the plugin does not implement `{name}`: it needs no services of the host"
-        )),
+        )],
     }
 }
 
@@ -177,7 +198,7 @@ pub(crate) async fn over_net_rpc(
         Ok(_) => Ok(Introduced {
             _serving: serving,
             client_id: None,
-            note: None,
+            notes: Vec::new(),
         }),
         Err(error) => match error.kind() {
             CallErrorKind::Failed(text) if text.starts_with("rpc: can't find ") => {

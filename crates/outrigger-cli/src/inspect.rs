@@ -485,13 +485,9 @@ async fn end(plugin: &RunningPlugin) -> End {
     let asked = Instant::now();
     let report = plugin.stop().await;
     let after = asked.elapsed();
-    if report.forced {
-        ended(
-            &report,
-            "killed",
-            Some(after),
-            "only after it was killed: it did not end when asked",
-        )
+    if let Some(reason) = report.kill_reason {
+        let words = format!("only after it was killed: {reason}");
+        ended(&report, "killed", Some(after), &words)
     } else {
         ended(&report, "asked", Some(after), "when asked")
     }

@@ -30,6 +30,7 @@ mod togob;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +40,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
+
+/// How long the command waits in the end for what it removes.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -50,13 +54,16 @@ fn main() -> ExitCode {
     if verbose {
         log_to_stderr();
     }
-    match run(&cli.command) {
+    let code = match run(&cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             output::failure(&failure);
             ExitCode::from(failure.exit as u8)
         }
-    }
+    };
+    // What plugins had is removed when the command has ended, however much it is.
+    outrigger_host::nothing_left(REMOVAL);
+    code
 }
 
 fn run(command: &Command) -> Result<u8, Failure> {
@@ -75,6 +82,7 @@ fn run(command: &Command) -> Result<u8, Failure> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
         let mut end = signal(SignalKind::terminate()).map_err(internal)?;
+        let hang_up = hang_up().map_err(internal)?;
         let work = async {
             match command {
                 Command::Inspect(args) => inspect::run(args).await,
@@ -87,8 +95,36 @@ fn run(command: &Command) -> Result<u8, Failure> {
             result = work => result.map(|()| 0),
             _ = interrupt.recv() => Ok(130),
             _ = end.recv() => Ok(143),
+            () = hang_up => Ok(129),
         }
     })
+}
+
+/// The end of the terminal; never, where that is ignored, as `nohup` has it.
+fn hang_up() -> std::io::Result<impl Future<Output = ()>> {
+    let hang_up = match ignores(SignalKind::hangup()) {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
+    Ok(async move {
+        match hang_up {
+            Some(mut hang_up) => {
+                hang_up.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    })
+}
+
+/// Whether this process was started with a signal ignored.
+fn ignores(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = signal.as_raw_value() - 1;
+    mask.is_some_and(|mask| mask >> bit & 1 == 1)
 }
 
 /// Logs the plugin's lines at any level, ours down to debug, those of libraries from warnings on.

@@ -72,7 +72,7 @@ impl Printer {
 
     /// Keeps what came of an introduction.
     pub(crate) fn introduced(&mut self, mut introduced: Introduced) -> Introduced {
-        self.notes.extend(introduced.note.take());
+        self.notes.append(&mut introduced.notes);
         self.client_id = introduced.client_id.take();
         introduced
     }

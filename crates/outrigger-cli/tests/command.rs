@@ -3,6 +3,10 @@
 #![allow(clippy::disallowed_methods)] // The command is no plugin.
 #![allow(clippy::print_stderr)] // What is left out must be said.
 
+#[path = "command/endings.rs"]
+mod endings;
+#[path = "command/establish.rs"]
+mod establish;
 #[path = "command/grants.rs"]
 mod grants;
 #[path = "command/netrpc.rs"]

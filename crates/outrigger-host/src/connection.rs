@@ -4,7 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_transport::netrpc::{Budget, HostSession, MirroredStreams, SessionError};
+use outrigger_transport::netrpc::{
+    Budget, CallError, CallErrorKind, HostSession, MirroredStreams, SessionError,
+};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
 use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
@@ -153,6 +155,15 @@ pub(crate) enum Connection {
     NetRpc(HostSession),
 }
 
+/// What came of asking a plugin to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It knows; whatever it answered says no more than that.
+    Heard,
+    /// It has no controller that could be asked.
+    Unable,
+}
+
 /// A plugin that is not well, or did not say so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -205,27 +216,36 @@ impl Connection {
         }
     }
 
-    /// Asks the plugin to end. It often ends before its reply arrives, so the
-    /// reply says nothing.
-    pub(crate) async fn ask_to_end(&self) {
-        match self {
+    /// Asks the plugin to end, and waits for its answer or the end of the
+    /// connection: Go's plugins hang up before their reply has left.
+    pub(crate) async fn ask_to_end(&self) -> Asked {
+        let able = match self {
             Self::Grpc {
                 channel, broker, ..
             } => {
                 broker.close();
                 let mut controller = GrpcControllerClient::new(channel.clone());
-                let _ = controller.shutdown(Empty {}).await;
+                let answer = controller.shutdown(Empty {}).await;
+                !matches!(answer, Err(status) if status.code() == Code::Unimplemented)
             }
-            Self::NetRpc(session) => {
-                let _ = session.quit().await;
-            }
+            Self::NetRpc(session) => match session.quit().await {
+                Err(SessionError::Call(error)) => !is_unknown_method(&error),
+                _ => true,
+            },
+        };
+        match able {
+            true => Asked::Heard,
+            false => Asked::Unable,
         }
     }
 
-    /// Ends what multiplexes the connection.
+    /// Ends the connection.
     pub(crate) fn close(&self) {
         match self {
-            Self::Grpc { session, .. } => {
+            Self::Grpc {
+                channel, session, ..
+            } => {
+                channel.close();
                 if let Some(session) = session {
                     session.close();
                 }
@@ -233,6 +253,11 @@ impl Connection {
             Self::NetRpc(session) => session.close(),
         }
     }
+}
+
+/// Whether the plugin has no such method, in the words of Go's net/rpc.
+fn is_unknown_method(error: &CallError) -> bool {
+    matches!(error.kind(), CallErrorKind::Failed(text) if text.starts_with("rpc: can't find "))
 }
 
 /// Where mirrored output goes.

@@ -69,13 +69,53 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
+/// Why this host killed a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillReason {
+    /// The host did not ask it to end first.
+    Unasked,
+    /// It has no controller (`plugin.GRPCController`, or `Control` over net/rpc):
+    /// it could not be asked to end.
+    NoController,
+    /// It did not answer within this time when it was asked to end.
+    NoAnswer(Duration),
+    /// It had been asked to end, and this long after its answer it was still there.
+    Stayed(Duration),
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unasked => f.write_str("it was not asked to end"),
+            Self::NoController => f.write_str("it could not be asked to end: it has no controller"),
+            Self::NoAnswer(limit) => {
+                let seconds = limit.as_secs_f64();
+                write!(
+                    f,
+                    "it did not answer within {seconds} s when it was asked to end (`stop_reply`)"
+                )
+            }
+            Self::Stayed(limit) => {
+                let seconds = limit.as_secs_f64();
+                write!(
+                    f,
+                    "it did not end within {seconds} s of its answer (`stop_grace`)"
+                )
+            }
+        }
+    }
+}
+
 /// How a plugin ended, and what it said last.
 #[derive(Clone, Debug)]
 pub struct ExitReport {
     /// How the process ended.
     pub status: ExitStatus,
-    /// Whether this host killed it because it did not stop in time.
+    /// Whether this host killed it.
     pub forced: bool,
+    /// Why it did, if it did.
+    pub kill_reason: Option<KillReason>,
     /// From its start to its end.
     pub ran: Duration,
     /// The last lines of its stderr, escaped and cut.

@@ -32,7 +32,7 @@ use crate::process::ProcessRunner;
 use crate::reattach::{Nobody, Reattach, Visited};
 use crate::runner::{AttachedRunner, Command, Runner, RunnerError};
 use crate::set::PluginSet;
-use crate::workspace::SocketDir;
+use crate::workspace::{Places, SocketDir};
 
 /// How long a process that ended may take to flush what it printed.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -51,7 +51,10 @@ pub struct Deadlines {
     /// accepting side counts, from when it sees the stream; dialling there ends
     /// after twice this even if that side never says so.
     pub broker: Duration,
-    /// From asking the plugin to stop to killing it: 2 s.
+    /// From asking the plugin to stop to its answer, or the end of its
+    /// connection: 10 s. go-plugin's hosts wait for ever.
+    pub stop_reply: Duration,
+    /// From then on to killing it: 2 s.
     pub stop_grace: Duration,
 }
 
@@ -61,6 +64,7 @@ impl Default for Deadlines {
             start: Duration::from_secs(60),
             connect: Duration::from_secs(5),
             broker: Duration::from_secs(5),
+            stop_reply: Duration::from_secs(10),
             stop_grace: Duration::from_secs(2),
         }
     }
@@ -423,7 +427,7 @@ impl Launch {
         let stdout = OwnedTask::spawn(output::drain(started.stdout, line));
         let mut held = Held {
             process: started.process,
-            dir,
+            places: Places::new(dir),
             stderr,
             stdout,
             tail,
@@ -433,7 +437,10 @@ impl Launch {
         let failed = match self.handshake(first, &held).await {
             Ok(line) => {
                 let shaken = Instant::now();
-                match self.reach(&name, &line, certificate.as_ref(), &held).await {
+                match self
+                    .reach(&name, &line, certificate.as_ref(), &held, &command)
+                    .await
+                {
                     Ok((link, security)) => {
                         let timings = Timings {
                             spawn: spawned - began,
@@ -555,7 +562,15 @@ impl Launch {
         line: &HandshakeLine,
         own: Option<&AutoMtls>,
         held: &Held,
+        command: &Command,
     ) -> Result<(Link, Security), LaunchErrorKind> {
+        let address = self.translated(line.address.clone());
+        if let Ok(address) = &address {
+            held.places.announced(address, |name| {
+                let found = command.environment.iter().find(|(key, _)| key == name);
+                found.map(|(_, value)| value.as_os_str())
+            });
+        }
         let security = match (&self.tls, own, &line.certificate) {
             (TlsChoice::Static(tls), _, _) => Security::Tls(tls.clone()),
             (_, Some(own), Some(peer)) => Security::Tls(
@@ -566,7 +581,7 @@ impl Launch {
             (_, None, Some(_)) => return Err(LaunchErrorKind::CertificateUnexpected),
             (_, None, None) => Security::None,
         };
-        let address = self.translated(line.address.clone())?;
+        let address = address?;
         let limit = self.deadlines.connect;
         let connecting = self.connect(&address, line.transport, self.mux, &security);
         let connected = tokio::select! {
@@ -618,6 +633,7 @@ impl Launch {
         match network {
             Network::Unix => Sockets {
                 group: self.group.clone(),
+                owned: dir.is_some(),
                 ..Sockets::unix(dir.map(Path::to_owned))
             },
             Network::Tcp => Sockets::tcp(None),
@@ -638,7 +654,7 @@ impl Launch {
             .get(&line.app_version)
             .cloned()
             .unwrap_or_default();
-        let sockets = self.sockets(line.address.network, Some(held.dir.path()));
+        let sockets = self.sockets(line.address.network, Some(held.places.dir()));
         let translator = self.translator();
         RunningPlugin::assemble(Parts {
             name,
@@ -649,7 +665,7 @@ impl Launch {
             sockets,
             translator,
             process: held.process,
-            workspace: Some(held.dir),
+            places: held.places,
             pumps: vec![held.stderr, held.stdout],
             tail: held.tail,
             mirror: self.mirror,
@@ -721,7 +737,10 @@ impl Launch {
         let workspace = self
             .socket_dir()
             .map_err(|error| fail(LaunchErrorKind::Workspace(error)))?;
-        let sockets = self.sockets(line.address.network, Some(workspace.path()));
+        let places = Places::new(workspace);
+        // Of its environment nothing is known.
+        places.announced(&address, |_| None);
+        let sockets = self.sockets(line.address.network, Some(places.dir()));
         let translator = self.translator();
         Ok(RunningPlugin::assemble(Parts {
             name,
@@ -732,7 +751,7 @@ impl Launch {
             sockets,
             translator,
             process,
-            workspace: Some(workspace),
+            places,
             pumps: Vec::new(),
             tail: Tail::default(),
             mirror: self.mirror,
@@ -751,7 +770,8 @@ impl Launch {
 /// A process that is not a plugin yet. Dropping it kills the process.
 struct Held {
     process: Arc<dyn AttachedRunner>,
-    dir: SocketDir,
+    /// Dropped after the process.
+    places: Places,
     stderr: OwnedTask,
     stdout: OwnedTask,
     tail: Tail,

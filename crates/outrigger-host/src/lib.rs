@@ -31,7 +31,8 @@
 //! ```
 //!
 //! Dropping a [`RunningPlugin`] kills the process; a host that is itself killed
-//! takes its plugins with it. This crate deliberately does not know which
+//! takes its plugins with it, and what it had made for them: [`nothing_left`]
+//! waits for that at the end of a program. This crate deliberately does not know which
 //! plugins are installed, what they may do, or when to start them again.
 
 mod connection;
@@ -56,8 +57,9 @@ pub use connection::PingError;
 pub use diagnose::{Diagnosis, diagnose};
 pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use error::{LaunchError, LaunchErrorKind};
-pub use exit::{ExitReport, ExitStatus, PluginExited};
+pub use exit::{ExitReport, ExitStatus, KillReason, PluginExited};
 pub use launch::{Deadlines, Launch};
+pub use lifeline::nothing_left;
 pub use managed::stop_managed;
 pub use plugin::{DispenseError, RunningPlugin, Timings};
 pub use process::ProcessRunner;

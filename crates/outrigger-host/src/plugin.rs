@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use outrigger_transport::netrpc::{HostSession, SessionError};
@@ -12,24 +12,27 @@ use outrigger_transport::{
 };
 use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::connection::{Connection, Link, Mirror, PingError};
-use crate::exit::{ExitReport, ExitStatus, PluginExited};
+use crate::connection::{Asked, Connection, Link, Mirror, PingError};
+use crate::exit::{ExitReport, ExitStatus, KillReason, PluginExited};
 use crate::launch::Deadlines;
-use crate::lifeline::start_time;
+use crate::lifeline::{OfProcess, start_time};
 use crate::logs::Tail;
 use crate::managed;
 use crate::reattach::Reattach;
 use crate::runner::AttachedRunner;
 use crate::set::{Interface, PluginSet, UnsupportedTransport};
-use crate::workspace::SocketDir;
+use crate::workspace::Places;
 
 /// How long the last stderr lines of a process that ended are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long a killed process is waited for.
 const AFTER_KILL: Duration = Duration::from_secs(5);
+/// What a plugin prints while it ends still arrives for this long after its
+/// answer. Then the connection is closed, as go-plugin's hosts do at once: some
+/// plugins end only when their calls have.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
 /// How long a ping may take.
 const PING: Duration = Duration::from_secs(5);
 
@@ -126,7 +129,7 @@ pub(crate) struct Parts {
     pub(crate) sockets: Sockets,
     pub(crate) translator: Arc<dyn AddressTranslator>,
     pub(crate) process: Arc<dyn AttachedRunner>,
-    pub(crate) workspace: Option<SocketDir>,
+    pub(crate) places: Places,
     pub(crate) pumps: Vec<OwnedTask>,
     pub(crate) tail: Tail,
     pub(crate) mirror: Mirror,
@@ -150,14 +153,16 @@ pub(crate) struct Inner {
     /// The same with the socket directory, if the plugin reaches it. Its
     /// translator is asked when somebody first needs to know.
     located: OnceLock<PluginIdentity>,
-    socket_dir: Option<PathBuf>,
+    socket_dir: PathBuf,
     translator: Arc<dyn AddressTranslator>,
     set: PluginSet,
     line: HandshakeLine,
     connection: Connection,
-    process: Arc<dyn AttachedRunner>,
+    /// Held by the watch, so that the process is gone before its places are.
+    process: Weak<dyn AttachedRunner>,
+    id: String,
     exited: watch::Sender<Option<ExitReport>>,
-    forced: CancellationToken,
+    killed: Arc<OnceLock<KillReason>>,
     deadlines: Deadlines,
     timings: Timings,
     tail: Tail,
@@ -176,11 +181,12 @@ impl std::fmt::Debug for Inner {
 
 impl RunningPlugin {
     pub(crate) fn assemble(parts: Parts) -> Self {
-        let process = parts.process.clone();
+        let process = parts.process;
         let fate = parts.link.fate();
         let instance = Uuid::now_v7().to_string();
-        let identity = PluginIdentity::new(parts.name, instance, process.pid());
-        let socket_dir = parts.workspace.as_ref().map(|dir| dir.path().to_owned());
+        let identity = PluginIdentity::new(parts.name, instance, process.pid())
+            .with_lifeline(Arc::new(OfProcess));
+        let socket_dir = parts.places.dir().to_owned();
         let options = BrokerOptions {
             security: parts.security,
             sockets: parts.sockets,
@@ -191,18 +197,19 @@ impl RunningPlugin {
         };
         let (connection, mut tasks) = parts.link.run(options, parts.mirror);
         let exited = watch::Sender::new(None);
-        let forced = CancellationToken::new();
+        let killed = Arc::new(OnceLock::new());
+        let (held, id) = (Arc::downgrade(&process), process.id());
         let watch = Watch {
             plugin: identity.name().to_owned(),
-            process: process.clone(),
+            process,
             connection: connection.clone(),
             fate,
             tail: parts.tail.clone(),
             exited: exited.clone(),
-            forced: forced.clone(),
+            killed: killed.clone(),
             began: parts.began,
             pumps: parts.pumps,
-            workspace: parts.workspace,
+            places: Some(parts.places),
             kill: parts.visiting.is_none(),
         };
         tasks.push(OwnedTask::spawn(watch.run()));
@@ -215,13 +222,14 @@ impl RunningPlugin {
             line: parts.line,
             connection,
             exited,
-            forced,
+            killed,
             deadlines: parts.deadlines,
             timings: parts.timings,
             tail: parts.tail,
             visiting: parts.visiting,
             tasks: std::sync::Mutex::new(tasks),
-            process: parts.process,
+            process: held,
+            id,
         });
         if parts.managed {
             managed::register(&inner);
@@ -300,7 +308,9 @@ impl RunningPlugin {
         self.inner.connection.broker()
     }
 
-    /// Serves `services` to this plugin alone on a new broker id, bound to its identity.
+    /// Serves `services` to this plugin alone on a new broker id, bound to its
+    /// identity. A plugin without a broker is no error: it may not need them; one
+    /// that does fails when it is introduced.
     ///
     /// # Errors
     /// As [`Broker::accept`].
@@ -340,9 +350,10 @@ impl RunningPlugin {
         self.inner.connection.ping(PING).await
     }
 
-    /// Asks the plugin to end, waits for the grace period (`stop_grace`) and
-    /// then kills it. Stopping again returns the same report. A plugin in test
-    /// mode is left alone.
+    /// Asks the plugin to end, waits for its answer (`stop_reply`) and then for
+    /// its end (`stop_grace`), and kills it if either does not come, or at once
+    /// if it cannot be asked: the report says which. Stopping again returns the
+    /// same report. A plugin in test mode is left alone.
     ///
     /// # Cancel safety
     /// When the future is dropped, the plugin may be on its way down; stop it again.
@@ -350,12 +361,12 @@ impl RunningPlugin {
         self.inner.stop(None).await
     }
 
-    /// [`stop`](Self::stop) with another grace period.
+    /// [`stop`](Self::stop), with at most `limit` for answer and end together.
     ///
     /// # Cancel safety
     /// As [`stop`](Self::stop).
-    pub async fn stop_within(&self, grace: Duration) -> ExitReport {
-        self.inner.stop(Some(grace)).await
+    pub async fn stop_within(&self, limit: Duration) -> ExitReport {
+        self.inner.stop(Some(limit)).await
     }
 
     /// Ends the plugin without asking.
@@ -363,7 +374,7 @@ impl RunningPlugin {
     /// # Cancel safety
     /// The process is killed in any case.
     pub async fn kill(&self) -> ExitReport {
-        self.inner.kill().await
+        self.inner.kill(KillReason::Unasked).await
     }
 
     /// Waits until the plugin is gone.
@@ -386,12 +397,12 @@ impl RunningPlugin {
 
     /// The runner's name for the process, such as its pid; empty in test mode.
     pub fn id(&self) -> String {
-        self.inner.process.id()
+        self.inner.id.clone()
     }
 
     /// The process, where the runner knows it.
     pub fn pid(&self) -> Option<u32> {
-        self.inner.process.pid()
+        self.inner.identity.pid()
     }
 
     /// The version of the app protocol that both sides use.
@@ -452,10 +463,7 @@ impl RunningPlugin {
 impl Drop for RunningPlugin {
     fn drop(&mut self) {
         if self.inner.visiting.is_none() && self.exited().is_none() {
-            self.inner.forced.cancel();
-            if let Err(error) = self.inner.process.kill() {
-                tracing::warn!(plugin = self.inner.identity.name(), %error, "could not kill a plugin");
-            }
+            self.inner.end_process(KillReason::Unasked);
         }
         self.inner.connection.broker().close();
         if let Connection::NetRpc(session) = &self.inner.connection {
@@ -474,11 +482,12 @@ impl Drop for RunningPlugin {
 
 impl Inner {
     fn located(&self) -> &PluginIdentity {
-        self.located.get_or_init(|| match &self.socket_dir {
-            Some(dir) if same_place(self.translator.as_ref(), dir) => {
-                self.identity.clone().with_socket_dir(dir)
+        self.located.get_or_init(|| {
+            let identity = self.identity.clone();
+            match same_place(self.translator.as_ref(), &self.socket_dir) {
+                true => identity.with_socket_dir(&self.socket_dir),
+                false => identity,
             }
-            _ => self.identity.clone(),
         })
     }
 
@@ -491,6 +500,7 @@ impl Inner {
         ExitReport {
             status,
             forced: false,
+            kill_reason: None,
             ran: Duration::ZERO,
             stderr: self.tail.lines(),
         }
@@ -506,43 +516,60 @@ impl Inner {
         }
     }
 
-    pub(crate) async fn stop(&self, grace: Option<Duration>) -> ExitReport {
+    /// Within `limit`, or else within the deadlines of the launch.
+    pub(crate) async fn stop(&self, limit: Option<Duration>) -> ExitReport {
         if let Some(report) = self.exited.borrow().clone() {
             return report;
         }
         if self.is_test() {
             return self.report_now(ExitStatus::Unknown);
         }
-        let grace = grace.unwrap_or(self.deadlines.stop_grace);
-        let asked = async {
-            self.connection.ask_to_end().await;
-            std::future::pending::<()>().await;
-        };
         tokio::select! {
+            biased;
             report = self.gone() => report,
-            () = asked => self.kill().await,
-            () = tokio::time::sleep(grace) => {
-                tracing::warn!(
-                    plugin = self.identity.name(),
-                    "did not end within {} s (`stop_grace`); killed",
-                    grace.as_secs_f64()
-                );
-                self.kill().await
+            reason = self.outstay(limit) => {
+                tracing::warn!(plugin = self.identity.name(), "killed: {reason}");
+                self.kill(reason).await
             }
         }
     }
 
-    async fn kill(&self) -> ExitReport {
+    /// Asks the plugin to end and waits until its time is over.
+    async fn outstay(&self, limit: Option<Duration>) -> KillReason {
+        let asked = Instant::now();
+        let patience = limit.unwrap_or(self.deadlines.stop_reply);
+        match tokio::time::timeout(patience, self.connection.ask_to_end()).await {
+            Ok(Asked::Heard) => {}
+            Ok(Asked::Unable) => return KillReason::NoController,
+            Err(_) => return KillReason::NoAnswer(patience),
+        }
+        let grace = limit.map_or(self.deadlines.stop_grace, |limit| {
+            limit.saturating_sub(asked.elapsed())
+        });
+        let last_output = LAST_OUTPUT.min(grace / 2);
+        tokio::time::sleep(last_output).await;
+        self.connection.close();
+        tokio::time::sleep(grace - last_output).await;
+        KillReason::Stayed(grace)
+    }
+
+    fn end_process(&self, reason: KillReason) {
+        let _ = self.killed.set(reason);
+        if let Some(process) = self.process.upgrade()
+            && let Err(error) = process.kill()
+        {
+            tracing::warn!(plugin = self.identity.name(), %error, "could not kill a plugin");
+        }
+    }
+
+    async fn kill(&self, reason: KillReason) -> ExitReport {
         if let Some(report) = self.exited.borrow().clone() {
             return report;
         }
         if self.is_test() {
             return self.report_now(ExitStatus::Unknown);
         }
-        self.forced.cancel();
-        if let Err(error) = self.process.kill() {
-            tracing::warn!(plugin = self.identity.name(), %error, "could not kill a plugin");
-        }
+        self.end_process(reason);
         self.connection.close();
         match tokio::time::timeout(AFTER_KILL, self.gone()).await {
             Ok(report) => report,
@@ -559,10 +586,11 @@ struct Watch {
     fate: Fate,
     tail: Tail,
     exited: watch::Sender<Option<ExitReport>>,
-    forced: CancellationToken,
+    killed: Arc<OnceLock<KillReason>>,
     began: Instant,
     pumps: Vec<OwnedTask>,
-    workspace: Option<SocketDir>,
+    /// Dropped after the process.
+    places: Option<Places>,
     kill: bool,
 }
 
@@ -581,10 +609,12 @@ impl Watch {
             }
         };
         let _ = tokio::time::timeout(LAST_WORDS, drained).await;
-        let forced = self.forced.is_cancelled();
+        let kill_reason = self.killed.get().copied();
+        let forced = kill_reason.is_some();
         let report = ExitReport {
             status,
             forced,
+            kill_reason,
             ran,
             stderr: self.tail.lines(),
         };
@@ -600,7 +630,10 @@ impl Watch {
         }));
         self.connection.broker().close();
         self.process.cleared().await;
-        self.workspace = None;
+        let places = self.places.take();
+        // A plugin may have piled up much there. When the runtime ends first, it
+        // is done then.
+        let _ = tokio::task::spawn_blocking(move || drop(places)).await;
         self.exited.send_replace(Some(report));
     }
 }
@@ -618,6 +651,7 @@ impl Drop for Watch {
         self.exited.send_replace(Some(ExitReport {
             status: ExitStatus::Unknown,
             forced: self.kill,
+            kill_reason: self.kill.then_some(KillReason::Unasked),
             ran: self.began.elapsed(),
             stderr: self.tail.lines(),
         }));

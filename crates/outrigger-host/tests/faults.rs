@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_host::{
-    BrokerId, Deadlines, ExitStatus, Launch, LaunchError, MAX_MESSAGE, MagicCookie, PluginExited,
-    PluginSet, RunningPlugin,
+    BrokerId, Deadlines, ExitStatus, KillReason, Launch, LaunchError, MAX_MESSAGE, MagicCookie,
+    PluginExited, PluginSet, RunningPlugin,
 };
 use outrigger_testing::{Fault, TestDir, holds_within, memory_of, processes_with, program};
 use outrigger_transport::proto::health::health_client::HealthClient;
@@ -34,6 +34,7 @@ const DEADLINES: Deadlines = Deadlines {
     start: Duration::from_secs(3),
     connect: Duration::from_secs(1),
     broker: Duration::from_millis(500),
+    stop_reply: Duration::from_millis(1500),
     stop_grace: Duration::from_millis(400),
 };
 
@@ -50,8 +51,8 @@ enum Outcome {
     Unanswered(Code),
     /// The plugin starts; a call learns that it ended like this, and its last line.
     Ends(ExitStatus, &'static str),
-    /// The plugin starts and answers; it does not stop when asked.
-    Stays,
+    /// The plugin starts and answers; it is killed for this reason.
+    Killed(KillReason),
     /// The plugin starts and answers, and stops when asked.
     Works(Doing),
 }
@@ -77,7 +78,7 @@ enum With {
 }
 
 fn expected(fault: Fault) -> Outcome {
-    use Outcome::{CallsFail, Ends, Late, Refused, Stays, Unanswered, Works};
+    use Outcome::{CallsFail, Ends, Killed, Late, Refused, Unanswered, Works};
     let Deadlines { start, connect, .. } = DEADLINES;
     match fault {
         Fault::GarbageLine
@@ -137,10 +138,13 @@ fn expected(fault: Fault) -> Outcome {
         Fault::StatusMissing => Unanswered(Code::Unknown),
         Fault::DiesDuringCall => Ends(ExitStatus::Signal(6), "about to die"),
         Fault::ExitsDuringCall => Ends(ExitStatus::Code(3), "about to give up"),
-        Fault::IgnoresShutdown
-        | Fault::AgreesAndStays
-        | Fault::IgnoresSignals
-        | Fault::ChildStaysToo => Stays,
+        Fault::IgnoresShutdown | Fault::IgnoresSignals | Fault::ChildStaysToo => {
+            Killed(KillReason::NoAnswer(DEADLINES.stop_reply))
+        }
+        Fault::AgreesAndStays => Killed(KillReason::Stayed(DEADLINES.stop_grace)),
+        Fault::ControllerMissing => Killed(KillReason::NoController),
+        Fault::AgreesLate | Fault::AgreesAndWaits => Works(Doing::Nothing),
+        Fault::BrokerMissing => Works(Doing::Dial("broker-missing")),
         Fault::SlowLine
         | Fault::StderrFloodFirst
         | Fault::StderrLineEndless
@@ -296,15 +300,29 @@ async fn show(fault: Fault) {
     let began = Instant::now();
     let report = plugin.stop().await;
     let took = began.elapsed();
-    assert!(took < DEADLINES.stop_grace + LATE, "stopping took {took:?}");
+    let (reply, grace) = (DEADLINES.stop_reply, DEADLINES.stop_grace);
+    assert!(took < reply + grace + LATE, "stopping took {took:?}");
     match outcome {
-        Outcome::Stays | Outcome::CallsFail(_) => {
+        Outcome::Killed(reason) => {
+            assert_eq!(report.status, ExitStatus::Signal(9));
+            assert_eq!(report.kill_reason, Some(reason));
+            let patience = match reason {
+                KillReason::NoAnswer(limit) | KillReason::Stayed(limit) => limit,
+                _ => Duration::ZERO,
+            };
+            assert!(took >= patience, "killed after {took:?}");
+            assert!(took < patience + LATE, "killed after {took:?}");
+        }
+        Outcome::CallsFail(_) => {
             assert!(report.forced, "{report:?}");
             assert_eq!(report.status, ExitStatus::Signal(9));
-            assert!(took >= DEADLINES.stop_grace, "killed after {took:?}");
+            assert!(took >= grace, "killed after {took:?}");
         }
         Outcome::Ends(status, _) => assert_eq!((report.status, report.forced), (status, false)),
-        _ => assert_eq!((report.status, report.forced), (ExitStatus::Code(0), false)),
+        _ => {
+            assert_eq!((report.status, report.forced), (ExitStatus::Code(0), false));
+            assert_eq!(report.kill_reason, None);
+        }
     }
 }
 
@@ -340,7 +358,7 @@ async fn go_on(plugin: &RunningPlugin, doing: Doing, output: &Counter) {
                 if error.code() == code {
                     break;
                 }
-                assert!(Instant::now() < over, "{code}: {error}");
+                assert!(Instant::now() < over, "{code}: {error}: {}", error.kind());
             }
             call(plugin).await.expect("calls go on");
         }

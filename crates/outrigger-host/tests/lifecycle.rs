@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use outrigger_host::{
     Address, AddressTranslator, AppProtocolVersion, AttachedRunner, BrokerId, Deadlines,
-    ExitStatus, ExpectedDigest, Launch, Network, PingError, PluginExited, PluginSet, ProcessRunner,
-    Reattach, Runner, RunnerError, RunningPlugin, Started, Transport, stop_managed,
+    ExitStatus, ExpectedDigest, HostServices, KillReason, Launch, Network, PingError, PluginExited,
+    PluginIdentity, PluginSet, ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin,
+    ServiceSet, Started, Transport, stop_managed,
 };
 use outrigger_testing::{
     Fault, TestDir, copy_program, holds_within, is_gone, kill, processes_with, program,
@@ -19,6 +20,15 @@ use outrigger_testing::{
 use support::{Kept, SOON, chain, kv, misbehaving, nothing_left, shell, until};
 
 const NEVER: Duration = Duration::from_secs(60);
+
+/// A host that does nothing for its plugins.
+struct NoServices;
+
+impl HostServices for NoServices {
+    fn bind(&self, _: &PluginIdentity) -> ServiceSet {
+        ServiceSet::new()
+    }
+}
 
 // ---- the end -------------------------------------------------------------
 
@@ -91,6 +101,104 @@ async fn a_stop_that_was_given_up_can_be_taken_up_again() {
     assert!(given_up.is_err());
     let report = plugin.stop_within(Duration::from_millis(20)).await;
     assert!(report.forced);
+    nothing_left(&dir).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_is_given_the_time_that_its_host_sets_and_the_report_says_which_ran_out() {
+    let set = |reply: u64, grace: u64| Deadlines {
+        stop_reply: Duration::from_millis(reply),
+        stop_grace: Duration::from_millis(grace),
+        ..Deadlines::default()
+    };
+    let no_answer = KillReason::NoAnswer(Duration::from_millis(50));
+    let stayed = KillReason::Stayed(Duration::from_millis(50));
+    let late = "it did not answer within 0.05 s when it was asked to end (`stop_reply`)";
+    let stays = "it did not end within 0.05 s of its answer (`stop_grace`)";
+    let unable = "it could not be asked to end: it has no controller";
+    let unasked = "it was not asked to end";
+    let cases = [
+        (Fault::AgreesLate, set(50, 60_000), Some((no_answer, late))),
+        // The grace begins with the answer, which took longer than the grace.
+        (Fault::AgreesLate, set(60_000, 400), None),
+        (
+            Fault::AgreesAndStays,
+            set(60_000, 50),
+            Some((stayed, stays)),
+        ),
+        (Fault::AgreesAndWaits, set(60_000, 60_000), None),
+        (
+            Fault::ControllerMissing,
+            set(60_000, 60_000),
+            Some((KillReason::NoController, unable)),
+        ),
+    ];
+    for (fault, deadlines, reason) in cases {
+        let dir = TestDir::new();
+        let launch = misbehaving(fault, &dir).deadlines(deadlines);
+        let plugin = launch.start().await.expect("started");
+        plugin.ping().await.expect("an answer");
+        let began = Instant::now();
+        let report = plugin.stop().await;
+        assert!(began.elapsed() < SOON, "{fault}: {:?}", began.elapsed());
+        assert_eq!(
+            report.kill_reason,
+            reason.map(|(reason, _)| reason),
+            "{fault}"
+        );
+        assert_eq!(report.forced, reason.is_some(), "{fault}");
+        if let Some((reason, text)) = reason {
+            assert_eq!(reason.to_string(), text);
+        }
+        nothing_left(&dir).await;
+    }
+    let dir = TestDir::new();
+    let plugin = kv(&dir).start().await.expect("started");
+    let report = plugin.kill().await;
+    assert_eq!(report.kill_reason, Some(KillReason::Unasked));
+    assert_eq!(KillReason::Unasked.to_string(), unasked);
+    let both = misbehaving(Fault::AgreesLate, &dir)
+        .start()
+        .await
+        .expect("started");
+    let limit = Duration::from_millis(900);
+    let report = both.stop_within(limit).await;
+    assert_eq!(report.kill_reason, None, "answer and end together fit in");
+    let defaults = Deadlines::default();
+    let defaults = (defaults.stop_reply.as_secs(), defaults.stop_grace.as_secs());
+    assert_eq!(
+        defaults,
+        (10, 2),
+        "go-plugin's grace, and a bound that it has not"
+    );
+    nothing_left(&dir).await;
+}
+
+#[tokio::test]
+async fn a_plugin_without_a_broker_is_offered_services_and_can_be_dialled_by_nobody() {
+    let dir = TestDir::new();
+    // Both before and after it is known.
+    let launch = misbehaving(Fault::BrokerMissing, &dir).host_services(Arc::new(NoServices));
+    let plugin = launch.start().await.expect("started");
+    plugin.ping().await.expect("an answer");
+    until("it is known", || plugin.broker().is_missing()).await;
+    let first = plugin.attach(&NoServices).await.expect("offered");
+    let second = plugin.attach(&NoServices).await.expect("offered");
+    assert_ne!(first.id(), second.id());
+    let began = Instant::now();
+    let error = plugin.broker().dial(BrokerId(1)).await.map(drop);
+    let error = error.expect_err("it has none");
+    assert_eq!(error.code(), "broker-missing");
+    assert_eq!(
+        chain(&error),
+        "the host could not open broker id 1\n\
+         the other side has no broker: it does not serve `plugin.GRPCBroker`"
+    );
+    assert!(began.elapsed() < Duration::from_secs(2), "known at once");
+    plugin.ping().await.expect("still well");
+    assert_eq!(plugin.stop().await.status, ExitStatus::Code(0));
+    let gone = plugin.attach(&NoServices).await.expect_err("it is gone");
+    assert_eq!(gone.code(), "broker-closed");
     nothing_left(&dir).await;
 }
 
@@ -625,6 +733,29 @@ async fn a_group_gets_the_sockets_and_their_directory() {
         "{}",
         chain(&error)
     );
+    dir.assert_empty();
+}
+
+#[tokio::test]
+async fn a_socket_directory_that_a_cleaner_removed_is_made_again() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = TestDir::new();
+    let plugin = kv(&dir).start().await.expect("started");
+    let [socket_dir] = &dir.entries()[..] else {
+        panic!("{:?}", dir.entries())
+    };
+    for _ in 0..2 {
+        std::fs::remove_dir_all(socket_dir).expect("removed");
+        let serving = plugin.attach(&NoServices).await.expect("offered");
+        let mode = std::fs::metadata(socket_dir).expect("made again");
+        assert_eq!(mode.permissions().mode() & 0o7777, 0o700);
+        let sockets = std::fs::read_dir(socket_dir).expect("listed").count();
+        assert_eq!(sockets, 1);
+        drop(serving);
+    }
+    plugin.stop().await;
+    nothing_left(&dir).await;
     dir.assert_empty();
 }
 

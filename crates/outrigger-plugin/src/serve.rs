@@ -166,6 +166,7 @@ impl Serve {
         let sockets = Sockets {
             network: self.network,
             dir: environment.socket_dir,
+            owned: false,
             group: environment.socket_group,
             ports: environment.ports.map_err(ServeError::Ports)?,
         };

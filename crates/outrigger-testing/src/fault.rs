@@ -174,6 +174,14 @@ faults! {
     IgnoresShutdown = "ignores-shutdown",
     /// Agrees to end, and stays.
     AgreesAndStays = "agrees-and-stays",
+    /// Takes its time to agree to end, and ends.
+    AgreesLate = "agrees-late",
+    /// Agrees to end, and ends when its host has hung up.
+    AgreesAndWaits = "agrees-and-waits",
+    /// Has no controller that could be asked to end it.
+    ControllerMissing = "controller-missing",
+    /// Has no broker.
+    BrokerMissing = "broker-missing",
     /// Ignores every signal that can be ignored, and stays.
     IgnoresSignals = "ignores-signals",
     /// Ends when asked, and leaves a child that holds its pipes.

@@ -155,6 +155,7 @@ struct Shared {
     authority: Authority,
     fate: Fate,
     gone: CancellationToken,
+    closing: CancellationToken,
     _connection: OwnedTask,
 }
 
@@ -188,9 +189,14 @@ impl Channel {
             .map_err(not_started)?;
         let gone = CancellationToken::new();
         let over = gone.clone().drop_guard();
+        let closing = CancellationToken::new();
+        let closed = closing.clone();
         let connection = OwnedTask::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = &error as &dyn StdError, "connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(error = &error as &dyn StdError, "connection ended");
+                },
+                () = closed.cancelled() => {}
             }
             drop(over);
         });
@@ -204,6 +210,7 @@ impl Channel {
             authority: options.authority,
             fate: options.fate,
             gone,
+            closing,
             _connection: connection,
         };
         Ok(Self {
@@ -215,6 +222,11 @@ impl Channel {
     /// Whether the connection is gone.
     pub fn is_closed(&self) -> bool {
         self.shared.gone.is_cancelled()
+    }
+
+    /// Ends the connection, for all clones. Pending and later calls fail.
+    pub fn close(&self) {
+        self.shared.closing.cancel();
     }
 
     /// Waits until the connection is gone.

@@ -25,6 +25,7 @@ mod sockets;
 mod stream;
 mod task;
 mod tls;
+pub mod tree;
 pub mod yamux;
 
 pub use body::IncomingBody;
@@ -35,7 +36,7 @@ pub use broker::{
 pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
 pub use errno::errno_name;
 pub use fate::Fate;
-pub use identity::{HostServices, PluginIdentity};
+pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
 pub use outrigger_wire::BrokerId;
 pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
 pub use sockets::{Bound, BoundListener, SocketError, Sockets};

@@ -1,9 +1,10 @@
 //! Where a process listens for its peer: unix sockets in a directory, or TCP
 //! ports of the loopback interface.
 
+use std::fs::DirBuilder;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use outrigger_wire::{Address, Network, PortRange};
@@ -82,6 +83,10 @@ pub struct Sockets {
     pub network: Network,
     /// The directory of unix sockets; the system's temporary one if absent.
     pub dir: Option<PathBuf>,
+    /// This process made `dir`: it is made again where a cleaner of temporary
+    /// files has removed it, with mode 0700 (0770 for a group), and refused where
+    /// somebody else has made one of its name meanwhile.
+    pub owned: bool,
     /// Group name or number that owns the sockets, which then have mode 0660.
     pub group: Option<String>,
     /// The ports to try, in order; any free one if absent.
@@ -94,6 +99,7 @@ impl Sockets {
         Self {
             network: Network::Unix,
             dir,
+            owned: false,
             group: None,
             ports: None,
         }
@@ -104,6 +110,7 @@ impl Sockets {
         Self {
             network: Network::Tcp,
             dir: None,
+            owned: false,
             group: None,
             ports,
         }
@@ -122,6 +129,9 @@ impl Sockets {
 
     fn bind_unix(&self) -> Result<BoundListener, SocketError> {
         let dir = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        if self.owned {
+            self.own(&dir)?;
+        }
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         let mut path = dir.clone();
         for _ in 0..NAME_ATTEMPTS {
@@ -134,7 +144,7 @@ impl Sockets {
             match UnixListener::bind(&path) {
                 Ok(listener) => {
                     let bound = SocketFile(path);
-                    self.give_to_group(&bound.0)?;
+                    self.give_to_group(&bound.0, 0o660)?;
                     let text = bound.0.display().to_string();
                     return Ok(BoundListener {
                         address: Address {
@@ -167,7 +177,26 @@ impl Sockets {
         group.map(group_id).transpose()
     }
 
-    fn give_to_group(&self, path: &Path) -> Result<(), SocketError> {
+    /// Makes `dir` again if it is gone.
+    fn own(&self, dir: &Path) -> Result<(), SocketError> {
+        let refused = |source| SocketError::Unix {
+            path: dir.display().to_string(),
+            source,
+        };
+        match DirBuilder::new().mode(0o700).create(dir) {
+            Ok(()) => return self.give_to_group(dir, 0o770),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(refused(error)),
+        }
+        let found = std::fs::symlink_metadata(dir).map_err(refused)?;
+        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+            let text = "the directory for sockets was replaced by one that is not this user's";
+            return Err(refused(io::Error::other(text)));
+        }
+        Ok(())
+    }
+
+    fn give_to_group(&self, path: &Path, mode: u32) -> Result<(), SocketError> {
         let Some(gid) = self.group_id()? else {
             return Ok(());
         };
@@ -176,7 +205,7 @@ impl Sockets {
             source,
         };
         std::os::unix::fs::chown(path, None, Some(gid)).map_err(refused)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(refused)
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(refused)
     }
 
     async fn bind_tcp(&self) -> Result<BoundListener, SocketError> {
@@ -305,7 +334,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_group_by_number_or_name_gets_mode_0660() {
-        use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().expect("a directory");
         let own = rustix::process::getgid().as_raw();
         let mut sockets = Sockets::unix(Some(dir.path().to_owned()));
@@ -317,6 +345,35 @@ mod tests {
         let error = sockets.bind().await.expect_err("refused");
         assert_eq!(error.code(), "socket-group-unknown");
         assert_eq!(std::fs::read_dir(dir.path()).expect("a listing").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_ones_own_is_made_again_and_no_other_is_taken() {
+        let base = tempfile::tempdir().expect("a directory");
+        let dir = base.path().join("dir");
+        let own = rustix::process::getgid().as_raw();
+        for (group, mode) in [(None, 0o700), (Some(own.to_string()), 0o770)] {
+            let sockets = Sockets {
+                owned: true,
+                group,
+                ..Sockets::unix(Some(dir.clone()))
+            };
+            for _ in 0..2 {
+                drop(sockets.bind().await.expect("a socket"));
+                let meta = std::fs::metadata(&dir).expect("made again");
+                assert_eq!(meta.mode() & 0o777, mode);
+            }
+            std::fs::remove_dir_all(&dir).expect("removed");
+            // A link leads to where somebody else may be at home.
+            std::os::unix::fs::symlink(base.path(), &dir).expect("linked");
+            let error = sockets.bind().await.expect_err("refused");
+            assert_eq!(error.code(), "socket-refused");
+            std::fs::remove_file(&dir).expect("removed");
+        }
+        // What somebody else made is not made again.
+        let error = Sockets::unix(Some(dir.clone())).bind().await;
+        assert_eq!(error.expect_err("refused").code(), "socket-refused");
+        assert!(!dir.exists());
     }
 
     #[tokio::test]

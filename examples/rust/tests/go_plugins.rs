@@ -19,8 +19,9 @@ use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
 use outrigger_examples::{Counter, Test, basic_cookie, peer_cookie, ping_pong};
 use outrigger_host::{
     Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,
-    ExpectedDigest, Launch, LaunchError, Network, PluginExited, PluginSet, ProcessRunner, Reattach,
-    Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport, stop_managed,
+    ExpectedDigest, KillReason, Launch, LaunchError, Network, PluginExited, PluginSet,
+    ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport,
+    stop_managed,
 };
 use support::{Bytes, SOON, go_peer, logged, runs, signal, stops_cleanly, wait_for, wait_until};
 use tonic::{Request, Response, Status};
@@ -296,23 +297,64 @@ async fn a_go_plugin_without_broker_controller_and_stdio_works_and_is_killed_in_
         .await
         .expect("a plugin");
     plugin.ping().await.expect("well");
-    let error = plugin
-        .broker()
-        .serve(plugin.broker().next_id(), ping_pong())
-        .await;
-    // Whether the plugin has a broker is known once it has answered the control stream.
-    drop(error);
-    let dialled = plugin.broker().connect(outrigger_host::BrokerId(1)).await;
-    assert!(dialled.is_err());
+    let broker = plugin.broker();
+    // It hears of nothing, before and after that is known, and may not care.
+    for known in [false, true] {
+        if known {
+            wait_for("the answer", || broker.is_missing()).await;
+        }
+        broker
+            .serve(broker.next_id(), ping_pong())
+            .await
+            .expect("served all the same");
+    }
+    let dialled = broker.connect(outrigger_host::BrokerId(1)).await;
+    assert_eq!(dialled.expect_err("it has none").code(), "broker-missing");
     let began = Instant::now();
-    let report = plugin.stop_within(Duration::from_millis(200)).await;
-    assert!(report.forced, "{report:?}");
+    let report = plugin.stop().await;
+    assert_eq!(report.kill_reason, Some(KillReason::NoController));
+    // Not after go-plugin's two idle seconds.
     assert!(
-        began.elapsed() < Duration::from_secs(2),
+        began.elapsed() < Duration::from_secs(1),
         "{:?}",
         began.elapsed()
     );
     assert!(!runs(plugin.pid().expect("a pid")));
+}
+
+/// go-plugin's hosts wait for the reply, and then two seconds more.
+#[tokio::test]
+async fn a_go_plugin_whose_shutdown_takes_longer_than_the_grace_ends_by_itself() {
+    let program = go!("helper");
+    let dir = tempfile::tempdir().expect("a directory");
+    let late = |file: &Path, after: &str| {
+        helper(&program, "cleanup-late")
+            .arg(file)
+            .env("OUTRIGGER_TEST_SHUTDOWN_AFTER", after)
+    };
+    let (file, never) = (dir.path().join("cleaned"), dir.path().join("never"));
+    let plugin = late(&file, "2100ms").start().await.expect("a plugin");
+    plugin.ping().await.expect("well");
+    let began = Instant::now();
+    let report = plugin.stop().await;
+    let took = began.elapsed();
+    assert_eq!(report.kill_reason, None, "{report:?}");
+    assert_eq!(report.status, ExitStatus::Code(0));
+    assert!(took >= Duration::from_millis(2100), "{took:?}");
+    assert!(file.exists(), "it cleaned up");
+
+    // Unlike there, the reply has a deadline.
+    let deadlines = Deadlines {
+        stop_reply: Duration::from_secs(1),
+        ..Deadlines::default()
+    };
+    let launch = late(&never, "12s").deadlines(deadlines);
+    let plugin = launch.start().await.expect("a plugin");
+    plugin.ping().await.expect("well");
+    let report = plugin.stop().await;
+    let reason = KillReason::NoAnswer(Duration::from_secs(1));
+    assert_eq!(report.kill_reason, Some(reason), "{report:?}");
+    assert!(!never.exists());
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub(crate) fn misbehaving(fault: Fault, dir: &TestDir) -> Launch {
         .temp_dir(dir.path())
         .offer(1, PluginSet::new())
         .deadlines(Deadlines {
+            stop_reply: Duration::from_millis(300),
             stop_grace: Duration::from_millis(300),
             ..Deadlines::default()
         })

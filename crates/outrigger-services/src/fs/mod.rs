@@ -13,7 +13,6 @@ pub(crate) mod rpc;
 mod spellings;
 pub(crate) mod stream;
 pub(crate) mod temp;
-mod tree;
 mod watch;
 
 use std::collections::VecDeque;
@@ -709,7 +708,8 @@ impl Session {
             .unwrap_or_else(PoisonError::into_inner);
         if own.temp.get().is_none() {
             // The lock makes this the only writer.
-            let _ = own.temp.set(TempArea::create(&self.shared().temp_root)?);
+            let root = &self.shared().temp_root;
+            let _ = own.temp.set(TempArea::create(root, self.identity())?);
         }
         own.temp.get().ok_or(Fault::Broken)
     }

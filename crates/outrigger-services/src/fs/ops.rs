@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use outrigger_manifest::Permissions;
+use outrigger_transport::tree::{self, Obstacles};
 use prost_types::Timestamp;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
@@ -16,7 +17,6 @@ use rustix::io::Errno;
 
 use super::area::{self, Entry, INLINE, Opening, Place};
 use super::open::{self, size};
-use super::tree::{self, Obstacles};
 use super::{ATTEMPTS, Cx, Follow, Kept, Needs, Put, Wanted, mode, temp};
 use crate::fault::Fault;
 use crate::granted::Ownership;

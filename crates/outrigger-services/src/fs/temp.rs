@@ -7,13 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
+use outrigger_transport::tree::{self, Obstacles};
+use outrigger_transport::{Belonging, PluginIdentity, Tie};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::area::Area;
 use super::open::OpenFile;
-use super::tree::{self, Obstacles};
 use crate::fault::Fault;
 use crate::leases::{Held, Lent};
 
@@ -36,6 +37,7 @@ pub(crate) struct TempArea {
     area: Arc<Area>,
     parent: Option<Arc<OwnedFd>>,
     name: OsString,
+    tie: Option<Box<dyn Tie>>,
     used: Mutex<Used>,
     /// Open files: they take room also when they are removed. Not held while the
     /// directory is measured: those who open files may be a runtime's thread.
@@ -65,7 +67,9 @@ impl Drop for Room<'_> {
 
 impl TempArea {
     /// Makes the directory beneath `root`.
-    pub(crate) fn create(root: &Path) -> Result<Self, Fault> {
+    ///
+    /// It goes with the host's process, should that end before it is removed.
+    pub(crate) fn create(root: &Path, identity: &PluginIdentity) -> Result<Self, Fault> {
         let given = super::area::clean(&std::path::absolute(root)?);
         let canonical = std::fs::canonicalize(root)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -75,6 +79,7 @@ impl TempArea {
         })?;
         let dir = rustix::fs::openat(&parent, &name, flags | OFlags::NOFOLLOW, Mode::empty())?;
         let (given, canonical) = (given.join(&name), canonical.join(&name));
+        let tie = identity.tie(Belonging::Directory(&canonical));
         let area = Area::hold(
             dir,
             given,
@@ -86,6 +91,7 @@ impl TempArea {
             area,
             parent,
             name: name.into(),
+            tie,
             used: Mutex::default(),
             open: Mutex::default(),
         })
@@ -198,12 +204,18 @@ impl Drop for TempArea {
             return;
         };
         let name = std::mem::take(&mut self.name);
+        let tie = Mutex::new(self.tie.take());
         let remove = move || {
             let until = Instant::now() + REMOVAL;
             let removed = tree::remove(parent.as_fd(), &name, Obstacles::Clear, until, &|| true);
-            if let Err(errno) = removed {
-                let name = name.to_string_lossy();
-                tracing::warn!(%name, error = %errno, "a plugin's temporary directory remains");
+            let tie = tie.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match (removed, tie) {
+                (Ok(()), Some(tie)) => tie.untie(),
+                (Ok(()), None) => {}
+                (Err(errno), _) => {
+                    let name = name.to_string_lossy();
+                    tracing::warn!(%name, error = %errno, "a plugin's temporary directory remains");
+                }
             }
         };
         on_its_own_thread(remove);
@@ -269,6 +281,10 @@ mod tests {
 
     use super::*;
 
+    fn nobody() -> PluginIdentity {
+        PluginIdentity::new("nobody", "nobody-1", None)
+    }
+
     #[test]
     fn a_pattern_is_read_as_go_reads_it() {
         assert_eq!(split_pattern("a*b*c").ok(), Some(("a*b", "c")));
@@ -281,7 +297,7 @@ mod tests {
     #[test]
     fn the_directory_is_private_and_goes_with_its_owner() {
         let root = tempfile::tempdir().expect("a directory");
-        let temp = TempArea::create(root.path()).expect("a temporary directory");
+        let temp = TempArea::create(root.path(), &nobody()).expect("a temporary directory");
         let path = temp.area().canonical.clone();
         assert_eq!(
             std::fs::metadata(&path).expect("it exists").mode() & 0o777,
@@ -336,7 +352,7 @@ mod tests {
     #[test]
     fn room_is_what_is_not_kept() {
         let root = tempfile::tempdir().expect("a directory");
-        let temp = TempArea::create(root.path()).expect("a temporary directory");
+        let temp = TempArea::create(root.path(), &nobody()).expect("a temporary directory");
         let path = temp.area().canonical.clone();
         let until = Instant::now() + Duration::from_secs(30);
         let most = 1 << 20;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use outrigger_transport::{Belonging, PluginIdentity, Tie};
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
@@ -92,6 +93,7 @@ pub(crate) struct Processes {
     used: AtomicBool,
     home: OnceLock<TempArea>,
     making_home: std::sync::Mutex<()>,
+    tie: std::sync::Mutex<Option<Box<dyn Tie>>>,
 }
 
 impl Processes {
@@ -106,6 +108,7 @@ impl Processes {
             used: AtomicBool::new(false),
             home: OnceLock::new(),
             making_home: std::sync::Mutex::new(()),
+            tie: std::sync::Mutex::default(),
         }
     }
 
@@ -115,15 +118,19 @@ impl Processes {
     }
 
     /// The directory beneath `root` that commands have for themselves: the
-    /// plugin has no say in what they find there. Made if needed; blocks.
-    pub(crate) fn home(&self, root: &Path) -> Result<&str, Fault> {
+    /// plugin has no say in what they find there. Made if needed; blocks. From
+    /// then on all of them go with the host's process.
+    pub(crate) fn home(&self, root: &Path, identity: &PluginIdentity) -> Result<&str, Fault> {
         let _making = self
             .making_home
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if self.home.get().is_none() {
             // The lock makes this the only writer.
-            let _ = self.home.set(TempArea::create(root)?);
+            let _ = self.home.set(TempArea::create(root, identity)?);
+            let (variable, value) = self.mark.variable();
+            let tie = identity.tie(Belonging::Processes { variable, value });
+            *self.tie.lock().unwrap_or_else(PoisonError::into_inner) = tie;
         }
         let home = self.home.get().ok_or(Fault::Broken)?;
         let utf8 = home.area().canonical.to_str();
@@ -161,7 +168,18 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
+        let tie = self
+            .tie
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let untie = move || {
+            if let Some(tie) = tie {
+                tie.untie();
+            }
+        };
         if !*self.used.get_mut() {
+            untie();
             return;
         }
         // Whoever drops may be a connection's thread; it must not look through
@@ -170,6 +188,7 @@ impl Drop for Processes {
         let thread = std::thread::Builder::new().name("outrigger-commands".into());
         let end = move || {
             mark.end_all();
+            untie();
             // Nobody is left who writes there.
             drop(home);
         };

@@ -156,7 +156,7 @@ impl ProcessService {
         let (slot, room) = self.room()?;
         let (processes, notes) = (self.processes.clone(), running.notes().clone());
         let started = self.session.blocking(move |session| {
-            let home = processes.home(&session.shared().temp_root)?;
+            let home = processes.home(&session.shared().temp_root, session.identity())?;
             let directory = if command.directory.is_empty() {
                 // What the plugin could write there, many programs would obey.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

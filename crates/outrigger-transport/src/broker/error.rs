@@ -65,6 +65,7 @@ impl BrokerError {
     pub fn code(&self) -> &'static str {
         match &self.kind {
             BrokerErrorKind::Closed => "broker-closed",
+            BrokerErrorKind::Missing => "broker-missing",
             BrokerErrorKind::NotConnected(_) => "broker-not-connected",
             BrokerErrorKind::NeverAccepted(_) => "broker-id-never-accepted",
             BrokerErrorKind::Expired { .. } => "broker-id-expired",
@@ -110,6 +111,9 @@ pub enum BrokerErrorKind {
     /// The control stream or the whole connection is over.
     #[error("the broker is closed")]
     Closed,
+    /// The peer is a plugin without a broker.
+    #[error("the other side has no broker: it does not serve `plugin.GRPCBroker`")]
+    Missing,
     /// The peer has not opened the control stream.
     #[error("the peer did not open its broker stream within {} s", .0.as_secs_f64())]
     NotConnected(Duration),

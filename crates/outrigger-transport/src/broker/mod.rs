@@ -22,7 +22,7 @@ use outrigger_wire::proto::plugin::ConnInfo;
 use outrigger_wire::{Address, BrokerId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 pub use self::error::{BrokerError, BrokerErrorKind, Side};
 pub use self::listener::{Listener, Serving};
@@ -70,7 +70,9 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// A number that this side has not used before.
     fn next_id(&self) -> BrokerId;
 
-    /// Starts to accept connections for `id`.
+    /// Starts to accept connections for `id`. A peer [without a
+    /// broker](Self::is_missing) hears nothing of it, which is no error: it may
+    /// not need what is offered.
     ///
     /// # Errors
     /// The broker is closed, `id` is accepted already, or no listener could be made.
@@ -82,8 +84,8 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// Opens one connection to what the peer accepts under `id`.
     ///
     /// # Errors
-    /// The peer does not accept `id` within the broker's wait, refuses it, or
-    /// cannot be reached; the broker is closed.
+    /// The peer does not accept `id` within the broker's wait, refuses it, cannot
+    /// be reached, or has no broker; the broker is closed.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt; dial a new id afterwards.
@@ -91,6 +93,12 @@ pub trait Broker: Send + Sync + fmt::Debug {
 
     /// Where the end of the peer is explained.
     fn fate(&self) -> Fate;
+
+    /// Whether the peer has said that it has no broker: then it reaches nothing
+    /// that is accepted here. A gRPC plugin says so soon after it was connected.
+    fn is_missing(&self) -> bool {
+        false
+    }
 
     /// What net/rpc values on this broker's connections may take, all together.
     fn budget(&self) -> netrpc::Budget {
@@ -276,20 +284,28 @@ impl GrpcBroker {
     /// awaited: Go servers send them with their first message.
     ///
     /// The returned task is the control stream; when it ends, the broker is
-    /// closed for good.
+    /// closed for good, unless the plugin has none: then there is nothing to close.
     pub fn open_control(&self, channel: Channel) -> OwnedTask {
         let (sender, receiver) = control_channel();
         self.shared.control.send_replace(Control::Open(sender));
         let shared = self.shared.clone();
         OwnedTask::spawn(async move {
             let mut client = GrpcBrokerClient::new(channel);
-            match client.start_stream(ReceiverStream::new(receiver)).await {
+            let ended = match client.start_stream(ReceiverStream::new(receiver)).await {
                 Ok(incoming) => shared.clone().receive(incoming.into_inner()).await,
-                Err(status) => {
-                    tracing::debug!(code = ?status.code(), "the plugin has no broker");
+                Err(status) => Err(status),
+            };
+            match ended {
+                Err(status) if status.code() == Code::Unimplemented => {
+                    tracing::debug!("the plugin has no broker");
+                    shared.missing();
                 }
+                Err(status) => {
+                    tracing::debug!(code = ?status.code(), "the broker stream ended");
+                    shared.close();
+                }
+                Ok(()) => shared.close(),
             }
-            shared.close();
         })
     }
 
@@ -348,6 +364,10 @@ impl Broker for GrpcBroker {
         self.shared.options.fate.clone()
     }
 
+    fn is_missing(&self) -> bool {
+        self.shared.is_missing()
+    }
+
     fn budget(&self) -> netrpc::Budget {
         self.shared.budget.clone()
     }
@@ -378,7 +398,11 @@ impl BrokerService for ControlService {
             .attach(sender)
             .map_err(|()| Status::unavailable("the broker is closed"))?;
         let incoming = shared.clone().receive(request.into_inner());
-        let receiving = OwnedTask::spawn(incoming);
+        let receiving = OwnedTask::spawn(async move {
+            if let Err(status) = incoming.await {
+                tracing::debug!(code = ?status.code(), "the broker stream ended");
+            }
+        });
         let outgoing = ReceiverStream::new(receiver).map(move |message| {
             // The receiving half lives as long as the sending one.
             let _receiving = &receiving;

@@ -221,6 +221,7 @@ pub(super) async fn dial(shared: &Arc<Shared>, id: BrokerId) -> Result<Stream, B
     tokio::spawn(async move {
         let dialled = tokio::select! {
             () = dialling.closed.cancelled() => Err(BrokerErrorKind::Closed),
+            missing = dialling.known_missing() => Err(missing),
             dialled = knock_and_open(&dialling, id) => dialled,
         };
         // A stream that nobody waits for any more is closed.

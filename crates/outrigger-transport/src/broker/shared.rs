@@ -25,6 +25,8 @@ pub(super) enum Control {
     Waiting,
     /// Messages go here.
     Open(mpsc::Sender<ConnInfo>),
+    /// The peer has no broker: it hears of no id, and accepts none.
+    Missing,
     /// It ended for good.
     Closed,
 }
@@ -73,6 +75,31 @@ impl Shared {
         if attached { Ok(()) } else { Err(()) }
     }
 
+    /// Notes that the peer has no broker, unless this side closed it meanwhile.
+    pub(super) fn missing(&self) {
+        self.control.send_if_modified(|control| {
+            let open = !matches!(control, Control::Closed);
+            if open {
+                *control = Control::Missing;
+            }
+            open
+        });
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(*self.control.borrow(), Control::Missing)
+    }
+
+    /// Waits until it is known that the peer has no broker.
+    pub(super) async fn known_missing(&self) -> BrokerErrorKind {
+        let mut control = self.control.subscribe();
+        let missing = control.wait_for(|control| matches!(control, Control::Missing));
+        match missing.await {
+            Ok(_) => BrokerErrorKind::Missing,
+            Err(_) => BrokerErrorKind::Closed,
+        }
+    }
+
     pub(super) fn close(&self) {
         self.control.send_replace(Control::Closed);
         self.closed.cancel();
@@ -93,6 +120,7 @@ impl Shared {
                     .send(message)
                     .await
                     .map_err(|_| BrokerErrorKind::Closed),
+                Control::Missing => Err(BrokerErrorKind::Missing),
                 Control::Waiting | Control::Closed => Err(BrokerErrorKind::Closed),
             }
         };
@@ -101,15 +129,16 @@ impl Shared {
             .unwrap_or(Err(BrokerErrorKind::NotConnected(self.options.wait)))
     }
 
-    /// Takes the peer's messages until the control stream ends.
+    /// Takes the peer's messages until the control stream ends; gives the status
+    /// that it ended with, if that was no good one.
     pub(super) async fn receive(
         self: Arc<Self>,
         incoming: impl Incoming<Item = Result<ConnInfo, Status>> + Send,
-    ) {
+    ) -> Result<(), Status> {
         let mut incoming = std::pin::pin!(incoming);
         loop {
             let message = tokio::select! {
-                () = self.closed.cancelled() => return,
+                () = self.closed.cancelled() => return Ok(()),
                 message = incoming.next() => message,
             };
             match message {
@@ -117,11 +146,8 @@ impl Shared {
                     self.route(BrokerMessage::from(RawConnInfo::from(message)))
                         .await
                 }
-                Some(Err(status)) => {
-                    tracing::debug!(code = ?status.code(), "the broker stream ended");
-                    return;
-                }
-                None => return,
+                Some(Err(status)) => return Err(status),
+                None => return Ok(()),
             }
         }
     }
@@ -163,12 +189,16 @@ impl Shared {
         };
         let address =
             address.map_err(|text| self.error(id, BrokerErrorKind::Untranslatable(text)))?;
-        self.send(BrokerMessage::ConnInfo {
+        let announced = self.send(BrokerMessage::ConnInfo {
             id,
             address: Ok(address),
-        })
-        .await
-        .map_err(|kind| self.error(id, kind))?;
+        });
+        match announced.await {
+            // As in go-plugin, what is accepted is no less offered: who cannot
+            // dial it may well not want to.
+            Ok(()) | Err(BrokerErrorKind::Missing) => {}
+            Err(kind) => return Err(self.error(id, kind)),
+        }
         Ok(self.listener(id, Source::Socket(bound)))
     }
 
@@ -181,6 +211,7 @@ impl Shared {
     pub(super) async fn dial_plain(&self, id: BrokerId) -> Result<Stream, BrokerError> {
         let arrival = tokio::select! {
             () = self.closed.cancelled() => Err(BrokerErrorKind::Closed),
+            missing = self.known_missing() => Err(missing),
             arrival = self.inbox.take(id, self.options.wait) => arrival,
         };
         let address = match arrival.map_err(|kind| self.error(id, kind))? {

@@ -82,6 +82,7 @@ async fn run(context: &PluginContext, kind: &str) -> Result<(), Error> {
             "long" => long(&host).await,
             "leases" => leases(&host).await,
             "quota" => quota(&host).await,
+            "waiting" => waiting(&host).await,
             other => Err(format!("unknown kind `{other}`").into()),
         };
         done.map_err(|error| format!("by {by}: {error}"))?;
@@ -629,6 +630,16 @@ async fn long(host: &Host) -> Result<(), Error> {
     let file = host.fs().open(&path).await?;
     same!(file.descriptor().is_some(), host.has_descriptors());
     Ok(())
+}
+
+/// Has a secret in a temporary directory and a command that runs, and waits.
+async fn waiting(host: &Host) -> Result<(), Error> {
+    let command = host.process().command("/bin/sleep").arg("300");
+    let _running = command.spawn().await?;
+    let dir = host.fs().temp_dir("waiting-").await?;
+    let secret = dir.join("secret").display().to_string();
+    host.fs().write(&secret, &b"hush"[..]).await?;
+    std::future::pending().await
 }
 
 /// Dropping gives back: far more files than leases.

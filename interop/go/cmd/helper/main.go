@@ -53,6 +53,7 @@ var modes = map[string]func(args []string) int{
 	"health-only":                      healthOnly,
 	"cleanup":                          cleanup(netRPC),
 	"cleanup-grpc":                     cleanup(overGRPC),
+	"cleanup-late":                     cleanup(overGRPC, lateShutdown),
 	"test-interface":                   serve(netRPC),
 	"test-interface-daemon":            serve(netRPC),
 	"test-interface-logger-netrpc":     serve(netRPC),
@@ -331,14 +332,32 @@ func serve(options ...option) func([]string) int {
 	}
 }
 
+// lateShutdown takes its time before the library's own handler of Shutdown runs: as long as the
+// variable OUTRIGGER_TEST_SHUTDOWN_AFTER says.
+func lateShutdown(config *plugin.ServeConfig) {
+	config.GRPCServer = func(options []grpc.ServerOption) *grpc.Server {
+		late := func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			if info.FullMethod == "/plugin.GRPCController/Shutdown" {
+				after, err := time.ParseDuration(os.Getenv("OUTRIGGER_TEST_SHUTDOWN_AFTER"))
+				if err != nil {
+					return nil, err
+				}
+				time.Sleep(after)
+			}
+			return handle(ctx, request)
+		}
+		return plugin.DefaultGRPCServer(append(options, grpc.UnaryInterceptor(late)))
+	}
+}
+
 // cleanup serves, and writes the file once serving has ended.
-func cleanup(kind option) func([]string) int {
+func cleanup(options ...option) func([]string) int {
 	return func(args []string) int {
 		if len(args) != 1 {
 			fmt.Fprintln(os.Stderr, "usage: helper cleanup FILE")
 			return 2
 		}
-		status := serve(kind)(nil)
+		status := serve(options...)(nil)
 		if err := os.WriteFile(args[0], []byte("cleaned up\n"), 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

@@ -22,6 +22,8 @@ pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const RESPONSE: &[u8] = b"\x88\x0f\x10\x10application/grpc";
 /// `grpc-status: 0`.
 const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
+/// `grpc-status: 12`.
+const UNIMPLEMENTED: &[u8] = b"\x00\x0bgrpc-status\x0212";
 
 /// A byte stream in both directions.
 pub(crate) trait Io: Read + Write {}
@@ -88,10 +90,13 @@ impl Connection {
         }
     }
 
-    /// The stream of the broker: the one that stays open without a message.
+    /// The stream of the broker: the one that stays open.
     pub(crate) fn broker(&mut self) -> io::Result<u32> {
         loop {
-            if let Some((id, _)) = self.open.iter().find(|(_, message)| message.is_empty()) {
+            // The call for output looks the same until its message has come.
+            if self.stdio_seen
+                && let Some(id) = self.open.keys().next()
+            {
                 return Ok(*id);
             }
             self.take_frame()?;
@@ -177,6 +182,13 @@ impl Connection {
     /// Ends a reply well.
     pub(crate) fn end(&mut self, id: u32) -> io::Result<()> {
         self.frame(HEADERS, END_HEADERS | END_STREAM, id, TRAILERS)
+    }
+
+    /// Says that there is no such method.
+    pub(crate) fn unimplemented(&mut self, id: u32) -> io::Result<()> {
+        self.open.remove(&id);
+        let block = [RESPONSE, UNIMPLEMENTED].concat();
+        self.frame(HEADERS, END_HEADERS | END_STREAM, id, &block)
     }
 
     /// Replies with one message.

@@ -19,6 +19,8 @@ use crate::yamux::FirstStream;
 /// The last line on stderr of a plugin whose flood is over.
 const FLOOD_IS_OVER: &str = "\nthe flood is over\n";
 const STORM: u32 = 100_000;
+/// How long a plugin that takes its time takes before it agrees to end.
+const LATE: Duration = Duration::from_millis(700);
 /// How much a flood of the stdio stream holds, in bytes.
 const STDIO_FLOOD: usize = 1 << 30;
 
@@ -116,6 +118,17 @@ fn answer(mut fault: Fault, connection: &mut Connection, socket: &UnixStream) ->
                 connection.reply(id, b"")?;
                 return Ok(Next::Stay);
             }
+            (Fault::ControllerMissing, Call::Shutdown) => connection.unimplemented(id)?,
+            (Fault::AgreesLate, Call::Shutdown) => {
+                std::thread::sleep(LATE);
+                connection.reply(id, b"")?;
+                return Ok(Next::Exit(ExitCode::SUCCESS));
+            }
+            (Fault::AgreesAndWaits, Call::Shutdown) => {
+                connection.reply(id, b"")?;
+                while connection.take_frame().is_ok() {}
+                return Ok(Next::Exit(ExitCode::SUCCESS));
+            }
             (_, Call::Shutdown) => {
                 connection.reply(id, b"")?;
                 return Ok(Next::Exit(ExitCode::SUCCESS));
@@ -133,7 +146,7 @@ fn answer(mut fault: Fault, connection: &mut Connection, socket: &UnixStream) ->
                 if let Some(next) = checked(fault, connection, id)? {
                     return Ok(next);
                 }
-                if is_storm(fault) {
+                if is_over(fault) {
                     // One is enough; from now on everything goes well.
                     fault = Fault::SlowLine;
                 }
@@ -209,6 +222,10 @@ fn checked(fault: Fault, connection: &mut Connection, id: u32) -> io::Result<Opt
             connection.frame(DATA, END_STREAM, id, b"")?;
             return Ok(None);
         }
+        Fault::BrokerMissing => {
+            let broker = connection.broker()?;
+            connection.unimplemented(broker)?;
+        }
         Fault::BrokerAnnouncementStorm => {
             let messages = (1..=STORM).map(|id| announcement(id, "/nonexistent/socket"));
             storm(connection, messages)?;
@@ -227,13 +244,15 @@ fn checked(fault: Fault, connection: &mut Connection, id: u32) -> io::Result<Opt
     Ok(None)
 }
 
-fn is_storm(fault: Fault) -> bool {
+/// Whether a fault is shown once, at the first health check.
+fn is_over(fault: Fault) -> bool {
     matches!(
         fault,
         Fault::BrokerAnnouncementStorm
             | Fault::BrokerKnockStorm
             | Fault::BrokerKnockRepeated
             | Fault::BrokerNonsense
+            | Fault::BrokerMissing
     )
 }
 

@@ -210,13 +210,10 @@ async fn stop(screen: &Screen, running: Vec<(Found, RunningPlugin)>) -> BTreeSet
     screen.line(&screen.heading("Stopping"));
     for (found, gone, report, after) in stops {
         let after = took(after);
-        let (clean, how) = match (report.forced, gone) {
-            (true, _) => (
-                false,
-                format!("did not stop when asked and was killed after {after}"),
-            ),
-            (false, true) => (false, format!("had ended before: it {}", report.status)),
-            (false, false) => (
+        let (clean, how) = match (report.kill_reason, gone) {
+            (Some(reason), _) => (false, format!("was killed after {after}: {reason}")),
+            (None, true) => (false, format!("had ended before: it {}", report.status)),
+            (None, false) => (
                 report.status.is_success(),
                 format!("{} after {after}", report.status),
             ),

@@ -15,7 +15,7 @@ const LEVELS: usize = 24;
 
 /// What to do about directories whose mode forbids to empty them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacles {
+pub enum Obstacles {
     /// They stay.
     Respect,
     /// Their mode is changed: all of the tree is ours.
@@ -28,7 +28,7 @@ pub(crate) enum Obstacles {
 /// # Errors
 /// [`Errno::TIMEDOUT`] when it is not done by `until`, [`Errno::CANCELED`] when
 /// `go_on` says no; a part is gone then. Otherwise what the system said first.
-pub(crate) fn remove(
+pub fn remove(
     parent: BorrowedFd<'_>,
     name: impl Arg,
     obstacles: Obstacles,
@@ -176,7 +176,7 @@ fn make_ours(parent: BorrowedFd<'_>, name: &CStr) {
 }
 
 /// Opens a directory; nothing when it is not one (any more).
-pub(crate) fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+pub fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
     let flags =
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
