@@ -14,6 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use crate::headers::{fit_head, fit_trailers};
 use crate::task::OwnedTask;
 
 /// Data that is queued without asking whether the peer has room, in bytes; once a stream.
@@ -136,7 +137,8 @@ impl Outgoing {
                     {
                         return;
                     }
-                    let _ = send_rest(&mut stream, body, true).await;
+                    // A request has no trailers.
+                    let _ = send_rest(&mut stream, body, usize::MAX).await;
                 }))
             }
         }
@@ -193,42 +195,49 @@ async fn send_data(
     }
 }
 
-/// Sends what is left of `body`, with its trailers. With `end`, a body without
-/// trailers ends the stream.
-pub(crate) async fn send_rest(
+/// Sends what is left of `body`, with its trailers, which are made to fit into
+/// `limit`, and ends the stream.
+async fn send_rest(
     stream: &mut SendStream<Bytes>,
     mut body: tonic::body::Body,
-    end: bool,
+    limit: usize,
 ) -> Result<(), Unwanted> {
     loop {
         match next_wanted(stream, &mut body).await? {
-            None if end => {
+            None => {
                 stream.send_data(Bytes::new(), true)?;
                 return Ok(());
             }
-            None => return Ok(()),
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Err(Unwanted);
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => send_data(stream, data, false).await?,
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                    stream.send_trailers(trailers)?;
-                    return Ok(());
-                }
+                Err(frame) => return send_trailers(stream, frame, limit),
             },
         }
     }
 }
 
-/// Sends a reply: head, data and trailers in one go where they are ready.
+fn send_trailers(
+    stream: &mut SendStream<Bytes>,
+    frame: Frame<Bytes>,
+    limit: usize,
+) -> Result<(), Unwanted> {
+    let mut trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+    fit_trailers(&mut trailers, limit);
+    Ok(stream.send_trailers(trailers)?)
+}
+
+/// Sends a reply: head, data and trailers in one go where they are ready. The
+/// peer accepts header lists up to `limit`.
 pub(crate) async fn send_reply(
     mut respond: h2::server::SendResponse<Bytes>,
     reply: http::Response<tonic::body::Body>,
+    limit: usize,
 ) -> Result<(), Unwanted> {
-    let (parts, mut body) = reply.into_parts();
+    let (parts, mut body) = fit_head(reply, limit).into_parts();
     let head = http::Response::from_parts(parts, ());
     if body.is_end_stream() {
         respond.send_response(head, true)?;
@@ -239,11 +248,7 @@ pub(crate) async fn send_reply(
         Some(Ok(frame)) => match frame.into_data() {
             Ok(data) if data.len() <= AT_ONCE => stream.send_data(data, false)?,
             Ok(data) => send_data(&mut stream, data, false).await?,
-            Err(frame) => {
-                let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                stream.send_trailers(trailers)?;
-                return Ok(());
-            }
+            Err(frame) => return send_trailers(&mut stream, frame, limit),
         },
         Some(Err(_)) => {
             stream.send_reset(Reason::INTERNAL_ERROR);
@@ -254,5 +259,5 @@ pub(crate) async fn send_reply(
             return Ok(());
         }
     }
-    send_rest(&mut stream, body, true).await
+    send_rest(&mut stream, body, limit).await
 }

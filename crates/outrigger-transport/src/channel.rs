@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::body::{IncomingBody, Outgoing};
 use crate::fate::Fate;
 use crate::first_frame::FirstFrame;
+use crate::headers::{HeaderReader, Headers, Kept, MAX_HEADER_LIST, fits, request_size, too_large};
 use crate::stream::Stream;
 use crate::task::OwnedTask;
 
@@ -43,8 +44,6 @@ pub(crate) const SMALL_FRAMES: usize = 256 << 20;
 pub(crate) const MAX_FRAME: u32 = 256 << 10;
 /// How much of one stream waits in memory to be sent, in bytes.
 pub(crate) const SEND_BUFFER: usize = 1 << 20;
-/// Largest header list that we accept, in bytes.
-pub(crate) const MAX_HEADER_LIST: u32 = 64 << 10;
 
 /// The flow-control window of a connection with `streams` streams, in bytes: so
 /// large that streams nobody reads never starve the ones that somebody does.
@@ -156,6 +155,7 @@ struct Shared {
     fate: Fate,
     gone: CancellationToken,
     closing: CancellationToken,
+    headers: Arc<Headers>,
     _connection: OwnedTask,
 }
 
@@ -182,7 +182,11 @@ impl Channel {
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
+            // What a peer does wrong in a reply costs the call that we made, and no more.
+            .max_local_error_reset_streams(None)
             .enable_push(false);
+        let headers = Headers::of_client();
+        let stream = HeaderReader::of_client(stream, headers.clone());
         let (send, connection) = tokio::time::timeout_at(deadline, builder.handshake(stream))
             .await
             .map_err(late)?
@@ -211,6 +215,7 @@ impl Channel {
             fate: options.fate,
             gone,
             closing,
+            headers,
             _connection: connection,
         };
         Ok(Self {
@@ -293,6 +298,10 @@ impl Shared {
             Ok(send) => send,
             Err(error) => return Err(self.explain(error).await),
         };
+        let (size, limit) = (request_size(&request), self.headers.peer_limit());
+        if !fits(size, limit) {
+            return Err(too_large("the call's metadata", size, limit));
+        }
         let (parts, body) = request.into_parts();
         let outgoing = Outgoing::look(body).await?;
         let head = Request::from_parts(parts, ());
@@ -301,19 +310,26 @@ impl Shared {
             Ok(sent) => sent,
             Err(error) => return Err(self.explain(error).await),
         };
+        let kept = self.headers.call(reply.stream_id().as_u32());
         let sending = outgoing.send(stream);
-        match reply.await {
-            Ok(reply) => Ok(reply.map(|incoming| {
-                ResponseBody(Some(Live {
-                    incoming: IncomingBody::new(incoming),
-                    shared: self,
-                    deadline: None,
-                    failing: None,
-                    _sending: sending,
-                }))
-            })),
-            Err(error) => Err(self.explain(error).await),
+        let reply = match reply.await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        if !reply.body().is_end_stream() && kept.is_too_much() {
+            let error = "the reply's metadata finds no room beside that of other calls";
+            return Err(Status::resource_exhausted(error));
         }
+        Ok(reply.map(|incoming| {
+            ResponseBody(Some(Live {
+                incoming: IncomingBody::new(incoming),
+                shared: self,
+                deadline: None,
+                failing: None,
+                _kept: kept,
+                _sending: sending,
+            }))
+        }))
     }
 }
 
@@ -321,6 +337,12 @@ impl Shared {
 fn status_of_reset(error: &h2::Error) -> Option<Status> {
     if !error.is_reset() {
         return None;
+    }
+    if error.is_library() {
+        let limit = MAX_HEADER_LIST >> 20;
+        return Some(Status::internal(format!(
+            "the peer's reply breaks HTTP/2, or its metadata is more than {limit} MiB: {error}"
+        )));
     }
     Some(match error.reason()? {
         h2::Reason::CANCEL => Status::cancelled("the peer cancelled the call"),
@@ -408,6 +430,7 @@ struct Live {
     shared: Arc<Shared>,
     deadline: Option<Pin<Box<Sleep>>>,
     failing: Option<BoxFuture<'static, Status>>,
+    _kept: Kept,
     /// What is still sent of the request; the call ends with it.
     _sending: Option<OwnedTask>,
 }

@@ -15,6 +15,7 @@ mod channel;
 mod errno;
 mod fate;
 mod first_frame;
+mod headers;
 pub mod health;
 mod identity;
 pub mod netrpc;
