@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::body::{IncomingBody, Outgoing};
 use crate::fate::Fate;
 use crate::first_frame::FirstFrame;
+use crate::gzip;
 use crate::headers::{HeaderReader, Headers, Kept, MAX_HEADER_LIST, fits, request_size, too_large};
 use crate::stream::Stream;
 use crate::task::OwnedTask;
@@ -156,6 +157,7 @@ struct Shared {
     gone: CancellationToken,
     closing: CancellationToken,
     headers: Arc<Headers>,
+    room: gzip::Room,
     _connection: OwnedTask,
 }
 
@@ -216,6 +218,7 @@ impl Channel {
             gone,
             closing,
             headers,
+            room: gzip::Room::new(),
             _connection: connection,
         };
         Ok(Self {
@@ -292,8 +295,9 @@ impl Shared {
     async fn call(
         self: Arc<Self>,
         send: SendRequest<Bytes>,
-        request: Request<tonic::body::Body>,
+        mut request: Request<tonic::body::Body>,
     ) -> Result<Response<ResponseBody>, Status> {
+        gzip::prepare_request(&mut request);
         let mut send = match send.ready().await {
             Ok(send) => send,
             Err(error) => return Err(self.explain(error).await),
@@ -320,16 +324,17 @@ impl Shared {
             let error = "the reply's metadata finds no room beside that of other calls";
             return Err(Status::resource_exhausted(error));
         }
-        Ok(reply.map(|incoming| {
-            ResponseBody(Some(Live {
-                incoming: IncomingBody::new(incoming),
-                shared: self,
-                deadline: None,
-                failing: None,
-                _kept: kept,
-                _sending: sending,
-            }))
-        }))
+        let (mut head, incoming) = reply.into_parts();
+        let incoming = IncomingBody::new(incoming, &mut head.headers, &self.room);
+        let body = Live {
+            incoming,
+            shared: self,
+            deadline: None,
+            failing: None,
+            _kept: kept,
+            _sending: sending,
+        };
+        Ok(Response::from_parts(head, ResponseBody(Some(body))))
     }
 }
 
@@ -453,9 +458,14 @@ impl Live {
         }
         if self.failing.is_none() {
             match Pin::new(&mut self.incoming).poll_frame(context) {
-                Poll::Ready(Some(Err(error))) => {
-                    self.failing = Some(Box::pin(self.shared.clone().explain(error)));
-                }
+                Poll::Ready(Some(Err(error))) => match error.downcast() {
+                    Ok(error) => {
+                        self.failing = Some(Box::pin(self.shared.clone().explain(*error)));
+                    }
+                    Err(error) => {
+                        return Poll::Ready(Some(Err(Status::from_error(error))));
+                    }
+                },
                 Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,

@@ -15,6 +15,7 @@ mod channel;
 mod errno;
 mod fate;
 mod first_frame;
+mod gzip;
 mod headers;
 pub mod health;
 mod identity;
@@ -38,6 +39,7 @@ pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBo
 pub use errno::errno_name;
 pub use fate::Fate;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
+pub use gzip::SendGzip;
 pub use outrigger_wire::BrokerId;
 pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
 pub use sockets::{Bound, BoundListener, SocketError, Sockets};
