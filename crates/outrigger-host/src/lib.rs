@@ -71,7 +71,7 @@ pub use outrigger_gob as gob;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, MAX_MESSAGE,
-    PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
+    PluginIdentity, SameAddress, Security, SendGzip, ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,

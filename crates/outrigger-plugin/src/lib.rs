@@ -53,7 +53,7 @@ pub use test_mode::{TestPlugin, serve_for_test};
 pub use outrigger_gob as gob;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits,
+    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, SendGzip, ServeLimits,
     ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};
