@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -155,6 +155,8 @@ struct Shared {
     authority: Authority,
     fate: Fate,
     gone: CancellationToken,
+    /// Why it is gone, once it is.
+    end: Arc<OnceLock<String>>,
     closing: CancellationToken,
     headers: Arc<Headers>,
     room: gzip::Room,
@@ -194,16 +196,22 @@ impl Channel {
             .map_err(late)?
             .map_err(not_started)?;
         let gone = CancellationToken::new();
-        let over = gone.clone().drop_guard();
+        let end = Arc::new(OnceLock::new());
+        let (over, why) = (gone.clone().drop_guard(), end.clone());
         let closing = CancellationToken::new();
         let closed = closing.clone();
         let connection = OwnedTask::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(error = &error as &dyn StdError, "connection ended");
+            let reason = tokio::select! {
+                ended = connection => match ended {
+                    Ok(()) => "the peer closed it".to_owned(),
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn StdError, "connection ended");
+                        error.to_string()
+                    }
                 },
-                () = closed.cancelled() => {}
-            }
+                () = closed.cancelled() => "this side closed it".to_owned(),
+            };
+            let _ = why.set(reason);
             drop(over);
         });
         if options.await_peer {
@@ -216,6 +224,7 @@ impl Channel {
             authority: options.authority,
             fate: options.fate,
             gone,
+            end,
             closing,
             headers,
             room: gzip::Room::new(),
@@ -243,6 +252,11 @@ impl Channel {
     /// Nothing is lost when the future is dropped.
     pub async fn closed(&self) {
         self.shared.gone.cancelled().await;
+    }
+
+    /// Why the connection is gone, as far as this end of it knows.
+    pub fn end(&self) -> Option<&str> {
+        self.shared.end.get().map(String::as_str)
     }
 
     /// Where this connection's end is explained.

@@ -38,8 +38,8 @@ pub use broker::{
 pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
 pub use errno::errno_name;
 pub use fate::Fate;
-pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
 pub use gzip::SendGzip;
+pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
 pub use outrigger_wire::BrokerId;
 pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
 pub use sockets::{Bound, BoundListener, SocketError, Sockets};
