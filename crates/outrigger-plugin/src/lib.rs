@@ -27,6 +27,9 @@
 //! # drop(set);
 //! ```
 //!
+//! Compressed messages of a host are taken by every service. A reply with
+//! [`SendGzip`] among its extensions is sent compressed to a host that takes it.
+//!
 //! What the plugin prints goes to its host; what it logs with `tracing` or the
 //! `log` crate goes to the host's log; a panic is logged with its backtrace. This crate
 //! deliberately does not know how a plugin is found, started or confined.
