@@ -226,12 +226,12 @@ async fn a_call_whose_metadata_the_peer_does_not_accept_fails_and_is_not_sent() 
         let call = tokio::time::timeout(LIMIT, client.stream_stdio(request)).await;
         call.expect("in time").expect_err("refused")
     };
-    assert_eq!(call(16_000).await.code(), Code::PermissionDenied);
+    assert_eq!(call(15_000).await.code(), Code::PermissionDenied);
     let status = call(17_000).await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     let part = "the peer accepts 16384 (SETTINGS_MAX_HEADER_LIST_SIZE)";
     assert!(status.message().contains(part), "{status}");
-    assert_eq!(call(16_000).await.code(), Code::PermissionDenied);
+    assert_eq!(call(15_000).await.code(), Code::PermissionDenied);
 }
 
 const DATA: u8 = 0;

@@ -46,6 +46,8 @@ struct Account {
     total: usize,
     /// What belongs to calls that a server has not accepted yet.
     arriving: usize,
+    /// How often something was given back.
+    releases: u64,
     /// The reader, when it waits for room.
     reader: Option<Waker>,
 }
@@ -95,26 +97,27 @@ impl Headers {
         kept
     }
 
-    /// Counts a header block for the call on `stream`, if there is room.
-    fn count(&self, stream: u32, size: usize, reader: &Waker) -> bool {
+    /// Counts a header block for the call on `stream`, if there is room. Otherwise
+    /// `reader` is woken when there is more, and how often that was so is returned.
+    fn count(&self, stream: u32, size: usize, reader: &Waker) -> Result<(), u64> {
         let mut account = self.account();
         let known = account.calls.contains_key(&stream);
         if !known && !self.serving {
             // The call is over, and HTTP/2 drops the block as it comes.
-            return true;
+            return Ok(());
         }
         let used = account.total + account.arriving;
         // One alone may be as large as it is allowed to be.
         if used > 0 && used + size > KEPT {
             account.reader = Some(reader.clone());
-            return false;
+            return Err(account.releases);
         }
         if known {
             account.add(stream, size);
         } else {
             account.arriving += size;
         }
-        true
+        Ok(())
     }
 
     /// A server has accepted all calls whose header lists arrived.
@@ -122,7 +125,7 @@ impl Headers {
         let mut account = self.account();
         if account.arriving > 0 {
             account.arriving = 0;
-            account.wake();
+            account.released();
         }
     }
 }
@@ -135,7 +138,8 @@ impl Account {
         }
     }
 
-    fn wake(&mut self) {
+    fn released(&mut self) {
+        self.releases += 1;
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -168,7 +172,7 @@ impl Drop for Kept {
         let kept = account.calls.remove(&self.stream).unwrap_or_default();
         if kept > 0 {
             account.total -= kept;
-            account.wake();
+            account.released();
         }
     }
 }

@@ -60,7 +60,8 @@ pub(crate) struct HeaderReader<S> {
     held: BytesMut,
     /// What was judged and is to be passed on first.
     judged: BytesMut,
-    patience: Option<Pin<Box<Sleep>>>,
+    /// How long it waits for room still, since that many releases.
+    patience: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
 /// A long header block.
@@ -294,13 +295,14 @@ impl<S: AsyncRead + Unpin> HeaderReader<S> {
         stream: u32,
         size: usize,
     ) -> Poll<io::Result<()>> {
-        if self.headers.count(stream, size, context.waker()) {
+        let Err(releases) = self.headers.count(stream, size, context.waker()) else {
             self.patience = None;
             return Poll::Ready(Ok(()));
-        }
-        let patience = self
+        };
+        self.patience = self.patience.take().filter(|(_, seen)| *seen == releases);
+        let (patience, _) = self
             .patience
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(PATIENCE)), releases));
         ready!(patience.as_mut().poll(context));
         let error = format!(
             "the peer sent more headers than calls have room for, and none ended within {} s",
