@@ -194,11 +194,14 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection is over.
-    pub(crate) async fn closed(&self) {
+    /// Waits until the connection is over, and returns why.
+    pub(crate) async fn closed(&self) -> String {
         match self {
-            Self::Grpc { channel, .. } => channel.closed().await,
-            Self::NetRpc(session) => session.closed().await,
+            Self::Grpc { channel, .. } => {
+                channel.closed().await;
+                channel.end().unwrap_or("it ended").to_owned()
+            }
+            Self::NetRpc(session) => session.closed().await.to_string(),
         }
     }
 

@@ -80,6 +80,8 @@ pub enum KillReason {
     NoController,
     /// It did not answer within this time when it was asked to end.
     NoAnswer(Duration),
+    /// Its connection was lost, and this long afterwards it was still there.
+    ConnectionLost(Duration),
     /// It had been asked to end, and this long after its answer it was still there.
     Stayed(Duration),
 }
@@ -94,6 +96,13 @@ impl fmt::Display for KillReason {
                 write!(
                     f,
                     "it did not answer within {seconds} s when it was asked to end (`stop_reply`)"
+                )
+            }
+            Self::ConnectionLost(limit) => {
+                let seconds = limit.as_secs_f64();
+                write!(
+                    f,
+                    "its connection was lost and it did not end within {seconds} s (`lost_grace`)"
                 )
             }
             Self::Stayed(limit) => {
@@ -116,6 +125,8 @@ pub struct ExitReport {
     pub forced: bool,
     /// Why it did, if it did.
     pub kill_reason: Option<KillReason>,
+    /// Why its connection was lost while it ran, if that is what ended its life.
+    pub connection_lost: Option<String>,
     /// From its start to its end.
     pub ran: Duration,
     /// The last lines of its stderr, escaped and cut.
@@ -134,7 +145,10 @@ pub struct PluginExited {
 impl PluginExited {
     /// The stable code of this error.
     pub fn code(&self) -> &'static str {
-        "plugin-exited"
+        match self.report.connection_lost {
+            Some(_) => "connection-lost",
+            None => "plugin-exited",
+        }
     }
 
     /// The exit behind a failed call, whichever protocol it went over, if there
@@ -161,7 +175,11 @@ impl PluginExited {
 
 impl fmt::Display for PluginExited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "plugin `{}` {}", self.plugin, self.report.status)?;
+        write!(f, "plugin `{}` ", self.plugin)?;
+        if let Some(why) = &self.report.connection_lost {
+            write!(f, "lost its connection while it ran ({why}) and ")?;
+        }
+        write!(f, "{}", self.report.status)?;
         if let Some(last) = self.report.stderr.last() {
             write!(f, "; its last line on stderr: {last}")?;
         }

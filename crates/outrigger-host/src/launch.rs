@@ -56,6 +56,10 @@ pub struct Deadlines {
     pub stop_reply: Duration,
     /// From then on to killing it: 2 s.
     pub stop_grace: Duration,
+    /// From the loss of the connection to killing a plugin that was not asked to
+    /// end and runs on: 10 s. A plugin that ends by itself closes its connection
+    /// first. go-plugin's hosts let such a plugin run.
+    pub lost_grace: Duration,
 }
 
 impl Default for Deadlines {
@@ -66,6 +70,7 @@ impl Default for Deadlines {
             broker: Duration::from_secs(5),
             stop_reply: Duration::from_secs(10),
             stop_grace: Duration::from_secs(2),
+            lost_grace: Duration::from_secs(10),
         }
     }
 }

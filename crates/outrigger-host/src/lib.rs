@@ -30,6 +30,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A call whose request has [`SendGzip`] among its extensions is sent compressed;
+//! compressed replies are always taken. What a plugin sends as metadata, error text
+//! or details arrives up to 16 MiB.
+//!
 //! Dropping a [`RunningPlugin`] kills the process; a host that is itself killed
 //! takes its plugins with it, and what it had made for them: [`nothing_left`]
 //! waits for that at the end of a program. This crate deliberately does not know which
@@ -71,7 +75,7 @@ pub use outrigger_gob as gob;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, MAX_MESSAGE,
-    PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
+    PluginIdentity, SameAddress, Security, SendGzip, ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,

@@ -163,6 +163,7 @@ pub(crate) struct Inner {
     id: String,
     exited: watch::Sender<Option<ExitReport>>,
     killed: Arc<OnceLock<KillReason>>,
+    stopping: watch::Sender<usize>,
     deadlines: Deadlines,
     timings: Timings,
     tail: Tail,
@@ -198,6 +199,7 @@ impl RunningPlugin {
         let (connection, mut tasks) = parts.link.run(options, parts.mirror);
         let exited = watch::Sender::new(None);
         let killed = Arc::new(OnceLock::new());
+        let stopping = watch::Sender::new(0);
         let (held, id) = (Arc::downgrade(&process), process.id());
         let watch = Watch {
             plugin: identity.name().to_owned(),
@@ -207,6 +209,8 @@ impl RunningPlugin {
             tail: parts.tail.clone(),
             exited: exited.clone(),
             killed: killed.clone(),
+            stopping: stopping.clone(),
+            lost_grace: parts.deadlines.lost_grace,
             began: parts.began,
             pumps: parts.pumps,
             places: Some(parts.places),
@@ -223,6 +227,7 @@ impl RunningPlugin {
             connection,
             exited,
             killed,
+            stopping,
             deadlines: parts.deadlines,
             timings: parts.timings,
             tail: parts.tail,
@@ -501,6 +506,7 @@ impl Inner {
             status,
             forced: false,
             kill_reason: None,
+            connection_lost: None,
             ran: Duration::ZERO,
             stderr: self.tail.lines(),
         }
@@ -524,6 +530,7 @@ impl Inner {
         if self.is_test() {
             return self.report_now(ExitStatus::Unknown);
         }
+        let _stopping = Stopping::begin(&self.stopping);
         tokio::select! {
             biased;
             report = self.gone() => report,
@@ -578,6 +585,22 @@ impl Inner {
     }
 }
 
+/// Somebody stops the plugin, and has deadlines of his own.
+struct Stopping<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Stopping<'a> {
+    fn begin(stopping: &'a watch::Sender<usize>) -> Self {
+        stopping.send_modify(|stopping| *stopping += 1);
+        Self(stopping)
+    }
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|stopping| *stopping -= 1);
+    }
+}
+
 /// Waits for the process to end and tells everybody.
 struct Watch {
     plugin: String,
@@ -587,6 +610,9 @@ struct Watch {
     tail: Tail,
     exited: watch::Sender<Option<ExitReport>>,
     killed: Arc<OnceLock<KillReason>>,
+    /// How many stop the plugin.
+    stopping: watch::Sender<usize>,
+    lost_grace: Duration,
     began: Instant,
     pumps: Vec<OwnedTask>,
     /// Dropped after the process.
@@ -596,10 +622,12 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self) {
-        let status = tokio::select! {
-            status = self.process.wait() => status,
+        let (status, connection_lost) = tokio::select! {
+            biased;
+            status = self.process.wait() => (status, None),
             // Without a process, the connection is all there is to watch.
-            () = self.connection.closed(), if self.process.id().is_empty() => ExitStatus::Unknown,
+            _ = self.connection.closed(), if self.process.id().is_empty() => (ExitStatus::Unknown, None),
+            why = self.useless(), if self.kill => self.end_useless(why).await,
         };
         let ran = self.began.elapsed();
         // A grandchild may hold the pipes open for ever; its words are not waited for.
@@ -615,6 +643,7 @@ impl Watch {
             status,
             forced,
             kill_reason,
+            connection_lost,
             ran,
             stderr: self.tail.lines(),
         };
@@ -638,6 +667,31 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Waits until the connection has been lost for so long that the plugin is not
+    /// about to end by itself, and nobody stops it; returns why it was lost. A
+    /// connection is never made again, so the plugin is of no more use.
+    async fn useless(&self) -> String {
+        let why = self.connection.closed().await;
+        tokio::time::sleep(self.lost_grace).await;
+        let mut stopping = self.stopping.subscribe();
+        let _ = stopping.wait_for(|stopping| *stopping == 0).await;
+        why
+    }
+
+    async fn end_useless(&self, why: String) -> (ExitStatus, Option<String>) {
+        let reason = KillReason::ConnectionLost(self.lost_grace);
+        let lost = self.killed.set(reason).is_ok().then_some(why);
+        if let Some(why) = &lost {
+            tracing::error!(plugin = self.plugin, why, "killed: {reason}");
+        }
+        if let Err(error) = self.process.kill() {
+            tracing::warn!(plugin = self.plugin, %error, "could not kill a plugin");
+        }
+        (self.process.wait().await, lost)
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         // Dropped with its handle or with the runtime: the process must not
@@ -652,6 +706,7 @@ impl Drop for Watch {
             status: ExitStatus::Unknown,
             forced: self.kill,
             kill_reason: self.kill.then_some(KillReason::Unasked),
+            connection_lost: None,
             ran: self.began.elapsed(),
             stderr: self.tail.lines(),
         }));

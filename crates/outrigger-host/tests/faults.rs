@@ -36,6 +36,7 @@ const DEADLINES: Deadlines = Deadlines {
     broker: Duration::from_millis(500),
     stop_reply: Duration::from_millis(1500),
     stop_grace: Duration::from_millis(400),
+    lost_grace: Duration::from_millis(800),
 };
 
 /// What a host must make of a fault.
@@ -47,6 +48,8 @@ enum Outcome {
     Late(&'static str, Duration),
     /// The plugin starts; calls fail with this code; it does not stop when asked.
     CallsFail(Code),
+    /// The plugin starts; a call loses its connection, for which it is killed.
+    LosesConnection,
     /// The plugin starts; calls fail with this code; it stops when asked.
     Unanswered(Code),
     /// The plugin starts; a call learns that it ended like this, and its last line.
@@ -78,7 +81,7 @@ enum With {
 }
 
 fn expected(fault: Fault) -> Outcome {
-    use Outcome::{CallsFail, Ends, Killed, Late, Refused, Unanswered, Works};
+    use Outcome::{CallsFail, Ends, Killed, Late, LosesConnection, Refused, Unanswered, Works};
     let Deadlines { start, connect, .. } = DEADLINES;
     match fault {
         Fault::GarbageLine
@@ -128,7 +131,8 @@ fn expected(fault: Fault) -> Outcome {
         | Fault::EndlessHeaders
         | Fault::GoAwayAtOnce
         | Fault::WindowOverflow
-        | Fault::HangsUp => CallsFail(Code::Unavailable),
+        | Fault::HangsUp => LosesConnection,
+        Fault::HangsUpAndEnds => Ends(ExitStatus::Code(0), "about to end"),
         Fault::SettingsFlood
         | Fault::PingFlood
         | Fault::HugeMessageTrickled
@@ -281,6 +285,14 @@ async fn show(fault: Fault) {
         Outcome::CallsFail(code) | Outcome::Unanswered(code) => {
             assert_eq!(answer.expect_err("no answer").code(), code)
         }
+        Outcome::LosesConnection => {
+            assert_eq!(answer.expect_err("no answer").code(), Code::Unavailable);
+        }
+        Outcome::Ends(_, _) if fault == Fault::HangsUpAndEnds => {
+            // The connection is lost before anybody knows why.
+            assert_eq!(answer.expect_err("no answer").code(), Code::Unavailable);
+            assert_eq!(plugin.wait().await.connection_lost, None);
+        }
         Outcome::Ends(status, last) => {
             let error = answer.expect_err("no answer");
             assert_eq!(error.code(), Code::Unavailable);
@@ -293,6 +305,9 @@ async fn show(fault: Fault) {
             );
         }
         _ => answer.expect("an answer"),
+    }
+    if let Outcome::LosesConnection = outcome {
+        return loses_connection(&plugin, began).await;
     }
     if let Outcome::Works(doing) = outcome {
         go_on(&plugin, doing, &output).await;
@@ -324,6 +339,24 @@ async fn show(fault: Fault) {
             assert_eq!(report.kill_reason, None);
         }
     }
+}
+
+/// A plugin that is no more use is ended, and everybody learns why.
+async fn loses_connection(plugin: &RunningPlugin, began: Instant) {
+    let report = plugin.wait().await;
+    let took = began.elapsed();
+    let grace = DEADLINES.lost_grace;
+    assert!(took >= grace && took < CALL + grace + LATE, "{took:?}");
+    assert_eq!(report.status, ExitStatus::Signal(9));
+    assert_eq!(report.kill_reason, Some(KillReason::ConnectionLost(grace)));
+    let why = report.connection_lost.as_deref().expect("a reason");
+    let error = call(plugin).await.expect_err("no answer");
+    let exited = PluginExited::behind(&error).expect("the end is the source");
+    assert_eq!(exited.code(), "connection-lost");
+    let text = format!("lost its connection while it ran ({why}) and was killed by signal 9");
+    assert!(exited.to_string().contains(&text), "{exited}");
+    assert!(plugin.ping().await.is_err());
+    assert_eq!(plugin.stop().await.connection_lost.as_deref(), Some(why));
 }
 
 async fn go_on(plugin: &RunningPlugin, doing: Doing, output: &Counter) {

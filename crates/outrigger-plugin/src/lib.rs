@@ -27,6 +27,9 @@
 //! # drop(set);
 //! ```
 //!
+//! Compressed messages of a host are taken by every service. A reply with
+//! [`SendGzip`] among its extensions is sent compressed to a host that takes it.
+//!
 //! What the plugin prints goes to its host; what it logs with `tracing` or the
 //! `log` crate goes to the host's log; a panic is logged with its backtrace. This crate
 //! deliberately does not know how a plugin is found, started or confined.
@@ -53,7 +56,7 @@ pub use test_mode::{TestPlugin, serve_for_test};
 pub use outrigger_gob as gob;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits,
+    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, SendGzip, ServeLimits,
     ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};

@@ -146,6 +146,9 @@ faults! {
     NeverAnswers = "never-answers",
     /// Closes the connection under a call and stays.
     HangsUp = "hangs-up",
+    /// Closes the connection under a call, as a plugin that ends by itself does,
+    /// and ends a moment later with status 0.
+    HangsUpAndEnds = "hangs-up-and-ends",
     /// Is killed by a signal under a call.
     DiesDuringCall = "dies-during-call",
     /// Exits with status 3 under a call.

@@ -4,6 +4,7 @@
 //! trailers, so that a small call is one write to the socket and wakes the peer
 //! once. A longer one waits for the peer's windows.
 
+use std::error::Error as StdError;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,60 +15,97 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use crate::gzip::{self, Room, Unpacking};
+use crate::headers::{fit_head, fit_trailers};
 use crate::task::OwnedTask;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Data that is queued without asking whether the peer has room, in bytes; once a stream.
 const AT_ONCE: usize = 64 << 10;
 
-/// The body of a request or a reply as it arrives.
+/// The body of a request or a reply as it arrives. Messages that are compressed
+/// with gzip come out of it plain.
 #[derive(Debug)]
 pub struct IncomingBody {
     stream: RecvStream,
+    unpacking: Option<Unpacking>,
     data_done: bool,
 }
 
 impl IncomingBody {
-    pub(crate) fn new(stream: RecvStream) -> Self {
+    /// The body that belongs to `headers`.
+    pub(crate) fn new(stream: RecvStream, headers: &mut HeaderMap, room: &Room) -> Self {
+        let compressed = gzip::take_encoding(headers);
         Self {
             stream,
+            unpacking: compressed.then(|| Unpacking::new(room.clone())),
             data_done: false,
+        }
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        loop {
+            if let Some(unpacking) = &mut self.unpacking
+                && let Some(data) = unpacking.next()?
+            {
+                return Poll::Ready(Some(Ok(data)));
+            }
+            if self.data_done {
+                return Poll::Ready(None);
+            }
+            match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => {
+                    self.stream.flow_control().release_capacity(data.len())?;
+                    match &mut self.unpacking {
+                        Some(unpacking) => unpacking.arrived(&data),
+                        None => return Poll::Ready(Some(Ok(data))),
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => {
+                    self.data_done = true;
+                    if let Some(unpacking) = &mut self.unpacking
+                        && let Some(rest) = unpacking.end()?
+                    {
+                        return Poll::Ready(Some(Ok(rest)));
+                    }
+                }
+            }
         }
     }
 }
 
+/// Whether the peer has answered and does not want the rest.
+fn is_enough(error: &BoxError) -> bool {
+    let error = error.downcast_ref::<h2::Error>();
+    error.and_then(h2::Error::reason) == Some(Reason::NO_ERROR)
+}
+
 impl Body for IncomingBody {
     type Data = Bytes;
-    type Error = h2::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.data_done {
-            match ready!(self.stream.poll_data(context)) {
-                Some(Ok(data)) => {
-                    let released = self.stream.flow_control().release_capacity(data.len());
-                    let frame = released.map(|()| Frame::data(data));
-                    return Poll::Ready(Some(frame));
-                }
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
-                    // The peer has answered and does not want the rest.
-                    return Poll::Ready(None);
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.data_done = true,
-            }
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match ready!(self.poll_data(context)) {
+            Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(Err(error)) if is_enough(&error) => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => {}
         }
         let trailers = ready!(self.stream.poll_trailers(context));
-        Poll::Ready(
-            trailers
-                .transpose()
-                .map(|trailers| trailers.map(Frame::trailers)),
-        )
+        Poll::Ready(trailers.transpose().map(|trailers| {
+            let trailers = trailers.map(Frame::trailers);
+            trailers.map_err(BoxError::from)
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        let unpacked = self.unpacking.as_ref().is_none_or(Unpacking::is_done);
+        self.stream.is_end_stream() && unpacked
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -136,7 +174,8 @@ impl Outgoing {
                     {
                         return;
                     }
-                    let _ = send_rest(&mut stream, body, true).await;
+                    // A request has no trailers.
+                    let _ = send_rest(&mut stream, body, usize::MAX).await;
                 }))
             }
         }
@@ -193,42 +232,49 @@ async fn send_data(
     }
 }
 
-/// Sends what is left of `body`, with its trailers. With `end`, a body without
-/// trailers ends the stream.
-pub(crate) async fn send_rest(
+/// Sends what is left of `body`, with its trailers, which are made to fit into
+/// `limit`, and ends the stream.
+async fn send_rest(
     stream: &mut SendStream<Bytes>,
     mut body: tonic::body::Body,
-    end: bool,
+    limit: usize,
 ) -> Result<(), Unwanted> {
     loop {
         match next_wanted(stream, &mut body).await? {
-            None if end => {
+            None => {
                 stream.send_data(Bytes::new(), true)?;
                 return Ok(());
             }
-            None => return Ok(()),
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Err(Unwanted);
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => send_data(stream, data, false).await?,
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                    stream.send_trailers(trailers)?;
-                    return Ok(());
-                }
+                Err(frame) => return send_trailers(stream, frame, limit),
             },
         }
     }
 }
 
-/// Sends a reply: head, data and trailers in one go where they are ready.
+fn send_trailers(
+    stream: &mut SendStream<Bytes>,
+    frame: Frame<Bytes>,
+    limit: usize,
+) -> Result<(), Unwanted> {
+    let mut trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+    fit_trailers(&mut trailers, limit);
+    Ok(stream.send_trailers(trailers)?)
+}
+
+/// Sends a reply: head, data and trailers in one go where they are ready. The
+/// peer accepts header lists up to `limit`.
 pub(crate) async fn send_reply(
     mut respond: h2::server::SendResponse<Bytes>,
     reply: http::Response<tonic::body::Body>,
+    limit: usize,
 ) -> Result<(), Unwanted> {
-    let (parts, mut body) = reply.into_parts();
+    let (parts, mut body) = fit_head(reply, limit).into_parts();
     let head = http::Response::from_parts(parts, ());
     if body.is_end_stream() {
         respond.send_response(head, true)?;
@@ -239,11 +285,7 @@ pub(crate) async fn send_reply(
         Some(Ok(frame)) => match frame.into_data() {
             Ok(data) if data.len() <= AT_ONCE => stream.send_data(data, false)?,
             Ok(data) => send_data(&mut stream, data, false).await?,
-            Err(frame) => {
-                let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                stream.send_trailers(trailers)?;
-                return Ok(());
-            }
+            Err(frame) => return send_trailers(&mut stream, frame, limit),
         },
         Some(Err(_)) => {
             stream.send_reset(Reason::INTERNAL_ERROR);
@@ -254,5 +296,5 @@ pub(crate) async fn send_reply(
             return Ok(());
         }
     }
-    send_rest(&mut stream, body, true).await
+    send_rest(&mut stream, body, limit).await
 }

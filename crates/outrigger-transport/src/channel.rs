@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tonic::Status;
 use crate::body::{IncomingBody, Outgoing};
 use crate::fate::Fate;
 use crate::first_frame::FirstFrame;
+use crate::gzip;
+use crate::headers::{HeaderReader, Headers, Kept, MAX_HEADER_LIST, fits, request_size, too_large};
 use crate::stream::Stream;
 use crate::task::OwnedTask;
 
@@ -43,8 +45,6 @@ pub(crate) const SMALL_FRAMES: usize = 256 << 20;
 pub(crate) const MAX_FRAME: u32 = 256 << 10;
 /// How much of one stream waits in memory to be sent, in bytes.
 pub(crate) const SEND_BUFFER: usize = 1 << 20;
-/// Largest header list that we accept, in bytes.
-pub(crate) const MAX_HEADER_LIST: u32 = 64 << 10;
 
 /// The flow-control window of a connection with `streams` streams, in bytes: so
 /// large that streams nobody reads never starve the ones that somebody does.
@@ -155,7 +155,11 @@ struct Shared {
     authority: Authority,
     fate: Fate,
     gone: CancellationToken,
+    /// Why it is gone, once it is.
+    end: Arc<OnceLock<String>>,
     closing: CancellationToken,
+    headers: Arc<Headers>,
+    room: gzip::Room,
     _connection: OwnedTask,
 }
 
@@ -182,22 +186,32 @@ impl Channel {
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
+            // What a peer does wrong in a reply costs the call that we made, and no more.
+            .max_local_error_reset_streams(None)
             .enable_push(false);
+        let headers = Headers::of_client();
+        let stream = HeaderReader::of_client(stream, headers.clone());
         let (send, connection) = tokio::time::timeout_at(deadline, builder.handshake(stream))
             .await
             .map_err(late)?
             .map_err(not_started)?;
         let gone = CancellationToken::new();
-        let over = gone.clone().drop_guard();
+        let end = Arc::new(OnceLock::new());
+        let (over, why) = (gone.clone().drop_guard(), end.clone());
         let closing = CancellationToken::new();
         let closed = closing.clone();
         let connection = OwnedTask::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(error = &error as &dyn StdError, "connection ended");
+            let reason = tokio::select! {
+                ended = connection => match ended {
+                    Ok(()) => "the peer closed it".to_owned(),
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn StdError, "connection ended");
+                        error.to_string()
+                    }
                 },
-                () = closed.cancelled() => {}
-            }
+                () = closed.cancelled() => "this side closed it".to_owned(),
+            };
+            let _ = why.set(reason);
             drop(over);
         });
         if options.await_peer {
@@ -210,7 +224,10 @@ impl Channel {
             authority: options.authority,
             fate: options.fate,
             gone,
+            end,
             closing,
+            headers,
+            room: gzip::Room::new(),
             _connection: connection,
         };
         Ok(Self {
@@ -235,6 +252,11 @@ impl Channel {
     /// Nothing is lost when the future is dropped.
     pub async fn closed(&self) {
         self.shared.gone.cancelled().await;
+    }
+
+    /// Why the connection is gone, as far as this end of it knows.
+    pub fn end(&self) -> Option<&str> {
+        self.shared.end.get().map(String::as_str)
     }
 
     /// Where this connection's end is explained.
@@ -287,12 +309,17 @@ impl Shared {
     async fn call(
         self: Arc<Self>,
         send: SendRequest<Bytes>,
-        request: Request<tonic::body::Body>,
+        mut request: Request<tonic::body::Body>,
     ) -> Result<Response<ResponseBody>, Status> {
+        gzip::prepare_request(&mut request);
         let mut send = match send.ready().await {
             Ok(send) => send,
             Err(error) => return Err(self.explain(error).await),
         };
+        let (size, limit) = (request_size(&request), self.headers.peer_limit());
+        if !fits(size, limit) {
+            return Err(too_large("the call's metadata", size, limit));
+        }
         let (parts, body) = request.into_parts();
         let outgoing = Outgoing::look(body).await?;
         let head = Request::from_parts(parts, ());
@@ -301,19 +328,27 @@ impl Shared {
             Ok(sent) => sent,
             Err(error) => return Err(self.explain(error).await),
         };
+        let kept = self.headers.call(reply.stream_id().as_u32());
         let sending = outgoing.send(stream);
-        match reply.await {
-            Ok(reply) => Ok(reply.map(|incoming| {
-                ResponseBody(Some(Live {
-                    incoming: IncomingBody::new(incoming),
-                    shared: self,
-                    deadline: None,
-                    failing: None,
-                    _sending: sending,
-                }))
-            })),
-            Err(error) => Err(self.explain(error).await),
+        let reply = match reply.await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        if !reply.body().is_end_stream() && kept.is_too_much() {
+            let error = "the reply's metadata finds no room beside that of other calls";
+            return Err(Status::resource_exhausted(error));
         }
+        let (mut head, incoming) = reply.into_parts();
+        let incoming = IncomingBody::new(incoming, &mut head.headers, &self.room);
+        let body = Live {
+            incoming,
+            shared: self,
+            deadline: None,
+            failing: None,
+            _kept: kept,
+            _sending: sending,
+        };
+        Ok(Response::from_parts(head, ResponseBody(Some(body))))
     }
 }
 
@@ -321,6 +356,12 @@ impl Shared {
 fn status_of_reset(error: &h2::Error) -> Option<Status> {
     if !error.is_reset() {
         return None;
+    }
+    if error.is_library() {
+        let limit = MAX_HEADER_LIST >> 20;
+        return Some(Status::internal(format!(
+            "the peer's reply breaks HTTP/2, or its metadata is more than {limit} MiB: {error}"
+        )));
     }
     Some(match error.reason()? {
         h2::Reason::CANCEL => Status::cancelled("the peer cancelled the call"),
@@ -408,6 +449,7 @@ struct Live {
     shared: Arc<Shared>,
     deadline: Option<Pin<Box<Sleep>>>,
     failing: Option<BoxFuture<'static, Status>>,
+    _kept: Kept,
     /// What is still sent of the request; the call ends with it.
     _sending: Option<OwnedTask>,
 }
@@ -430,9 +472,14 @@ impl Live {
         }
         if self.failing.is_none() {
             match Pin::new(&mut self.incoming).poll_frame(context) {
-                Poll::Ready(Some(Err(error))) => {
-                    self.failing = Some(Box::pin(self.shared.clone().explain(error)));
-                }
+                Poll::Ready(Some(Err(error))) => match error.downcast() {
+                    Ok(error) => {
+                        self.failing = Some(Box::pin(self.shared.clone().explain(*error)));
+                    }
+                    Err(error) => {
+                        return Poll::Ready(Some(Err(Status::from_error(error))));
+                    }
+                },
                 Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,

@@ -15,6 +15,8 @@ mod channel;
 mod errno;
 mod fate;
 mod first_frame;
+mod gzip;
+mod headers;
 pub mod health;
 mod identity;
 pub mod netrpc;
@@ -36,6 +38,7 @@ pub use broker::{
 pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
 pub use errno::errno_name;
 pub use fate::Fate;
+pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
 pub use outrigger_wire::BrokerId;
 pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};

@@ -19,9 +19,10 @@ use tonic::server::NamedService;
 
 use crate::body::{IncomingBody, send_reply};
 use crate::channel::{
-    MAX_FRAME, MAX_HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window,
-    timeout_of,
+    MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window, timeout_of,
 };
+use crate::gzip;
+use crate::headers::{HeaderReader, Headers, MAX_HEADER_LIST};
 use crate::stream::Stream;
 
 /// Descriptors of go-plugin's own services and the standard ones beside them,
@@ -230,6 +231,8 @@ pub async fn serve_connection(
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.concurrent_calls);
+    let bounds = Bounds::new();
+    let stream = HeaderReader::of_server(stream, bounds.headers.clone());
     let handshake = tokio::time::timeout(limits.handshake, builder.handshake(stream));
     let connection = tokio::select! {
         () = stop.cancelled() => return,
@@ -250,8 +253,10 @@ pub async fn serve_connection(
     loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => begin(&mut calls, &services, request, respond),
+            accepted = accept(&mut connection, &bounds) => match accepted {
+                Some(Ok((request, respond))) => {
+                    begin(&mut calls, &services, &bounds, request, respond);
+                }
                 Some(Err(error)) => {
                     tracing::debug!(error = &error as &dyn StdError, "connection ended");
                     return;
@@ -265,11 +270,47 @@ pub async fn serve_connection(
     connection.graceful_shutdown();
     let draining = async {
         // Calls that came before the peer knew are still answered.
-        while let Some(Ok((request, respond))) = connection.accept().await {
-            begin(&mut calls, &services, request, respond);
+        while let Some(Ok((request, respond))) = accept(&mut connection, &bounds).await {
+            begin(&mut calls, &services, &bounds, request, respond);
         }
     };
     let _ = tokio::time::timeout(limits.drain, draining).await;
+}
+
+/// What the calls of one connection share.
+#[derive(Clone)]
+struct Bounds {
+    headers: Arc<Headers>,
+    room: gzip::Room,
+}
+
+impl Bounds {
+    fn new() -> Self {
+        Self {
+            headers: Headers::of_server(),
+            room: gzip::Room::new(),
+        }
+    }
+}
+
+type Accepted = (
+    Request<h2::RecvStream>,
+    h2::server::SendResponse<bytes::Bytes>,
+);
+
+/// Waits for the next call.
+async fn accept(
+    connection: &mut h2::server::Connection<HeaderReader<Stream>, bytes::Bytes>,
+    bounds: &Bounds,
+) -> Option<Result<Accepted, h2::Error>> {
+    std::future::poll_fn(|context| {
+        let accepted = connection.poll_accept(context);
+        if accepted.is_pending() {
+            bounds.headers.all_accepted();
+        }
+        accepted
+    })
+    .await
 }
 
 /// Starts to answer one call. A call that is answered without waiting is
@@ -278,12 +319,24 @@ pub async fn serve_connection(
 fn begin(
     calls: &mut JoinSet<()>,
     services: &ServiceSet,
+    bounds: &Bounds,
     request: Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<bytes::Bytes>,
 ) {
     let services = services.clone();
+    let Bounds { headers, room } = bounds.clone();
+    let kept = headers.accepted(respond.stream_id().as_u32(), request.headers());
+    let takes_gzip = gzip::is_taken(request.headers());
     let call = async move {
-        let reply = async { services.answer(request.map(IncomingBody::new)).await };
+        let reply = async {
+            if kept.is_too_much() {
+                let error = "the call's metadata finds no room beside that of other calls";
+                return Status::resource_exhausted(error).into_http();
+            }
+            let (mut head, body) = request.into_parts();
+            let body = IncomingBody::new(body, &mut head.headers, &room);
+            services.answer(Request::from_parts(head, body)).await
+        };
         let reply = AssertUnwindSafe(reply).catch_unwind();
         let reply = tokio::select! {
             biased;
@@ -291,9 +344,11 @@ fn begin(
             // The peer gave the call up: whatever is done for it ends here.
             _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
         };
-        let reply = reply.unwrap_or_else(|_| Status::internal("the call panicked").into_http());
+        let mut reply = reply.unwrap_or_else(|_| Status::internal("the call panicked").into_http());
+        gzip::prepare_reply(&mut reply, takes_gzip);
         // A peer that does not want its reply any more is none of ours to tell.
-        let _ = send_reply(respond, reply).await;
+        let _ = send_reply(respond, reply, headers.peer_limit()).await;
+        drop(kept);
     };
     // A reply's body is the application's code too; its panic ends its call alone.
     let mut call = AssertUnwindSafe(call).catch_unwind().map(drop).boxed();

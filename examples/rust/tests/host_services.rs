@@ -21,6 +21,8 @@ use outrigger_services::{
     AuditLog, GrantedServices, Limits, NetworkLimits, NetworkSettings, Verdict,
 };
 
+use support::python;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hostclient");
 
 /// A host's side: a directory that is granted, an echo server, a server that
@@ -412,11 +414,6 @@ async fn a_plugin_without_services_is_told_what_its_host_must_do() {
     let error = ask(&plugin, "files").await.expect_err("no services");
     assert!(error.contains("Launch::host_services"), "{error}");
     plugin.stop().await;
-}
-
-/// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
-fn python() -> Option<std::path::PathBuf> {
-    std::env::var_os("OUTRIGGER_PYTHON").map(Into::into)
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::broker::{Broker, Side};
 use crate::fate::Fate;
 use crate::server::ServeLimits;
 use crate::stream::Stream;
-use crate::yamux::{self, YamuxError};
+use crate::yamux::{self, CloseReason, YamuxError};
 
 /// Byte streams for what the plugin prints: a host reads them, a plugin writes.
 #[allow(missing_debug_implementations)]
@@ -127,12 +127,12 @@ impl HostSession {
         self.session.close();
     }
 
-    /// Waits until the connection is over.
+    /// Waits until the connection is over, and returns why.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn closed(&self) {
-        self.session.closed().await;
+    pub async fn closed(&self) -> CloseReason {
+        self.session.closed().await
     }
 }
 

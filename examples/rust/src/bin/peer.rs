@@ -25,8 +25,13 @@ use outrigger_examples::proto::grpctest::{
 use outrigger_examples::test_mode::serve_until_stdin_ends;
 use outrigger_examples::tls::{TLS_DIR, static_tls};
 use outrigger_examples::{peer_cookie, ping_pong};
-use outrigger_plugin::{BrokerId, MagicCookie, PluginContext, PluginSet, Serve, ServiceSet};
-use tonic::{Request, Response, Status, Streaming};
+use outrigger_plugin::{
+    BrokerId, MagicCookie, PluginContext, PluginSet, SendGzip, Serve, ServiceSet,
+};
+use prost::Message;
+use prost_types::Any;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 struct Peer(PluginContext);
 
@@ -37,7 +42,7 @@ impl Test for Peer {
         request: Request<TestRequest>,
     ) -> Result<Response<TestResponse>, Status> {
         let output = request.get_ref().input.wrapping_mul(2);
-        Ok(Response::new(TestResponse { output }))
+        answer_as_asked(request.metadata(), TestResponse { output })
     }
 
     async fn print_kv(
@@ -89,7 +94,8 @@ impl Test for Peer {
                 output: request.input,
             })
         };
-        Ok(Response::new(request.into_inner().map(echo).boxed()))
+        let asked = request.metadata().clone();
+        answer_as_asked(&asked, request.into_inner().map(echo).boxed())
     }
 
     async fn print_stdio(
@@ -105,6 +111,58 @@ impl Test for Peer {
     async fn panic(&self, request: Request<PanicRequest>) -> Result<Response<()>, Status> {
         panic!("{}", request.into_inner().message)
     }
+}
+
+/// Does to a call what its metadata asks for. The numbers are lengths: of an
+/// error's text and details, of metadata in the reply. The reply always tells how
+/// much came as `much`.
+fn answer_as_asked<T>(asked: &MetadataMap, reply: T) -> Result<Response<T>, Status> {
+    let number = |name| {
+        let value = asked.get(name).and_then(|value| value.to_str().ok());
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    let filler = |name| "m".repeat(number(name));
+    let (text, details) = (number("fail-text"), number("fail-details"));
+    if text + details > 0 {
+        // A `google.rpc.Status` with a `google.protobuf.StringValue` among its details.
+        let string = Any::from_msg(&filler("fail-details"));
+        let string = string.map_err(|error| Status::internal(error.to_string()))?;
+        let status = RichStatus {
+            code: 9,
+            details: vec![string],
+        };
+        let rich = if details > 0 {
+            status.encode_to_vec()
+        } else {
+            Vec::new()
+        };
+        return Err(Status::with_details(
+            Code::FailedPrecondition,
+            "x".repeat(text),
+            rich.into(),
+        ));
+    }
+    let mut reply = Response::new(reply);
+    if number("reply-gzip") > 0 {
+        reply.extensions_mut().insert(SendGzip);
+    }
+    let heard = asked.get("much").map_or(0, |much| much.len());
+    let head = reply.metadata_mut();
+    head.insert("heard", heard.into());
+    if number("reply-head") > 0 {
+        let large = filler("reply-head").parse();
+        head.insert("large", large.map_err(|_| Status::internal("no value"))?);
+    }
+    Ok(reply)
+}
+
+/// `google.rpc.Status`, as far as it is needed here.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RichStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
 }
 
 fn print(bytes: &[u8]) -> std::io::Result<()> {

@@ -37,6 +37,11 @@ pub(crate) fn go_peer(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
+pub(crate) fn python() -> Option<PathBuf> {
+    std::env::var_os("OUTRIGGER_PYTHON").map(Into::into)
+}
+
 /// Waits until `holds`.
 ///
 /// # Panics

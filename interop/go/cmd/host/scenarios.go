@@ -86,6 +86,8 @@ func init() {
 		"counter-callers":    (*session).counterCallers,
 		"streaming":          (*session).streaming,
 		"double":             (*session).double,
+		"large":              (*session).large,
+		"compressed":         (*session).compressed,
 		"stream":             (*session).bidiStream,
 		"bidirectional":      (*session).bidirectional,
 		"bidirectional-many": (*session).bidirectionalMany,

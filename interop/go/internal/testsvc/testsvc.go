@@ -83,7 +83,10 @@ type grpcServer struct {
 	logger hclog.Logger
 }
 
-func (s *grpcServer) Double(_ context.Context, request *grpctestpb.TestRequest) (*grpctestpb.TestResponse, error) {
+func (s *grpcServer) Double(ctx context.Context, request *grpctestpb.TestRequest) (*grpctestpb.TestResponse, error) {
+	if err := answerAsAsked(ctx); err != nil {
+		return nil, err
+	}
 	return &grpctestpb.TestResponse{Output: 2 * request.GetInput()}, nil
 }
 

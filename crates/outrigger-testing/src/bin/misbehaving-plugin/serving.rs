@@ -192,6 +192,14 @@ fn checked(fault: Fault, connection: &mut Connection, id: u32) -> io::Result<Opt
             return Ok(None);
         }
         Fault::HangsUp => return Err(io::ErrorKind::ConnectionAborted.into()),
+        Fault::HangsUpAndEnds => {
+            complain("about to end\n");
+            std::thread::spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                std::process::exit(0);
+            });
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         Fault::DiesDuringCall => {
             complain("about to die\n");
             std::process::abort();
