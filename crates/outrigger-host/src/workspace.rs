@@ -5,11 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use outrigger_transport::{socket_place, temp_dir};
 use uuid::Uuid;
-
-/// The longest directory whose sockets still fit in a socket address, in bytes:
-/// 107 less a slash and the longest socket name.
-const MAX_DIR: usize = 107 - 1 - "plugin12345678901234567890".len();
 
 /// A directory of one plugin alone, removed with everything in it when dropped.
 #[derive(Debug)]
@@ -22,11 +19,8 @@ impl SocketDir {
     /// mode 0700; for a group, with mode 0770 and that group.
     pub(crate) fn create(parent: Option<&Path>, group: Option<u32>) -> io::Result<Self> {
         let name = format!("plugin-dir{}", Uuid::new_v4().as_u128() % 10_000_000_000);
-        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let mut path = std::path::absolute(parent)?.join(&name);
-        if path.as_os_str().len() > MAX_DIR {
-            path = Path::new("/tmp").join(name);
-        }
+        let parent = parent.map_or_else(temp_dir, Path::to_owned);
+        let path = socket_place(&parent, &name)?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let dir = Self { path };
         if let Some(group) = group {

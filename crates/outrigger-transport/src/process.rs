@@ -1,0 +1,256 @@
+//! Other processes, as hosts start and hold them.
+//!
+//! [`spawn`] starts a program that inherits no descriptor but its standard
+//! streams; a [`ProcessHandle`] signals and awaits exactly one process, with or
+//! without the kernel's descriptors of processes.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+
+/// The pauses before a program is tried again that somebody has open for
+/// writing, in milliseconds: a quarter of a second in all.
+const BUSY_PAUSES: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+/// How often a process without a descriptor is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Starts a program, which inherits no descriptor above its standard streams.
+///
+/// Every descriptor of this process above 2 is marked close-on-exec first.
+/// Rust opens all of its own like that; others come from C libraries, or were
+/// open when this process was started. Nothing can be done about a descriptor
+/// that another thread opens without the mark between this moment and the start.
+///
+/// A program that somebody has open for writing is tried again for a quarter of
+/// a second: another thread that starts a program at the same time gives its
+/// child a copy of every descriptor, for the moment until that child becomes
+/// its program.
+///
+/// # Errors
+/// What the system said; [`io::ErrorKind::ExecutableFileBusy`] only when that
+/// quarter of a second has passed.
+///
+/// # Cancel safety
+/// When the future is dropped, nothing was started.
+pub async fn spawn(command: &mut Command) -> io::Result<Child> {
+    for pause in BUSY_PAUSES {
+        match spawn_once(command) {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    spawn_once(command)
+}
+
+/// [`spawn`] without trying again: for programs that nobody writes.
+///
+/// # Errors
+/// What the system said.
+pub fn spawn_once(command: &mut Command) -> io::Result<Child> {
+    warn_of_ignored_signal();
+    close_fds::set_fds_cloexec_threadsafe(3, &[]);
+    command.spawn()
+}
+
+/// Whether this process ignores SIGCHLD, as it may have inherited from its
+/// parent. The kernel then forgets how children ended before anybody can ask.
+pub fn ignores_child_signals() -> bool {
+    let number = u32::try_from(Signal::CHILD.as_raw()).unwrap_or_default();
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return false;
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = line.and_then(|digits| u128::from_str_radix(digits.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored >> (number - 1) & 1 == 1)
+}
+
+/// What follows from [`ignores_child_signals`], for errors and logs.
+pub const CHILD_SIGNALS_IGNORED: &str = "this process ignores SIGCHLD, so the kernel forgets how \
+     its children end; give the signal its default or a handler before plugins are started";
+
+fn warn_of_ignored_signal() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if ignores_child_signals() {
+            tracing::warn!("{CHILD_SIGNALS_IGNORED}");
+        }
+    });
+}
+
+/// A hold on one process, which no later process of the same number can be
+/// mistaken for.
+///
+/// It is a descriptor of the process (Linux 5.3). Where the kernel is older or
+/// a container's filter refuses that, it is the number and the time of the
+/// start, which are looked at 100 times a second.
+#[derive(Debug)]
+pub struct ProcessHandle {
+    pid: Pid,
+    /// In clock ticks since boot.
+    started: Option<u64>,
+    descriptor: Option<OwnedFd>,
+}
+
+impl ProcessHandle {
+    /// Takes hold of the process `pid`.
+    ///
+    /// # Errors
+    /// `ESRCH` if there is none; what else the system said.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(Errno::SRCH)?;
+        let descriptor = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(descriptor) => Some(descriptor),
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            Err(errno) => return Err(errno.into()),
+        };
+        // After taking the descriptor: from now on the number cannot change hands unnoticed.
+        let started = start_time(pid);
+        if descriptor.is_none() && started.is_none() {
+            return Err(Errno::SRCH.into());
+        }
+        Ok(Self {
+            pid,
+            started,
+            descriptor,
+        })
+    }
+
+    /// Takes hold of a child that was just started.
+    ///
+    /// # Errors
+    /// What the system said. The child is killed then.
+    pub fn of_child(child: &mut Child) -> io::Result<Self> {
+        Self::open(child.id()).map_err(|error| {
+            let _ = child.kill();
+            let _ = child.wait();
+            let forgotten = error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
+            match forgotten && ignores_child_signals() {
+                true => io::Error::other(CHILD_SIGNALS_IGNORED),
+                false => error,
+            }
+        })
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// When the process started, in clock ticks since boot, where that could be read.
+    pub fn started(&self) -> Option<u64> {
+        self.started
+    }
+
+    /// Signals exactly this process. A child that has ended and was not reaped
+    /// yet is still there.
+    ///
+    /// # Errors
+    /// [`Errno::SRCH`] once it is gone; what else the system said.
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let sent = self.descriptor.as_ref().map(|descriptor| {
+            // Refused calls look like refused signals; asking again by number tells.
+            rustix::process::pidfd_send_signal(descriptor, signal)
+        });
+        match sent {
+            None | Some(Err(Errno::NOSYS | Errno::PERM)) => {}
+            Some(outcome) => return outcome,
+        }
+        if self.started.is_none() || start_time(self.pid) != self.started {
+            return Err(Errno::SRCH);
+        }
+        rustix::process::kill_process(self.pid, signal)
+    }
+
+    /// Waits until the process has ended. A child is still to be reaped then.
+    /// Needs a tokio runtime with I/O and time.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn ended(&self) {
+        // Each wait registers a descriptor of its own: one cannot be registered twice.
+        let copy = self.descriptor.as_ref().map(OwnedFd::try_clone);
+        if let Some(Ok(descriptor)) = copy
+            && let Ok(watched) = watched(descriptor)
+            && watched.readable().await.is_ok()
+        {
+            return;
+        }
+        while !self.has_ended() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whether the process ends within the given time. Blocks.
+    pub fn ended_within(&self, time: Duration) -> bool {
+        if let Some(descriptor) = &self.descriptor {
+            return readable_within(descriptor, time);
+        }
+        let deadline = Instant::now() + time;
+        while !self.has_ended() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
+    }
+
+    fn has_ended(&self) -> bool {
+        match &self.descriptor {
+            Some(descriptor) => readable_within(descriptor, Duration::ZERO),
+            None => match Stat::of(self.pid) {
+                Some(stat) => Some(stat.started) != self.started || stat.ended,
+                None => true,
+            },
+        }
+    }
+}
+
+/// Registers a descriptor with the runtime.
+#[allow(deprecated)] // Deprecated for types that lie about their descriptor; an `OwnedFd` does not.
+fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(descriptor, tokio::io::Interest::READABLE)
+}
+
+/// A descriptor of a process becomes readable when the process ends.
+fn readable_within(descriptor: &OwnedFd, time: Duration) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
+    let limit = Timespec::try_from(time).ok();
+    matches!(rustix::event::poll(&mut fds, limit.as_ref()), Ok(ready) if ready > 0)
+}
+
+/// When a process started, in clock ticks since boot: with its number, its identity.
+fn start_time(pid: Pid) -> Option<u64> {
+    Stat::of(pid).map(|stat| stat.started)
+}
+
+struct Stat {
+    /// All of its threads have, and it waits to be reaped.
+    ended: bool,
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(path).ok()?;
+        // The second field is the program's name in parentheses and may hold anything.
+        let mut fields = text.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        let threads: u32 = fields.nth(16)?.parse().ok()?;
+        Some(Self {
+            ended: matches!(state, "Z" | "X") && threads <= 1,
+            started: fields.nth(1)?.parse().ok()?,
+        })
+    }
+}
