@@ -126,6 +126,7 @@ impl LaunchError {
         match &self.kind {
             LaunchErrorKind::Configuration(_) => "launch-contradictory",
             LaunchErrorKind::Digest(error) => error.code(),
+            LaunchErrorKind::Start(RunnerError::NotFound(error)) => error.code(),
             LaunchErrorKind::Start(_) => self.verdict().map_or("start-failed", |(code, _)| code),
             LaunchErrorKind::Workspace(_) => "socket-directory-failed",
             LaunchErrorKind::Certificate(_) => "certificate-not-made",

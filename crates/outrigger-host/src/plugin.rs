@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use outrigger_transport::netrpc::{HostSession, SessionError};
+use outrigger_transport::process::start_time;
 use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, OwnedTask,
     PluginIdentity, Security, Serving, Side, Sockets,
@@ -18,7 +19,6 @@ use uuid::Uuid;
 use crate::connection::{Connection, Link, Mirror, PingError};
 use crate::exit::{ExitReport, ExitStatus, PluginExited};
 use crate::launch::Deadlines;
-use crate::lifeline::start_time;
 use crate::logs::Tail;
 use crate::managed;
 use crate::reattach::Reattach;

@@ -5,8 +5,9 @@
 //! without the kernel's descriptors of processes.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,46 @@ pub fn spawn_once(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
+/// An open program, which is started by its descriptor: what runs is this very
+/// file, whatever is put in its place.
+#[derive(Debug)]
+pub struct OpenProgram {
+    file: OwnedFd,
+    script: bool,
+}
+
+impl OpenProgram {
+    /// Takes a program that is open, for reading where the system allows that.
+    ///
+    /// # Errors
+    /// When this process has no descriptor left.
+    pub fn new(file: OwnedFd) -> Result<Self, Errno> {
+        // The child's own standard streams take these numbers.
+        let file = match file.as_raw_fd() {
+            0..=2 => rustix::io::fcntl_dupfd_cloexec(&file, 3)?,
+            _ => file,
+        };
+        let mut magic = [0; 2];
+        let read = rustix::io::pread(&file, &mut magic, 0);
+        let script = matches!((read, &magic), (Ok(2), b"#!"));
+        Ok(Self { file, script })
+    }
+
+    /// A name that leads to this file for children of this process, for as long
+    /// as `self` lives.
+    pub fn path(&self) -> PathBuf {
+        let number = self.file.as_raw_fd();
+        match self.script {
+            // The child has a copy of the descriptor until it becomes the program.
+            false => format!("/proc/self/fd/{number}").into(),
+            // The kernel hands this name to the interpreter, which opens it
+            // later: our own descriptor is still there then, so that the child
+            // needs none, and none of ours has to be left open for children.
+            true => format!("/proc/{}/fd/{number}", std::process::id()).into(),
+        }
+    }
+}
+
 /// Whether this process ignores SIGCHLD, as it may have inherited from its
 /// parent. The kernel then forgets how children ended before anybody can ask.
 pub fn ignores_child_signals() -> bool {
@@ -73,17 +114,33 @@ pub fn ignores_child_signals() -> bool {
     ignored.is_some_and(|ignored| ignored >> (number - 1) & 1 == 1)
 }
 
-/// What follows from [`ignores_child_signals`], for errors and logs.
-pub const CHILD_SIGNALS_IGNORED: &str = "this process ignores SIGCHLD, so the kernel forgets how \
-     its children end; give the signal its default or a handler before plugins are started";
+const IGNORED: &str = "this process ignores SIGCHLD, so that the system forgets how its \
+     children ended; give the signal a handler or its default before plugins are started";
 
 fn warn_of_ignored_signal() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if ignores_child_signals() {
-            tracing::warn!("{CHILD_SIGNALS_IGNORED}");
+            tracing::warn!("{IGNORED}");
         }
     });
+}
+
+/// Reaps a child that has ended. Its status is lost when this process
+/// [ignores SIGCHLD](ignores_child_signals) or something else in it reaped the
+/// child; the log says so.
+pub fn reap(child: &mut Child) -> Option<ExitStatus> {
+    match child.try_wait() {
+        Ok(status) => status,
+        Err(error) => {
+            let pid = child.id();
+            match ignores_child_signals() {
+                true => tracing::warn!(pid, "the status of a child is lost: {IGNORED}"),
+                false => tracing::warn!(pid, %error, "the status of a child is lost"),
+            }
+            None
+        }
+    }
 }
 
 /// A hold on one process, which no later process of the same number can be
@@ -106,6 +163,7 @@ impl ProcessHandle {
     /// # Errors
     /// `ESRCH` if there is none; what else the system said.
     pub fn open(pid: u32) -> io::Result<Self> {
+        let number = pid;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(Errno::SRCH)?;
         let descriptor = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
@@ -114,7 +172,7 @@ impl ProcessHandle {
             Err(errno) => return Err(errno.into()),
         };
         // After taking the descriptor: from now on the number cannot change hands unnoticed.
-        let started = start_time(pid);
+        let started = start_time(number);
         if descriptor.is_none() && started.is_none() {
             return Err(Errno::SRCH.into());
         }
@@ -135,7 +193,7 @@ impl ProcessHandle {
             let _ = child.wait();
             let forgotten = error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
             match forgotten && ignores_child_signals() {
-                true => io::Error::other(CHILD_SIGNALS_IGNORED),
+                true => io::Error::other(IGNORED),
                 false => error,
             }
         })
@@ -165,7 +223,7 @@ impl ProcessHandle {
             None | Some(Err(Errno::NOSYS | Errno::PERM)) => {}
             Some(outcome) => return outcome,
         }
-        if self.started.is_none() || start_time(self.pid) != self.started {
+        if self.started.is_none() || start_time(self.number()) != self.started {
             return Err(Errno::SRCH);
         }
         rustix::process::kill_process(self.pid, signal)
@@ -205,10 +263,14 @@ impl ProcessHandle {
         true
     }
 
+    fn number(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     fn has_ended(&self) -> bool {
         match &self.descriptor {
             Some(descriptor) => readable_within(descriptor, Duration::ZERO),
-            None => match Stat::of(self.pid) {
+            None => match Stat::of(self.number()) {
                 Some(stat) => Some(stat.started) != self.started || stat.ended,
                 None => true,
             },
@@ -230,7 +292,7 @@ fn readable_within(descriptor: &OwnedFd, time: Duration) -> bool {
 }
 
 /// When a process started, in clock ticks since boot: with its number, its identity.
-fn start_time(pid: Pid) -> Option<u64> {
+pub fn start_time(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.started)
 }
 
@@ -241,9 +303,8 @@ struct Stat {
 }
 
 impl Stat {
-    fn of(pid: Pid) -> Option<Self> {
-        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-        let text = std::fs::read_to_string(path).ok()?;
+    fn of(pid: u32) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is the program's name in parentheses and may hold anything.
         let mut fields = text.rsplit_once(") ")?.1.split(' ');
         let state = fields.next()?;
