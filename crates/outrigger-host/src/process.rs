@@ -128,11 +128,7 @@ impl Family {
 }
 
 impl Process {
-    fn hold(
-        mut child: Child,
-        program: Option<OpenProgram>,
-        socket_dir: &Path,
-    ) -> io::Result<Self> {
+    fn hold(mut child: Child, program: Option<OpenProgram>, socket_dir: &Path) -> io::Result<Self> {
         let (pid, handle) = (child.id(), ProcessHandle::of_child(&mut child)?);
         Ok(Self {
             pid,

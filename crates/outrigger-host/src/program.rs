@@ -53,7 +53,10 @@ impl fmt::Display for ProgramNotFound {
         match &self.why {
             Why::NotInPath(_, Some(first)) => {
                 let first = first.display();
-                write!(f, "no `{name}` in PATH can be executed; the first is {first}")
+                write!(
+                    f,
+                    "no `{name}` in PATH can be executed; the first is {first}"
+                )
             }
             Why::NotInPath(path, None) => {
                 let path = path.display();

@@ -395,7 +395,10 @@ mod tests {
     async fn the_address_of_a_socket_is_absolute() {
         // A peer has another current directory.
         let place = socket_place(Path::new("here"), "dir").expect("there is a directory");
-        assert!(place.is_absolute() && place.ends_with("here/dir"), "{place:?}");
+        assert!(
+            place.is_absolute() && place.ends_with("here/dir"),
+            "{place:?}"
+        );
         let nowhere = socket_place(Path::new(""), "dir").expect("temporary");
         assert_eq!(nowhere, temp_dir().join("dir"));
     }
