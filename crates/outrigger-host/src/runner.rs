@@ -67,6 +67,13 @@ pub enum RunnerError {
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl RunnerError {
+    /// Whether somebody has the program open for writing.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Spawn(error) if error.kind() == io::ErrorKind::ExecutableFileBusy)
+    }
+}
+
 /// Starts plugins: as bare processes ([`ProcessRunner`](crate::ProcessRunner)),
 /// in a container, under a supervisor of your own.
 #[async_trait]

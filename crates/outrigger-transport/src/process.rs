@@ -315,3 +315,103 @@ impl Stat {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The children are no plugins.
+mod tests {
+    use std::fs::File;
+    use std::process::Stdio;
+
+    use super::*;
+
+    fn child(script: &str) -> Child {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).stdin(Stdio::piped());
+        spawn_once(&mut shell).expect("started")
+    }
+
+    /// Both kinds of hold on a child.
+    fn handles(child: &mut Child) -> [ProcessHandle; 2] {
+        let with = ProcessHandle::of_child(child).expect("held");
+        assert!(with.descriptor.is_some(), "this kernel has pidfd_open");
+        let without = ProcessHandle {
+            pid: with.pid,
+            started: with.started,
+            descriptor: None,
+        };
+        [with, without]
+    }
+
+    #[tokio::test]
+    async fn a_process_is_held_from_its_start_until_it_is_reaped() {
+        let mut child = child("read -r line; exit 7");
+        let handles = handles(&mut child);
+        for handle in &handles {
+            let ended = tokio::time::timeout(Duration::from_millis(30), handle.ended()).await;
+            assert!(ended.is_err() && !handle.ended_within(Duration::ZERO));
+            // Nothing happens to it: only that it can be reached.
+            handle.signal(Signal::CONT).expect("it is there");
+        }
+        drop(child.stdin.take());
+        for handle in &handles {
+            handle.ended().await;
+            // Awaited again, and by several at once.
+            tokio::join!(handle.ended(), handle.ended());
+            assert!(handle.ended_within(Duration::ZERO));
+            handle.signal(Signal::KILL).expect("it was not reaped");
+        }
+        assert_eq!(reap(&mut child).and_then(|status| status.code()), Some(7));
+        for handle in &handles {
+            assert_eq!(handle.signal(Signal::KILL), Err(Errno::SRCH));
+            handle.ended().await;
+        }
+        let error = ProcessHandle::open(child.id()).expect_err("gone");
+        assert_eq!(error.raw_os_error(), Some(Errno::SRCH.raw_os_error()));
+        assert!(ProcessHandle::open(0).is_err() && ProcessHandle::open(u32::MAX).is_err());
+    }
+
+    #[tokio::test]
+    async fn another_process_with_the_same_number_is_left_alone() {
+        let mut child = child("read -r line");
+        let [held, _] = handles(&mut child);
+        let earlier = ProcessHandle {
+            started: held.started.map(|started| started - 1),
+            descriptor: None,
+            pid: held.pid,
+        };
+        assert_eq!(earlier.signal(Signal::KILL), Err(Errno::SRCH));
+        earlier.ended().await;
+        assert!(!held.ended_within(Duration::ZERO));
+        held.signal(Signal::KILL).expect("it is there");
+        assert!(held.ended_within(Duration::from_secs(10)));
+        child.wait().expect("reaped");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_being_written_is_started_when_that_is_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let copy = dir.path().join("copy");
+        std::fs::copy("/bin/true", &copy).expect("copied");
+        let open = || File::options().append(true).open(&copy).expect("opened");
+        let writer = open();
+        let mut command = Command::new(&copy);
+        let (started, ()) = tokio::join!(spawn(&mut command), async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(writer);
+        });
+        assert!(started.expect("started").wait().expect("reaped").success());
+        let writer = open();
+        let began = Instant::now();
+        let error = spawn(&mut command).await.expect_err("busy");
+        assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy);
+        let pauses: u64 = BUSY_PAUSES.iter().sum();
+        assert!(began.elapsed() >= Duration::from_millis(pauses));
+        drop(writer);
+    }
+
+    #[test]
+    fn a_signal_that_is_not_ignored_is_not_seen_as_ignored() {
+        // Tests of the host see the other case, in a process of its own.
+        assert!(!ignores_child_signals());
+    }
+}

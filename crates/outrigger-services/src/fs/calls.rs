@@ -86,3 +86,73 @@ impl<'a> Reserved<'a> {
         let _ = rustix::fs::unlinkat(parent, name, flags);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Renames within `dir`, where `renameat2` is answered with `answer`.
+    fn rename_without(answer: &'static str, dir: &Path, from: &str, to: &str) -> Result<(), Errno> {
+        let entry = |name: &str| Entry {
+            parent: std::fs::File::open(dir).expect("a directory").into(),
+            name: name.into(),
+        };
+        let (from, to) = (entry(from), entry(to));
+        let renaming = std::thread::spawn(move || {
+            outrigger_testing::refuse("renameat2", answer).expect("a filter");
+            rename(&from, &to, RenameFlags::NOREPLACE)
+        });
+        renaming.join().expect("no panic")
+    }
+
+    #[test]
+    fn nothing_is_replaced_and_nothing_left_without_renameat2() {
+        for answer in ["ENOSYS", "EPERM"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = |name: &str| dir.path().join(name);
+            let rename = |from, to| rename_without(answer, dir.path(), from, to);
+            std::fs::write(path("file"), "text").expect("written");
+            std::fs::create_dir(path("dir")).expect("made");
+            std::fs::create_dir(path("empty")).expect("made");
+            std::os::unix::fs::symlink("file", path("link")).expect("linked");
+            for taken in ["file", "dir", "empty", "link"] {
+                for from in ["file", "dir", "link"] {
+                    assert_eq!(rename(from, taken), Err(Errno::EXIST), "{from} {taken}");
+                }
+            }
+            assert_eq!(rename("none", "new"), Err(Errno::NOENT));
+            assert_eq!(rename("dir", "dir/sub"), Err(Errno::INVAL));
+            assert_eq!(rename("file", "none/new"), Err(Errno::NOENT));
+            for name in ["file", "dir", "link"] {
+                assert_eq!(rename(name, &format!("{name}-moved")), Ok(()), "{name}");
+            }
+            let mut left: Vec<_> = std::fs::read_dir(dir.path())
+                .expect("listed")
+                .flatten()
+                .map(|e| e.file_name())
+                .collect();
+            left.sort();
+            assert_eq!(left, ["dir-moved", "empty", "file-moved", "link-moved"]);
+            assert_eq!(std::fs::read(path("file-moved")).expect("read"), b"text");
+            assert!(
+                std::fs::read_dir(path("dir-moved"))
+                    .expect("listed")
+                    .next()
+                    .is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_file_is_not_taken_for_a_missing_call() {
+        assert!(!lacks_openat2(Errno::PERM));
+        assert!(!lacks_openat2(Errno::ACCESS));
+        let asking = std::thread::spawn(|| {
+            outrigger_testing::refuse("openat2", "EPERM").expect("a filter");
+            (lacks_openat2(Errno::PERM), lacks_openat2(Errno::ACCESS))
+        });
+        assert_eq!(asking.join().expect("no panic"), (true, false));
+    }
+}
