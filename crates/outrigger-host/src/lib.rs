@@ -30,6 +30,19 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What a host process should know
+//!
+//! - To start a plugin marks every descriptor of the process above 2 to be closed
+//!   in programs that it starts, so that a plugin inherits none that a C library
+//!   or the host's own parent left open. A host that hands a descriptor to a child
+//!   of its own clears the mark between fork and exec, not before.
+//! - SIGCHLD must not be ignored, as it may be by inheritance: the system then
+//!   forgets how plugins ended, and a start may fail. A warning in the log says
+//!   so. A handler for the signal, such as
+//!   `tokio::signal::unix::signal(SignalKind::child())`, is enough.
+//! - Where the kernel is older than Linux 5.3 or a container's filter refuses
+//!   `pidfd_open`, plugins are looked at 100 times a second instead.
+//!
 //! Dropping a [`RunningPlugin`] kills the process; a host that is itself killed
 //! takes its plugins with it. This crate deliberately does not know which
 //! plugins are installed, what they may do, or when to start them again.

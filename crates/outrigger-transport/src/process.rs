@@ -16,9 +16,6 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
-/// The pauses before a program is tried again that somebody has open for
-/// writing, in milliseconds: a quarter of a second in all.
-const BUSY_PAUSES: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 /// How often a process without a descriptor is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -41,15 +38,37 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Cancel safety
 /// When the future is dropped, nothing was started.
 pub async fn spawn(command: &mut Command) -> io::Result<Child> {
-    for pause in BUSY_PAUSES {
+    for pause in busy_pauses() {
         match spawn_once(command) {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-            }
+            Err(error) if is_busy(&error) => tokio::time::sleep(pause).await,
             outcome => return outcome,
         }
     }
     spawn_once(command)
+}
+
+/// [`spawn`] on a thread that may wait.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_blocking(command: &mut Command) -> io::Result<Child> {
+    for pause in busy_pauses() {
+        match spawn_once(command) {
+            Err(error) if is_busy(&error) => std::thread::sleep(pause),
+            outcome => return outcome,
+        }
+    }
+    spawn_once(command)
+}
+
+/// The pauses before a program is tried again that somebody has open for
+/// writing: 1 to 128 ms, a quarter of a second in all.
+fn busy_pauses() -> impl Iterator<Item = Duration> {
+    (0..8).map(|doublings| Duration::from_millis(1 << doublings))
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ExecutableFileBusy
 }
 
 /// [`spawn`] without trying again: for programs that nobody writes.
@@ -404,8 +423,12 @@ mod tests {
         let began = Instant::now();
         let error = spawn(&mut command).await.expect_err("busy");
         assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy);
-        let pauses: u64 = BUSY_PAUSES.iter().sum();
-        assert!(began.elapsed() >= Duration::from_millis(pauses));
+        let pauses: Duration = busy_pauses().sum();
+        assert_eq!(pauses, Duration::from_millis(255));
+        assert!(began.elapsed() >= pauses);
+        let error = spawn_blocking(&mut command).expect_err("still busy");
+        assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy);
+        assert!(began.elapsed() >= 2 * pauses);
         drop(writer);
     }
 

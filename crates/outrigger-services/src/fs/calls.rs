@@ -112,7 +112,7 @@ mod tests {
         for answer in ["ENOSYS", "EPERM"] {
             let dir = tempfile::tempdir().expect("a directory");
             let path = |name: &str| dir.path().join(name);
-            let rename = |from, to| rename_without(answer, dir.path(), from, to);
+            let rename = |from: &str, to: &str| rename_without(answer, dir.path(), from, to);
             std::fs::write(path("file"), "text").expect("written");
             std::fs::create_dir(path("dir")).expect("made");
             std::fs::create_dir(path("empty")).expect("made");

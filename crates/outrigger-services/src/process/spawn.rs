@@ -4,7 +4,7 @@
 //!
 //! Nothing runs between fork and exec, so that a large host starts a command
 //! as fast as a small one. What would have to run there is done around it:
-//! [`process::spawn`] marks every descriptor of the host above 2 to be closed
+//! [`process::spawn_blocking`] marks every descriptor of the host above 2 to be closed
 //! before, and the limits are set right after.
 
 use std::io;
@@ -17,7 +17,6 @@ use outrigger_transport::process;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::unix::pipe;
-use tokio::runtime::Handle;
 
 use super::child::Child;
 use super::output::Outputs;
@@ -52,7 +51,7 @@ pub(crate) fn spawn(order: &Order) -> io::Result<Started> {
     let directory = above_stdio(&order.directory)?;
     let directory = directory.as_ref().unwrap_or(&order.directory);
     let mut command = command(order, directory);
-    let mut spawned = Handle::current().block_on(process::spawn(&mut command))?;
+    let mut spawned = process::spawn_blocking(&mut command)?;
     let pipes = (
         spawned.stdin.take(),
         spawned.stdout.take(),
