@@ -37,12 +37,12 @@ fn host(test: &str) -> Command {
 }
 
 #[track_caller]
-fn succeeded(output: &Output) {
+fn succeeded(case: impl std::fmt::Debug, output: &Output) {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(
         output.status.success() && out.contains("1 passed"),
-        "{out}{err}"
+        "{case:?}: {out}{err}"
     );
 }
 
@@ -118,8 +118,7 @@ fn a_bare_name_is_the_first_executable_file_in_path_and_never_in_the_current_dir
             None => host.env_remove("PATH"),
         };
         let output = host.output().expect("run");
-        println!("{path:?}: {expected}");
-        succeeded(&output);
+        succeeded((path, expected), &output);
     }
 }
 
@@ -182,12 +181,8 @@ fn a_relative_program_is_the_hosts_own_wherever_the_plugin_runs() {
         write_script(&dir.path().join(name).join("kv"), &script);
     }
     let mut host = host("a_host_with_a_plugin_in_its_own_directory");
-    succeeded(
-        &host
-            .current_dir(dir.path().join("a"))
-            .output()
-            .expect("run"),
-    );
+    let output = host.current_dir(dir.path().join("a")).output();
+    succeeded("./kv", &output.expect("run"));
 }
 
 // ---- beside others --------------------------------------------------------
@@ -323,8 +318,7 @@ fn a_plugin_starts_whatever_tmpdir_says() {
     }
     for value in values {
         let mut host = host("a_host_that_starts_kv_where_tmpdir_says");
-        println!("{value:?}");
-        succeeded(&host.env("TMPDIR", &value).output().expect("run"));
+        succeeded(&value, &host.env("TMPDIR", &value).output().expect("run"));
         let is_empty = |path: &Path| std::fs::read_dir(path).expect("listed").next().is_none();
         assert!(
             value.is_empty() || is_empty(Path::new(&value)),
@@ -368,7 +362,7 @@ fn a_host_that_ignores_sigchld_is_told_so() {
     let test = "a_host_that_ignores_the_ends_of_its_children";
     host.args(["--exact", test, "--ignored", "--nocapture"]);
     let output = host.output().expect("run");
-    succeeded(&output);
+    succeeded("SIGCHLD", &output);
     let log = String::from_utf8_lossy(&output.stderr);
     let said = "this process ignores SIGCHLD, so that the system forgets how its children ended";
     assert!(
@@ -444,8 +438,7 @@ fn plugins_live_the_same_life_where_newer_system_calls_are_refused() {
             host.args([call, answer]);
             host.arg(std::env::current_exe().expect("its own path"));
             host.args(["--exact", "a_life_in_short", "--nocapture"]);
-            println!("{call}: {answer}");
-            succeeded(&host.output().expect("run"));
+            succeeded((call, answer), &host.output().expect("run"));
         }
     }
 }

@@ -170,7 +170,6 @@ fn transport(
     channel: &Channel,
     options: ChannelOptions,
     fate: &Fate,
-    address: &Address,
     security: &Security,
     limits: ServeLimits,
     stop: CancellationToken,
@@ -180,7 +179,6 @@ fn transport(
     send(fate.known(WAIT));
     send(reflection::describe(channel));
     send(serve_connection(stream(), ServiceSet::new(), limits, stop));
-    send(connect(address));
     send(security.connect(stream()));
     send(security.accept(stream()));
 }
@@ -200,7 +198,13 @@ fn transport_brokers(
     send(listener.accept());
 }
 
-fn transport_sockets(sockets: &Sockets, bound: &BoundListener, session: &yamux::Session) {
+fn transport_sockets(
+    address: &Address,
+    sockets: &Sockets,
+    bound: &BoundListener,
+    session: &yamux::Session,
+) {
+    send(connect(address));
     send(sockets.bind());
     send(bound.accept());
     send(session.open());
