@@ -124,13 +124,12 @@ impl OpenProgram {
 /// Whether this process ignores SIGCHLD, as it may have inherited from its
 /// parent. The kernel then forgets how children ended before anybody can ask.
 pub fn ignores_child_signals() -> bool {
-    let number = u32::try_from(Signal::CHILD.as_raw()).unwrap_or_default();
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return false;
     };
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = line.and_then(|digits| u128::from_str_radix(digits.trim(), 16).ok());
-    ignored.is_some_and(|ignored| ignored >> (number - 1) & 1 == 1)
+    ignored.is_some_and(|ignored| ignored >> (Signal::CHILD.as_raw() - 1) & 1 == 1)
 }
 
 const IGNORED: &str = "this process ignores SIGCHLD, so that the system forgets how its \
@@ -208,13 +207,14 @@ impl ProcessHandle {
     /// What the system said. The child is killed then.
     pub fn of_child(child: &mut Child) -> io::Result<Self> {
         Self::open(child.id()).map_err(|error| {
+            let gone = error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
+            if gone && ignores_child_signals() {
+                // Its number may be somebody else's by now.
+                return io::Error::other(IGNORED);
+            }
             let _ = child.kill();
             let _ = child.wait();
-            let forgotten = error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
-            match forgotten && ignores_child_signals() {
-                true => io::Error::other(IGNORED),
-                false => error,
-            }
+            error
         })
     }
 
