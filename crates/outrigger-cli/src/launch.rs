@@ -475,6 +475,10 @@ struct Watching {
 
 #[async_trait]
 impl Runner for Watching {
+    fn locate(&self, program: &Path) -> Result<std::path::PathBuf, RunnerError> {
+        ProcessRunner.locate(program)
+    }
+
     async fn start(&self, command: &Command) -> Result<Started, RunnerError> {
         let from = Instant::now();
         let started = ProcessRunner.start(command).await?;

@@ -83,6 +83,9 @@ fn run(command: &Command) -> Result<u8, Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
         let mut end = signal(SignalKind::terminate()).map_err(internal)?;
         let hang_up = hang_up().map_err(internal)?;
+        // A parent that ignores this one has its children ignore it, and then the
+        // system forgets how plugins ended. To wait for it is to have it back.
+        let _ended = signal(SignalKind::child()).map_err(internal)?;
         let work = async {
             match command {
                 Command::Inspect(args) => inspect::run(args).await,

@@ -308,6 +308,21 @@ fn script(text: &str) -> (TempDir, String) {
 }
 
 #[test]
+fn a_parent_that_ignores_sigchld_does_not_hide_how_the_plugin_ended() {
+    let fake = Fake::new(|services| services, true);
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=CHLD");
+    command.arg(env!("CARGO_BIN_EXE_outrigger"));
+    command.args(["inspect", "--json", "--", &fake.program()]);
+    let ran: Ran = command.output().expect("the command runs").into();
+    let found = ran.expect(0).json();
+    assert_eq!(
+        (&found["end"]["how"], &found["end"]["status"]),
+        (&json!("asked"), &json!(0))
+    );
+}
+
+#[test]
 fn inspect_tells_handshake_health_services_times_memory_and_end() {
     let fake = Fake::new(|services| services, true);
     let found = run(&["inspect", "--json", "--", &fake.program()])

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use outrigger_wire::Excerpt;
 
+use crate::program::{ProgramNotFound, is_bare, locate};
+
 /// Bytes of a program that are looked at.
 const HEAD: usize = 4096;
 
@@ -70,8 +72,27 @@ pub enum ProgramKind {
     Unreadable,
 }
 
-/// Looks at the program at `path`. Never fails: what cannot be seen is absent.
-pub fn diagnose(path: &Path) -> Diagnosis {
+/// Looks at the program that `program` means: a name without a slash is looked
+/// up in `PATH`. Never fails: what cannot be seen is absent.
+pub fn diagnose(program: &Path) -> Diagnosis {
+    match locate(program) {
+        Ok(path) => look_at(&path),
+        Err(error) => diagnose_not_found(&error),
+    }
+}
+
+/// Looks at what was found instead of a program, if anything was.
+pub(crate) fn diagnose_not_found(error: &ProgramNotFound) -> Diagnosis {
+    match error.passed_over() {
+        Some(path) => look_at(path),
+        None => Diagnosis {
+            path: error.program().to_owned(),
+            file: None,
+        },
+    }
+}
+
+fn look_at(path: &Path) -> Diagnosis {
     let file = std::fs::metadata(path).ok().map(|meta| FileFacts {
         mode: mode_text(&meta),
         owner: (meta.uid(), meta.gid()),
@@ -96,7 +117,11 @@ impl Diagnosis {
     /// The reason and the remedy, where the facts alone tell.
     pub(crate) fn verdict(&self) -> Option<(&'static str, String)> {
         let Some(file) = &self.file else {
-            return Some(("program-not-found", "build it or correct its path".into()));
+            let remedy = match is_bare(&self.path) {
+                true => "install it in a directory of PATH, or give its path with a slash",
+                false => "build it or correct its path",
+            };
+            return Some(("program-not-found", remedy.into()));
         };
         match &file.kind {
             ProgramKind::Directory => Some((
@@ -156,7 +181,10 @@ impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path.display())?;
         let Some(file) = &self.file else {
-            return f.write_str("nothing is there");
+            return f.write_str(match is_bare(&self.path) {
+                true => "not found in PATH",
+                false => "nothing is there",
+            });
         };
         let (uid, gid) = file.owner;
         let (own_uid, own_gid) = file.current;

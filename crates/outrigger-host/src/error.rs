@@ -126,6 +126,8 @@ impl LaunchError {
         match &self.kind {
             LaunchErrorKind::Configuration(_) => "launch-contradictory",
             LaunchErrorKind::Digest(error) => error.code(),
+            LaunchErrorKind::Start(RunnerError::NotFound(error)) => error.code(),
+            LaunchErrorKind::Start(error) if error.is_busy() => "program-busy",
             LaunchErrorKind::Start(_) => self.verdict().map_or("start-failed", |(code, _)| code),
             LaunchErrorKind::Workspace(_) => "socket-directory-failed",
             LaunchErrorKind::Certificate(_) => "certificate-not-made",
@@ -147,6 +149,9 @@ impl LaunchError {
     /// One true thing that the reader can do now.
     pub fn hint(&self) -> Option<String> {
         match &self.kind {
+            LaunchErrorKind::Start(error) if error.is_busy() => {
+                Some("somebody has it open for writing; wait until it is written".into())
+            }
             LaunchErrorKind::Start(_) => self.verdict().map(|(_, remedy)| remedy),
             LaunchErrorKind::ExitedEarly => self.verdict().map(|(_, remedy)| remedy).or_else(|| {
                 let silent = self.facts.stderr.is_empty();

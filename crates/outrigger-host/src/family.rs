@@ -7,10 +7,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use outrigger_transport::process::ProcessHandle;
 use outrigger_wire::ENV_UNIX_SOCKET_DIR;
 use rustix::process::Signal;
-
-use crate::process::{open_pidfd, send};
 
 /// How often the processes are looked through; new ones may come meanwhile.
 const PASSES: usize = 8;
@@ -63,12 +62,12 @@ fn look_through(variable: &[u8]) -> Seen {
 }
 
 fn kill(pid: u32, variable: &[u8]) -> bool {
-    // The descriptor first, then another look: the process that is looked at
-    // is the one that is killed, even if the id changed hands.
-    let Ok(process) = open_pidfd(pid) else {
+    // The hold first, then another look: the process that is looked at is the
+    // one that is killed, even if the id changed hands.
+    let Ok(process) = ProcessHandle::open(pid) else {
         return false;
     };
-    has(pid, variable) == Has::Yes && send(&process, Signal::KILL).is_ok()
+    has(pid, variable) == Has::Yes && process.signal(Signal::KILL).is_ok()
 }
 
 #[derive(PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use outrigger_transport::netrpc::MAX_VALUE;
@@ -21,7 +21,7 @@ use outrigger_wire::{
 use tokio::sync::oneshot;
 
 use crate::connection::{Link, Mirror};
-use crate::diagnose::diagnose;
+use crate::diagnose::{diagnose, diagnose_not_found};
 use crate::digest::ExpectedDigest;
 use crate::error::{Facts, LaunchError, LaunchErrorKind};
 use crate::exit::ExitStatus;
@@ -107,13 +107,21 @@ pub struct Launch {
     group: Option<String>,
     temp_dir: Option<PathBuf>,
     digest: Option<ExpectedDigest>,
-    stderr: Option<Box<dyn Write + Send>>,
-    mirror: Mirror,
+    outputs: Mutex<Outputs>,
     runner: Arc<dyn Runner>,
     translator: Option<Arc<dyn AddressTranslator>>,
     managed: bool,
     log_buffer: usize,
     services: Option<Arc<dyn HostServices>>,
+}
+
+/// Where the plugin's output goes besides. Writers need not be `Sync`; the lock
+/// around them, which nobody ever waits for, lets a launch be used by a future
+/// that changes threads.
+#[derive(Default)]
+struct Outputs {
+    stderr: Option<Box<dyn Write + Send>>,
+    mirror: Mirror,
 }
 
 enum Target {
@@ -138,8 +146,12 @@ impl std::fmt::Debug for Launch {
 
 impl Launch {
     /// A launch of `program` with either RPC protocol and otherwise go-plugin's
-    /// defaults: no TLS, and for gRPC a broker with a socket per connection. A program without a slash is looked up in
-    /// `PATH`, never in the current directory.
+    /// defaults: no TLS, and for gRPC a broker with a socket per connection.
+    ///
+    /// A program without a slash is the first executable file of that name in the
+    /// absolute directories of the host's own `PATH`, never one in the current
+    /// directory. A relative path with a slash starts at the host's current
+    /// directory, whatever [`current_dir`](Self::current_dir) says.
     pub fn new(program: impl Into<PathBuf>, cookie: MagicCookie) -> Self {
         Self::with_target(Target::Program(program.into()), cookie)
     }
@@ -177,8 +189,7 @@ impl Launch {
             group: None,
             temp_dir: None,
             digest: None,
-            stderr: None,
-            mirror: Mirror::default(),
+            outputs: Mutex::default(),
             runner: Arc::new(ProcessRunner),
             translator: None,
             managed: false,
@@ -220,7 +231,8 @@ impl Launch {
         self
     }
 
-    /// Sets the plugin's working directory; the host's own otherwise.
+    /// Sets the plugin's working directory; the host's own otherwise. The
+    /// program is not looked for there.
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
@@ -299,6 +311,10 @@ impl Launch {
 
     /// Starts the program only if its content has this digest. The file that
     /// was hashed is the one that is executed.
+    ///
+    /// The interpreter of a script opens it through the host's own descriptor,
+    /// which the system hides if the host gained rights when it was executed
+    /// (file capabilities, set-user-ID): launch the interpreter itself there.
     pub fn expect_digest(mut self, digest: ExpectedDigest) -> Self {
         self.digest = Some(digest);
         self
@@ -306,19 +322,19 @@ impl Launch {
 
     /// Copies the plugin's raw stderr here, besides logging it.
     pub fn stderr(mut self, copy: impl Write + Send + 'static) -> Self {
-        self.stderr = Some(Box::new(copy));
+        self.outputs().stderr = Some(Box::new(copy));
         self
     }
 
     /// Sends here what the plugin prints to its stdout while it serves.
     pub fn mirror_stdout(mut self, copy: impl Write + Send + 'static) -> Self {
-        self.mirror.stdout = Some(Box::new(copy));
+        self.outputs().mirror.stdout = Some(Box::new(copy));
         self
     }
 
     /// Sends here what the plugin prints to its stderr while it serves.
     pub fn mirror_stderr(mut self, copy: impl Write + Send + 'static) -> Self {
-        self.mirror.stderr = Some(Box::new(copy));
+        self.outputs().mirror.stderr = Some(Box::new(copy));
         self
     }
 
@@ -353,6 +369,11 @@ impl Launch {
     pub fn host_services(mut self, services: Arc<dyn HostServices>) -> Self {
         self.services = Some(services);
         self
+    }
+
+    fn outputs(&mut self) -> &mut Outputs {
+        let outputs = self.outputs.get_mut();
+        outputs.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn name(&self) -> String {
@@ -400,6 +421,20 @@ impl Launch {
         let dir = self
             .socket_dir()
             .map_err(|error| fail(LaunchErrorKind::Workspace(error)))?;
+        let not_started = |error: RunnerError, program: &Path| {
+            let diagnosis = match &error {
+                RunnerError::NotFound(error) => diagnose_not_found(error),
+                _ => diagnose(program),
+            };
+            let mut error = fail(LaunchErrorKind::Start(error));
+            error.facts.diagnosis = Some(diagnosis);
+            error
+        };
+        // Once, so that what is checked, started and explained is one file.
+        let program = match self.runner.locate(&program) {
+            Ok(located) => located,
+            Err(error) => return Err(not_started(error, &program)),
+        };
         let command = self.command(program, dir.path(), certificate.as_ref());
         let starting = tokio::time::timeout(self.deadlines.start, self.runner.start(&command));
         let started = match starting.await {
@@ -407,11 +442,7 @@ impl Launch {
             Ok(Err(RunnerError::Digest(error))) => {
                 return Err(fail(LaunchErrorKind::Digest(error)));
             }
-            Ok(Err(error)) => {
-                let mut error = fail(LaunchErrorKind::Start(error));
-                error.facts.diagnosis = Some(diagnose(&command.program));
-                return Err(error);
-            }
+            Ok(Err(error)) => return Err(not_started(error, &command.program)),
             Err(_) => {
                 return Err(fail(LaunchErrorKind::HandshakeTimeout(
                     self.deadlines.start,
@@ -425,7 +456,7 @@ impl Launch {
             started.stderr,
             name.clone(),
             self.log_buffer,
-            self.stderr.take(),
+            self.outputs().stderr.take(),
             tail.clone(),
         ));
         let (line, first) = oneshot::channel();
@@ -646,7 +677,7 @@ impl Launch {
     }
 
     fn assemble(
-        self,
+        mut self,
         name: String,
         line: HandshakeLine,
         link: Link,
@@ -673,7 +704,7 @@ impl Launch {
             places: held.places,
             pumps: vec![held.stderr, held.stdout],
             tail: held.tail,
-            mirror: self.mirror,
+            mirror: std::mem::take(&mut self.outputs().mirror),
             deadlines: self.deadlines,
             timings,
             began: held.began,
@@ -683,7 +714,7 @@ impl Launch {
     }
 
     async fn join(
-        self,
+        mut self,
         name: String,
         reattach: Reattach,
         process: Option<Arc<dyn AttachedRunner>>,
@@ -759,7 +790,7 @@ impl Launch {
             places,
             pumps: Vec::new(),
             tail: Tail::default(),
-            mirror: self.mirror,
+            mirror: std::mem::take(&mut self.outputs().mirror),
             deadlines: self.deadlines,
             timings: Timings {
                 connect: began.elapsed(),

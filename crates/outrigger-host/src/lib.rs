@@ -34,6 +34,19 @@
 //! compressed replies are always taken. What a plugin sends as metadata, error text
 //! or details arrives up to 16 MiB.
 //!
+//! # What a host process should know
+//!
+//! - To start a plugin marks every descriptor of the process above 2 to be closed
+//!   in programs that it starts, so that a plugin inherits none that a C library
+//!   or the host's own parent left open. A host that hands a descriptor to a child
+//!   of its own clears the mark between fork and exec, not before.
+//! - SIGCHLD must not be ignored, as it may be by inheritance: the system then
+//!   forgets how plugins ended, and a start may fail. A warning in the log says
+//!   so. A handler for the signal, such as
+//!   `tokio::signal::unix::signal(SignalKind::child())`, is enough.
+//! - Where the kernel is older than Linux 5.3 or a container's filter refuses
+//!   `pidfd_open`, plugins are looked at 100 times a second instead.
+//!
 //! Dropping a [`RunningPlugin`] kills the process; a host that is itself killed
 //! takes its plugins with it, and what it had made for them: [`nothing_left`]
 //! waits for that at the end of a program. This crate deliberately does not know which
@@ -52,6 +65,7 @@ mod managed;
 mod output;
 mod plugin;
 mod process;
+mod program;
 mod reattach;
 mod runner;
 mod set;
@@ -67,6 +81,7 @@ pub use lifeline::nothing_left;
 pub use managed::stop_managed;
 pub use plugin::{DispenseError, RunningPlugin, Timings};
 pub use process::ProcessRunner;
+pub use program::ProgramNotFound;
 pub use reattach::Reattach;
 pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
 pub use set::{Interface, PluginSet, UnsupportedTransport};

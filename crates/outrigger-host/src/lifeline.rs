@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use outrigger_transport::{Belonging, Lifeline as Keeps, Tie};
 use outrigger_wire::ENV_UNIX_SOCKET_DIR;
 
+use outrigger_transport::process::{spawn_once, start_time};
+
 /// A process is the one that was written down only if it started at the same
 /// time; pids are used again. Each entry is one line of words without any
 /// character that means something to a shell; `%b` gives back what they stand for.
@@ -297,7 +299,8 @@ impl Lifeline {
 fn start_shell() -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
 
-    Command::new("/bin/sh")
+    let mut shell = Command::new("/bin/sh");
+    shell
         .args(["-c", SCRIPT, "outrigger-lifeline"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
@@ -305,15 +308,8 @@ fn start_shell() -> io::Result<Child> {
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-}
-
-/// When a process started, in clock ticks since boot: with its pid, its identity.
-pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything.
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+        .stderr(Stdio::null());
+    spawn_once(&mut shell)
 }
 
 #[cfg(test)]

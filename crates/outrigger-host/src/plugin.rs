@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use outrigger_transport::netrpc::{HostSession, SessionError};
+use outrigger_transport::process::start_time;
 use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, OwnedTask,
     PluginIdentity, Security, Serving, Side, Sockets,
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use crate::connection::{Asked, Connection, Link, Mirror, PingError};
 use crate::exit::{ExitReport, ExitStatus, KillReason, PluginExited};
 use crate::launch::Deadlines;
-use crate::lifeline::{OfProcess, start_time};
+use crate::lifeline::OfProcess;
 use crate::logs::Tail;
 use crate::managed;
 use crate::reattach::Reattach;

@@ -1,8 +1,8 @@
 //! The runner for plain child processes.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::FdFlags;
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::unix::AsyncFd;
+use outrigger_transport::process::{self, OpenProgram, ProcessHandle};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
 use tokio::net::unix::pipe;
 
+use crate::digest::{DigestError, ExpectedDigest};
 use crate::exit::ExitStatus;
 use crate::family;
 use crate::lifeline;
+use crate::program::locate;
 use crate::runner::{AttachedRunner, Command, Runner, RunnerError, Started};
 
 /// How long dropping a process waits for its end after killing it.
@@ -33,20 +35,27 @@ pub struct ProcessRunner;
 
 #[async_trait]
 impl Runner for ProcessRunner {
+    fn locate(&self, program: &Path) -> Result<PathBuf, RunnerError> {
+        Ok(locate(program)?)
+    }
+
     async fn start(&self, command: &Command) -> Result<Started, RunnerError> {
         lifeline::warm_up();
-        let program = look_up(&command.program);
+        // Another runner may have put in a name of its own.
+        let program = locate(&command.program)?;
         let checked = match &command.digest {
-            Some(digest) => Some(Checked::open(&program, digest)?),
+            Some(digest) => Some(checked(&program, digest)?),
             None => None,
         };
         let path = checked
             .as_ref()
-            .map_or_else(|| program.clone(), Checked::path);
-        let mut child = spawn(&path, &program, command).map_err(RunnerError::Spawn)?;
-        drop(checked);
+            .map_or_else(|| program.clone(), OpenProgram::path);
+        let mut child = spawn(&path, &program, command)
+            .await
+            .map_err(RunnerError::Spawn)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let process = Process::hold(child, &command.socket_dir).map_err(RunnerError::Spawn)?;
+        let process = Process::hold(child, checked, &command.socket_dir);
+        let process = process.map_err(RunnerError::Spawn)?;
         lifeline::tie(process.pid, &command.socket_dir);
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(RunnerError::Spawn(io::ErrorKind::BrokenPipe.into()));
@@ -61,7 +70,7 @@ impl Runner for ProcessRunner {
 }
 
 #[allow(clippy::disallowed_methods)] // This is where plugins are spawned.
-fn spawn(path: &Path, name: &Path, command: &Command) -> io::Result<Child> {
+async fn spawn(path: &Path, name: &Path, command: &Command) -> io::Result<Child> {
     let mut spawned = std::process::Command::new(path);
     spawned
         .arg0(name)
@@ -74,52 +83,31 @@ fn spawn(path: &Path, name: &Path, command: &Command) -> io::Result<Child> {
     if let Some(directory) = &command.directory {
         spawned.current_dir(directory);
     }
-    spawned.spawn()
+    process::spawn(&mut spawned).await
 }
 
-/// Finds a bare name as a shell does, but never in the current directory.
-fn look_up(program: &Path) -> PathBuf {
-    if program.components().count() != 1 || program.as_os_str().as_encoded_bytes().contains(&b'/') {
-        return program.to_owned();
+/// Opens a program whose content is the expected one, to run this very file.
+fn checked(program: &Path, digest: &ExpectedDigest) -> Result<OpenProgram, RunnerError> {
+    // Whatever stands there must not make the host wait.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(program, flags, Mode::empty());
+    let mut file = File::from(opened.map_err(|errno| DigestError::Unreadable(errno.into()))?);
+    if !file.metadata().map_err(DigestError::Unreadable)?.is_file() {
+        let error = io::Error::other("it is not a regular file");
+        return Err(DigestError::Unreadable(error).into());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| program.to_owned())
-}
-
-/// A program whose content was checked, and which is run through the same descriptor.
-struct Checked(File);
-
-impl Checked {
-    fn open(program: &Path, digest: &crate::digest::ExpectedDigest) -> Result<Self, RunnerError> {
-        let unreadable = crate::digest::DigestError::Unreadable;
-        let mut file = File::open(program).map_err(unreadable)?;
-        digest.check(&mut file)?;
-        file.rewind().map_err(unreadable)?;
-        let mut magic = [0; 2];
-        if file.read_exact(&mut magic).is_ok() && &magic == b"#!" {
-            // The kernel hands a script's path to its interpreter, which opens
-            // it after the exec: the descriptor must still be there.
-            rustix::io::fcntl_setfd(&file, FdFlags::empty())
-                .map_err(|error| RunnerError::Spawn(error.into()))?;
-        }
-        Ok(Self(file))
-    }
-
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
-    }
+    digest.check(&mut file)?;
+    OpenProgram::new(file.into()).map_err(|errno| RunnerError::Spawn(errno.into()))
 }
 
 /// A child process. Dropping it kills and reaps it.
 pub(crate) struct Process {
     pid: u32,
     child: Mutex<Child>,
-    pidfd: AsyncFd<OwnedFd>,
+    handle: ProcessHandle,
     family: Arc<Family>,
+    /// The interpreter of a script may open it at any time.
+    _program: Option<OpenProgram>,
 }
 
 /// The process and what it started, to be ended once.
@@ -140,44 +128,31 @@ impl Family {
 }
 
 impl Process {
-    fn hold(mut child: Child, socket_dir: &Path) -> io::Result<Self> {
-        let pid = child.id();
-        let held = open_pidfd(pid).and_then(watched);
-        match held {
-            Ok(pidfd) => Ok(Self {
+    fn hold(mut child: Child, program: Option<OpenProgram>, socket_dir: &Path) -> io::Result<Self> {
+        let (pid, handle) = (child.id(), ProcessHandle::of_child(&mut child)?);
+        Ok(Self {
+            pid,
+            child: Mutex::new(child),
+            handle,
+            family: Arc::new(Family {
                 pid,
-                child: Mutex::new(child),
-                pidfd,
-                family: Arc::new(Family {
-                    pid,
-                    socket_dir: socket_dir.to_owned(),
-                    ended: Once::new(),
-                }),
+                socket_dir: socket_dir.to_owned(),
+                ended: Once::new(),
             }),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+            _program: program,
+        })
     }
 
     fn reap(&self) -> ExitStatus {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        match child.try_wait() {
-            Ok(Some(status)) => status.into(),
-            Ok(None) | Err(_) => ExitStatus::Unknown,
-        }
+        process::reap(&mut child).map_or(ExitStatus::Unknown, ExitStatus::from)
     }
 }
 
 #[async_trait]
 impl AttachedRunner for Process {
     async fn wait(&self) -> ExitStatus {
-        // A descriptor of a process becomes readable when the process ends.
-        if self.pidfd.readable().await.is_err() {
-            return ExitStatus::Unknown;
-        }
+        self.handle.ended().await;
         self.reap()
     }
 
@@ -188,7 +163,7 @@ impl AttachedRunner for Process {
     }
 
     fn kill(&self) -> io::Result<()> {
-        send(self.pidfd.get_ref(), Signal::KILL)
+        kill(&self.handle)
     }
 
     fn id(&self) -> String {
@@ -204,7 +179,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         // The process may have ended by itself.
         let _ = self.kill();
-        if ended_within(self.pidfd.get_ref(), REAP) {
+        if self.handle.ended_within(REAP) {
             self.reap();
             self.family.end();
         } else {
@@ -213,29 +188,10 @@ impl Drop for Process {
     }
 }
 
-pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)
-}
-
-/// Registers a descriptor with the runtime.
-#[allow(deprecated)] // Deprecated for types that lie about their descriptor; an `OwnedFd` does not.
-pub(crate) fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(pidfd)
-}
-
-/// Signals exactly the process behind `pidfd`; one that ended is no error.
-pub(crate) fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
-    match rustix::process::pidfd_send_signal(pidfd, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+/// Kills exactly the process that is held; one that is gone is no error.
+pub(crate) fn kill(process: &ProcessHandle) -> io::Result<()> {
+    match process.signal(Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether the process behind `pidfd` ends within the given time; blocks.
-pub(crate) fn ended_within(pidfd: &OwnedFd, time: Duration) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    let limit = Timespec::try_from(time).ok();
-    matches!(rustix::event::poll(&mut fds, limit.as_ref()), Ok(ready) if ready > 0)
 }

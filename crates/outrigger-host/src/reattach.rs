@@ -1,16 +1,13 @@
 //! Joining a plugin that already runs.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
+use outrigger_transport::process::ProcessHandle;
 use outrigger_wire::{Address, AppProtocolVersion, Transport};
-use rustix::process::Signal;
-use tokio::io::unix::AsyncFd;
 
 use crate::exit::ExitStatus;
-use crate::lifeline::start_time;
-use crate::process::{open_pidfd, send, watched};
+use crate::process::kill;
 use crate::runner::AttachedRunner;
 
 /// How to join a plugin that already runs.
@@ -32,20 +29,19 @@ pub struct Reattach {
 }
 
 /// A process that this host did not start. It is only ever signalled through a
-/// descriptor taken before its address was found alive.
+/// hold taken before its address was found alive.
 pub(crate) struct Visited {
     pid: u32,
-    pidfd: AsyncFd<OwnedFd>,
+    process: ProcessHandle,
 }
 
 impl Visited {
     pub(crate) fn find(pid: u32, started: Option<u64>) -> io::Result<Self> {
-        let pidfd = watched(open_pidfd(pid)?)?;
-        // After taking the descriptor: from now on the pid cannot change hands unnoticed.
-        if started.is_some_and(|started| start_time(pid) != Some(started)) {
+        let process = ProcessHandle::open(pid)?;
+        if started.is_some() && process.started() != started {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, process })
     }
 }
 
@@ -53,12 +49,12 @@ impl Visited {
 impl AttachedRunner for Visited {
     async fn wait(&self) -> ExitStatus {
         // It is no child of ours, so its status is not ours to learn.
-        let _ = self.pidfd.readable().await;
+        self.process.ended().await;
         ExitStatus::Unknown
     }
 
     fn kill(&self) -> io::Result<()> {
-        send(self.pidfd.get_ref(), Signal::KILL)
+        kill(&self.process)
     }
 
     fn id(&self) -> String {

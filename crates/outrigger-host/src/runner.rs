@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,11 +12,12 @@ use tokio::io::AsyncRead;
 
 use crate::digest::ExpectedDigest;
 use crate::exit::ExitStatus;
+use crate::program::ProgramNotFound;
 
 /// What a runner is asked to start. The environment is complete.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// The program.
+    /// The program, as [`Runner::locate`] found it.
     pub program: PathBuf,
     /// Its arguments, without the program.
     pub arguments: Vec<OsString>,
@@ -55,6 +56,9 @@ pub enum RunnerError {
     /// The content of the program is not what was expected.
     #[error(transparent)]
     Digest(#[from] crate::digest::DigestError),
+    /// The name of the program leads nowhere.
+    #[error(transparent)]
+    NotFound(#[from] ProgramNotFound),
     /// The system refused to start it.
     #[error("could not start the program")]
     Spawn(#[source] io::Error),
@@ -63,10 +67,27 @@ pub enum RunnerError {
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl RunnerError {
+    /// Whether somebody has the program open for writing.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Spawn(error) if error.kind() == io::ErrorKind::ExecutableFileBusy)
+    }
+}
+
 /// Starts plugins: as bare processes ([`ProcessRunner`](crate::ProcessRunner)),
 /// in a container, under a supervisor of your own.
 #[async_trait]
 pub trait Runner: Send + Sync + fmt::Debug {
+    /// The program that the name given to [`Launch::new`](crate::Launch::new)
+    /// means. What is returned is started, and looked at when that fails; it is
+    /// the name itself here, for runners whose programs are not the host's files.
+    ///
+    /// # Errors
+    /// [`RunnerError::NotFound`] or a reason of its own.
+    fn locate(&self, program: &Path) -> Result<PathBuf, RunnerError> {
+        Ok(program.to_owned())
+    }
+
     /// Starts what `command` asks for.
     ///
     /// # Errors

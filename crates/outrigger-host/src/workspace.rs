@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use outrigger_transport::tree::{self, Obstacles};
-use outrigger_transport::{Belonging, Lifeline, Tie};
+use outrigger_transport::{Belonging, Lifeline, Tie, socket_place, temp_dir};
 use outrigger_wire::{Address, Network};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,9 +20,6 @@ use uuid::Uuid;
 
 use crate::lifeline::OfProcess;
 
-/// The longest directory whose sockets still fit in a socket address, in bytes:
-/// 107 less a slash and the longest socket name.
-const MAX_DIR: usize = 107 - 1 - "plugin12345678901234567890".len();
 /// How long removing a directory may take.
 const REMOVAL: Duration = Duration::from_secs(10);
 /// Where programs make temporary files that are not told where.
@@ -165,11 +162,8 @@ impl SocketDir {
     /// mode 0700; for a group, with mode 0770 and that group.
     pub(crate) fn create(parent: Option<&Path>, group: Option<u32>) -> io::Result<Self> {
         let name = format!("plugin-dir{}", Uuid::new_v4().as_u128() % 10_000_000_000);
-        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let mut path = std::path::absolute(parent)?.join(&name);
-        if path.as_os_str().len() > MAX_DIR {
-            path = Path::new("/tmp").join(name);
-        }
+        let parent = parent.map_or_else(temp_dir, Path::to_owned);
+        let path = socket_place(&parent, &name)?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let tie = Some(OfProcess.tie(Belonging::Directory(&path)));
         let dir = Self { path, tie };

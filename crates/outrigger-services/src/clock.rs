@@ -153,11 +153,7 @@ fn random(length: u32) -> Result<Vec<u8>, Fault> {
         return Err(Fault::abuse(text));
     }
     let mut bytes = vec![0; length as usize];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut *rest, flags))?;
-    }
+    crate::random::fill(&mut bytes)?;
     Ok(bytes)
 }
 

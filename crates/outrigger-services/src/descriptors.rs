@@ -26,7 +26,6 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, sockopt,
 };
-use rustix::rand::GetRandomFlags;
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -144,9 +143,7 @@ impl Descriptors {
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let mut token = [0; TOKEN];
-        if rustix::rand::getrandom(&mut token, GetRandomFlags::empty())? != TOKEN {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        crate::random::fill(&mut token)?;
         let socket = Arc::new(Socket {
             listener,
             token,

@@ -91,7 +91,7 @@ impl GrantedServices {
             grants,
             audit: AuditLog::none(),
             digest: None,
-            temp_root: std::env::temp_dir(),
+            temp_root: outrigger_transport::temp_dir(),
             door: Arc::new(Door::new(&NetworkSettings::default())),
         };
         Self(Arc::new(shared))

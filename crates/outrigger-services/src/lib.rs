@@ -85,6 +85,7 @@ mod network;
 mod places;
 mod process;
 mod proto;
+mod random;
 mod rate;
 mod session;
 mod session_service;

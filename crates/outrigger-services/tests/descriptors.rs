@@ -900,3 +900,24 @@ async fn the_threads_end_with_the_plugin() {
     }
     drop(idle);
 }
+
+#[test]
+#[allow(clippy::disallowed_methods)] // Hosts are no plugins.
+fn descriptors_are_handed_over_where_newer_system_calls_are_refused() {
+    let calls = outrigger_testing::NEWER_CALLS.iter().map(|(call, _)| *call);
+    for call in calls.chain(["all"]) {
+        for answer in ["ENOSYS", "EPERM"] {
+            let mut host = std::process::Command::new(outrigger_testing::program("refusing"));
+            host.args([call, answer]);
+            host.arg(std::env::current_exe().expect("its own path"));
+            host.arg("--exact")
+                .args(["a_commands_pipes_come_as_descriptors_and_it_ends_with_the_connection"]);
+            let output = host.output().expect("run");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "{call}: {answer}: {text}"
+            );
+        }
+    }
+}

@@ -1999,3 +1999,26 @@ async fn a_plugin_may_know_what_it_is_and_what_it_was_granted() {
     assert_eq!((reply.operations, reply.refused, reply.leases), (3, 0, 0));
     peer.close().await;
 }
+
+#[test]
+#[allow(clippy::disallowed_methods)] // Hosts are no plugins.
+fn files_are_served_where_newer_system_calls_are_refused() {
+    let calls = outrigger_testing::NEWER_CALLS.iter().map(|(call, _)| *call);
+    for call in calls.chain(["all"]) {
+        for answer in ["ENOSYS", "EPERM"] {
+            let mut host = std::process::Command::new(outrigger_testing::program("refusing"));
+            host.args([call, answer]);
+            host.arg(std::env::current_exe().expect("its own path"));
+            host.arg("--exact").args([
+                "every_call_of_the_contract_does_what_it_says",
+                "a_trailing_slash_is_for_directories",
+            ]);
+            let output = host.output().expect("run");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("2 passed"),
+                "{call}: {answer}: {text}"
+            );
+        }
+    }
+}

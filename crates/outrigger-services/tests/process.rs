@@ -988,3 +988,28 @@ async fn a_directory_must_be_granted_for_reading() {
     );
     plugin.close().await;
 }
+
+#[test]
+#[allow(clippy::disallowed_methods)] // Hosts are no plugins.
+fn commands_run_and_end_where_newer_system_calls_are_refused() {
+    let calls = outrigger_testing::NEWER_CALLS.iter().map(|(call, _)| *call);
+    for call in calls.chain(["all"]) {
+        for answer in ["ENOSYS", "EPERM"] {
+            let mut host = std::process::Command::new(outrigger_testing::program("refusing"));
+            host.args([call, answer]);
+            host.arg(std::env::current_exe().expect("its own path"));
+            host.arg("--exact").args([
+                "run_collects_output_status_and_a_record",
+                "a_program_that_is_swapped_does_not_run",
+                "disconnecting_ends_children_and_grandchildren",
+                "kill_and_signal_reach_only_what_this_plugin_started",
+            ]);
+            let output = host.output().expect("run");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("4 passed"),
+                "{call}: {answer}: {text}"
+            );
+        }
+    }
+}

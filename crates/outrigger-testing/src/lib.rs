@@ -12,13 +12,18 @@
 //! assert!(Fault::ALL.contains(&Fault::GarbageLine));
 //! ```
 //!
+//! The program `refusing` runs another one under a filter that refuses newer
+//! system calls.
+//!
 //! This crate deliberately does not know what a host should make of a fault;
 //! that is what the tests that use it say.
 
+mod calls;
 mod fault;
 mod place;
 mod processes;
 
+pub use calls::{NEWER_CALLS, refuse};
 pub use fault::{Fault, UnknownFault};
 pub use place::{TestDir, copy_program, program, write_script};
 pub use processes::{Memory, children_of, holds_within, is_gone, kill, memory_of, processes_with};

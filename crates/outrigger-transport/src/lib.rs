@@ -6,8 +6,11 @@
 //! [`Broker`] trait covers the plain broker (a socket per connection) and the
 //! multiplexed one (streams of one socket).
 //!
-//! This crate deliberately does not know how a plugin is started, what a plugin
-//! may do, or what an application's services mean.
+//! [`process`] holds what hosts need of the system besides: processes that
+//! inherit nothing by accident and are signalled without mistake.
+//!
+//! This crate deliberately does not know what makes a process a plugin, what a
+//! plugin may do, or what an application's services mean.
 
 mod body;
 mod broker;
@@ -20,6 +23,7 @@ mod headers;
 pub mod health;
 mod identity;
 pub mod netrpc;
+pub mod process;
 pub mod proto;
 pub mod reflection;
 mod server;
@@ -42,7 +46,7 @@ pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
 pub use outrigger_wire::BrokerId;
 pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
-pub use sockets::{Bound, BoundListener, SocketError, Sockets};
+pub use sockets::{Bound, BoundListener, SocketError, Sockets, socket_place, temp_dir};
 pub use stream::{Io, Stream, connect};
 pub use task::OwnedTask;
 pub use tls::{AutoMtls, Security, Tls, TlsError};

@@ -1,6 +1,7 @@
 //! Where a process listens for its peer: unix sockets in a directory, or TCP
 //! ports of the loopback interface.
 
+use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -14,19 +15,54 @@ use crate::stream::Stream;
 
 /// The longest path a unix socket address holds, in bytes, without the NUL.
 const MAX_SOCKET_PATH: usize = 107;
+/// The longest name of a socket that a plugin's library may pick, in bytes.
+const LONGEST_NAME: usize = "plugin12345678901234567890".len();
+/// The longest that we pick.
+const LONGEST_OWN_NAME: usize = "plugin1234567890".len();
 /// How often a taken name is replaced by another one.
 const NAME_ATTEMPTS: u32 = 16;
+/// Where temporary files go when nothing says otherwise.
+const TEMP_DIR: &str = "/tmp";
+
+/// The system's directory for temporary files: what `TMPDIR` names, and `/tmp`
+/// where that is unset or empty.
+pub fn temp_dir() -> PathBuf {
+    temp_dir_of(std::env::var_os("TMPDIR"))
+}
+
+fn temp_dir_of(variable: Option<OsString>) -> PathBuf {
+    let named = variable.filter(|dir| !dir.is_empty());
+    named.unwrap_or_else(|| TEMP_DIR.into()).into()
+}
+
+/// An absolute directory for unix sockets: `name` beneath `parent`, or beneath
+/// `/tmp` where sockets there could not be announced to a peer: the path is too
+/// long for a socket's address, is not UTF-8, or has a `|` or a line break in it.
+///
+/// # Errors
+/// When `parent` is relative and the current directory is gone.
+pub fn socket_place(parent: &Path, name: &str) -> io::Result<PathBuf> {
+    place(parent, name, LONGEST_NAME)
+}
+
+fn place(parent: &Path, name: &str, longest: usize) -> io::Result<PathBuf> {
+    let place = match parent.as_os_str().is_empty() {
+        true => temp_dir(),
+        false => std::path::absolute(parent)?,
+    };
+    let place = place.join(name);
+    let length = place.as_os_str().len() + "/".len() + longest;
+    let fits = length <= MAX_SOCKET_PATH && Address::unix(&place).is_some();
+    Ok(match fits {
+        true => place,
+        false => Path::new(TEMP_DIR).join(name),
+    })
+}
 
 /// A listener could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// The path does not fit in a socket address.
-    #[error("socket path `{path}` is longer than {MAX_SOCKET_PATH} bytes")]
-    PathTooLong {
-        /// The path that was meant.
-        path: String,
-    },
     /// The directory, the socket or its rights were refused.
     #[error("could not listen on `{path}`")]
     Unix {
@@ -59,7 +95,6 @@ impl SocketError {
     /// The stable code of this kind of error.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::PathTooLong { .. } => "socket-path-too-long",
             Self::Unix { .. } => "socket-refused",
             Self::UnknownGroup { .. } => "socket-group-unknown",
             Self::NoPort { .. } => "no-free-port",
@@ -69,7 +104,6 @@ impl SocketError {
     /// What the reader can do now.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::PathTooLong { .. } => Some("set TMPDIR to a shorter directory"),
             Self::UnknownGroup { .. } => Some("name an existing group or give its number"),
             Self::Unix { .. } | Self::NoPort { .. } => None,
         }
@@ -81,7 +115,8 @@ impl SocketError {
 pub struct Sockets {
     /// Unix sockets or TCP.
     pub network: Network,
-    /// The directory of unix sockets; the system's temporary one if absent.
+    /// The directory of unix sockets; the system's temporary one if absent, and
+    /// `/tmp` where sockets in it [could not be announced](socket_place).
     pub dir: Option<PathBuf>,
     /// This process made `dir`: it is made again where a cleaner of temporary
     /// files has removed it, with mode 0700 (0770 for a group), and refused where
@@ -128,19 +163,18 @@ impl Sockets {
     }
 
     fn bind_unix(&self) -> Result<BoundListener, SocketError> {
-        let dir = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = self.dir.clone().unwrap_or_else(temp_dir);
         if self.owned {
             self.own(&dir)?;
         }
+        let dir = place(&dir, "", LONGEST_OWN_NAME).map_err(|source| SocketError::Unix {
+            path: dir.display().to_string(),
+            source,
+        })?;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         let mut path = dir.clone();
         for _ in 0..NAME_ATTEMPTS {
             path = dir.join(format!("plugin{}", random() % 10_000_000_000));
-            if path.as_os_str().len() > MAX_SOCKET_PATH {
-                return Err(SocketError::PathTooLong {
-                    path: path.display().to_string(),
-                });
-            }
             match UnixListener::bind(&path) {
                 Ok(listener) => {
                     let bound = SocketFile(path);
@@ -347,6 +381,14 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).expect("a listing").count(), 1);
     }
 
+    #[test]
+    fn an_empty_directory_for_temporary_files_counts_as_unset() {
+        let dir = |text: Option<&str>| temp_dir_of(text.map(OsString::from));
+        assert_eq!(dir(None), Path::new("/tmp"));
+        assert_eq!(dir(Some("")), Path::new("/tmp"));
+        assert_eq!(dir(Some("/var/tmp")), Path::new("/var/tmp"));
+    }
+
     #[tokio::test]
     async fn a_directory_of_ones_own_is_made_again_and_no_other_is_taken() {
         let base = tempfile::tempdir().expect("a directory");
@@ -377,10 +419,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_that_does_not_fit_is_named() {
-        let long = PathBuf::from("/tmp").join("x".repeat(120));
-        let error = Sockets::unix(Some(long)).bind().await.expect_err("refused");
-        assert_eq!(error.code(), "socket-path-too-long");
+    async fn sockets_that_could_not_be_announced_are_made_in_tmp() {
+        use std::os::unix::ffi::OsStrExt;
+        let base = tempfile::tempdir().expect("a directory");
+        let long = "x".repeat(120);
+        let names: [&[u8]; 6] = [
+            b"a|b",
+            b"a\nb",
+            b"a\rb",
+            b"caf\xe9",
+            long.as_bytes(),
+            b"plain and simple",
+        ];
+        for name in names {
+            let dir = base.path().join(std::ffi::OsStr::from_bytes(name));
+            std::fs::create_dir(&dir).expect("made");
+            let sockets = Sockets::unix(Some(dir.clone()));
+            let bound = sockets.bind().await.expect("bound");
+            let path = Path::new(&bound.address().text);
+            let expected = match name {
+                b"plain and simple" => dir.as_path(),
+                _ => Path::new("/tmp"),
+            };
+            assert_eq!(path.parent(), Some(expected));
+            let text = bound.address().to_string();
+            assert!(!text.contains(['|', '\n', '\r', char::REPLACEMENT_CHARACTER]));
+            crate::connect(bound.address()).await.expect("reached");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_address_of_a_socket_is_absolute() {
+        // A peer has another current directory.
+        let place = socket_place(Path::new("here"), "dir").expect("there is a directory");
+        assert!(
+            place.is_absolute() && place.ends_with("here/dir"),
+            "{place:?}"
+        );
+        let nowhere = socket_place(Path::new(""), "dir").expect("temporary");
+        assert_eq!(nowhere, temp_dir().join("dir"));
     }
 
     #[tokio::test]

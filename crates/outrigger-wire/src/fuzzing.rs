@@ -195,7 +195,7 @@ mod tests {
                 first: u8,
                 stream in prop_oneof![
                     proptest::collection::vec(prop_oneof![4 => Just(b'a'), 1 => Just(b'\r'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..400),
-                    "(\\{\"@level\":\"(info|x)\",\"@message\":\"[ -!#-~]{0,9}\",\"@?[a-z]{0,3}\":(1|1e3|-0.1|null|\\[\\{\\}\\])\\}(\r?\n)?){0,9}"
+                    "(\\{\"@level\":\"(info|x)\",\"@message\":\"[ -!#-~]{0,9}\",\"@?[a-z]{0,3}\":(1|1e3|-0.1|null|NaN|-1e999|\"\\\\udce9\"|\\[\\{\\}\\])\\}(\r?\n)?){0,9}"
                         .prop_map(String::into_bytes),
                 ],
             ) {

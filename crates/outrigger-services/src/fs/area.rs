@@ -12,6 +12,7 @@ use outrigger_manifest::Permissions;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatFs};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::calls::lacks_openat2;
 use crate::fault::Fault;
 use crate::places::{Astray, Place as Leads};
 
@@ -268,7 +269,7 @@ impl Area {
         loop {
             return match rustix::fs::openat2(&self.dir, path, flags, mode, resolve) {
                 Err(Errno::INTR) => continue,
-                Err(Errno::NOSYS) => {
+                Err(errno) if lacks_openat2(errno) => {
                     MISSING.store(true, Ordering::Relaxed);
                     step_by_step(&self.dir, path, flags, mode)
                 }
@@ -314,7 +315,7 @@ pub(crate) fn open_exactly(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno>
     loop {
         return match rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve) {
             Err(Errno::INTR) => continue,
-            Err(Errno::NOSYS) => {
+            Err(errno) if lacks_openat2(errno) => {
                 let top = rustix::fs::openat(CWD, "/", flags_through(), Mode::empty())?;
                 match path.strip_prefix("/") {
                     Ok(rest) if !rest.as_os_str().is_empty() => {

@@ -2,6 +2,7 @@
 //! what is wanted there is granted.
 
 pub(crate) mod area;
+mod calls;
 mod list;
 pub(crate) mod mode;
 pub(crate) mod open;

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::area::{self, Entry, INLINE, Opening, Place};
 use super::open::{self, size};
-use super::{ATTEMPTS, Cx, Follow, Kept, Needs, Put, Wanted, mode, temp};
+use super::{ATTEMPTS, Cx, Follow, Kept, Needs, Put, Wanted, calls, mode, temp};
 use crate::fault::Fault;
 use crate::granted::Ownership;
 use crate::session::Notes;
@@ -381,9 +381,7 @@ impl Cx {
                 return Err(Fault::System(Errno::NOTDIR));
             }
             let (from, to) = (&from.entry, &to.entry);
-            let done =
-                rustix::fs::renameat_with(&from.parent, &from.name, &to.parent, &to.name, flags);
-            match (done, denied) {
+            match (calls::rename(from, to, flags), denied) {
                 (Err(Errno::EXIST), Some(denial)) => Err(Fault::Denied(denial)),
                 (outcome, _) => outcome.map_err(Fault::System),
             }
@@ -736,8 +734,11 @@ fn copy_portion(
         let range = (Some(&mut from), Some(&mut to));
         match rustix::fs::copy_file_range(source, range.0, target, range.1, length) {
             Err(Errno::INTR) => {}
-            // Two file systems, or one that does not know how.
-            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => break,
+            // Two file systems, or one that does not know how; a kernel or a
+            // filter without the call.
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::PERM) => {
+                break;
+            }
             // Files without a size say so, and have contents all the same.
             Ok(0) => break,
             Ok(copied) => {

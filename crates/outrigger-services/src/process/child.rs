@@ -1,16 +1,14 @@
-//! One process that the host started for a plugin: held by descriptor, ended
-//! with all of its group, and reaped.
+//! One process that the host started for a plugin: held, ended with all of its
+//! group, and reaped.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use outrigger_transport::process::{self, ProcessHandle};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::unix::AsyncFd;
+use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -41,8 +39,7 @@ impl From<std::process::ExitStatus> for End {
 /// and the process is reaped.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pid: Pid,
-    pidfd: OwnedFd,
+    handle: ProcessHandle,
     /// Nothing once the process is reaped. Until then its number, which is also
     /// its group's, belongs to nobody else.
     unreaped: Mutex<Option<std::process::Child>>,
@@ -54,44 +51,26 @@ impl Child {
     ///
     /// What it inherited is gone when this fails.
     pub(crate) fn hold(mut child: std::process::Child) -> io::Result<Self> {
-        // It was not reaped, so the number is its own.
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let opened = pid
-            .ok_or(Errno::SRCH)
-            .and_then(|pid| Ok((pid, rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)));
-        match opened {
-            Ok((pid, pidfd)) => Ok(Self {
-                pid,
-                pidfd,
-                unreaped: Mutex::new(Some(child)),
-                end: watch::Sender::new(None),
-            }),
-            Err(errno) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(errno.into())
-            }
-        }
+        Ok(Self {
+            handle: ProcessHandle::of_child(&mut child)?,
+            unreaped: Mutex::new(Some(child)),
+            end: watch::Sender::new(None),
+        })
     }
 
     pub(crate) fn pid(&self) -> Pid {
-        self.pid
+        self.handle.pid()
     }
 
     /// Sees to it that the process is reaped when it ends, whenever that is.
-    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<()> {
-        #[allow(deprecated)] // For types that lie about their descriptor; `OwnedFd` does not.
-        let pidfd = AsyncFd::new(self.pidfd.try_clone()?)?;
+    pub(crate) fn watch(self: &Arc<Self>) {
         let child = self.clone();
         // It ends with the process, which is killed when its plugin goes. When
         // the runtime goes first, dropping the process does the rest.
         tokio::spawn(async move {
-            // A descriptor of a process becomes readable when the process ends.
-            if pidfd.readable().await.is_ok() {
-                child.reap();
-            }
+            child.handle.ended().await;
+            child.reap();
         });
-        Ok(())
     }
 
     /// How it ended, if it did.
@@ -121,7 +100,7 @@ impl Child {
         if self.end().is_some() {
             return Err(Errno::SRCH);
         }
-        rustix::process::pidfd_send_signal(&self.pidfd, signal)
+        self.handle.signal(signal)
     }
 
     /// Kills the process and its group, unless it is gone.
@@ -137,13 +116,13 @@ impl Child {
     fn kill_group(&self) {
         // The process itself, which may have joined another group; one that
         // waits to be reaped counts as there.
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+        match self.handle.signal(Signal::KILL) {
             // A host that ignores SIGCHLD has it reaped without us: the number
             // may be somebody else's by now.
             Err(Errno::SRCH) => {}
             Ok(()) | Err(_) => {
                 // An empty group is fine.
-                let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+                let _ = rustix::process::kill_process_group(self.pid(), Signal::KILL);
             }
         }
     }
@@ -155,10 +134,7 @@ impl Child {
                 return;
             };
             self.kill_group();
-            let end = match child.try_wait() {
-                Ok(Some(status)) => status.into(),
-                Ok(None) | Err(_) => End::Unknown,
-            };
+            let end = process::reap(child).map_or(End::Unknown, End::from);
             *unreaped = None;
             end
         };
@@ -176,18 +152,11 @@ impl Drop for Child {
             return;
         }
         self.kill();
-        if ended_within(&self.pidfd, REAP) {
+        if self.handle.ended_within(REAP) {
             self.reap();
         } else {
-            let pid = self.pid.as_raw_nonzero();
+            let pid = self.pid().as_raw_nonzero();
             tracing::warn!(pid, "a killed command did not end");
         }
     }
-}
-
-/// Whether the process behind `pidfd` ends within the given time; blocks.
-fn ended_within(pidfd: &OwnedFd, time: Duration) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    let limit = Timespec::try_from(time).ok();
-    matches!(rustix::event::poll(&mut fds, limit.as_ref()), Ok(ready) if ready > 0)
 }

@@ -4,8 +4,9 @@
 //! known by a variable that it inherited, with a value that no other process
 //! has.
 
+use outrigger_transport::process::ProcessHandle;
 use rustix::fs::CWD;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 use uuid::Uuid;
 
 /// The variable that every command of one plugin is started with.
@@ -53,10 +54,10 @@ struct Seen {
 }
 
 fn look_through(variable: &[u8]) -> Seen {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let own = std::process::id();
     let mut seen = Seen::default();
     let listing = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids.filter(|pid| *pid != own) {
         match has(pid, variable) {
             Has::Yes => match kill(pid, variable) {
@@ -70,16 +71,13 @@ fn look_through(variable: &[u8]) -> Seen {
     seen
 }
 
-fn kill(pid: i32, variable: &[u8]) -> bool {
-    // The descriptor first, then another look: the process that is looked at
-    // is the one that is killed, even if the id changed hands.
-    let opened =
-        Pid::from_raw(pid).map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
-    let Some(Ok(process)) = opened else {
+fn kill(pid: u32, variable: &[u8]) -> bool {
+    // The hold first, then another look: the process that is looked at is the
+    // one that is killed, even if the id changed hands.
+    let Ok(process) = ProcessHandle::open(pid) else {
         return false;
     };
-    has(pid, variable) == Has::Yes
-        && rustix::process::pidfd_send_signal(process, Signal::KILL).is_ok()
+    has(pid, variable) == Has::Yes && process.signal(Signal::KILL).is_ok()
 }
 
 #[derive(PartialEq)]
@@ -89,7 +87,7 @@ enum Has {
     NotNow,
 }
 
-fn has(pid: i32, variable: &[u8]) -> Has {
+fn has(pid: u32, variable: &[u8]) -> Has {
     let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else {
         // It is gone, or another user's.
         return Has::No;

@@ -5,11 +5,11 @@
 //! place later, and however often.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_manifest::{ExecGrant, Grants, HostService};
+use outrigger_transport::process::OpenProgram;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -20,19 +20,7 @@ use crate::places::{Astray, Places};
 
 /// An executable file.
 #[derive(Debug)]
-pub(crate) struct Program {
-    file: OwnedFd,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// The system reads it through whatever name it is started by.
-    Binary,
-    /// Its interpreter opens it once more, when the child's own descriptors
-    /// of it are closed already.
-    Script,
-}
+pub(crate) struct Program(OpenProgram);
 
 /// Why a program cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +120,7 @@ impl Program {
             Err(Errno::ACCESS) => open_exactly(path, OFlags::PATH | OFlags::CLOEXEC),
             opened => opened,
         };
-        let file = above_stdio(opened.map_err(ProgramError::Unreadable)?)?;
+        let file = opened.map_err(ProgramError::Unreadable)?;
         let stat = rustix::fs::fstat(&file).map_err(ProgramError::Unreadable)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(ProgramError::NotRegular);
@@ -144,36 +132,14 @@ impl Program {
         if mode.intersects(Mode::SUID | Mode::SGID) {
             return Err(ProgramError::ChangesUser);
         }
-        let mut magic = [0; 2];
-        let read = rustix::io::pread(&file, &mut magic, 0);
-        let kind = match (read, &magic) {
-            (Ok(2), b"#!") => Kind::Script,
-            _ => Kind::Binary,
-        };
-        Ok(Self { file, kind })
+        let opened = OpenProgram::new(file);
+        Ok(Self(opened.map_err(ProgramError::Unreadable)?))
     }
 
     /// A name that leads to exactly this file for as long as `self` lives.
     pub(crate) fn path(&self) -> PathBuf {
-        let number = self.file.as_raw_fd();
-        match self.kind {
-            // The child has a copy of the descriptor until it becomes the program.
-            Kind::Binary => format!("/proc/self/fd/{number}").into(),
-            // The kernel hands this name to the interpreter, which opens it
-            // later: the host's own descriptor is still there then, and the
-            // child needs none.
-            Kind::Script => format!("/proc/{}/fd/{number}", std::process::id()).into(),
-        }
+        self.0.path()
     }
-}
-
-/// The same file by a number that the child's stdin, stdout and stderr do not
-/// take.
-fn above_stdio(file: OwnedFd) -> Result<OwnedFd, ProgramError> {
-    if file.as_raw_fd() > 2 {
-        return Ok(file);
-    }
-    rustix::io::fcntl_dupfd_cloexec(file.as_fd(), 3).map_err(ProgramError::Unreadable)
 }
 
 #[cfg(test)]
@@ -215,10 +181,6 @@ mod tests {
             failure(&path("link")),
             ProgramError::Unreadable(Errno::LOOP)
         );
-        let program = Program::open(&path("plain")).expect("a program");
-        assert_eq!(program.kind, Kind::Binary);
-        std::fs::write(path("plain"), b"#!/bin/sh\n").expect("a file");
-        let program = Program::open(&path("plain")).expect("a program");
-        assert_eq!(program.kind, Kind::Script);
+        Program::open(&path("plain")).expect("a program");
     }
 }

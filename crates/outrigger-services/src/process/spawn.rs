@@ -4,8 +4,8 @@
 //!
 //! Nothing runs between fork and exec, so that a large host starts a command
 //! as fast as a small one. What would have to run there is done around it:
-//! every descriptor of the host above 2 is marked to be closed before, and the
-//! limits are set right after.
+//! [`process::spawn_blocking`] marks every descriptor of the host above 2 to be closed
+//! before, and the limits are set right after.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 
+use outrigger_transport::process;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::unix::pipe;
@@ -44,15 +45,13 @@ pub(crate) struct Started {
     pub(crate) outputs: Outputs,
 }
 
-/// Starts a command. Blocks for about a millisecond; needs a runtime.
+/// Starts a command. Blocks for about a millisecond, and for a quarter of a
+/// second when somebody writes the program; needs a runtime.
 pub(crate) fn spawn(order: &Order) -> io::Result<Started> {
     let directory = above_stdio(&order.directory)?;
     let directory = directory.as_ref().unwrap_or(&order.directory);
     let mut command = command(order, directory);
-    // Libraries open descriptors without the flag, and the host may have been
-    // given some. This is the last moment.
-    close_fds::set_fds_cloexec_threadsafe(3, &[]);
-    let mut spawned = command.spawn()?;
+    let mut spawned = process::spawn_blocking(&mut command)?;
     let pipes = (
         spawned.stdin.take(),
         spawned.stdout.take(),
@@ -61,7 +60,7 @@ pub(crate) fn spawn(order: &Order) -> io::Result<Started> {
     let child = Arc::new(Child::hold(spawned)?);
     limit(&child, order);
     // Whatever fails from here on ends the process, because it is dropped.
-    child.watch()?;
+    child.watch();
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };

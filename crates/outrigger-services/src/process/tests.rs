@@ -108,6 +108,21 @@ async fn a_command_has_three_descriptors_whatever_the_host_leaks() {
     assert_eq!(output(&held).await.0, "0\n1\n2\n3\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_program_is_being_written_starts_when_that_is_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy = dir.path().join("true");
+    std::fs::copy("/bin/true", &copy).expect("copied");
+    let name = copy.to_str().expect("UTF-8");
+    let engine = engine(&[name]);
+    let writer = File::options().append(true).open(&copy).expect("opened");
+    let (held, ()) = tokio::join!(start(&engine, name, &[]), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(writer);
+    });
+    assert_eq!(held.child.ended().await, End::Code(0));
+}
+
 #[tokio::test]
 async fn a_command_starts_in_its_directory_with_nothing_of_the_hosts_environment() {
     let engine = engine(&["/usr/bin/env", "/bin/pwd"]);

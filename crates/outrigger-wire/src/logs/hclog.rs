@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::Level;
+use super::repair::repair;
 
 const LEVEL: &str = "@level";
 const MESSAGE: &str = "@message";
@@ -29,7 +30,8 @@ pub struct Record {
     pub caller: Option<String>,
     /// Everything else, in the order of the keys, each key once. Integers keep
     /// all their digits as long as they fit 64 bits; other numbers are the
-    /// nearest double.
+    /// nearest double, and those beyond any (`1e999`, `NaN`, `Infinity`) their
+    /// text. A value nested more than 64 deep is its text.
     pub fields: Vec<(String, Value)>,
 }
 
@@ -48,7 +50,12 @@ impl Record {
     pub const NO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
     pub(super) fn parse(line: &str) -> Result<Record, Rejected> {
-        let mut keys = match serde_json::from_str(line) {
+        let read = match serde_json::from_str(line) {
+            // One odd value would cost the level and the message.
+            Err(_) if may_be_object(line) => serde_json::from_str(&repair(line)),
+            read => read,
+        };
+        let mut keys = match read {
             Ok(Value::Object(keys)) => keys,
             Ok(Value::Null) => return Err(Rejected::NoLevel),
             Ok(_) | Err(_) => return Err(Rejected::NotARecord),
@@ -78,6 +85,11 @@ impl Record {
             fields,
         })
     }
+}
+
+fn may_be_object(line: &str) -> bool {
+    let text = line.trim_start_matches('\u{feff}').trim_start();
+    text.starts_with('{')
 }
 
 /// Takes a key out if its value is a string; any other value is left in place

@@ -29,6 +29,7 @@
 mod classify;
 mod hclog;
 mod level;
+mod repair;
 mod split;
 
 pub use classify::{Entry, StderrClassifier};

@@ -55,6 +55,34 @@ fn of_a_key_that_occurs_twice_the_last_one_counts() {
 }
 
 #[test]
+fn an_odd_value_does_not_cost_the_level_and_the_message() {
+    for (written, name, value) in [
+        (r#""m":"caf\udce9""#, "m", json!("caf\u{fffd}")),
+        (r#""\ud83d":1"#, "\u{fffd}", json!(1)),
+        (r#""m":NaN"#, "m", json!("NaN")),
+        (
+            r#""m":[-Infinity,{"x":1e999}]"#,
+            "m",
+            json!(["-Infinity", {"x": "1e999"}]),
+        ),
+    ] {
+        let line = format!(r#"{{"@level":"warn","@message":"m",{written}}}"#);
+        for line in [line.clone(), format!("\u{feff}{line}")] {
+            let parsed = Record::parse(&line).unwrap_or_else(|error| panic!("{line}: {error:?}"));
+            assert_eq!(parsed.fields, [(name.to_owned(), value.clone())]);
+            assert_eq!((parsed.level, parsed.message.as_str()), (Level::Warn, "m"));
+        }
+    }
+    let message = Record::parse(r#"{"@level":"error","@message":"caf\udce9"}"#).unwrap();
+    assert_eq!(message.message, "caf\u{fffd}");
+    let message = Record::parse(r#"{"@level":"warn","@message":NaN}"#).unwrap();
+    assert_eq!(message.message, "NaN");
+    for line in [r#"{"@level":NaN}"#, r#"{"@level":"warn""#] {
+        assert!(Record::parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
 fn a_module_or_caller_that_is_no_string_stays_a_field() {
     let parsed = Record::parse(r#"{"@level":"warn","@message":"m","@module":1,"@caller":null}"#);
     assert_eq!(

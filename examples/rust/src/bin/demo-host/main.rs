@@ -30,6 +30,7 @@ use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::hosted::chain;
 use outrigger_host::RunningPlugin;
 use outrigger_services::AuditLog;
+use tokio::signal::unix::{SignalKind, signal};
 
 use options::Options;
 use screen::{Screen, count, took};
@@ -128,6 +129,9 @@ impl Drop for Scratch {
 /// Runs the demo and says how many plugins failed.
 async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<usize> {
     let began = Instant::now();
+    // A parent that ignores this signal has its children ignore it, and then the
+    // system forgets how plugins ended. To wait for it is to have it back.
+    let _ended = signal(SignalKind::child())?;
     let rights = if options.write {
         Rights::Change
     } else {
