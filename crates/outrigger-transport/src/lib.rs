@@ -9,6 +9,7 @@
 //! This crate deliberately does not know how a plugin is started, what a plugin
 //! may do, or what an application's services mean.
 
+mod authority;
 mod body;
 mod broker;
 mod channel;
@@ -24,6 +25,7 @@ mod server;
 mod sockets;
 mod stream;
 mod task;
+mod through;
 mod tls;
 pub mod yamux;
 

@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
+use crate::authority::Authorities;
 use crate::body::{IncomingBody, send_reply};
 use crate::channel::{
     MAX_FRAME, MAX_HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window,
@@ -230,7 +231,8 @@ pub async fn serve_connection(
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.concurrent_calls);
-    let handshake = tokio::time::timeout(limits.handshake, builder.handshake(stream));
+    let handshake =
+        tokio::time::timeout(limits.handshake, builder.handshake(Authorities::of(stream)));
     let connection = tokio::select! {
         () = stop.cancelled() => return,
         connection = handshake => connection,
