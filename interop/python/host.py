@@ -267,7 +267,13 @@ def expect(holds, otherwise):
 
 def start(program, cookie, folder):
     key, value = cookie
-    known = {"PLUGIN_MIN_PORT": "10000", "PLUGIN_MAX_PORT": "25000", "PLUGIN_PROTOCOL_VERSIONS": "1"}
+    known = {
+        "PLUGIN_MIN_PORT": "10000",
+        "PLUGIN_MAX_PORT": "25000",
+        "PLUGIN_PROTOCOL_VERSIONS": "1",
+        # Go plugins may leave the sockets of brokered servers behind.
+        "PLUGIN_UNIX_SOCKET_DIR": folder,
+    }
     return subprocess.Popen(
         [str(Path(program[0]).absolute()), *program[1:]],
         env={**os.environ, **known, key: value},
@@ -302,6 +308,8 @@ def run(arguments, report, folder):
             getattr(plugin, arguments.service)()
             plugin.ping()
             report["forced"] = plugin.stop()
+        left = [path.name for path in Path(folder).glob("plugin*")]
+        expect(not (arguments.forbid_leftovers and left), f"the plugin left {left} behind")
         report["ok"] = True
     except Exception as error:
         report["error"] = f"{type(error).__name__}: {error}"
@@ -316,7 +324,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--service", choices=["kv", "counter", "grpctest"], required=True)
     parser.add_argument("--aio", action="store_true", help="use grpcio's asyncio interface")
-    parser.add_argument("--forbid-leftovers", action="store_true", help="accepted: whoever runs this looks for them")
+    parser.add_argument("--forbid-leftovers", action="store_true", help="fail when the plugin leaves sockets behind")
     parser.add_argument("program", nargs="+")
     report = {"ok": False, "error": "", "forced": False, "quit_error": "", "problems": []}
     with tempfile.TemporaryDirectory() as folder:

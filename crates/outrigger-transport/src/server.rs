@@ -214,6 +214,9 @@ impl Default for ServeLimits {
 /// Answers calls on one connection until the peer closes it or `stop` fires;
 /// then running calls have [`ServeLimits::drain`] to finish.
 ///
+/// An `:authority` that is none, such as the path of a unix socket, is replaced by
+/// one of the same length ([`outrigger_wire::AuthorityFilter`]).
+///
 /// # Cancel safety
 /// Dropping the future closes the connection and drops its running calls.
 pub async fn serve_connection(

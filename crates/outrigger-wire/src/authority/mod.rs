@@ -135,8 +135,8 @@ impl AuthorityFilter {
             Fields::Name { inserted } => self.name(input, inserted),
             Fields::Value { authority } => value(input, authority),
             Fields::Rest { left, of_name } => {
-                let left = left - input.skip(left);
-                Ok(Fields::rest(left, of_name))
+                let passed = input.run(left as usize)?.len() as u32;
+                Ok(Fields::rest(left - passed, of_name))
             }
         }
     }
@@ -164,14 +164,17 @@ impl AuthorityFilter {
 
     fn name(&mut self, input: &mut Input<'_>, inserted: bool) -> Result<Fields, Stop> {
         let (coded, length) = input.length()?;
-        let wanted = if coded { CODED_NAME } else { NAME };
+        let mut wanted = if coded { CODED_NAME } else { NAME };
         if length as usize != wanted.len() {
             self.insert(inserted, false);
             return Ok(Fields::rest(length, true));
         }
         let mut authority = true;
-        for byte in wanted {
-            authority &= input.next()? == *byte;
+        while !wanted.is_empty() {
+            let run = input.run(wanted.len())?;
+            let now;
+            (now, wanted) = wanted.split_at(run.len());
+            authority &= run == now;
         }
         self.insert(inserted, authority);
         Ok(Fields::Value { authority })
@@ -197,14 +200,20 @@ fn value(input: &mut Input<'_>, authority: bool) -> Result<Fields, Stop> {
     }
     let begin = (input.at, input.frames);
     let mut value = Vec::with_capacity(length as usize);
-    for _ in 0..length {
-        value.push(input.next()?);
+    while let Some(left) = (length as usize)
+        .checked_sub(value.len())
+        .filter(|left| *left > 0)
+    {
+        value.extend_from_slice(input.run(left)?);
     }
     if replace(&mut value, coded) {
         (input.at, input.frames) = begin;
-        for byte in value {
-            input.next()?;
-            input.bytes[input.at - 1] = byte;
+        let mut rest = value.as_slice();
+        while !rest.is_empty() {
+            let run = input.run(rest.len())?;
+            let now;
+            (now, rest) = rest.split_at(run.len());
+            run.copy_from_slice(now);
         }
     }
     Ok(Fields::Field)
@@ -285,10 +294,8 @@ struct Frames {
 enum At {
     /// So many bytes that are not looked at; then a frame begins.
     Other(u32),
-    Header {
-        seen: [u8; FRAME_HEADER],
-        length: usize,
-    },
+    /// The header of a frame, of which so many bytes have come.
+    Header([u8; FRAME_HEADER], usize),
     /// The length of the padding, which comes before the rest.
     Padding(Part),
     /// So many bytes of a stream's priority; then headers.
@@ -353,15 +360,10 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn available(&self) -> usize {
-        self.bytes.len() - self.at
-    }
-
     /// Goes on by at most `most` bytes, and says by how many.
     fn pass_over(&mut self, most: u32) -> Result<u32, Stop> {
-        let passed = u32::try_from(self.available())
-            .unwrap_or(u32::MAX)
-            .min(most);
+        let available = u32::try_from(self.bytes.len() - self.at).unwrap_or(u32::MAX);
+        let passed = available.min(most);
         if passed == 0 {
             return Err(Stop::Starved);
         }
@@ -370,66 +372,80 @@ impl Input<'_> {
     }
 
     /// Goes to the next byte of a block of headers.
+    #[inline]
     fn seek(&mut self) -> Result<(), Stop> {
+        match self.frames.at {
+            At::Headers(Part { left: 1.., .. }) if self.at < self.bytes.len() => Ok(()),
+            _ => self.find(),
+        }
+    }
+
+    /// Goes to the next byte of a block of headers, which is not the next one.
+    fn find(&mut self) -> Result<(), Stop> {
         loop {
-            self.frames.at = match self.frames.at {
-                At::Headers(Part { left: 1.., .. }) => {
-                    return match self.available() {
-                        0 => Err(Stop::Starved),
-                        _ => Ok(()),
-                    };
-                }
+            match self.frames.at {
+                At::Headers(Part { left: 1.., .. }) if self.at < self.bytes.len() => return Ok(()),
+                At::Headers(Part { left: 1.., .. }) => return Err(Stop::Starved),
                 At::Headers(Part { padding, flags, .. }) => {
                     self.frames.at = At::Other(padding);
                     if flags & END_HEADERS != 0 {
                         self.frames.open = false;
                         return Err(Stop::BlockEnds);
                     }
-                    continue;
                 }
-                At::Other(0) => At::Header {
-                    seen: [0; FRAME_HEADER],
-                    length: 0,
-                },
-                At::Other(left) => At::Other(left - self.pass_over(left)?),
-                At::Header { seen, length } if length == FRAME_HEADER => self.frames.begin(seen)?,
-                At::Header { mut seen, length } => {
-                    let more = self.pass_over((FRAME_HEADER - length) as u32)? as usize;
-                    let end = length + more;
-                    seen[length..end].copy_from_slice(&self.bytes[self.at - more..self.at]);
-                    At::Header { seen, length: end }
-                }
-                At::Padding(part) => {
-                    self.pass_over(1)?;
-                    let padding = u32::from(self.bytes[self.at - 1]);
-                    let part = part.without(padding)?;
-                    after_padding(Part { padding, ..part })?
-                }
-                At::Priority(0, part) => At::Headers(part),
-                At::Priority(left, part) => At::Priority(left - self.pass_over(left)?, part),
-            };
+                at => self.frames.at = self.outside(at)?,
+            }
         }
+    }
+
+    /// Goes on outside of a block of headers.
+    fn outside(&mut self, at: At) -> Result<At, Stop> {
+        Ok(match at {
+            At::Other(0) => match self.bytes[self.at..].first_chunk() {
+                Some(header) => {
+                    self.at += FRAME_HEADER;
+                    self.frames.begin(*header)?
+                }
+                None => At::Header([0; FRAME_HEADER], 0),
+            },
+            At::Other(left) => At::Other(left - self.pass_over(left)?),
+            At::Header(header, FRAME_HEADER) => self.frames.begin(header)?,
+            At::Header(mut seen, length) => {
+                self.pass_over(1)?;
+                seen[length] = self.bytes[self.at - 1];
+                At::Header(seen, length + 1)
+            }
+            At::Padding(part) => {
+                self.pass_over(1)?;
+                let padding = u32::from(self.bytes[self.at - 1]);
+                let part = part.without(padding)?;
+                after_padding(Part { padding, ..part })?
+            }
+            At::Priority(0, part) | At::Headers(part) => At::Headers(part),
+            At::Priority(left, part) => At::Priority(left - self.pass_over(left)?, part),
+        })
+    }
+
+    /// What is at hand of the next `most` bytes of the block of headers: one at
+    /// least, and no more than its frame has.
+    fn run(&mut self, most: usize) -> Result<&mut [u8], Stop> {
+        self.seek()?;
+        let begin = self.at;
+        if let At::Headers(part) = &mut self.frames.at {
+            let passed = most.min(part.left as usize).min(self.bytes.len() - begin);
+            part.left -= passed as u32;
+            self.at += passed;
+        }
+        Ok(&mut self.bytes[begin..self.at])
     }
 
     /// The next byte of the block of headers.
     fn next(&mut self) -> Result<u8, Stop> {
-        self.seek()?;
-        self.skip(1);
-        Ok(self.bytes[self.at - 1])
-    }
-
-    /// Goes on within the frame by at most `most` bytes of its block, and says by how many.
-    fn skip(&mut self, most: u32) -> u32 {
-        let At::Headers(part) = self.frames.at else {
-            return 0;
-        };
-        let passed = self.pass_over(most.min(part.left)).unwrap_or(0);
-        let left = part.left - passed;
-        self.frames.at = At::Headers(Part { left, ..part });
-        passed
+        Ok(self.run(1)?[0])
     }
 
     /// An integer that begins in the lower `bits` of `first` (RFC 7541, section 5.1).
+    #[inline]
     fn integer(&mut self, first: u8, bits: u32) -> Result<u32, Stop> {
         let full = (1 << bits) - 1;
         let mut value = u32::from(first) & full;
