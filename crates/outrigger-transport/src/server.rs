@@ -226,6 +226,7 @@ pub async fn serve_connection(
     stop: CancellationToken,
 ) {
     let mut builder = h2::server::Builder::new();
+    // `Authorities` counts on header tables of the usual size, which is left as it is.
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(limits.concurrent_calls))

@@ -199,12 +199,10 @@ fn value(input: &mut Input<'_>, authority: bool) -> Result<Fields, Stop> {
         return Ok(Fields::rest(length, false));
     }
     let begin = (input.at, input.frames);
-    let mut value = Vec::with_capacity(length as usize);
-    while let Some(left) = (length as usize)
-        .checked_sub(value.len())
-        .filter(|left| *left > 0)
-    {
-        value.extend_from_slice(input.run(left)?);
+    let length = length as usize;
+    let mut value = Vec::with_capacity(length);
+    while value.len() < length {
+        value.extend_from_slice(input.run(length - value.len())?);
     }
     if replace(&mut value, coded) {
         (input.at, input.frames) = begin;
