@@ -13,7 +13,8 @@ import grpc_tools
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-PROTO = HERE.parent.parent / "proto"
+ROOT = HERE.parent.parent
+PROTO = ROOT / "proto"
 TARGETS = {
     HERE / "pluginlite" / "generated": [
         "grpc/health/v1/health.proto",
@@ -22,6 +23,7 @@ TARGETS = {
         "grpc_stdio.proto",
     ],
     HERE / "generated": ["filelister.proto", "hostserve.proto"],
+    ROOT / "interop" / "python" / "generated": ["counter.proto", "grpctest.proto", "kv.proto"],
 }
 
 
@@ -29,9 +31,11 @@ def main() -> int:
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     for folder, protos in TARGETS.items():
         with tempfile.TemporaryDirectory() as scratch:
-            status = protoc.main(["protoc", f"-I{PROTO}", f"-I{well_known}", f"--python_out={scratch}", *protos])
-            if status != 0:
-                return status
+            # One at a time: the examples have messages of the same names.
+            for proto in protos:
+                status = protoc.main(["protoc", f"-I{PROTO}", f"-I{well_known}", f"--python_out={scratch}", proto])
+                if status != 0:
+                    return status
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "__init__.py").write_text('"""Generated protobuf messages."""\n')
             for proto in protos:

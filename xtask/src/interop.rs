@@ -1,6 +1,6 @@
 //! `cargo xtask interop`: {Rust, Go} hosts × {Rust, Go, Python} plugins, each
-//! pair over every way of connecting, over gRPC and over net/rpc, and the single
-//! behaviours beside them.
+//! pair over every way of connecting, over gRPC and over net/rpc, Python hosts with
+//! Rust and Go plugins, and the single behaviours beside them.
 
 mod cases;
 mod coverage;

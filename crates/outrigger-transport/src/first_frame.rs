@@ -1,15 +1,16 @@
 //! A look at the first bytes of a peer.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use outrigger_wire::Excerpt;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 
 use crate::channel::ConnectError;
 use crate::stream::Stream;
+use crate::through::{Reader, Through};
 
 /// The header of an HTTP/2 frame, in bytes.
 const HEADER: usize = 9;
@@ -22,9 +23,8 @@ const LONGEST: u32 = 1024;
 
 type Verdict = Result<(), ConnectError>;
 
-/// A stream whose first bytes are judged as they pass.
+/// Judges the first bytes of a stream as they pass.
 pub(crate) struct FirstFrame {
-    stream: Stream,
     watching: Option<Watching>,
 }
 
@@ -35,11 +35,12 @@ struct Watching {
 
 impl FirstFrame {
     /// The stream, and what its first bytes turn out to be.
-    pub(crate) fn watch(stream: Stream) -> (Self, oneshot::Receiver<Verdict>) {
+    pub(crate) fn watch(stream: Stream) -> (Through<Self>, oneshot::Receiver<Verdict>) {
         let (verdict, receiver) = oneshot::channel();
         let seen = Vec::new();
         let watching = Some(Watching { verdict, seen });
-        (Self { stream, watching }, receiver)
+        let reader = Self { watching };
+        (Through { stream, reader }, receiver)
     }
 
     /// Takes in what was read; nothing means that no more comes.
@@ -78,14 +79,15 @@ fn judge(seen: &[u8], ended: bool) -> Option<Verdict> {
     }
 }
 
-impl AsyncRead for FirstFrame {
+impl Reader for FirstFrame {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        stream: Pin<&mut Stream>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = stream.poll_read(context, buffer);
         if self.watching.is_some() {
             match &read {
                 Poll::Ready(Ok(())) => self.saw(&buffer.filled()[before..]),
@@ -94,36 +96,6 @@ impl AsyncRead for FirstFrame {
             }
         }
         read
-    }
-}
-
-impl AsyncWrite for FirstFrame {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

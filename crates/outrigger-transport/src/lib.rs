@@ -12,6 +12,7 @@
 //! This crate deliberately does not know what makes a process a plugin, what a
 //! plugin may do, or what an application's services mean.
 
+mod authority;
 mod body;
 mod broker;
 mod channel;
@@ -30,6 +31,7 @@ mod server;
 mod sockets;
 mod stream;
 mod task;
+mod through;
 mod tls;
 pub mod tree;
 pub mod yamux;

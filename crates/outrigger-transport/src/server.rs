@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
+use crate::authority::Authorities;
 use crate::body::{IncomingBody, send_reply};
 use crate::channel::{
     MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window, timeout_of,
@@ -214,6 +215,9 @@ impl Default for ServeLimits {
 /// Answers calls on one connection until the peer closes it or `stop` fires;
 /// then running calls have [`ServeLimits::drain`] to finish.
 ///
+/// An `:authority` that is none, such as the path of a unix socket, is replaced by
+/// one of the same length ([`outrigger_wire::AuthorityFilter`]).
+///
 /// # Cancel safety
 /// Dropping the future closes the connection and drops its running calls.
 pub async fn serve_connection(
@@ -223,6 +227,7 @@ pub async fn serve_connection(
     stop: CancellationToken,
 ) {
     let mut builder = h2::server::Builder::new();
+    // `Authorities` counts on header tables of the usual size, which is left as it is.
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(limits.concurrent_calls))
@@ -232,7 +237,7 @@ pub async fn serve_connection(
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.concurrent_calls);
     let bounds = Bounds::new();
-    let stream = HeaderReader::of_server(stream, bounds.headers.clone());
+    let stream = HeaderReader::of_server(Authorities::of(stream), bounds.headers.clone());
     let handshake = tokio::time::timeout(limits.handshake, builder.handshake(stream));
     let connection = tokio::select! {
         () = stop.cancelled() => return,

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 
+use crate::authority::huffman;
 use crate::logs::{Entry, LineSplitter, Piece, Record, StderrClassifier, write_hclog};
 use crate::proto::plugin::ConnInfo;
 use crate::{
-    Address, AllowedTransports, AppProtocolVersion, BrokerMessage, EXCERPT_LIMIT, HandshakeLine,
-    HandshakeRules, MAX_KNOCK_ERROR, RawConnInfo,
+    Address, AllowedTransports, AppProtocolVersion, AuthorityFilter, BrokerMessage, EXCERPT_LIMIT,
+    HandshakeLine, HandshakeRules, MAX_KNOCK_ERROR, RawConnInfo,
 };
 
 /// No error may print more than this, whatever a peer wrote: two excerpts in
@@ -107,6 +108,35 @@ pub fn conn_info(bytes: &[u8]) {
     }
 }
 
+/// A connection's bytes come out in the same number and the same way however they
+/// arrive, with a bounded part held back, and nothing is left to replace.
+pub fn authorities(bytes: &[u8]) {
+    let whole = filtered(bytes, usize::MAX);
+    assert_eq!(whole.len(), bytes.len());
+    for step in [1, 7] {
+        assert_eq!(whole, filtered(bytes, step), "{step} at a time");
+    }
+    assert_eq!(whole, filtered(&whole, usize::MAX), "the second time");
+}
+
+fn filtered(bytes: &[u8], step: usize) -> Vec<u8> {
+    let mut filter = AuthorityFilter::new();
+    let (mut out, mut held) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(step) {
+        held.extend_from_slice(piece);
+        let settled = filter.pass(&mut held);
+        out.extend(held.drain(..settled));
+        assert!(held.len() <= AuthorityFilter::MAX_UNSETTLED);
+    }
+    out.extend(held);
+    out
+}
+
+/// A header string in Huffman code, for tests of what reads one.
+pub fn huffman_coded(text: &[u8]) -> Vec<u8> {
+    huffman::encode(text)
+}
+
 fn check_address(address: &Address) {
     if let Err(error) = address.resolve() {
         check_message(&error.to_string());
@@ -178,6 +208,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Frames of headers and others, most of them well formed.
+    fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let string = prop_oneof![
+            "[%/a-z]{0,30}".prop_map(|text| [&[text.len() as u8], text.as_bytes()].concat()),
+            "[ -~]{1,30}".prop_map(|text| {
+                let coded = huffman_coded(text.as_bytes());
+                [&[0x80 | coded.len() as u8], coded.as_slice()].concat()
+            }),
+            Just([&[10], b":authority".as_slice()].concat()),
+        ];
+        let first = prop_oneof![
+            4 => prop_oneof![Just(0x41), Just(0x01), Just(0x11), Just(0x7e), Just(0x7f)].prop_map(|byte: u8| vec![byte]),
+            1 => any::<u8>().prop_map(|byte| vec![byte]),
+            2 => (prop_oneof![Just(0x40_u8), Just(0), Just(0x10)], string.clone())
+                .prop_map(|(first, name)| [&[first], name.as_slice()].concat()),
+        ];
+        let field = (first, string).prop_map(|(first, value)| [first, value].concat());
+        let block = proptest::collection::vec(field, 0..4).prop_map(|fields| fields.concat());
+        let flags = prop_oneof![4 => Just(4), 1 => Just(0), 1 => any::<u8>()];
+        let kind = prop_oneof![4 => Just(1), 1 => Just(9), 1 => 0..10_u8];
+        let frame = (kind, flags, block).prop_map(|(kind, flags, block)| {
+            [
+                &[0, 0, block.len() as u8, kind, flags, 0, 0, 0, 1],
+                block.as_slice(),
+            ]
+            .concat()
+        });
+        proptest::collection::vec(frame, 0..6)
+    }
+
     proptest! {
             #[test]
             fn no_handshake_line_breaks_a_promise(
@@ -200,6 +260,16 @@ mod tests {
                 ],
             ) {
                 hclog_lines(&[&[first], stream.as_slice()].concat());
+            }
+
+            #[test]
+            fn no_connection_breaks_a_promise(
+                bytes in prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..200),
+                    frames().prop_map(|frames| [vec![b'*'; 24], frames.concat()].concat()),
+                ],
+            ) {
+                authorities(&bytes);
             }
 
             #[test]

@@ -17,15 +17,16 @@
 //! ```
 //!
 //! This crate knows the handshake line, the environment a host gives its
-//! plugin, version negotiation, addresses, log lines and the messages of the
-//! broker. It opens no file and no socket, reads no variable and no clock, and
-//! starts no thread: text comes in and values go out, so that every rule can
-//! be tested and fuzzed on its own. What a certificate means is left to the
-//! crate that speaks TLS.
+//! plugin, version negotiation, addresses, log lines, the messages of the
+//! broker and what peers write into `:authority`. It opens no file and no
+//! socket, reads no variable and no clock, and starts no thread: text comes in
+//! and values go out, so that every rule can be tested and fuzzed on its own.
+//! What a certificate means is left to the crate that speaks TLS.
 
 #![forbid(unsafe_code)]
 
 mod address;
+mod authority;
 mod broker;
 mod environment;
 mod excerpt;
@@ -38,6 +39,7 @@ mod numbers;
 pub mod proto;
 
 pub use address::{Address, AddressError, Endpoint, MAX_ADDRESS, Network, UnknownNetwork};
+pub use authority::AuthorityFilter;
 pub use broker::{BrokerId, BrokerMessage, MAX_KNOCK_ERROR, RawConnInfo};
 pub use environment::{
     CookieError, DEFAULT_PORT_RANGE, ENV_CLIENT_CERT, ENV_HOST_SERVICES, ENV_MAX_PORT,

@@ -234,6 +234,7 @@ pub(super) fn all(peers: &Peers) -> Vec<Case> {
         }
     }
     cases.extend(listers(peers));
+    cases.extend(python_hosts(peers));
     cases.extend(singles(peers));
     cases.extend(netrpc::all(peers));
     cases
@@ -320,9 +321,13 @@ pub(super) fn work(
     expect: &[Expect],
 ) -> Work {
     let found = || -> Result<Run, String> {
-        let host_program = match host {
-            Language::Rust => peers.rust("interop-host"),
-            Language::Go | Language::Python => peers.go("host")?,
+        let (host_program, mut host_arguments) = match host {
+            Language::Rust => (peers.rust("interop-host"), Vec::new()),
+            Language::Go => (peers.go("host")?, Vec::new()),
+            Language::Python => {
+                let script = peers.root.join("interop/python/host.py");
+                (peers.python()?, vec![script.into()])
+            }
         };
         let mut command: Vec<OsString> = Vec::new();
         let (name, arguments) = program.split_first().unwrap_or((&"", &[]));
@@ -335,15 +340,15 @@ pub(super) fn work(
             }
         }
         command.extend(arguments.iter().map(OsString::from));
-        let mut flags: Vec<OsString> = flags.iter().map(OsString::from).collect();
+        host_arguments.extend(flags.iter().map(OsString::from));
         // Go plugins leave the socket of a multiplexed connection behind, in the Go host's own directory.
         let killed = expect.iter().any(|expect| matches!(expect, Expect::Killed));
         if plugin != Language::Go && !killed {
-            flags.push("--forbid-leftovers".into());
+            host_arguments.push("--forbid-leftovers".into());
         }
         Ok(Run {
             host: host_program,
-            flags,
+            flags: host_arguments,
             program: command,
             expect: expect.to_vec(),
         })
@@ -394,6 +399,45 @@ fn listers(peers: &Peers) -> Vec<Case> {
                     &[Expect::Quiet],
                 ),
             });
+        }
+    }
+    cases
+}
+
+/// Hosts on gRPC's C core, whose channels have no options: they send the path of a
+/// unix socket as `:authority`. Go plugins stand beside ours to show what is usual.
+fn python_hosts(peers: &Peers) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (plugin, socket) in [
+        (Language::Rust, Socket::Unix),
+        (Language::Rust, Socket::Tcp),
+        (Language::Go, Socket::Unix),
+    ] {
+        for (host, interface) in [
+            ("a_python_host", None),
+            ("an_asyncio_python_host", Some("--aio")),
+        ] {
+            for service in [Service::Kv, Service::Counter, Service::Grpctest] {
+                let mut flags = service.flags().to_vec();
+                flags.extend(interface);
+                let mut program = service.plugin(plugin).to_vec();
+                let (way, network) = match socket {
+                    Socket::Unix => ("", "unix"),
+                    Socket::Tcp => ("_over_tcp", "tcp"),
+                };
+                program.extend((socket == Socket::Tcp).then_some("--tcp"));
+                let deed = service.deed(&format!("a_{}_plugin", plugin.word()));
+                let expect = [
+                    Expect::Field("address_network", json!(network)),
+                    Expect::Quiet,
+                ];
+                cases.push(Case {
+                    name: format!("{host}_{deed}{way}"),
+                    row: row(Language::Python, plugin, socket),
+                    place: Place::Mode(PLAIN),
+                    work: work(peers, Language::Python, plugin, &flags, &program, &expect),
+                });
+            }
         }
     }
     cases

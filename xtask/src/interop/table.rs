@@ -127,8 +127,9 @@ pub(super) fn update_readme(root: &Path, table: &str, peers: &Peers) -> Result<(
          test service of go-plugin's own tests; over net/rpc greeter, kv, the animals, callbacks both\n\
          ways, byte streams and HTTP through the broker, values of all types, the standard streams,\n\
          joining, ending and both protocols in one plugin. –: not applicable; net/rpc is always\n\
-         multiplexed and has no columns for it, Go plugins listen on unix sockets only, and the Python\n\
-         example has neither TLS nor a multiplexed broker. The last column holds the cases of one\n\
+         multiplexed and has no columns for it, Go plugins listen on unix sockets only, and Python has\n\
+         neither TLS nor a multiplexed broker. Python hosts run kv, counter and the test service with\n\
+         grpcio's blocking interface and with its asyncio one. The last column holds the cases of one\n\
          behaviour each: [`interop/CHECKLIST.md`](interop/CHECKLIST.md) names the test of every\n\
          requirement. Made with {}.\n{END}{after}",
         peers.versions()
