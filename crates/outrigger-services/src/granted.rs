@@ -12,7 +12,7 @@ use crate::clock::ClockService;
 use crate::descriptors::Descriptors;
 use crate::environment::EnvironmentService;
 use crate::fs::{Files, Filesystem, UnusableGrant};
-use crate::gate::Gate;
+use crate::gate::{Gate, Unserved};
 use crate::hostserve::HostServe;
 use crate::limits::Limits;
 use crate::log::LogService;
@@ -192,6 +192,7 @@ impl HostServices for GrantedServices {
         let processes = ProcessService::new(session.clone());
         let descriptors = Descriptors::new(&session, &processes);
         ServiceSet::new()
+            .otherwise(Unserved(session.clone()))
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
             .with(serve!(NetworkServer: NetworkService::new(session.clone(), self.0.door.clone())))
