@@ -11,7 +11,7 @@ use crate::audit::{AuditLog, AuditRecord, Verdict};
 use crate::clock::ClockService;
 use crate::descriptors::Descriptors;
 use crate::environment::EnvironmentService;
-use crate::fs::{Files, Filesystem, UnusableGrant};
+use crate::fs::{Files, Filesystem, LimitedGrant, UnusableGrant};
 use crate::gate::{Gate, Unserved};
 use crate::hostserve::HostServe;
 use crate::limits::Limits;
@@ -147,6 +147,12 @@ impl GrantedServices {
     /// are refused.
     pub fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
         self.0.files.unusable().chain(self.0.programs.unusable())
+    }
+
+    /// What of the granted files is not served although it lies where something is
+    /// granted: the kernel shows itself there. Reads the table of mounts.
+    pub fn limited(&self) -> impl Iterator<Item = LimitedGrant> {
+        self.0.files.limited()
     }
 
     #[cfg(test)]

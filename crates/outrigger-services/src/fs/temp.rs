@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::area::Area;
+use super::kernel::Purpose;
 use super::open::OpenFile;
 use super::tree::{self, Obstacles};
 use crate::fault::Fault;
@@ -148,7 +149,9 @@ impl TempArea {
     /// nothing when that cannot be found out.
     fn measure(&self, until: Instant) -> Option<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-        let dir = self.area.open(Path::new(""), flags, Mode::empty()).ok()?;
+        let here = Path::new("");
+        let dir = (self.area).open(here, flags, Mode::empty(), Purpose::Look);
+        let dir = dir.ok()?;
         let mut total = measure(dir.as_fd(), 0, until)?;
         let open = self.open().clone();
         for file in open.iter().filter_map(Weak::upgrade) {
