@@ -124,6 +124,7 @@ fn check_manifest(args: &CheckArgs, source: &Source, report: &mut Report) -> Res
     report.valid = true;
     let places = files::places(&source.path, &manifest, args.data_dir.as_deref())?;
     let decision = policy.decide(&manifest, &places);
+    let services = GrantedServices::new(decision.grants());
     let found = Found {
         source,
         manifest: &manifest,
@@ -131,9 +132,13 @@ fn check_manifest(args: &CheckArgs, source: &Source, report: &mut Report) -> Res
         places: &places,
         decision: &decision,
         program: program(&manifest, &places),
-        unusable: GrantedServices::new(decision.grants())
+        unusable: services
             .unusable()
             .map(|unusable| printable(&unusable.to_string()))
+            .collect(),
+        limited: services
+            .limited()
+            .map(|limited| printable(&limited.to_string()))
             .collect(),
     };
     if args.json {
@@ -202,6 +207,8 @@ struct Found<'f> {
     program: Option<String>,
     /// Grants that could not be served here and now.
     unusable: Vec<String>,
+    /// Grants that hold places of which not everything is served.
+    limited: Vec<String>,
 }
 
 impl Found<'_> {
@@ -231,6 +238,7 @@ impl Found<'_> {
             }),
         );
         report.set("unusable", json!(self.unusable));
+        report.set("limited", json!(self.limited));
     }
 
     fn text(&self) -> String {
@@ -324,9 +332,12 @@ impl Found<'_> {
         fact(text, "sandbox", sandbox);
         let jit = if grants.jit() { "allowed" } else { "no" };
         fact(text, "jit", jit);
+        let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
         for unusable in &self.unusable {
-            let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
             let _ = writeln!(text, "{yellow}{:<12}{yellow:#} {unusable}", "not served");
+        }
+        for limited in &self.limited {
+            let _ = writeln!(text, "{yellow}{:<12}{yellow:#} {limited}", "in part");
         }
     }
 }

@@ -495,7 +495,7 @@ impl NetworkGrants {
     /// A name may only lead to global addresses. To any other it may lead where a grant names
     /// that address or its network, with this protocol and port. Addresses that the policy denies
     /// are refused whatever name leads to them, and so is an IPv6 address that carries a denied
-    /// IPv4 address inside (mapped, NAT64, 6to4, Teredo), also when it was asked for itself.
+    /// IPv4 address inside (mapped, NAT64, 6to4, Teredo, ISATAP), also when it was asked for itself.
     ///
     /// # Errors
     ///

@@ -433,7 +433,7 @@ impl fmt::Display for AddressClass {
 }
 
 /// What an address stands for. An IPv4 address carried inside an IPv6 one (mapped, compatible,
-/// NAT64, 6to4, Teredo) is judged as the IPv4 address it leads to.
+/// NAT64, 6to4, Teredo, ISATAP) is judged as the IPv4 address it leads to.
 ///
 /// ```
 /// use outrigger_manifest::{AddressClass, classify};
@@ -451,8 +451,26 @@ pub fn classify(address: IpAddr) -> AddressClass {
 }
 
 /// The IPv4 addresses that an IPv6 address may lead to: those inside a mapped, translated,
-/// compatible, NAT64, 6to4 or Teredo one.
+/// compatible, NAT64, 6to4, Teredo or ISATAP one.
 fn carried(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let mut all = carried_by_prefix(address);
+    all.extend(carried_by_isatap(address));
+    all
+}
+
+/// The IPv4 address to whose tunnel an ISATAP address leads, whatever network it is in: its lower
+/// half is `5efe` and that address, with two bits before that say of what kind it is.
+fn carried_by_isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    const KIND: u16 = 0x0300;
+    match address.segments() {
+        [_, _, _, _, kind, 0x5efe, high, low] if kind & !KIND == 0 => {
+            Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
+        }
+        _ => None,
+    }
+}
+
+fn carried_by_prefix(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let s = address.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match s {
@@ -511,6 +529,13 @@ fn classify_v4(address: Ipv4Addr) -> AddressClass {
 }
 
 fn classify_v6(address: Ipv6Addr) -> AddressClass {
+    match (classify_prefix(address), carried_by_isatap(address)) {
+        (AddressClass::Global, Some(inside)) => classify_v4(inside),
+        (class, _) => class,
+    }
+}
+
+fn classify_prefix(address: Ipv6Addr) -> AddressClass {
     let s = address.segments();
     let embedded = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match s {
@@ -710,6 +735,12 @@ mod tests {
             ("2002:a9fe:a9fe::1", true),
             ("2001:0:808:808::5601:5601", true),
             ("2001:0:a9fe:a9fe::f7f7:f7f7", true),
+            ("2001:470::5efe:a9fe:a9fe", true),
+            ("2001:470:1:2:200:5efe:a9fe:a9fe", true),
+            ("2002:808:808::5efe:a9fe:a9fe", true),
+            ("fe80::5efe:a9fe:a9fe", true),
+            ("2001:470:1:2:400:5efe:a9fe:a9fe", false),
+            ("2001:470::5efe:808:808", false),
             ("64:ff9b::808:808", false),
             ("64:ff9b:1::808:808", false),
             ("2002:808:808::a9fe:a9fe", false),
@@ -751,6 +782,15 @@ mod tests {
             ("2002:7f00:1::1", Loopback),
             ("2002:a00:1::", Private),
             ("2001:0:808:808::f5ff:fffe", Private),
+            ("2001:470::5efe:7f00:1", Loopback),
+            ("2001:470:1:2:0:5efe:a00:1", Private),
+            ("2001:470:1:2:200:5efe:a9fe:a9fe", Metadata),
+            ("2001:470:1:2:300:5efe:e000:1", Multicast),
+            ("2002:808:808::5efe:7f00:1", Loopback),
+            ("2001:470::200:5efe:808:808", Global),
+            ("2001:470::400:5efe:7f00:1", Global),
+            ("fe80::5efe:808:808", LinkLocal),
+            ("::ffff:0:127.0.0.1", Loopback),
             ("fe80::1", LinkLocal),
             ("fc00::1", Private),
             ("fd00:ec2::254", Metadata),

@@ -608,6 +608,10 @@ fn file(cx: &Cx, wanted: &Wanted, how: Opening) -> Result<(Reply, Given), Fault>
         Kept::InTemp if counted => Err(use_rpc()),
         Kept::InTemp | Kept::Elsewhere => Ok(()),
     })?;
+    if !place.keeps(&file, &stat)? {
+        // A descriptor of it would be a way to change it, for the host's user.
+        return Err(use_rpc());
+    }
     Ok(given((file.into(), place, stat)))
 }
 

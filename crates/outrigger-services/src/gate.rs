@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 use crate::argument::Argument;
 use crate::fault::Fault;
 use crate::session::{self, Operation, Session};
+use crate::text::Quoted;
 
 /// A call that ended before it began an operation.
 pub(crate) const CALL: Operation = Operation::of_session("call");
@@ -106,7 +107,7 @@ where
             let fault = match outcome {
                 None => Fault::Cancelled,
                 Some(Ok(Err(_))) => full(),
-                Some(Ok(Ok(reply))) => unread(reply),
+                Some(Ok(Ok(reply))) => unread(reply, uri.path()),
                 Some(Err(never)) => match *never {},
             };
             let shown = |shown: &mut Argument| {
@@ -119,6 +120,46 @@ where
             Ok(outcome?.unwrap_or_else(|fault| fault.status(&CALL.full_name()).into_http()))
         })
     }
+}
+
+/// What answers calls to services that the host does not have. It takes no place:
+/// it waits for nobody.
+#[derive(Clone)]
+pub(crate) struct Unserved(pub(crate) Arc<Session>);
+
+impl<B> Service<Request<B>> for Unserved {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (service, _) = names(request.uri().path());
+        let fault = Fault::Unsupported("the host has no such service");
+        let shown = |shown: &mut Argument| {
+            shown.text("method", request.uri().path());
+        };
+        self.0.turn_away(CALL, shown, &fault);
+        let text = format!("the host has no service {}", Quoted(service));
+        std::future::ready(Ok(told(&fault, Code::Unimplemented, &text).into_http()))
+    }
+}
+
+/// Service and method of a request's path.
+fn names(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+/// What a plugin is told of `fault`, with the name that it used.
+fn told(fault: &Fault, code: Code, text: &str) -> Status {
+    let operation = CALL.full_name();
+    let details = fault.status_as(code, &operation);
+    let details = Bytes::copy_from_slice(details.details());
+    Status::with_details(code, format!("{operation}: {text}"), details)
 }
 
 /// A reply, or why the call got no place.
@@ -134,17 +175,25 @@ fn full() -> Fault {
 /// Why a call was answered without an operation: its message was too long or
 /// none of the contract, or its method is not. The reply then says so as others
 /// do.
-fn unread(reply: &mut Response<Body>) -> Fault {
+fn unread(reply: &mut Response<Body>, path: &str) -> Fault {
     let Some(status) = Status::from_header_map(reply.headers()) else {
         return Fault::Broken;
     };
-    let fault = match status.code() {
-        Code::Unimplemented => Fault::Unsupported("the service has no such method"),
-        _ => Fault::unread(&status),
+    let (fault, status) = match status.code() {
+        code @ Code::Unimplemented => {
+            let fault = Fault::Unsupported("the service has no such method");
+            let (service, method) = names(path);
+            let text = format!("{} has no method {}", Quoted(service), Quoted(method));
+            let status = told(&fault, code, &text);
+            (fault, status)
+        }
+        code => {
+            let fault = Fault::unread(&status);
+            let status = fault.status_as(code, &CALL.full_name());
+            (fault, status)
+        }
     };
-    *reply = fault
-        .status_as(status.code(), &CALL.full_name())
-        .into_http();
+    *reply = status.into_http();
     fault
 }
 

@@ -11,8 +11,8 @@ use crate::audit::{AuditLog, AuditRecord, Verdict};
 use crate::clock::ClockService;
 use crate::descriptors::Descriptors;
 use crate::environment::EnvironmentService;
-use crate::fs::{Files, Filesystem, UnusableGrant};
-use crate::gate::Gate;
+use crate::fs::{Files, Filesystem, LimitedGrant, UnusableGrant};
+use crate::gate::{Gate, Unserved};
 use crate::hostserve::HostServe;
 use crate::limits::Limits;
 use crate::log::LogService;
@@ -149,6 +149,12 @@ impl GrantedServices {
         self.0.files.unusable().chain(self.0.programs.unusable())
     }
 
+    /// What of the granted files is not served although it lies where something is
+    /// granted: the kernel shows itself there. Reads the table of mounts.
+    pub fn limited(&self) -> impl Iterator<Item = LimitedGrant> {
+        self.0.files.limited()
+    }
+
     #[cfg(test)]
     pub(crate) fn shared(&self) -> Shared {
         Shared::clone(&self.0)
@@ -193,6 +199,7 @@ impl HostServices for GrantedServices {
         let network = NetworkService::new(session.clone(), self.0.door.clone());
         let descriptors = Descriptors::new(&session, &processes, &network);
         ServiceSet::new()
+            .otherwise(Unserved(session.clone()))
             .with(serve!(HostServiceServer: HostServe::new(session.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(session.clone())))
             .with(serve!(NetworkServer: network))

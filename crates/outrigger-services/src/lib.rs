@@ -37,6 +37,8 @@
 //!   spelled out and judged again. So `..`, links, and links swapped in at the
 //!   last moment lead nowhere that was not judged. What is opened must be a
 //!   regular file or a directory; anything else is refused without waiting for it.
+//!   Where the kernel shows itself (procfs, sysfs and their like), what belongs to
+//!   processes is never served, and nothing is changed, whatever is granted.
 //! - Identity is the connection. Metadata that a plugin sends is recorded, no more.
 //! - Each operation writes one `tracing` event (target `outrigger_services::audit`)
 //!   and one record to the [`AuditLog`]: at debug level when it worked, info when
@@ -93,7 +95,7 @@ mod text;
 mod work;
 
 pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
-pub use fs::UnusableGrant;
+pub use fs::{LimitedGrant, UnusableGrant};
 pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS, HardLinks};
 pub use limits::Limits;
 pub use network::{

@@ -31,6 +31,9 @@ pub(crate) enum Astray {
         Quoted(&.0.to_string_lossy())
     )]
     Own(PathBuf),
+    /// It is no place for contents; why.
+    #[error("{0}")]
+    Closed(&'static str),
     #[error("it leads to {}, refused by {rule}", Quoted(&.place.to_string_lossy()))]
     Denied { place: PathBuf, rule: String },
     #[error(

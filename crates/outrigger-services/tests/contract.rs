@@ -4,6 +4,7 @@ mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use common::raw::{Operation, operations};
 use common::{EVERYTHING, Peer, entry, grants, in_band, services};
 use outrigger_services::{GrantedServices, HOST_SERVICES_DESCRIPTORS};
 use outrigger_wire::proto::hostserve::*;
@@ -635,4 +636,112 @@ async fn fifty_handles_at_once_each_keep_their_own_place() {
         0,
         "a lost client's handles are closed"
     );
+}
+
+/// What one operation of `hostserve.v1` on one place does to fresh files: how it
+/// failed, and what is there afterwards.
+async fn outcome(operation: &Operation, file: bool, whole_in_root: bool) -> (String, Vec<String>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("sub")).expect("a directory");
+    std::fs::create_dir(dir.path().join("sub/dir")).expect("a directory");
+    std::fs::write(dir.path().join("sub/file"), b"contents").expect("a file");
+    let peer = Peer::new(&services(dir.path(), EVERYTHING), "rooted").await;
+    let target = dir.path().join(if file { "sub/file" } else { "sub/dir" });
+    let target = target.to_str().expect("text").to_owned();
+    let place = operation.paths().concat();
+    let request = if whole_in_root {
+        operation.request(&[("root_dir", &target)])
+    } else {
+        operation.request(&[(&place, &target)])
+    };
+    let outcome = operation.call(&peer, request).await;
+    let failed = outcome.err().unwrap_or_default();
+    let failed = failed.rsplit(": ").next().unwrap_or_default().to_owned();
+    peer.close().await;
+    let mut left = Vec::new();
+    for name in ["sub", "sub/dir", "sub/file"] {
+        let about = std::fs::metadata(dir.path().join(name));
+        left.push(about.map_or_else(
+            |error| error.kind().to_string(),
+            |about| format!("{:o} {}", about.mode(), about.len()),
+        ));
+    }
+    (failed, left)
+}
+
+#[tokio::test]
+async fn a_whole_path_in_root_dir_means_the_same_as_in_the_path() {
+    let all = operations().into_iter().filter(|operation| {
+        operation.service == "hostserve.v1.HostService"
+            && operation.takes("root_dir")
+            && operation.paths().len() == 1
+            // Their text is not seen from `root_dir`.
+            && !["MkdirTemp", "FileCreateTemp"].contains(&operation.name.as_str())
+    });
+    let (mut seen, mut worked) = (0, 0);
+    for operation in all {
+        for file in [true, false] {
+            let in_root = outcome(&operation, file, true).await;
+            let in_path = outcome(&operation, file, false).await;
+            assert_eq!(in_root, in_path, "{} of a file: {file}", operation.name);
+            worked += usize::from(in_root.0.is_empty());
+        }
+        seen += 1;
+    }
+    // An empty place is none for what takes two.
+    assert!(
+        seen >= 14 && worked >= 14,
+        "{seen} operations, {worked} worked"
+    );
+}
+
+#[tokio::test]
+async fn root_dir_and_path_are_joined_as_go_joins_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("sub")).expect("a directory");
+    std::fs::write(dir.path().join("sub/file"), b"contents").expect("a file");
+    let peer = Peer::new(&services(dir.path(), "read, list"), "joiner").await;
+    let top = dir.path().to_str().expect("text");
+    for (root_dir, path) in [
+        ("sub/file", ""),
+        ("sub/file/", ""),
+        ("sub/file", "."),
+        ("sub/file/.", "./"),
+        ("./sub//file", ""),
+        ("sub", "file/"),
+        ("", "sub/file/"),
+        (".", "./sub/./file"),
+        ("sub/", "../sub/file"),
+        (&format!("{top}/sub/file"), ""),
+        (&format!("{top}//sub/file/"), "."),
+        (&format!("{top}/sub/.."), "sub/file"),
+        ("elsewhere", &format!("{top}/sub/file/")),
+    ] {
+        let read = peer.read(root_dir, path).await;
+        let leaves = path.starts_with("..");
+        match leaves {
+            false => assert_eq!(
+                read.as_deref(),
+                Ok(&b"contents"[..]),
+                "{root_dir:?} {path:?}"
+            ),
+            true => assert!(read.expect_err("refused").ends_with("granted directory")),
+        }
+    }
+    // A step through a file is one, however it is joined.
+    for (root_dir, path) in [
+        ("sub/file", "x"),
+        ("", "sub/file/../file"),
+        ("sub/file", "./x"),
+    ] {
+        let error = peer
+            .read(root_dir, path)
+            .await
+            .expect_err("not a directory");
+        assert!(
+            error.ends_with("not a directory"),
+            "{root_dir:?} {path:?}: {error}"
+        );
+    }
+    peer.close().await;
 }

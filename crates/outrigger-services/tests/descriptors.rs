@@ -50,6 +50,18 @@ async fn peer_with(
     network: &str,
     network_limits: NetworkLimits,
 ) -> Peer {
+    peer_beside(pid, permissions, "", limits, network, network_limits).await
+}
+
+/// [`peer_with`] with `more` granted of the file tree.
+async fn peer_beside(
+    pid: Option<u32>,
+    permissions: &str,
+    more: &str,
+    limits: Limits,
+    network: &str,
+    network_limits: NetworkLimits,
+) -> Peer {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(dir.path().join("data")).expect("a directory");
     std::fs::write(dir.path().join("data/file"), b"contents").expect("a file");
@@ -57,7 +69,7 @@ async fn peer_with(
     let data = dir.path().join("data");
     let sections = format!(
         "services: [filesystem, process, network]\n\
-         capabilities:\n  filesystem: [{{path: {data:?}, permissions: [{permissions}], recursive: true}}]\n  \
+         capabilities:\n  filesystem: [{{path: {data:?}, permissions: [{permissions}], recursive: true}}{more}]\n  \
          process: {{exec: [{{command: /bin/cat}}]}}\n  network: {network}\n"
     );
     let records: Arc<Mutex<Vec<AuditRecord>>> = Arc::default();
@@ -920,4 +932,109 @@ fn descriptors_are_handed_over_where_newer_system_calls_are_refused() {
             );
         }
     }
+}
+
+fn opening(path: &str) -> Request {
+    let path = path.to_owned();
+    let options = Some(READ);
+    Request::Open(OpenRequest { path, options })
+}
+
+/// Every request that names a place, with `path` there.
+fn requests(path: &str, lease: &str) -> Vec<Request> {
+    let writing = OpenOptions {
+        write: true,
+        ..OpenOptions::default()
+    };
+    let below = path.trim_start_matches('/').to_owned();
+    let path = path.to_owned();
+    vec![
+        opening(&path),
+        Request::Open(OpenRequest {
+            path: path.clone(),
+            options: Some(writing),
+        }),
+        Request::Create(CreateRequest {
+            path: path.clone(),
+            mode: 0,
+        }),
+        Request::OpenAt(OpenAtRequest {
+            lease: lease.to_owned(),
+            path: below,
+            options: Some(READ),
+        }),
+        Request::OpenDir(OpenDirRequest { path: path.clone() }),
+        Request::Exec(Command {
+            command: "/bin/cat".into(),
+            directory: path,
+            ..Command::default()
+        }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_descriptor_leads_to_a_process_or_to_what_the_kernel_tells_whatever_is_granted() {
+    let everything =
+        ", {path: /, permissions: [read, write, list, create, delete], recursive: true}";
+    let (pid, limits) = (Some(std::process::id()), Limits::default());
+    let (rights, network) = ("read, write, create", NetworkLimits::default());
+    let peer = peer_beside(pid, rights, everything, limits, "{}", network).await;
+    let offer = peer.offer().await.expect("descriptors are offered");
+    let ordinary = peer.path("file");
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut socket = Socket::open(&offer);
+        let top = Request::OpenDir(OpenDirRequest { path: "/".into() });
+        let (Reply::OpenDir(top), _) = socket.ask(top) else {
+            panic!("no lease of the top");
+        };
+        let own = format!("/proc/{}/mem", std::process::id());
+        for path in [
+            "/proc/self/environ",
+            "/proc/self/mem",
+            "/proc/self/oom_score_adj",
+            "/proc/self/fd",
+            "/proc/self/cwd",
+            "/proc/thread-self/environ",
+            "/proc/sysrq-trigger",
+            "/proc/kcore",
+            "/dev/stdin",
+            "/dev/fd/0",
+            own.as_str(),
+        ] {
+            // The kernel may be without it.
+            if std::fs::symlink_metadata(path).is_err() {
+                continue;
+            }
+            for request in requests(path, &top.lease) {
+                let failure = socket.refused(request.clone());
+                let reason = failure.reason.as_str();
+                let expected = match request {
+                    // The kernel says so without opening it.
+                    Request::OpenDir(_) | Request::Exec(_) if reason == "system-error" => true,
+                    _ => ["forbidden", "outside-grant"].contains(&reason),
+                };
+                assert!(expected, "{request:?}: {failure:?}");
+            }
+        }
+        // What is served is read by the host: a descriptor would be more than that.
+        for facts in ["/proc/version", "/proc/sys/kernel/osrelease"] {
+            let failure = socket.refused(opening(facts));
+            assert_eq!(failure.reason, "use-rpc", "{facts}: {failure:?}");
+            let failure = socket.refused(Request::Create(CreateRequest {
+                path: facts.into(),
+                mode: 0,
+            }));
+            assert_eq!(failure.reason, "forbidden", "{facts}: {failure:?}");
+        }
+        let (reply, descriptors) = socket.ask(opening(&ordinary));
+        assert!(matches!(reply, Reply::Open(_)) && descriptors.len() == 1);
+        // Also where devices might lie.
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory");
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"x").expect("a file");
+        let (reply, descriptors) = socket.ask(opening(path.to_str().expect("text")));
+        assert!(matches!(reply, Reply::Open(_)) && descriptors.len() == 1);
+    });
+    asking.await.expect("no panic");
+    peer.close().await;
 }

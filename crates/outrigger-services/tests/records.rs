@@ -95,6 +95,10 @@ async fn a_message_that_cannot_be_read_is_refused_in_one_record() {
         .await;
     let unknown = unknown.expect_err("no such method");
     assert_eq!(
+        unknown.message(),
+        "session.call: \"outrigger.host.v1.Filesystem\" has no method \"Nothing\""
+    );
+    assert_eq!(
         [&too_long, &senseless, &unknown].map(reason),
         ["malformed-request", "malformed-request", "unsupported"]
     );
@@ -183,13 +187,49 @@ async fn a_call_without_a_place_leaves_a_record_as_does_one_that_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_call_to_a_service_that_is_not_there_is_named_and_leaves_a_record() {
+    let (peer, records, _dir) = peer(Limits::default()).await;
+    let long = format!("Nobody{}/Ever", "y".repeat(4000));
+    for (method, named) in [
+        ("Nobody/Ever", "\"outrigger.host.v1.Nobody\""),
+        // A name is shown up to a length.
+        (long.as_str(), "yyy…\""),
+    ] {
+        let reply = peer.call::<_, LevelResponse>(method, LevelRequest {}).await;
+        let status = reply.expect_err("no such service");
+        assert_eq!(
+            (status.code(), &*reason(&status)),
+            (Code::Unimplemented, "unsupported")
+        );
+        let text = status.message();
+        assert!(
+            text.starts_with("session.call: the host has no service \""),
+            "{text}"
+        );
+        assert!(text.ends_with(named) && text.len() < 200, "{text}");
+        let told = take(&records, 1).await;
+        assert_eq!(
+            name(&told[0]),
+            ("session.call".into(), "unsupported", Verdict::Refused)
+        );
+        let argument = &told[0].argument;
+        assert!(
+            argument.starts_with("method=\"/outrigger.host.v1.Nobody"),
+            "{argument}"
+        );
+        assert!(argument.len() < 200, "{argument}");
+    }
+    peer.close().await;
+    assert!(records.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test]
 async fn of_a_flood_of_senseless_calls_each_is_in_the_records_or_counted_there() {
     const CALLS: u64 = 100;
     let (peer, records, _dir) = peer(Limits::default()).await;
-    for _ in 0..CALLS {
-        let reply = peer
-            .call::<_, LevelResponse>("Log/Nothing", LevelRequest {})
-            .await;
+    for call in 0..CALLS {
+        let method = ["Log/Nothing", "Nobody/Ever"][usize::from(call % 2 == 0)];
+        let reply = peer.call::<_, LevelResponse>(method, LevelRequest {}).await;
         reply.expect_err("no such method");
     }
     let used: UsageResponse = peer

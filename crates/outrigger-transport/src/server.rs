@@ -30,6 +30,9 @@ use crate::stream::Stream;
 /// for [`ServiceSet::describe`].
 pub const GO_PLUGIN_DESCRIPTORS: &[u8] = include_bytes!("generated/go_plugin.bin");
 
+/// How much of a name that a peer made up is told back, in bytes.
+const MAX_NAME: usize = 120;
+
 /// The gRPC services of one server, found by name. Clones share them.
 ///
 /// # Examples
@@ -42,6 +45,8 @@ pub const GO_PLUGIN_DESCRIPTORS: &[u8] = include_bytes!("generated/go_plugin.bin
 #[derive(Clone, Default)]
 pub struct ServiceSet {
     services: Arc<BTreeMap<&'static str, Arc<dyn Answer>>>,
+    /// What answers for all others.
+    otherwise: Option<Arc<dyn Answer>>,
     descriptors: Vec<&'static [u8]>,
 }
 
@@ -89,6 +94,25 @@ impl ServiceSet {
         self
     }
 
+    /// Lets `service` answer the calls to services that are not there, instead of a
+    /// plain `UNIMPLEMENTED`: for whoever keeps account of them.
+    #[must_use]
+    pub fn otherwise<S>(mut self, service: S) -> Self
+    where
+        S: tower_service::Service<
+                Request<IncomingBody>,
+                Response = Response<Body>,
+                Error = Infallible,
+            > + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.otherwise = Some(Arc::new(Answering(service)));
+        self
+    }
+
     /// Adds an encoded `FileDescriptorSet` for reflection to serve.
     #[must_use]
     pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
@@ -96,7 +120,8 @@ impl ServiceSet {
         self
     }
 
-    /// Takes over the services and descriptors of `other`.
+    /// Takes over the services and descriptors of `other`, and what answers for
+    /// all others.
     pub fn merge(&mut self, other: ServiceSet) {
         let mut services = BTreeMap::clone(&self.services);
         services.extend(
@@ -106,6 +131,7 @@ impl ServiceSet {
                 .map(|(name, service)| (*name, service.clone())),
         );
         self.services = Arc::new(services);
+        self.otherwise = other.otherwise.or(self.otherwise.take());
         self.descriptors.extend(other.descriptors);
     }
 
@@ -133,14 +159,11 @@ impl ServiceSet {
     }
 
     fn answer(&self, request: Request<IncomingBody>) -> BoxFuture<'static, Response<Body>> {
-        let service = request
-            .uri()
-            .path()
-            .split('/')
-            .nth(1)
-            .and_then(|n| self.services.get(n));
+        let name = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let service = self.services.get(name).or(self.otherwise.as_ref());
         let Some(service) = service else {
-            let status = Status::unimplemented("this server does not have that service");
+            let shown = name.get(..MAX_NAME).unwrap_or(name).escape_debug();
+            let status = Status::unimplemented(format!("this server has no service `{shown}`"));
             return std::future::ready(status.into_http()).boxed();
         };
         let Some(after) = timeout_of(request.headers()) else {

@@ -120,6 +120,41 @@ fn check_says_which_rule_refuses_a_place_that_links_lead_to() {
 }
 
 #[test]
+fn check_says_of_what_a_grant_holds_that_it_is_served_in_part_or_not_at_all() {
+    let folder = Folder::new(&format!(
+        "{HEAD}capabilities:\n  filesystem:\n    \
+         - {{path: /, permissions: [read, list], recursive: true}}\n    \
+         - {{path: /proc/self/environ, permissions: [read]}}\n"
+    ));
+    let ran = folder.run(&["check", "."]).expect(0);
+    let limited = "what belongs to processes is never served there, the rest is only read";
+    let said = |start: &str, end: &str| {
+        ran.stdout
+            .lines()
+            .any(|line| line.starts_with(start) && line.ends_with(end))
+    };
+    assert!(
+        said("in part      \"/\" is granted, with \"/proc\"", limited),
+        "{ran:?}"
+    );
+    assert!(
+        said(
+            "not served   \"/proc/self/environ\" is granted",
+            "never served"
+        ),
+        "{ran:?}"
+    );
+    let object = folder.run(&["check", ".", "--json"]).expect(0).json();
+    let limits = object["limited"].as_array().expect("a list");
+    assert!(
+        limits
+            .iter()
+            .any(|told| told.as_str().is_some_and(|told| told.ends_with(limited)))
+    );
+    assert_eq!(object["unusable"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn check_shows_every_problem_in_its_place_with_what_was_meant() {
     let folder = Folder::new(BAD);
     let ran = folder.run(&["check", "manifest.yaml"]).expect(1);

@@ -522,7 +522,8 @@ impl HttpRequest {
         self
     }
 
-    /// Follows so many redirects, each judged as a request of its own.
+    /// Follows so many redirects, each judged as a request of its own. To another
+    /// origin goes no body, and no field that may be a credential.
     pub fn follow_redirects(mut self, most: u32) -> Self {
         self.0.follow_redirects = most;
         self

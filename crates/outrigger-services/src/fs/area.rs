@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatFs};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::calls::lacks_openat2;
+use super::kernel::{Nature, Purpose};
 use crate::fault::Fault;
 use crate::places::{Astray, Place as Leads};
 
@@ -26,8 +27,8 @@ const EXT4: u64 = 0xef53;
 const BTRFS: u64 = 0x9123_683e;
 const XFS: u64 = 0x5846_5342;
 const F2FS: u64 = 0xf2f5_2010;
-const TMPFS: u64 = 0x0102_1994;
-const RAMFS: u64 = 0x8584_58f6;
+pub(super) const TMPFS: u64 = 0x0102_1994;
+pub(super) const RAMFS: u64 = 0x8584_58f6;
 const OVERLAY: u64 = 0x794c_7630;
 
 /// Whether a read may happen without a thread of its own.
@@ -78,6 +79,7 @@ pub(crate) struct Area {
     /// Which rule grants it, for records.
     pub(crate) rule: Arc<str>,
     device: u64,
+    nature: Nature,
     inline: Inline,
     steps: Steps,
 }
@@ -91,6 +93,8 @@ pub(crate) struct Place {
     pub(crate) path: PathBuf,
     /// The request spelled it as a directory.
     pub(crate) dir_only: bool,
+    /// What it is for: not everything may be changed that may be looked at.
+    pub(crate) purpose: Purpose,
 }
 
 /// How a regular file is opened.
@@ -172,7 +176,12 @@ impl Area {
             Err(errno) => return Err(errno.into()),
         };
         let kind = match &taken {
-            Some(taken) => FileType::from_raw_mode(rustix::fs::fstat(taken)?.st_mode),
+            Some(taken) => {
+                if let Nature::Closed(why) = Nature::of(taken)? {
+                    return Err(Astray::Closed(why));
+                }
+                FileType::from_raw_mode(rustix::fs::fstat(taken)?.st_mode)
+            }
             None => FileType::RegularFile,
         };
         place.found(kind == FileType::Directory)?;
@@ -204,6 +213,7 @@ impl Area {
     ) -> Result<Self, Errno> {
         let device = rustix::fs::fstat(&dir)?.st_dev;
         let inline = Inline::of(&rustix::fs::fstatfs(&dir)?);
+        let nature = Nature::of(&dir)?;
         Ok(Self {
             dir,
             file: None,
@@ -213,6 +223,7 @@ impl Area {
             recursive: true,
             rule,
             device,
+            nature,
             inline,
             steps: Steps::Kernel,
         })
@@ -253,25 +264,95 @@ impl Area {
         }
     }
 
+    /// What `found`, which lies beneath, is.
+    pub(crate) fn nature(&self, found: impl AsFd, stat: &Stat) -> Result<Nature, Errno> {
+        // Parts of procfs differ.
+        if stat.st_dev == self.device && self.nature.keeps() {
+            return Ok(self.nature);
+        }
+        Nature::of(found)
+    }
+
     /// Opens what lies at `path`, if none of its steps is a link ([`Errno::LOOP`]
-    /// otherwise). With `PATH` and `NOFOLLOW` the last one may be a link, and
-    /// stands for itself.
-    pub(crate) fn open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    /// otherwise), and if it is served for that purpose. With `PATH` and `NOFOLLOW`
+    /// the last one may be a link, and stands for itself.
+    pub(crate) fn open(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        mode: Mode,
+        purpose: Purpose,
+    ) -> Result<OwnedFd, Fault> {
+        let path = self.beneath(path)?;
+        if self.nature == Nature::Storage {
+            // What lies on the area's own mount is what the area is: most files
+            // cost nothing more.
+            match self.resolve(path, flags, mode, ResolveFlags::NO_XDEV) {
+                Err(Errno::XDEV) => {}
+                outcome => return Ok(outcome?),
+            }
+        }
+        let none = ResolveFlags::empty();
+        if !flags.intersects(OFlags::PATH | OFlags::DIRECTORY) {
+            // To open it may do something by itself, so it is looked at before.
+            match self.resolve(path, OFlags::PATH, Mode::empty(), none) {
+                Ok(found) => self.admit(&found, flags, purpose)?,
+                Err(Errno::NOENT) if flags.contains(OFlags::CREATE) => {
+                    let parent = path.parent().filter(|parent| parent != &Path::new(""));
+                    let parent = parent.unwrap_or(Path::new("."));
+                    let parent = self.resolve(parent, flags_through(), Mode::empty(), none)?;
+                    self.admit(&parent, OFlags::PATH, purpose)?;
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let opened = self.resolve(path, flags, mode, none)?;
+        self.admit(&opened, flags, purpose)?;
+        Ok(opened)
+    }
+
+    /// Refuses what is not served, or not opened that way.
+    fn admit(&self, found: &OwnedFd, flags: OFlags, purpose: Purpose) -> Result<(), Fault> {
+        let stat = rustix::fs::fstat(found)?;
+        let nature = self.nature(found, &stat)?;
+        nature.admit(purpose)?;
+        if flags.contains(OFlags::PATH) {
+            return Ok(());
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice | FileType::BlockDevice => regular(&stat),
+            _ => nature.admit_reading(&stat),
+        }
+    }
+
+    /// Opens what lies at `path`, none of whose steps is a link, with `more` refused
+    /// on the way; where only the kernel could do that and does not know how, as if
+    /// there were a mount ([`Errno::XDEV`]).
+    fn resolve(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        mode: Mode,
+        more: ResolveFlags,
+    ) -> Result<OwnedFd, Errno> {
         /// Once known, it is not tried again.
         static MISSING: AtomicBool = AtomicBool::new(false);
-        let path = self.beneath(path)?;
         let flags = flags | OFlags::CLOEXEC;
+        let one_by_one = || match more.is_empty() {
+            true => step_by_step(&self.dir, path, flags, mode),
+            false => Err(Errno::XDEV),
+        };
         if self.steps != Steps::Kernel || MISSING.load(Ordering::Relaxed) {
-            return step_by_step(&self.dir, path, flags, mode);
+            return one_by_one();
         }
         let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | more;
         loop {
             return match rustix::fs::openat2(&self.dir, path, flags, mode, resolve) {
                 Err(Errno::INTR) => continue,
                 Err(errno) if lacks_openat2(errno) => {
                     MISSING.store(true, Ordering::Relaxed);
-                    step_by_step(&self.dir, path, flags, mode)
+                    one_by_one()
                 }
                 outcome => outcome,
             };
@@ -279,10 +360,11 @@ impl Area {
     }
 
     /// The text of a link; nothing when something else is there.
-    pub(crate) fn read_link(&self, path: &Path) -> Result<Option<OsString>, Errno> {
+    pub(crate) fn read_link(&self, path: &Path) -> Result<Option<OsString>, Fault> {
         use std::os::unix::ffi::OsStringExt;
 
-        let at = self.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let at = self.open(path, flags, Mode::empty(), Purpose::Look)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&at)?.st_mode) != FileType::Symlink {
             return Ok(None);
         }
@@ -411,7 +493,10 @@ impl Place {
         } else {
             Mode::empty()
         };
-        let file = File::from(self.area.open(&self.path, how.flags(), mode)?);
+        let file = self
+            .area
+            .open(&self.path, how.flags(), mode, self.purpose)?;
+        let file = File::from(file);
         let mut stat = rustix::fs::fstat(&file)?;
         regular(&stat)?;
         if self.dir_only {
@@ -429,6 +514,11 @@ impl Place {
     pub(crate) fn open_cached(&self) -> Option<(OwnedFd, Stat)> {
         if self.dir_only {
             return None;
+        }
+        if self.area.nature == Nature::Devices {
+            // To open one may do something by itself.
+            let (_, stat) = self.area.open_cached(&self.path, OFlags::PATH)?;
+            regular(&stat).ok()?;
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let (file, stat) = self.area.open_cached(&self.path, flags)?;
@@ -450,15 +540,18 @@ impl Place {
     }
 
     /// What is there, by a handle that can only be asked and changed as an inode.
-    pub(crate) fn inode(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn inode(&self) -> Result<OwnedFd, Fault> {
+        let flags = self.inode_flags();
         self.area
-            .open(&self.path, self.inode_flags(), Mode::empty())
+            .open(&self.path, flags, Mode::empty(), self.purpose)
     }
 
     /// What is there, a link standing for itself.
-    pub(crate) fn link_inode(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn link_inode(&self) -> Result<OwnedFd, Fault> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let inode = self.area.open(&self.path, flags, Mode::empty())?;
+        let inode = self
+            .area
+            .open(&self.path, flags, Mode::empty(), self.purpose)?;
         if self.dir_only {
             self.spelled_for(&rustix::fs::fstat(&inode)?)?;
         }
@@ -476,19 +569,28 @@ impl Place {
     }
 
     /// Whether `held` is what lies here now.
-    pub(crate) fn still_is(&self, held: impl AsFd) -> Result<bool, Errno> {
+    pub(crate) fn still_is(&self, held: impl AsFd) -> Result<bool, Fault> {
         let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
         match self.inode() {
             Ok(now) => Ok(identity(rustix::fs::fstat(now)?) == identity(rustix::fs::fstat(held)?)),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(false),
-            Err(errno) => Err(errno),
+            Err(Fault::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) | Fault::Outside) => {
+                Ok(false)
+            }
+            Err(fault) => Err(fault),
         }
     }
 
+    /// Whether what was opened here is contents that someone keeps, rather than what
+    /// the kernel tells.
+    pub(crate) fn keeps(&self, file: impl AsFd, stat: &Stat) -> Result<bool, Errno> {
+        Ok(self.area.nature(file, stat)?.keeps())
+    }
+
     /// A directory, opened for listing.
-    pub(crate) fn directory(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn directory(&self) -> Result<OwnedFd, Fault> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        self.area.open(&self.path, flags, Mode::empty())
+        self.area
+            .open(&self.path, flags, Mode::empty(), self.purpose)
     }
 
     /// The directory that holds the path's last step, and that step's name;
@@ -496,12 +598,13 @@ impl Place {
     ///
     /// Calls on a single name do not follow it, so a link put in its place
     /// changes nothing.
-    pub(crate) fn entry(&self) -> Result<Option<Entry>, Errno> {
+    pub(crate) fn entry(&self) -> Result<Option<Entry>, Fault> {
         let (parent, name) = match (&self.area.file, self.path.file_name()) {
             (None, None) => return Ok(None),
             (None, Some(name)) => (self.path.parent().unwrap_or(Path::new("")), name),
-            (Some(_), Some(_)) => return Err(Errno::NOTDIR),
+            (Some(_), Some(_)) => return Err(Fault::System(Errno::NOTDIR)),
             (Some(file), None) => {
+                self.area.nature.admit(self.purpose)?;
                 let parent = self.area.dir.as_fd().try_clone_to_owned();
                 let parent =
                     parent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
@@ -511,7 +614,7 @@ impl Place {
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         Ok(Some(Entry {
-            parent: self.area.open(parent, flags, Mode::empty())?,
+            parent: (self.area).open(parent, flags, Mode::empty(), self.purpose)?,
             name: name.to_owned(),
         }))
     }
@@ -706,10 +809,15 @@ mod tests {
             )
             .expect("an area");
             let area = if stepwise { area.one_by_one() } else { area };
-            let open = |path: &str| {
-                let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-                area.open(Path::new(path), flags, Mode::empty()).map(drop)
+            let open_with = |path: &str, flags| {
+                let opened = area.open(Path::new(path), flags, Mode::empty(), Purpose::Look);
+                opened.map(drop).map_err(|fault| match fault {
+                    Fault::System(errno) => errno,
+                    Fault::Outside => Errno::XDEV,
+                    fault => panic!("{fault:?}"),
+                })
             };
+            let open = |path: &str| open_with(path, OFlags::RDONLY | OFlags::NONBLOCK);
             assert_eq!(open("a/b/file"), Ok(()));
             assert_eq!(open(""), Ok(()));
             assert_eq!(open("a/link/file"), Err(Errno::LOOP));
@@ -718,22 +826,11 @@ mod tests {
             assert_eq!(open("a/missing/x"), Err(Errno::NOENT));
             assert_eq!(open("a/../../x"), Err(Errno::XDEV));
             let link = OFlags::PATH | OFlags::NOFOLLOW;
-            assert!(area.open(Path::new("a/link"), link, Mode::empty()).is_ok());
-            assert_eq!(
-                area.open(Path::new("a/link/b"), link, Mode::empty())
-                    .map(drop),
-                Err(Errno::LOOP)
-            );
-            assert_eq!(
-                area.open(Path::new("a/link"), OFlags::PATH, Mode::empty())
-                    .map(drop),
-                Err(Errno::LOOP)
-            );
+            assert_eq!(open_with("a/link", link), Ok(()));
+            assert_eq!(open_with("a/link/b", link), Err(Errno::LOOP));
+            assert_eq!(open_with("a/link", OFlags::PATH), Err(Errno::LOOP));
             let dir = OFlags::PATH | OFlags::DIRECTORY;
-            assert_eq!(
-                area.open(Path::new("a/link"), dir, Mode::empty()).map(drop),
-                Err(Errno::LOOP)
-            );
+            assert_eq!(open_with("a/link", dir), Err(Errno::LOOP));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod area;
 mod calls;
+pub(crate) mod kernel;
 mod list;
 pub(crate) mod mode;
 pub(crate) mod open;
@@ -32,6 +33,7 @@ use crate::places::Places;
 use crate::session::{Notes, Session};
 use crate::text::Quoted;
 use area::{Area, Place};
+use kernel::Purpose;
 pub(crate) use rpc::Filesystem;
 pub(crate) use temp::TempArea;
 
@@ -71,6 +73,46 @@ impl UnusableGrant {
     }
 }
 
+/// A grant that holds places where the kernel shows itself, which are not served
+/// like contents.
+///
+/// *Cause*: `/proc`, `/sys` or the like lie in what is granted. *Resolution*: none is
+/// needed; leave them out where the plugin does not read them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is granted{}: {reason}", Quoted(&.path.to_string_lossy()), held(.path, .places))]
+pub struct LimitedGrant {
+    /// The granted path.
+    pub path: PathBuf,
+    /// Where, in it.
+    pub places: Vec<PathBuf>,
+    /// What of them is served.
+    pub reason: &'static str,
+}
+
+impl LimitedGrant {
+    /// The stable code of this kind of remark.
+    pub fn code(&self) -> &'static str {
+        "grant-limited"
+    }
+}
+
+/// The places that a grant holds, as words.
+fn held(path: &Path, places: &[PathBuf]) -> String {
+    const SHOWN: usize = 3;
+    if places == [path] {
+        return String::new();
+    }
+    let shown = places.iter().take(SHOWN);
+    let shown: Vec<String> = shown
+        .map(|place| Quoted(&place.to_string_lossy()).to_string())
+        .collect();
+    let more = match places.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(", with {}{more}", shown.join(", "))
+}
+
 /// What was granted, held by handles that were taken once. In the order of the
 /// grants.
 #[derive(Debug, Default)]
@@ -100,6 +142,29 @@ impl Files {
 
     pub(crate) fn unusable(&self) -> impl Iterator<Item = &UnusableGrant> {
         self.areas.iter().filter_map(|area| area.as_ref().err())
+    }
+
+    pub(crate) fn limited(&self) -> impl Iterator<Item = LimitedGrant> {
+        // A single file that is only read is served as it is.
+        let looks = Permissions::READ | Permissions::LIST;
+        let areas = self
+            .usable()
+            .filter(move |area| area.is_dir() || !(area.permissions - looks).is_empty());
+        areas.flat_map(|area| {
+            let limits = kernel::limits(&area.canonical, area.recursive && area.is_dir());
+            kernel::Limit::ALL.into_iter().filter_map(move |limit| {
+                let places = limits.iter().filter(|(_, of)| *of == limit);
+                let mut places: Vec<PathBuf> = places.map(|(place, _)| place.clone()).collect();
+                places.sort();
+                places.dedup();
+                let (path, reason) = (area.given.clone(), limit.as_str());
+                (!places.is_empty()).then_some(LimitedGrant {
+                    path,
+                    places,
+                    reason,
+                })
+            })
+        })
     }
 
     fn usable(&self) -> impl Iterator<Item = &Arc<Area>> {
@@ -153,6 +218,17 @@ pub(crate) enum Needs {
     Know,
     /// Listing it, or where it is.
     Listed,
+}
+
+impl Needs {
+    /// What an operation that needs this does to a place.
+    fn purpose(self) -> Purpose {
+        let changing = Permissions::WRITE | Permissions::CREATE | Permissions::DELETE;
+        match self {
+            Self::All(needs) if !(needs & changing).is_empty() => Purpose::Change,
+            Self::All(_) | Self::Know | Self::Listed => Purpose::Look,
+        }
+    }
 }
 
 /// What an operation puts at a place.
@@ -254,6 +330,7 @@ impl Cx {
                     area: area.clone(),
                     path,
                     dir_only: wanted.dir_only,
+                    purpose: needs.purpose(),
                 };
                 let place = self.judged(place, needs)?;
                 // Before it happens: the record may be due while it does.
@@ -299,6 +376,7 @@ impl Cx {
                 area,
                 path,
                 dir_only,
+                purpose: needs.purpose(),
             };
             self.judged(place, needs).map(Some)
         };
@@ -408,6 +486,7 @@ impl Cx {
             area: area.clone(),
             path: path.to_owned(),
             dir_only: place.dir_only,
+            purpose: place.purpose,
         })
     }
 
@@ -579,11 +658,11 @@ impl Cx {
         while let Some(step) = todo.pop_front() {
             if step == ".." {
                 self.notes.check()?;
-                match area.open(&done, DIR, rustix::fs::Mode::empty()) {
+                match area.open(&done, DIR, rustix::fs::Mode::empty(), Purpose::Look) {
                     Ok(_) if done.pop() => continue,
                     Ok(_) => return Err(Fault::Outside),
-                    Err(Errno::LOOP) => return Ok(None),
-                    Err(errno) => return Err(errno.into()),
+                    Err(Fault::System(Errno::LOOP)) => return Ok(None),
+                    Err(fault) => return Err(fault),
                 }
             }
             let last = todo.is_empty();
@@ -615,12 +694,12 @@ impl Cx {
                 }
                 Ok(None) => done = next,
                 // What is not there leads nowhere else.
-                Err(Errno::NOENT) if !todo.iter().any(|step| step == "..") => {
+                Err(Fault::System(Errno::NOENT)) if !todo.iter().any(|step| step == "..") => {
                     done = next;
                     done.extend(todo.drain(..));
                 }
-                Err(Errno::LOOP) => return Ok(None),
-                Err(errno) => return Err(errno.into()),
+                Err(Fault::System(Errno::LOOP)) => return Ok(None),
+                Err(fault) => return Err(fault),
             }
         }
         Ok(Some(done))

@@ -55,13 +55,18 @@ pub(crate) enum Append {
 
 impl OpenFile {
     fn new(place: &Place, file: OwnedFd, stat: &Stat, how: Opening, kept: Kept) -> Self {
+        // What the kernel tells is never changed, not by a handle to read it either.
+        let rights = match place.keeps(&file, stat) {
+            Ok(true) => place.area.permissions,
+            Ok(false) | Err(_) => place.area.permissions - Permissions::WRITE,
+        };
         Self {
             file,
             inline: place.area.inline_for(stat),
             append: if how.append { Append::Yes } else { Append::No },
             name: place.file_name(),
             rule: place.area.rule.clone(),
-            rights: place.area.permissions,
+            rights,
             kept,
             position: AtomicU64::new(0),
         }

@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::area::{self, Entry, INLINE, Opening, Place};
+use super::kernel::Purpose;
 use super::open::{self, size};
 use super::{ATTEMPTS, Cx, Follow, Kept, Needs, Put, Wanted, calls, mode, temp};
 use crate::fault::Fault;
@@ -161,7 +162,7 @@ impl Cx {
 
     pub(crate) fn read_link(&self, wanted: &Wanted) -> Result<String, Fault> {
         let target = self.reach(wanted, Follow::No, Needs::Know, |place| {
-            let entry = entry(place)?.ok_or(Fault::System(Errno::INVAL))?;
+            let entry = place.entry()?.ok_or(Fault::System(Errno::INVAL))?;
             Ok(rustix::fs::readlinkat(
                 &entry.parent,
                 &entry.name,
@@ -331,7 +332,7 @@ impl Cx {
 
     pub(crate) fn mkdir(&self, wanted: &Wanted, perm: Mode) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, CREATE, |place| {
-            let entry = entry(place)?.ok_or_else(there)?;
+            let entry = place.entry()?.ok_or_else(there)?;
             self.may_lie(place, Put::NewDirectory)?;
             Ok(rustix::fs::mkdirat(&entry.parent, &entry.name, perm)?)
         })
@@ -394,7 +395,7 @@ impl Cx {
         self.reach(wanted, Follow::No, needs, |place| {
             Ok(End {
                 place: place.clone(),
-                entry: entry(place)?.ok_or_else(&top)?,
+                entry: place.entry()?.ok_or_else(&top)?,
             })
         })
     }
@@ -498,7 +499,7 @@ impl Cx {
         area::check_path(target)?;
         self.reach(new, Follow::No, CREATE, |place| {
             let target = link_text(place, target)?;
-            let entry = entry(place)?.ok_or_else(there)?;
+            let entry = place.entry()?.ok_or_else(there)?;
             if place.dir_only {
                 return Err(Fault::System(Errno::NOTDIR));
             }
@@ -568,6 +569,7 @@ impl Cx {
             area: area.clone(),
             path: PathBuf::from("x"),
             dir_only: false,
+            purpose: Purpose::Change,
         };
         let parent = place.entry()?.ok_or(Fault::Broken)?.parent;
         let name = temp::free_name(before, after, |name| {
@@ -615,10 +617,6 @@ impl Cx {
     }
 }
 
-fn entry(place: &Place) -> Result<Option<Entry>, Fault> {
-    Ok(place.entry()?)
-}
-
 /// One end of an operation on two paths.
 struct End {
     place: Place,
@@ -627,7 +625,7 @@ struct End {
 
 impl End {
     fn look_again(&mut self) -> Result<(), Fault> {
-        self.entry = entry(&self.place)?.ok_or(Fault::Broken)?;
+        self.entry = self.place.entry()?.ok_or(Fault::Broken)?;
         Ok(())
     }
 
@@ -693,7 +691,7 @@ fn moving(device: u64, notes: &Notes, until: Instant) -> Result<Moving, Fault> {
 
 /// The last step of a path that is removed.
 fn entry_to_remove(place: &Place) -> Result<Entry, Fault> {
-    let entry = entry(place)?.ok_or_else(fixed)?;
+    let entry = place.entry()?.ok_or_else(fixed)?;
     let place = place.clone();
     let end = End { place, entry };
     if end.place.dir_only {

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::area::Area;
+use super::kernel::Purpose;
 use super::open::OpenFile;
 use crate::fault::Fault;
 use crate::leases::{Held, Lent};
@@ -154,7 +155,9 @@ impl TempArea {
     /// nothing when that cannot be found out.
     fn measure(&self, until: Instant) -> Option<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-        let dir = self.area.open(Path::new(""), flags, Mode::empty()).ok()?;
+        let here = Path::new("");
+        let dir = (self.area).open(here, flags, Mode::empty(), Purpose::Look);
+        let dir = dir.ok()?;
         let mut total = measure(dir.as_fd(), 0, until)?;
         let open = self.open().clone();
         for file in open.iter().filter_map(Weak::upgrade) {

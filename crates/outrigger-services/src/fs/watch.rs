@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::area::Place;
+use super::kernel::Purpose;
 use super::{Cx, Follow, Needs, Wanted};
 use crate::fault::Fault;
 use crate::leases::Slot;
@@ -185,6 +186,7 @@ impl State {
             area: self.top.area.clone(),
             path: path.to_owned(),
             dir_only: false,
+            purpose: Purpose::Look,
         }
     }
 
@@ -229,8 +231,8 @@ impl State {
             let dir = match self.at(&path).directory() {
                 Ok(dir) => dir,
                 // It has changed again; that is reported too.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(errno) => return Err(errno.into()),
+                Err(Fault::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => continue,
+                Err(fault) => return Err(fault),
             };
             for entry in Dir::new(dir)? {
                 let entry = entry?;
@@ -245,8 +247,9 @@ impl State {
                 if entry.file_type() == FileType::Directory && name.to_str().is_ok() {
                     match self.add_one(cx, &below) {
                         Ok(()) => todo.push(below),
-                        // A part of the tree may not be granted for listing.
-                        Err(Fault::Denied(_)) => {}
+                        // A part of the tree may not be granted for listing, or not
+                        // be served at all.
+                        Err(Fault::Denied(_) | Fault::Refused(_)) => {}
                         Err(Fault::System(Errno::NOENT | Errno::LOOP | Errno::NOTDIR)) => {}
                         Err(fault) => return Err(fault),
                     }
@@ -331,7 +334,7 @@ impl State {
             .and_then(|()| self.add_below(cx, path, Found::New));
         match added {
             // It is gone again, or may not be listed.
-            Err(Fault::Denied(_)) => Ok(()),
+            Err(Fault::Denied(_) | Fault::Refused(_)) => Ok(()),
             Err(Fault::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Ok(()),
             // It is not watched: what happens there is not told.
             Err(Fault::Exhausted { .. } | Fault::System(Errno::NOSPC)) => {

@@ -1,7 +1,7 @@
 //! The operations of `hostserve.v1` on files: where its `root_dir` and `path`
 //! lead, and what its flags and modes mean.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use outrigger_wire::proto::hostserve::*;
@@ -21,25 +21,27 @@ const ENTRY_OVERHEAD: usize = 12;
 /// `root_dir` is no authority: it is relative to the first granted directory,
 /// or an absolute name, and what lies there must be granted like anything else.
 /// An absolute `path` stands for itself; a relative one may not lead above
-/// `root_dir` by its text.
+/// `root_dir` by its text. An empty one, and `.`, mean `root_dir` itself, file or
+/// directory; and slashes at the end of either say nothing, for the contract's own
+/// host joins both with Go's `filepath.Join`.
 fn wanted(cx: &Cx, root_dir: &str, path: &str) -> Result<Wanted, Fault> {
     area::check_path(root_dir)?;
     area::check_path(path)?;
-    let (root_dir, path) = (Path::new(root_dir), Path::new(path));
+    // What the slashes separate, without a slash at the end.
+    let steps = |text| Path::new(text).components().collect::<PathBuf>();
+    let (root_dir, path) = (steps(root_dir), steps(path));
     if path.is_absolute() {
-        return Ok(Wanted::absolute(path.to_owned()));
+        return Ok(Wanted::absolute(path));
     }
-    if area::leaves_start(path) {
+    if area::leaves_start(&path) {
         return Err(Fault::Outside);
     }
-    let joined = if root_dir.is_absolute() {
-        area::clean(root_dir).join(path)
-    } else {
-        match root_dir.to_str() {
-            Some("" | "." | "./") => path.to_owned(),
-            _ => root_dir.join(path),
-        }
+    let root_dir = match root_dir.is_absolute() {
+        true => area::clean(&root_dir),
+        false => root_dir,
     };
+    let all = root_dir.components().chain(path.components());
+    let joined: PathBuf = all.filter(|step| *step != Component::CurDir).collect();
     if joined.as_os_str().len() >= area::MAX_PATH {
         return Err(Fault::System(rustix::io::Errno::NAMETOOLONG));
     }

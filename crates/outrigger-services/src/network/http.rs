@@ -49,6 +49,22 @@ const HOP_BY_HOP: &[&str] = &[
     "upgrade",
 ];
 
+/// Fields that follow a redirect to another origin: they say what is wanted, and
+/// nothing of who wants it. Any other may be a credential, by whatever name.
+const FOR_EVERY_ORIGIN: &[HeaderName] = &[
+    header::ACCEPT,
+    header::ACCEPT_CHARSET,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::DNT,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::PRAGMA,
+    header::RANGE,
+    header::USER_AGENT,
+];
+
 /// A request that was checked, without where it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
@@ -105,7 +121,9 @@ impl Prepared {
         })
     }
 
-    /// The request that a redirect asks for, or nothing where it asks for none.
+    /// The request that a redirect asks for, or nothing where it asks for none, or
+    /// for one that only the plugin itself can want: a body, and fields that may be
+    /// meant for one server only, go to no other one.
     pub(crate) fn redirected(&self, reply: &Reply) -> Result<Option<Self>, Fault> {
         let Some(location) = &reply.location else {
             return Ok(None);
@@ -135,16 +153,11 @@ impl Prepared {
             remove(&mut next.headers, of_body);
         }
         if next.url.origin() != self.url.origin() {
-            let of_origin = |name: &HeaderName| {
-                [
-                    header::AUTHORIZATION,
-                    header::COOKIE,
-                    header::ORIGIN,
-                    header::REFERER,
-                ]
-                .contains(name)
-            };
-            remove(&mut next.headers, of_origin);
+            if !next.body.is_empty() {
+                return Ok(None);
+            }
+            let for_one = |name: &HeaderName| !FOR_EVERY_ORIGIN.contains(name);
+            remove(&mut next.headers, for_one);
         }
         Ok(Some(next))
     }
@@ -358,6 +371,8 @@ async fn exchange(
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes.max(MIN_HEAD))
+        // Old servers write a long field on several lines, which are one value.
+        .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(connection))
         .await
         .map_err(|error| trouble(&error))?;

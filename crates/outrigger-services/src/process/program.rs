@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::fault::Fault;
 use crate::fs::UnusableGrant;
 use crate::fs::area::open_exactly;
+use crate::fs::kernel::Nature;
 use crate::places::{Astray, Places};
 
 /// An executable file.
@@ -31,6 +32,8 @@ pub(crate) enum ProgramError {
     NotRegular,
     #[error("the program is not executable")]
     NotExecutable,
+    #[error("the program lies where the kernel shows itself, not where programs are kept")]
+    NotKept,
     #[error("the program changes its user or group when it starts, so the host could not end it")]
     ChangesUser,
     /// The policy has a say, so that only the host may know the reason.
@@ -124,6 +127,9 @@ impl Program {
         let stat = rustix::fs::fstat(&file).map_err(ProgramError::Unreadable)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(ProgramError::NotRegular);
+        }
+        if !(Nature::of(&file).map_err(ProgramError::Unreadable)?).keeps() {
+            return Err(ProgramError::NotKept);
         }
         let mode = Mode::from_raw_mode(stat.st_mode);
         if !mode.intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH) {

@@ -1,6 +1,8 @@
 //! A plugin's end of a real connection to the host services.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub(crate) mod raw;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

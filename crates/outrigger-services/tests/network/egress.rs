@@ -232,6 +232,8 @@ async fn net_private_answer_mapped_and_metadata_are_refused() {
         "2002:7f00:1::",
         "2002:a9fe:a9fe::1",
         "2001:0:808:808::80ff:fffe",
+        "2001:470::5efe:7f00:1",
+        "2001:470:1:2:200:5efe:a9fe:a9fe",
     ] {
         world.book.answers("api.example.com", &[&[address]]);
         let codes = every_door(&plugin, "api.example.com", 80).await;

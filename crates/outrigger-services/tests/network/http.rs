@@ -265,7 +265,12 @@ async fn redirects_are_reported_and_followed_only_when_asked_for() {
         headers: vec![
             header("Authorization", "secret"),
             header("Cookie", "secret"),
+            header("Cookie2", "secret"),
+            header("X-Api-Key", "secret"),
+            header("Private-Token", "secret"),
             header("X-A", "1"),
+            header("Accept", "text/plain"),
+            header("User-Agent", "tester"),
         ],
         ..get(url)
     };
@@ -275,7 +280,9 @@ async fn redirects_are_reported_and_followed_only_when_asked_for() {
         .expect("a reply");
     assert_eq!((response.status, &response.body[..]), (200, &b"there"[..]));
     assert_eq!(response.url, "http://api.example.com/there");
-    assert!(visits.last().names("authorization"));
+    for credential in ["authorization", "cookie2", "x-api-key", "private-token"] {
+        assert!(visits.last().names(credential), "{credential}");
+    }
     let records = [plugin.record().await, plugin.record().await];
     let shown = records.map(|record| (record.argument.contains("redirect=true"), record.code));
     assert_eq!(shown, [(false, "ok"), (true, "ok")]);
@@ -286,16 +293,19 @@ async fn redirects_are_reported_and_followed_only_when_asked_for() {
         .expect("a reply");
     assert_eq!(response.url, "http://other.example.com/x");
     let seen = other.last();
+    // Whatever may be a credential stays; what is only wanted goes along.
     assert!(
-        !seen.names("authorization") && !seen.names("cookie"),
+        !seen.head.contains("secret") && !seen.names("x-a"),
         "{}",
         seen.head
     );
-    assert!(
-        seen.has("x-a: 1") && seen.has("host: other.example.com"),
-        "{}",
-        seen.head
-    );
+    for field in [
+        "accept: text/plain",
+        "user-agent: tester",
+        "host: other.example.com",
+    ] {
+        assert!(seen.has(field), "{field}: {}", seen.head);
+    }
 
     let before = visits.all().len();
     let response = plugin
@@ -348,6 +358,62 @@ async fn redirects_change_the_method_as_they_should() {
         let typed = method == "HEAD" || then == method;
         assert_eq!(seen.names("content-type"), typed, "{status} {method}");
     }
+}
+
+#[tokio::test]
+async fn a_body_follows_no_redirect_to_another_origin() {
+    let (world, visits, other) = world_of(|seen| {
+        let status = seen.line.split(['/', ' ']).nth(2).unwrap_or_default();
+        redirect(status.parse().unwrap_or(307), "http://other.example.com/x")
+    })
+    .await;
+    let plugin = world.plugin(GRANT).await;
+    let send = |status: u16, body: &'static str| HttpRequest {
+        method: "POST".into(),
+        body: body.into(),
+        headers: vec![header("content-type", "text/plain")],
+        follow_redirects: 3,
+        ..get(&format!("http://api.example.com/{status}"))
+    };
+    for status in [307, 308] {
+        let response = plugin.http(send(status, "text")).await.expect("a reply");
+        // It is reported: whoever wants to send it there can.
+        assert_eq!((response.status, other.all().len()), (u32::from(status), 0));
+        assert_eq!(
+            value(&response, "location").as_deref(),
+            Some("http://other.example.com/x")
+        );
+        assert_eq!(visits.last().body, b"text");
+    }
+    for (status, body, line) in [
+        (303, "text", "GET /x HTTP/1.1"),
+        (302, "text", "GET /x HTTP/1.1"),
+        (307, "", "POST /x HTTP/1.1"),
+    ] {
+        let response = plugin.http(send(status, body)).await.expect("a reply");
+        assert_eq!((response.status, &response.body[..]), (200, &b"other"[..]));
+        assert_eq!(other.last().line, line);
+        assert!(other.last().body.is_empty() && !other.last().names("content-type"));
+    }
+}
+
+#[tokio::test]
+async fn a_field_of_a_reply_on_several_lines_is_one_value() {
+    let (world, _, _) = world_of(|_| {
+        b"HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\n\tthree\r\nX-B: 4\r\nContent-Length:\r\n 2\r\n\r\nok".to_vec()
+    })
+    .await;
+    let plugin = world.plugin(GRANT).await;
+    let response = plugin
+        .get("http://api.example.com/")
+        .await
+        .expect("a reply");
+    assert_eq!(&response.body[..], b"ok");
+    let joined = value(&response, "x-a").expect("there");
+    let words: Vec<&str> = joined.split_whitespace().collect();
+    assert_eq!(words, ["one", "two", "three"]);
+    assert!(!joined.contains(['\r', '\n']), "{joined:?}");
+    assert_eq!(value(&response, "x-b").as_deref(), Some("4"));
 }
 
 #[tokio::test]
