@@ -17,17 +17,18 @@
 //! ```
 //!
 //! This crate knows the handshake line, the environment a host gives its
-//! plugin, version negotiation, addresses, log lines and the messages of the
-//! broker. It opens no file and no socket, reads no variable and no clock, and
-//! starts no thread: text comes in and values go out, so that every rule can
-//! be tested and fuzzed on its own. What a certificate means is left to the
-//! crate that speaks TLS.
+//! plugin, version negotiation, addresses, log lines, the messages of the
+//! broker, and how a plugin is told of an error. It opens no file and no socket,
+//! reads no variable and no clock, and starts no thread: text comes in and values
+//! go out, so that every rule can be tested and fuzzed on its own. What a
+//! certificate means is left to the crate that speaks TLS.
 
 #![forbid(unsafe_code)]
 
 mod address;
 mod broker;
 mod environment;
+mod errno;
 mod excerpt;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -36,6 +37,7 @@ pub mod logs;
 mod negotiation;
 mod numbers;
 pub mod proto;
+mod status;
 
 pub use address::{Address, AddressError, Endpoint, MAX_ADDRESS, Network, UnknownNetwork};
 pub use broker::{BrokerId, BrokerMessage, MAX_KNOCK_ERROR, RawConnInfo};
@@ -45,6 +47,7 @@ pub use environment::{
     ENV_UNIX_SOCKET_GROUP, HostEnvironment, MagicCookie, PluginEnvironment, PortRange,
     PortRangeError, SCRUBBED,
 };
+pub use errno::SystemError;
 pub use excerpt::{EXCERPT_LIMIT, Excerpt};
 pub use handshake::{
     CORE_PROTOCOL_VERSION, CertificateProblem, HandshakeError, HandshakeLine, HandshakeRules,
@@ -54,3 +57,4 @@ pub use negotiation::{
     AllowedTransports, AppProtocolVersion, Transport, UnknownTransport, negotiate,
 };
 pub use numbers::{parse_go_bool, parse_go_int};
+pub use status::{ErrorInfo, HOST_DOMAIN, RichStatus};
