@@ -18,7 +18,8 @@
 //!
 //! This crate knows the handshake line, the environment a host gives its
 //! plugin, version negotiation, addresses, log lines, the messages of the
-//! broker, and how a plugin is told of an error. It opens no file and no socket,
+//! broker, the framing of the descriptor socket, and how a plugin is told of an
+//! error. It opens no file and no socket,
 //! reads no variable and no clock, and starts no thread: text comes in and values
 //! go out, so that every rule can be tested and fuzzed on its own. What a
 //! certificate means is left to the crate that speaks TLS.
@@ -27,6 +28,7 @@
 
 mod address;
 mod broker;
+pub mod descriptors;
 mod environment;
 mod errno;
 mod excerpt;
