@@ -104,12 +104,13 @@ class HostError(Exception):
         grpc_code: grpc.StatusCode,
         details: dict[str, str] | None = None,
     ):
-        super().__init__(text)
         details = details or {}
+        missing = details.get("missing")
+        super().__init__(f"{text}; it takes {missing}" if missing else text)
         self.operation = operation
         self.code = code
         self.grpc_code = grpc_code
-        self.missing = details.get("missing") or None
+        self.missing = missing or None
         self.errno = details.get("errno") or None
         after = details.get("retry_after_ms", "")
         self.retry_after = int(after) / 1000 if after.isdecimal() else None
@@ -520,8 +521,8 @@ _SYSTEM_ERRORS = {
     for name in names.split()
 }
 _OTHER = (grpc.StatusCode.FAILED_PRECONDITION, "system-error")
-# Of numbers with two names, Python knows the other one.
-_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK"}
+# Of two numbers with two names, Python says the other one; one it does not know.
+_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK", 133: "EHWPOISON"}
 
 
 def _system_error(operation: str, number: int) -> HostError:
@@ -738,7 +739,8 @@ class File(io.RawIOBase):
     def stream(self, offset: int, length: int = 0) -> Iterator[bytes]:
         """The contents from offset on, length bytes or, for 0, up to the end, in parts."""
         if self._descriptor < 0:
-            request = message("ReadStreamRequest", lease=self._lease.id, offset=offset, length=length)
+            with _system("filesystem.read_stream"):
+                request = message("ReadStreamRequest", lease=self._lease.id, offset=offset, length=length)
             with self._host.stream("Filesystem", "ReadStream", request) as parts:
                 yield from (part.data for part in parts)
             return
@@ -754,7 +756,9 @@ class File(io.RawIOBase):
         """Write what parts yields from offset on; how much it was."""
         self._refuse_appending()
         if self._descriptor < 0:
-            return self._host.send("Filesystem", "WriteStream", self._requests(offset, parts)).written
+            with _system("filesystem.write_stream"):
+                first = message("WriteStreamRequest", lease=self._lease.id, offset=offset)
+            return self._host.send("Filesystem", "WriteStream", self._requests(first, parts)).written
         start = offset
         for part in parts:
             data = memoryview(part).cast("B")
@@ -762,8 +766,8 @@ class File(io.RawIOBase):
             offset += len(data)
         return offset - start
 
-    def _requests(self, offset: int, parts: Iterable[bytes]) -> Iterator:
-        yield message("WriteStreamRequest", lease=self._lease.id, offset=offset)
+    def _requests(self, first, parts: Iterable[bytes]) -> Iterator:
+        yield first
         for part in parts:
             for data in _parts(part, self._host._payload()):
                 yield message("WriteStreamRequest", data=bytes(data))

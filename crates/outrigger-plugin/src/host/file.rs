@@ -294,12 +294,11 @@ impl File {
     /// in parts of some hundred KiB. Only what is taken is read ahead by a few
     /// parts.
     pub fn stream(&self, offset: u64, length: u64) -> BoxStream<'static, Result<Bytes, HostError>> {
-        let end = match length {
-            0 => u64::MAX,
-            length => offset.saturating_add(length),
-        };
         match &*self.back {
-            Back::Descriptor(_) => local_stream(self.back.clone(), offset, end).boxed(),
+            Back::Descriptor(_) => {
+                let end = (length != 0).then(|| offset.saturating_add(length));
+                local_stream(self.back.clone(), offset, end).boxed()
+            }
             Back::Lease(lease) => {
                 let request = messages::ReadStreamRequest {
                     lease: lease.id.clone(),
@@ -585,7 +584,7 @@ fn retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 fn local_stream(
     back: Arc<Back>,
     offset: u64,
-    end: u64,
+    end: Option<u64>,
 ) -> impl Stream<Item = Result<Bytes, HostError>> + Send {
     struct State {
         back: Arc<Back>,
@@ -600,7 +599,8 @@ fn local_stream(
         buffer: BytesMut::new(),
     };
     futures_util::stream::try_unfold(state, move |mut state| async move {
-        let length = usize::try_from(end - state.at).unwrap_or(PART).min(PART);
+        let left = end.map_or(u64::MAX, |end| end - state.at);
+        let length = usize::try_from(left).unwrap_or(PART).min(PART);
         let Back::Descriptor(file) = &*state.back else {
             return Ok(None);
         };
