@@ -142,14 +142,17 @@ class _ErrorDetails:
                 continue
             parts = dict(_fields(detail))
             if parts.get(1, b"").endswith(b"/google.rpc.ErrorInfo"):
-                reason, metadata = "", {}
+                reason, domain, metadata = "", "", {}
                 for number, value in _fields(parts.get(2, b"")):
                     if number == 1:
                         reason = value.decode()
+                    elif number == 2:
+                        domain = value.decode()
                     elif number == 3:
                         entry = dict(_fields(value))
                         metadata[entry.get(1, b"").decode()] = entry.get(2, b"").decode()
-                return reason, metadata
+                if domain == "outrigger.host":
+                    return reason, metadata
         return "host-call-failed", {}
 
 

@@ -32,7 +32,8 @@ struct Facts {
 
 impl HostError {
     /// The host's own code where it gave one, such as `not-granted`,
-    /// `not-found`, `quota-exhausted`; else a code of this library.
+    /// `not-found`, `quota-exhausted`; for what the system says of a descriptor the
+    /// one that the host would give; else a code of this library.
     pub fn code(&self) -> &str {
         &self.0.code
     }
