@@ -89,9 +89,8 @@ impl SystemError {
     /// assert_eq!(SystemError::of(&Error::other("odd")).name(), "EIO");
     /// ```
     pub fn of(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(number @ 1..=MAX_ERRNO) => return Self(number),
-            Some(_) | None => {}
+        if let Some(number @ 1..=MAX_ERRNO) = error.raw_os_error() {
+            return Self(number);
         }
         let name = match error.kind() {
             io::ErrorKind::InvalidInput => "EINVAL",
