@@ -1369,6 +1369,8 @@ class _Pipe(io.FileIO):
     """A pipe that was handed over; writes all that it is given."""
 
     def write(self, data) -> int:
+        if self.closed:
+            raise ValueError("the input is closed")
         data = memoryview(data).cast("B")
         done = 0
         while done < len(data):
