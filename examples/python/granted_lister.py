@@ -42,8 +42,7 @@ def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
             log.debug("listed", extra={"fields": {"path": folder, "entries": len(entries)}})
             return filelister_pb2.FileListResponse(entry=entries)
         except outrigger_host.HostError as error:
-            missing = f" ({error.missing})" if error.missing else ""
-            return filelister_pb2.FileListResponse(error=f"{error.code}: {error}{missing}")
+            return filelister_pb2.FileListResponse(error=f"{error.code}: {error}")
 
     methods = {
         "List": grpc.unary_unary_rpc_method_handler(

@@ -104,12 +104,13 @@ class HostError(Exception):
         grpc_code: grpc.StatusCode,
         details: dict[str, str] | None = None,
     ):
-        super().__init__(text)
         details = details or {}
+        missing = details.get("missing")
+        super().__init__(f"{text}; it takes {missing}" if missing else text)
         self.operation = operation
         self.code = code
         self.grpc_code = grpc_code
-        self.missing = details.get("missing") or None
+        self.missing = missing or None
         self.errno = details.get("errno") or None
         after = details.get("retry_after_ms", "")
         self.retry_after = int(after) / 1000 if after.isdecimal() else None
@@ -141,14 +142,17 @@ class _ErrorDetails:
                 continue
             parts = dict(_fields(detail))
             if parts.get(1, b"").endswith(b"/google.rpc.ErrorInfo"):
-                reason, metadata = "", {}
+                reason, domain, metadata = "", "", {}
                 for number, value in _fields(parts.get(2, b"")):
                     if number == 1:
                         reason = value.decode()
+                    elif number == 2:
+                        domain = value.decode()
                     elif number == 3:
                         entry = dict(_fields(value))
                         metadata[entry.get(1, b"").decode()] = entry.get(2, b"").decode()
-                return reason, metadata
+                if domain == "outrigger.host":
+                    return reason, metadata
         return "host-call-failed", {}
 
 
@@ -326,8 +330,7 @@ class Host:
 
 def _failed(service: str, method: str, error: grpc.RpcError) -> HostError:
     code, details = _ErrorDetails.read(error)
-    operation = re.sub(r"(?<!^)(?=[A-Z])", "_", method).lower()
-    operation = details.get("operation") or f"{service.lower()}.{operation}"
+    operation = details.get("operation") or _operation(service, method)
     return HostError(operation, error.details() or "", code=code, grpc_code=error.code(), details=details)
 
 
@@ -341,6 +344,11 @@ def _told(operation: str, failure) -> HostError:
         grpc_code=codes.get(failure.status, grpc.StatusCode.UNKNOWN),
         details=dict(failure.metadata),
     )
+
+
+def _operation(service: str, method: str) -> str:
+    """The name of a call in the host's records, such as filesystem.read_file."""
+    return f"{service}.{re.sub(r'(?<!^)(?=[A-Z])', '_', method)}".lower()
 
 
 def _unexpected(operation: str) -> HostError:
@@ -498,32 +506,47 @@ def _close(descriptors: list[int]) -> None:
 
 
 
-_SYSTEM_CODES = {
-    errno.ENOENT: grpc.StatusCode.NOT_FOUND,
-    errno.EEXIST: grpc.StatusCode.ALREADY_EXISTS,
-    errno.EINVAL: grpc.StatusCode.INVALID_ARGUMENT,
-    errno.ENOSPC: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errno.EDQUOT: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errno.EACCES: grpc.StatusCode.PERMISSION_DENIED,
-    errno.EPERM: grpc.StatusCode.PERMISSION_DENIED,
-    errno.EPIPE: grpc.StatusCode.UNAVAILABLE,
-    errno.ECONNRESET: grpc.StatusCode.UNAVAILABLE,
+# What the host says of the system's errors, and so what is said here of those of a descriptor: the
+# status and the reason of each name; the rest are _OTHER.
+_SYSTEM_ERRORS = {
+    name: (status, reason)
+    for names, status, reason in (
+        ("ENOENT ESRCH", grpc.StatusCode.NOT_FOUND, "not-found"),
+        ("EEXIST", grpc.StatusCode.ALREADY_EXISTS, "already-exists"),
+        ("EINVAL ENAMETOOLONG EILSEQ", grpc.StatusCode.INVALID_ARGUMENT, "invalid-argument"),
+        ("ENOSPC EDQUOT EFBIG EMFILE ENFILE ENOMEM EMLINK", grpc.StatusCode.RESOURCE_EXHAUSTED, "host-resources"),
+        ("EACCES EPERM EROFS", grpc.StatusCode.PERMISSION_DENIED, "host-permission"),
+        ("ETIMEDOUT", grpc.StatusCode.DEADLINE_EXCEEDED, "call-timeout"),
+        ("EAGAIN EBUSY ECONNREFUSED EHOSTUNREACH ENETUNREACH", grpc.StatusCode.UNAVAILABLE, "unavailable"),
+        ("EIO", grpc.StatusCode.INTERNAL, "system-error"),
+        ("ENOSYS EOPNOTSUPP", grpc.StatusCode.UNIMPLEMENTED, "unsupported"),
+    )
+    for name in names.split()
 }
+_OTHER = (grpc.StatusCode.FAILED_PRECONDITION, "system-error")
+# Of two numbers with two names, Python says the other one; one it does not know.
+_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK", 133: "EHWPOISON"}
+
+
+def _system_error(operation: str, number: int) -> HostError:
+    """What the system says of a descriptor, as the host says it of a lease."""
+    name = _NAMES.get(number) or errno.errorcode.get(number) or str(number)
+    status, reason = _SYSTEM_ERRORS.get(name, _OTHER)
+    words = os.strerror(number)
+    text = f"{operation}: {words[:1].lower()}{words[1:]}"
+    return HostError(operation, text, code=reason, grpc_code=status, details={"errno": name})
 
 
 @contextlib.contextmanager
 def _system(operation: str) -> Iterator[None]:
-    """What the system says of a descriptor, as the host would say it."""
+    """Tell of what the system refuses, and of numbers that it cannot take, as the host would."""
     try:
         yield
     except OSError as error:
-        raise HostError(
-            operation,
-            f"{operation}: {error.strerror or error}",
-            code="system-error",
-            grpc_code=_SYSTEM_CODES.get(error.errno, grpc.StatusCode.FAILED_PRECONDITION),
-            details={"errno": errno.errorcode.get(error.errno, str(error.errno or ""))},
-        ) from error
+        late = errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO
+        raise _system_error(operation, error.errno or late) from error
+    except (OverflowError, ValueError) as error:
+        raise _system_error(operation, errno.EINVAL) from error
 
 
 def _milliseconds(seconds: float | None) -> int:
@@ -636,10 +659,21 @@ class File(io.RawIOBase):
     def read_at(self, length: int, offset: int) -> bytes:
         """At most length bytes from offset, without moving the position; empty only at the end."""
         length = min(length, self._host._payload())
+        if length == 0:
+            return b""
         if self._descriptor >= 0:
-            with _system("filesystem.read"):
-                return os.pread(self._descriptor, length, offset)
+            return self._pread("filesystem.read", length, offset)
         return self._call("Read", "ReadRequest", offset=offset, length=length).data
+
+    def _pread(self, operation: str, length: int, offset: int) -> bytes:
+        with _system(operation):
+            return os.pread(self._descriptor, length, offset)
+
+    def _pwrite(self, operation: str, part, offset: int) -> None:
+        while part:
+            with _system(operation):
+                written = os.pwrite(self._descriptor, part, offset)
+            offset, part = offset + written, part[written:]
 
     def read_exact_at(self, length: int, offset: int) -> bytes:
         """Exactly length bytes from offset; raises HostError where the file ends before that."""
@@ -648,8 +682,8 @@ class File(io.RawIOBase):
             part = self.read_at(length - len(parts), offset + len(parts))
             if not part:
                 text = "filesystem.read: unexpected end of file"
-                status = grpc.StatusCode.UNAVAILABLE
-                raise HostError("filesystem.read", text, code="system-error", grpc_code=status)
+                status = grpc.StatusCode.OUT_OF_RANGE
+                raise HostError("filesystem.read", text, code="unexpected-end", grpc_code=status)
             parts += part
         return bytes(parts)
 
@@ -657,14 +691,11 @@ class File(io.RawIOBase):
         """Write all of data at offset, without moving the position."""
         self._refuse_appending()
         for part in _parts(data, self._host._payload()):
-            while part:
-                if self._descriptor >= 0:
-                    with _system("filesystem.write"):
-                        written = os.pwrite(self._descriptor, part, offset)
-                else:
-                    reply = self._call("Write", "WriteRequest", offset=offset, data=bytes(part))
-                    written = reply.written
-                offset, part = offset + written, part[written:]
+            if self._descriptor >= 0:
+                self._pwrite("filesystem.write", part, offset)
+            else:
+                self._call("Write", "WriteRequest", offset=offset, data=bytes(part))
+            offset += len(part)
 
     def readinto(self, buffer) -> int:
         data = self.read_at(len(buffer), self._position)
@@ -689,7 +720,7 @@ class File(io.RawIOBase):
             return len(data)
         for part in _parts(data, self._host._payload()):
             while part and self._descriptor >= 0:
-                with _system("filesystem.write"):
+                with _system("filesystem.write_next"):
                     part = part[os.write(self._descriptor, part) :]
             if part:
                 self._call("WriteNext", "WriteNextRequest", data=bytes(part))
@@ -711,12 +742,16 @@ class File(io.RawIOBase):
     def stream(self, offset: int, length: int = 0) -> Iterator[bytes]:
         """The contents from offset on, length bytes or, for 0, up to the end, in parts."""
         if self._descriptor < 0:
-            request = message("ReadStreamRequest", lease=self._lease.id, offset=offset, length=length)
+            with _system("filesystem.read_stream"):
+                request = message("ReadStreamRequest", lease=self._lease.id, offset=offset, length=length)
             with self._host.stream("Filesystem", "ReadStream", request) as parts:
                 yield from (part.data for part in parts)
             return
-        end = offset + length if length else sys.maxsize
-        while part := self.read_at(min(PART, end - offset), offset):
+        end = offset + length
+        while wanted := min(PART, end - offset) if length else PART:
+            part = self._pread("filesystem.read_stream", wanted, offset)
+            if not part:
+                return
             offset += len(part)
             yield part
 
@@ -724,15 +759,18 @@ class File(io.RawIOBase):
         """Write what parts yields from offset on; how much it was."""
         self._refuse_appending()
         if self._descriptor < 0:
-            return self._host.send("Filesystem", "WriteStream", self._requests(offset, parts)).written
+            with _system("filesystem.write_stream"):
+                first = message("WriteStreamRequest", lease=self._lease.id, offset=offset)
+            return self._host.send("Filesystem", "WriteStream", self._requests(first, parts)).written
         start = offset
         for part in parts:
-            self.write_at(part, offset)
-            offset += len(part)
+            data = memoryview(part).cast("B")
+            self._pwrite("filesystem.write_stream", data, offset)
+            offset += len(data)
         return offset - start
 
-    def _requests(self, offset: int, parts: Iterable[bytes]) -> Iterator:
-        yield message("WriteStreamRequest", lease=self._lease.id, offset=offset)
+    def _requests(self, first, parts: Iterable[bytes]) -> Iterator:
+        yield first
         for part in parts:
             for data in _parts(part, self._host._payload()):
                 yield message("WriteStreamRequest", data=bytes(data))
@@ -799,7 +837,9 @@ class File(io.RawIOBase):
             self._lease.close()
 
     def _call(self, method: str, kind: str, /, **fields):
-        return self._host.call("Filesystem", method, message(kind, lease=self._lease.id, **fields))
+        with _system(_operation("Filesystem", method)):
+            request = message(kind, lease=self._lease.id, **fields)
+        return self._host.call("Filesystem", method, request)
 
     def _refuse_appending(self) -> None:
         if self._options.append:
@@ -1329,10 +1369,13 @@ class _Pipe(io.FileIO):
     """A pipe that was handed over; writes all that it is given."""
 
     def write(self, data) -> int:
+        if self.closed:
+            raise ValueError("the input is closed")
         data = memoryview(data).cast("B")
         done = 0
         while done < len(data):
-            done += super().write(data[done:])
+            with _system("process.write_input"):
+                done += super().write(data[done:])
         return done
 
 
@@ -1621,10 +1664,7 @@ class _Socket(TcpStream):
 
 
 def _broken() -> HostError:
-    text = "network.connect: the connection takes no more"
-    details = {"errno": "EPIPE"}
-    status = grpc.StatusCode.UNAVAILABLE
-    return HostError("network.connect", text, code="system-error", grpc_code=status, details=details)
+    return _system_error("network.connect", errno.EPIPE)
 
 
 class _Sending:

@@ -1,10 +1,8 @@
 //! How a call failed: status name, message and decoded details.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use outrigger_wire::Excerpt;
+use outrigger_wire::{ErrorInfo, Excerpt, RichStatus};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use prost_types::{Any, Duration};
@@ -90,17 +88,6 @@ pub(crate) fn name(code: Code) -> &'static str {
     }
 }
 
-/// `google.rpc.Status`, which travels in the trailers.
-#[derive(Clone, PartialEq, Message)]
-struct RichStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
 fn details(encoded: &[u8], pool: &DescriptorPool) -> Vec<Value> {
     if encoded.is_empty() {
         return Vec::new();
@@ -147,7 +134,7 @@ fn well_known(full_name: &str, value: &[u8]) -> Option<Value> {
         serde_json::to_value(M::decode(value).ok()?).ok()
     }
     match full_name.strip_prefix("google.rpc.")? {
-        "ErrorInfo" => read::<ErrorInfo>(value),
+        "ErrorInfo" => error_info(value),
         "RetryInfo" => read::<RetryInfo>(value),
         "DebugInfo" => read::<DebugInfo>(value),
         "QuotaFailure" => read::<QuotaFailure>(value),
@@ -161,17 +148,16 @@ fn well_known(full_name: &str, value: &[u8]) -> Option<Value> {
     }
 }
 
-// Field names and numbers are those of `google/rpc/error_details.proto`.
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-struct ErrorInfo {
-    #[prost(string, tag = "1")]
-    reason: String,
-    #[prost(string, tag = "2")]
-    domain: String,
-    #[prost(btree_map = "string, string", tag = "3")]
-    metadata: BTreeMap<String, String>,
+fn error_info(value: &[u8]) -> Option<Value> {
+    let info = ErrorInfo::decode(value).ok()?;
+    Some(json!({
+        "reason": info.reason,
+        "domain": info.domain,
+        "metadata": info.metadata,
+    }))
 }
+
+// Field names and numbers are those of `google/rpc/error_details.proto`.
 
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -327,6 +313,15 @@ mod tests {
                 }
                 .encode_to_vec(),
             ),
+            any(
+                "google.rpc.ErrorInfo",
+                ErrorInfo {
+                    reason: "gone".into(),
+                    domain: "example.com".into(),
+                    metadata: [("name".into(), "x".into())].into(),
+                }
+                .encode_to_vec(),
+            ),
             any("my.Type", vec![1, 2, 3]),
         ]);
         assert_eq!(
@@ -334,6 +329,10 @@ mod tests {
             [
                 json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.500s"}),
                 json!({"@type": "type.googleapis.com/google.protobuf.Duration", "value": "2s"}),
+                json!({
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": "gone", "domain": "example.com", "metadata": {"name": "x"},
+                }),
                 json!({"@type": "type.googleapis.com/my.Type", "@base64": "AQID"}),
             ]
         );

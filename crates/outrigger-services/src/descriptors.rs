@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use outrigger_manifest::HostService;
+use outrigger_wire::descriptors::{FrameBuffer, FrameTooLong, MAX_DESCRIPTORS, put_frame};
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
 use outrigger_wire::proto::host::*;
@@ -39,8 +40,6 @@ use crate::network::{Account, Lookups, NetworkService, packets, relay, show_udp}
 use crate::process::{self, ProcessService, WeakProcessService};
 use crate::session::{Operation, Running, Session};
 
-/// The longest message in either direction, in bytes.
-const LONGEST: usize = 64 << 10;
 /// Connections of one plugin at the same time.
 const CONNECTIONS: usize = 4;
 /// How long a peer may take to say who it is.
@@ -53,8 +52,6 @@ const SEND_BUFFER: usize = 8 << 10;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a token.
 const TOKEN: usize = 32;
-/// Most descriptors of one reply.
-const MOST: usize = 3;
 
 const OPEN: Operation = Operation::new(HostService::Filesystem, "open");
 const CREATE: Operation = Operation::new(HostService::Filesystem, "create");
@@ -649,10 +646,9 @@ fn send(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     buffer.clear();
-    let length = u32::try_from(reply.encoded_len()).unwrap_or(u32::MAX);
-    buffer.extend_from_slice(&length.to_be_bytes());
-    reply.encode(buffer).map_err(io::Error::other)?;
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    put_frame(reply, buffer).map_err(no_message)?;
+    let mut space =
+        [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -672,59 +668,41 @@ fn send(
     Ok(())
 }
 
+fn no_message(error: FrameTooLong) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
 /// Messages of a peer. Descriptors that it sends are dropped by the kernel.
 struct Frames<'a> {
     stream: &'a UnixStream,
-    buffer: Vec<u8>,
-    filled: usize,
-    taken: usize,
+    buffer: FrameBuffer,
 }
 
 impl<'a> Frames<'a> {
     fn new(stream: &'a UnixStream) -> Self {
-        Self {
-            stream,
-            buffer: vec![0; 4 << 10],
-            filled: 0,
-            taken: 0,
-        }
+        let buffer = FrameBuffer::new();
+        Self { stream, buffer }
     }
 
     /// The next message; nothing when the peer is done.
     fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        self.buffer.copy_within(self.taken..self.filled, 0);
-        self.filled -= std::mem::take(&mut self.taken);
-        loop {
-            let filled = self.buffer.get(..self.filled).unwrap_or_default();
-            let mut wanted = 4;
-            if let Some((length, _)) = filled.split_first_chunk::<4>() {
-                let length = u32::from_be_bytes(*length) as usize;
-                if length > LONGEST {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                wanted += length;
-                if filled.len() >= wanted {
-                    self.taken = wanted;
-                    return Ok(self.buffer.get(4..wanted));
-                }
-            }
-            if self.buffer.len() < wanted {
-                self.buffer.resize(wanted, 0);
-            }
-            let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
-            match (&mut &*self.stream).read(room) {
+        while !self.buffer.is_ready().map_err(no_message)? {
+            match (&mut &*self.stream).read(self.buffer.room()) {
                 Ok(0) => return Ok(None),
-                Ok(read) => self.filled += read,
+                Ok(read) => self.buffer.filled(read),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(Some(self.buffer.take()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use outrigger_wire::descriptors::MAX_FRAME;
 
     use super::*;
 
@@ -744,18 +722,18 @@ mod tests {
     fn messages_are_found_however_they_are_cut_and_an_endless_one_is_refused() {
         let (mut writer, reader) = UnixStream::pair().expect("a pair");
         let mut bytes = Vec::new();
-        for length in [0_usize, 1, 5000, LONGEST] {
+        for length in [0_usize, 1, 5000, MAX_FRAME] {
             bytes.extend_from_slice(&(length as u32).to_be_bytes());
             bytes.extend(std::iter::repeat_n(9, length));
         }
-        bytes.extend_from_slice(&(LONGEST as u32 + 1).to_be_bytes());
+        bytes.extend_from_slice(&(MAX_FRAME as u32 + 1).to_be_bytes());
         let sending = std::thread::spawn(move || {
             for part in bytes.chunks(977) {
                 writer.write_all(part).expect("the reader takes it");
             }
         });
         let mut frames = Frames::new(&reader);
-        for length in [0, 1, 5000, LONGEST] {
+        for length in [0, 1, 5000, MAX_FRAME] {
             let frame = frames.next().expect("readable").expect("there");
             assert_eq!(frame.len(), length);
         }

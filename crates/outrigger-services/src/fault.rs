@@ -2,21 +2,17 @@
 //! for the plugin and the full one for the operator's log.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use outrigger_manifest::Denial;
-use outrigger_transport::errno_name;
 use outrigger_wire::proto::host::Failure;
+use outrigger_wire::{ErrorInfo, HOST_DOMAIN, SystemError};
 use rustix::io::Errno;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::text::Quoted;
-
-/// The domain of the reasons in `google.rpc.ErrorInfo`.
-pub(crate) const DOMAIN: &str = "outrigger.host";
 
 /// The most bytes of each text that a plugin is told: peers take few kilobytes of
 /// trailers, where some bytes need three.
@@ -133,13 +129,13 @@ impl Fault {
     /// [`status`](Self::status) with the code that the call failed with already.
     pub(crate) fn status_as(&self, code: Code, operation: &str) -> Status {
         let text = self.public();
-        let mut metadata = HashMap::from([("operation".to_owned(), operation.to_owned())]);
+        let mut metadata = BTreeMap::from([("operation".to_owned(), operation.to_owned())]);
         match self {
             Self::Denied(_) | Self::Uncovered(_) | Self::Ungranted { .. } => {
                 metadata.insert("missing".into(), self.missing().into_owned());
             }
             Self::System(errno) => {
-                metadata.insert("errno".into(), errno_name(errno.raw_os_error()));
+                metadata.insert("errno".into(), system(*errno).name().into_owned());
             }
             Self::Exhausted {
                 after: Some(after), ..
@@ -149,8 +145,14 @@ impl Fault {
             }
             _ => {}
         }
-        let details = ErrorDetails::with_error_info(self.code(), DOMAIN, metadata);
-        Status::with_error_details(code, format!("{operation}: {text}"), details)
+        let info = ErrorInfo {
+            reason: self.code().to_owned(),
+            domain: HOST_DOMAIN.to_owned(),
+            metadata,
+        };
+        let message = format!("{operation}: {text}");
+        let details = info.encode_with(code.into(), &message);
+        Status::with_details(code, message, details.into())
     }
 
     /// The public wording, where replies carry it.
@@ -183,7 +185,7 @@ impl Fault {
         match self {
             Self::Outside | Self::Uncovered(_) => "outside the granted directory".into(),
             Self::Denied(_) | Self::Refused(_) => "not permitted by the host".into(),
-            Self::System(errno) => system_text(*errno).into(),
+            Self::System(errno) => system(*errno).to_string().into(),
             Self::Failed { text, .. } => text.clone(),
             Self::Ungranted { text, .. } => text.clone().into(),
             Self::UnknownLease => "no such lease".into(),
@@ -203,7 +205,7 @@ impl Fault {
             | Self::Uncovered(_)
             | Self::Ungranted { .. }
             | Self::Refused(_) => Code::PermissionDenied,
-            Self::System(errno) => system_code(*errno),
+            Self::System(errno) => Code::from(system(*errno).status()),
             Self::Failed { status, .. } => *status,
             Self::UnknownLease => Code::NotFound,
             Self::Abuse(_) => Code::InvalidArgument,
@@ -294,7 +296,7 @@ impl Fault {
             Self::Denied(denial) => denial.code(),
             Self::Uncovered(_) => "outside-grant",
             Self::Refused(_) => "forbidden",
-            Self::System(errno) => system_reason(*errno),
+            Self::System(errno) => system(*errno).reason(),
             Self::Failed { code, .. }
             | Self::Ungranted { code, .. }
             | Self::Exhausted { code, .. } => code,
@@ -310,14 +312,12 @@ impl Fault {
 
 /// A status as a message says it.
 pub(crate) fn failure(status: &Status) -> Failure {
-    let info = status.get_details_error_info();
-    let (reason, metadata) =
-        info.map_or_else(Default::default, |info| (info.reason, info.metadata));
+    let info = ErrorInfo::find(status.details(), HOST_DOMAIN).unwrap_or_default();
     Failure {
         status: status.code().into(),
         message: status.message().to_owned(),
-        reason,
-        metadata,
+        reason: info.reason,
+        metadata: info.metadata.into_iter().collect(),
     }
 }
 
@@ -348,67 +348,19 @@ impl From<Errno> for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        match Errno::from_io_error(&error) {
-            Some(errno) => errno.into(),
-            None if error.kind() == io::ErrorKind::InvalidInput => Self::System(Errno::INVAL),
-            None => Self::System(Errno::IO),
-        }
+        Errno::from_raw_os_error(SystemError::of(&error).raw()).into()
     }
 }
 
-/// How a gRPC status names what the system said.
-fn system_code(errno: Errno) -> Code {
-    match errno {
-        Errno::NOENT | Errno::SRCH => Code::NotFound,
-        Errno::EXIST => Code::AlreadyExists,
-        Errno::INVAL | Errno::NAMETOOLONG | Errno::ILSEQ => Code::InvalidArgument,
-        Errno::NOSPC
-        | Errno::DQUOT
-        | Errno::FBIG
-        | Errno::MFILE
-        | Errno::NFILE
-        | Errno::NOMEM
-        | Errno::MLINK => Code::ResourceExhausted,
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => Code::PermissionDenied,
-        Errno::TIMEDOUT => Code::DeadlineExceeded,
-        Errno::AGAIN
-        | Errno::BUSY
-        | Errno::CONNREFUSED
-        | Errno::HOSTUNREACH
-        | Errno::NETUNREACH => Code::Unavailable,
-        Errno::IO => Code::Internal,
-        Errno::NOSYS | Errno::OPNOTSUPP => Code::Unimplemented,
-        _ => Code::FailedPrecondition,
-    }
-}
-
-fn system_reason(errno: Errno) -> &'static str {
-    match system_code(errno) {
-        Code::NotFound => "not-found",
-        Code::AlreadyExists => "already-exists",
-        Code::InvalidArgument => "invalid-argument",
-        Code::ResourceExhausted => "host-resources",
-        Code::PermissionDenied => "host-permission",
-        Code::DeadlineExceeded => "call-timeout",
-        Code::Unavailable => "unavailable",
-        Code::Unimplemented => "unsupported",
-        _ => "system-error",
-    }
-}
-
-/// The system's own words, as Go prints them: without a number, in lower case.
-fn system_text(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) => first.to_lowercase().chain(letters).collect(),
-        None => format!("error {}", errno.raw_os_error()),
-    }
+/// What is told of it.
+fn system(errno: Errno) -> SystemError {
+    SystemError::from_raw(errno.raw_os_error())
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt;
+
     use super::*;
 
     fn in_band(fault: Fault) -> String {
@@ -446,7 +398,7 @@ mod tests {
         let info = status.get_details_error_info().expect("there");
         assert_eq!(
             (info.reason.as_str(), info.domain.as_str()),
-            ("system-error", DOMAIN)
+            ("system-error", "outrigger.host")
         );
         assert_eq!(
             info.metadata.get("errno").map(String::as_str),

@@ -1,14 +1,19 @@
-//! The table of operations in the documentation is the one of the protos.
+//! The tables in the documentation are those of the protos and of the code.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use outrigger_services::HOST_SERVICES_DESCRIPTORS;
+use outrigger_wire::SystemError;
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tonic::Code;
 
-const BEGIN: &str = "<!-- operations -->\n";
 const END: &str = "<!-- end -->";
+/// One test at a time writes the page.
+static PAGE: Mutex<()> = Mutex::new(());
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -62,18 +67,60 @@ fn table() -> (usize, String) {
     (count, format!("{count} operations.\n\n{text}"))
 }
 
-#[test]
-fn the_documented_table_is_that_of_the_protos() {
-    let (count, table) = table();
-    assert!(count >= 70, "{count} operations");
+/// Each reason with its status and the system errors that it stands for.
+fn system_errors() -> String {
+    let mut kinds: BTreeMap<(&str, i32), Vec<String>> = BTreeMap::new();
+    for error in SystemError::known() {
+        let names = kinds.entry((error.reason(), error.status())).or_default();
+        names.push(format!("`{}`", error.name()));
+    }
+    let mut text = String::from("| reason | status | `errno` |\n| --- | --- | --- |\n");
+    for ((reason, status), names) in kinds {
+        let names = if names.len() > 10 {
+            "all others".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let code = format!("{:?}", Code::from(status));
+        let code = code
+            .chars()
+            .enumerate()
+            .fold(String::new(), |code, (at, letter)| {
+                let gap = if at > 0 && letter.is_uppercase() {
+                    "_"
+                } else {
+                    ""
+                };
+                code + gap + &letter.to_uppercase().to_string()
+            });
+        writeln!(text, "| `{reason}` | `{code}` | {names} |").expect("a string");
+    }
+    text
+}
+
+/// Compares what stands behind `begin` in the page with `table`.
+fn is_documented(begin: &str, table: &str) {
+    let _alone = PAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = root().join("docs/capabilities/README.md");
     let page = std::fs::read_to_string(&path).expect("the page");
-    let (before, rest) = page.split_once(BEGIN).expect("the table's beginning");
+    let (before, rest) = page.split_once(begin).expect("the table's beginning");
     let (_, after) = rest.split_once(END).expect("the table's end");
-    let current = format!("{before}{BEGIN}{table}{END}{after}");
+    let current = format!("{before}{begin}{table}{END}{after}");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &current).expect("written");
     } else {
         assert_eq!(page, current, "run with UPDATE=1 to write it anew");
     }
+}
+
+#[test]
+fn the_documented_table_is_that_of_the_protos() {
+    let (count, table) = table();
+    assert!(count >= 70, "{count} operations");
+    is_documented("<!-- operations -->\n", &table);
+}
+
+#[test]
+fn the_documented_system_errors_are_those_of_the_code() {
+    is_documented("<!-- system errors -->\n", &system_errors());
 }

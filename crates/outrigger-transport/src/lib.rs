@@ -16,7 +16,6 @@ mod authority;
 mod body;
 mod broker;
 mod channel;
-mod errno;
 mod fate;
 mod first_frame;
 mod gzip;
@@ -42,7 +41,6 @@ pub use broker::{
     SameAddress, Serving, Side,
 };
 pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
-pub use errno::errno_name;
 pub use fate::Fate;
 pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};

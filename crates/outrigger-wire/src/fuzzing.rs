@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use prost::Message as _;
+use prost::Message;
 
 use crate::authority::huffman;
+use crate::descriptors::{FrameBuffer, FrameTooLong, MAX_FRAME, put_frame};
 use crate::logs::{Entry, LineSplitter, Piece, Record, StderrClassifier, write_hclog};
+use crate::proto::host::{DescriptorReply, DescriptorRequest};
 use crate::proto::plugin::ConnInfo;
 use crate::{
     Address, AllowedTransports, AppProtocolVersion, AuthorityFilter, BrokerMessage, EXCERPT_LIMIT,
@@ -135,6 +137,69 @@ fn filtered(bytes: &[u8], step: usize) -> Vec<u8> {
 /// A header string in Huffman code, for tests of what reads one.
 pub fn huffman_coded(text: &[u8]) -> Vec<u8> {
     huffman::encode(text)
+}
+
+/// Frames are cut the same way however the bytes arrive, hold no more than one
+/// may have, and are the same bytes when they are framed again.
+pub fn descriptor_frames(bytes: &[u8]) {
+    let whole = frames(bytes, usize::MAX);
+    for step in [1, 7] {
+        assert_eq!(whole, frames(bytes, step), "{step} at a time");
+    }
+    let (frames, end) = whole;
+    let mut again = Vec::new();
+    for frame in &frames {
+        assert!(frame.len() <= MAX_FRAME);
+        again.extend((frame.len() as u32).to_be_bytes());
+        again.extend(frame);
+        if let Ok(request) = DescriptorRequest::decode(frame.as_slice()) {
+            check_framed(&request);
+        }
+        if let Ok(reply) = DescriptorReply::decode(frame.as_slice()) {
+            check_framed(&reply);
+        }
+    }
+    assert!(bytes.starts_with(&again));
+    if let Err(refused) = end {
+        let length = bytes.get(again.len()..).and_then(<[u8]>::first_chunk);
+        let length = length.map(|length| u32::from_be_bytes(*length) as usize);
+        assert_eq!(length, Some(refused.length));
+        check_message(&refused.to_string());
+    }
+}
+
+/// All whole frames, and whether the next one was refused.
+fn frames(bytes: &[u8], step: usize) -> (Vec<Vec<u8>>, Result<(), FrameTooLong>) {
+    let (mut buffer, mut found) = (FrameBuffer::new(), Vec::new());
+    let mut rest = bytes;
+    loop {
+        match buffer.is_ready() {
+            Ok(true) => found.push(buffer.take().to_vec()),
+            Ok(false) if rest.is_empty() => return (found, Ok(())),
+            Ok(false) => {
+                let room = buffer.room();
+                let length = step.min(room.len()).min(rest.len());
+                assert!(length > 0);
+                let (part, later) = rest.split_at(length);
+                room[..length].copy_from_slice(part);
+                buffer.filled(length);
+                rest = later;
+            }
+            Err(refused) => return (found, Err(refused)),
+        }
+    }
+}
+
+/// A message that was framed comes out of its frame.
+fn check_framed<M: Message + Default + PartialEq>(message: &M) {
+    let mut bytes = Vec::new();
+    if put_frame(message, &mut bytes).is_err() {
+        return;
+    }
+    let (frames, end) = frames(&bytes, usize::MAX);
+    assert_eq!((frames.len(), end), (1, Ok(())));
+    let again = M::decode(frames.concat().as_slice());
+    assert!(again.is_ok_and(|again| again == *message));
 }
 
 fn check_address(address: &Address) {
@@ -284,6 +349,22 @@ mod tests {
             ) {
                 conn_info(&bytes);
             }
+
+            #[test]
+            fn no_descriptor_frames_break_a_promise(
+                bytes in prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..200),
+                    proptest::collection::vec(
+                        proptest::collection::vec(any::<u8>(), 0..300).prop_map(|frame| {
+                            [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+                        }),
+                        0..30,
+                    )
+                    .prop_map(|frames| frames.concat()),
+                ],
+            ) {
+                descriptor_frames(&bytes);
+            }
         }
 
     #[test]
@@ -308,6 +389,8 @@ mod tests {
         ] {
             hclog_lines(stream);
         }
+        let longest = [&[0, 1, 0, 0][..], &[0; MAX_FRAME], &[0, 1, 0, 1]].concat();
+        descriptor_frames(&longest);
         conn_info(b"\x22\x00");
         conn_info(b"\x08\x01\x22\x02\x10\x01");
     }

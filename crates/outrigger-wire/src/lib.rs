@@ -18,17 +18,20 @@
 //!
 //! This crate knows the handshake line, the environment a host gives its
 //! plugin, version negotiation, addresses, log lines, the messages of the
-//! broker and what peers write into `:authority`. It opens no file and no
-//! socket, reads no variable and no clock, and starts no thread: text comes in
-//! and values go out, so that every rule can be tested and fuzzed on its own.
-//! What a certificate means is left to the crate that speaks TLS.
+//! broker, what peers write into `:authority`, the framing of the descriptor
+//! socket, and how a plugin is told of an error. It opens no file and no socket,
+//! reads no variable and no clock, and starts no thread: text comes in and values
+//! go out, so that every rule can be tested and fuzzed on its own. What a
+//! certificate means is left to the crate that speaks TLS.
 
 #![forbid(unsafe_code)]
 
 mod address;
 mod authority;
 mod broker;
+pub mod descriptors;
 mod environment;
+mod errno;
 mod excerpt;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -37,6 +40,7 @@ pub mod logs;
 mod negotiation;
 mod numbers;
 pub mod proto;
+mod status;
 
 pub use address::{Address, AddressError, Endpoint, MAX_ADDRESS, Network, UnknownNetwork};
 pub use authority::AuthorityFilter;
@@ -47,6 +51,7 @@ pub use environment::{
     ENV_UNIX_SOCKET_GROUP, HostEnvironment, MagicCookie, PluginEnvironment, PortRange,
     PortRangeError, SCRUBBED,
 };
+pub use errno::SystemError;
 pub use excerpt::{EXCERPT_LIMIT, Excerpt};
 pub use handshake::{
     CORE_PROTOCOL_VERSION, CertificateProblem, HandshakeError, HandshakeLine, HandshakeRules,
@@ -56,3 +61,4 @@ pub use negotiation::{
     AllowedTransports, AppProtocolVersion, Transport, UnknownTransport, negotiate,
 };
 pub use numbers::{parse_go_bool, parse_go_int};
+pub use status::{ErrorInfo, HOST_DOMAIN, RichStatus};

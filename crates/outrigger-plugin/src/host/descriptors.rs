@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use outrigger_wire::descriptors::{
+    FrameBuffer, FrameTooLong, MAX_DESCRIPTORS, MAX_FRAME, put_frame,
+};
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
 use outrigger_wire::proto::host::{
@@ -27,10 +30,6 @@ const CONNECTIONS: usize = 3;
 const DIALLING: usize = CONNECTIONS - 1;
 /// After so many failures in a row the socket is left alone.
 const FAILURES: u32 = 3;
-/// The longest message in either direction, in bytes.
-const LONGEST: usize = 64 << 10;
-/// Most descriptors of one reply.
-const MOST: usize = 3;
 /// How long the host may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
 
@@ -81,7 +80,7 @@ impl Descriptors {
             id: u64::MAX,
             request: Some(request),
         };
-        if request.encoded_len() > LONGEST {
+        if request.encoded_len() > MAX_FRAME {
             return Ok(None);
         }
         let Some(_places) = self.place(&request).await else {
@@ -134,7 +133,8 @@ impl Descriptors {
 
 struct Connection {
     stream: UnixStream,
-    buffer: Vec<u8>,
+    sending: Vec<u8>,
+    received: FrameBuffer,
     next: u64,
 }
 
@@ -142,7 +142,8 @@ impl Connection {
     async fn open(offer: &DescriptorOffer) -> io::Result<Self> {
         let mut connection = Self {
             stream: UnixStream::connect(&offer.path).await?,
-            buffer: Vec::new(),
+            sending: Vec::new(),
+            received: FrameBuffer::new(),
             next: 0,
         };
         let hello = DescriptorHello {
@@ -173,15 +174,9 @@ impl Connection {
     }
 
     async fn send(&mut self, message: &impl Message) -> io::Result<()> {
-        let length = message.encoded_len();
-        if length > LONGEST {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.buffer.clear();
-        self.buffer
-            .extend_from_slice(&(length as u32).to_be_bytes());
-        message.encode(&mut self.buffer).map_err(io::Error::other)?;
-        let mut rest = self.buffer.as_slice();
+        self.sending.clear();
+        put_frame(message, &mut self.sending).map_err(no_message)?;
+        let mut rest = self.sending.as_slice();
         while !rest.is_empty() {
             // There is room nearly always; only then the reactor is asked.
             let sent = match send(
@@ -205,48 +200,35 @@ impl Connection {
 
     async fn receive(&mut self) -> io::Result<(DescriptorReply, Vec<OwnedFd>)> {
         let mut descriptors = Vec::new();
-        let mut filled = 0;
-        self.buffer.resize(4 << 10, 0);
-        loop {
-            let mut wanted = 4;
-            let head = self.buffer.get(..filled).unwrap_or_default();
-            if let Some((length, _)) = head.split_first_chunk::<4>() {
-                let length = u32::from_be_bytes(*length) as usize;
-                if length > LONGEST {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                wanted += length;
-                // One request at a time: nothing may follow its reply.
-                if filled > wanted {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                if filled == wanted {
-                    let message = self.buffer.get(4..wanted).unwrap_or_default();
-                    let reply = DescriptorReply::decode(message).map_err(io::Error::other)?;
-                    return Ok((reply, descriptors));
-                }
-            }
-            if self.buffer.len() < wanted {
-                self.buffer.resize(wanted, 0);
-            }
-            let (stream, buffer) = (&self.stream, &mut self.buffer);
-            let room = buffer.get_mut(filled..).unwrap_or_default();
+        while !self.received.is_ready().map_err(no_message)? {
+            let (stream, room) = (&self.stream, self.received.room());
             let read = stream
                 .async_io(Interest::READABLE, || take(stream, room, &mut descriptors))
                 .await?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if descriptors.len() > MOST {
+            if descriptors.len() > MAX_DESCRIPTORS {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            filled += read;
+            self.received.filled(read);
         }
+        let reply = DescriptorReply::decode(self.received.take()).map_err(io::Error::other)?;
+        // One request at a time: nothing may follow its reply.
+        if !self.received.is_empty() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok((reply, descriptors))
     }
 }
 
+fn no_message(error: FrameTooLong) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
 fn take(stream: &UnixStream, room: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space =
+        [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let parts = &mut [IoSliceMut::new(room)];
     let received = recvmsg(stream, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -337,11 +319,11 @@ mod tests {
     async fn what_is_too_long_for_the_socket_is_a_call_and_the_socket_stays() {
         let dir = tempfile::tempdir().expect("a directory");
         let descriptors = descriptors(&dir);
-        for length in [LONGEST, LONGEST - 8] {
+        for length in [MAX_FRAME, MAX_FRAME - 8] {
             let long = descriptors.ask("filesystem.open", open(&"x".repeat(length)));
             assert!(long.await.expect("no failure").is_none());
         }
-        let path = "x".repeat(LONGEST - 64);
+        let path = "x".repeat(MAX_FRAME - 64);
         let opened = descriptors.ask("filesystem.open", open(&path)).await;
         assert!(opened.expect("no failure").is_some());
     }

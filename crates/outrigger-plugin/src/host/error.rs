@@ -1,20 +1,16 @@
 //! Why the host did not do something.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use outrigger_transport::{BrokerError, errno_name};
+use outrigger_transport::BrokerError;
 use outrigger_wire::proto::host::Failure;
-use prost::Message;
+use outrigger_wire::{ErrorInfo, HOST_DOMAIN, SystemError};
 use tonic::{Code, Status};
-
-/// Where the host's details are meant for this package.
-const DOMAIN: &str = "outrigger.host";
-const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
 /// The host did not do something, or could not be asked.
 ///
@@ -30,40 +26,14 @@ struct Facts {
     operation: Cow<'static, str>,
     text: String,
     status: Code,
-    metadata: HashMap<String, String>,
+    metadata: BTreeMap<String, String>,
     source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-/// `google.rpc.Status`, as far as it is needed here.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Detail>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Detail {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-/// `google.rpc.ErrorInfo`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ErrorInfo {
-    #[prost(string, tag = "1")]
-    reason: String,
-    #[prost(string, tag = "2")]
-    domain: String,
-    #[prost(map = "string, string", tag = "3")]
-    metadata: HashMap<String, String>,
 }
 
 impl HostError {
     /// The host's own code where it gave one, such as `not-granted`,
-    /// `not-found`, `quota-exhausted`; else a code of this library.
+    /// `not-found`, `quota-exhausted`; for what the system says of a descriptor the
+    /// one that the host would give; else a code of this library.
     pub fn code(&self) -> &str {
         &self.0.code
     }
@@ -104,6 +74,29 @@ impl HostError {
         self.0.status == Code::NotFound
     }
 
+    /// As the standard library has it: what the system said comes before what the
+    /// status says.
+    fn io_kind(&self) -> io::ErrorKind {
+        if let Some(system) = self.errno().and_then(SystemError::from_name) {
+            return io::Error::from_raw_os_error(system.raw()).kind();
+        }
+        let source = self.source().and_then(|source| source.downcast_ref());
+        if let Some(source) = source.map(io::Error::kind) {
+            return source;
+        }
+        match self.grpc_code() {
+            Code::NotFound => io::ErrorKind::NotFound,
+            Code::AlreadyExists => io::ErrorKind::AlreadyExists,
+            Code::PermissionDenied => io::ErrorKind::PermissionDenied,
+            Code::InvalidArgument => io::ErrorKind::InvalidInput,
+            Code::ResourceExhausted => io::ErrorKind::QuotaExceeded,
+            Code::DeadlineExceeded => io::ErrorKind::TimedOut,
+            Code::Unavailable => io::ErrorKind::ConnectionAborted,
+            Code::Unimplemented => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        }
+    }
+
     fn detail(&self, key: &str) -> Option<&str> {
         let text = self.0.metadata.get(key)?.as_str();
         (!text.is_empty()).then_some(text)
@@ -120,7 +113,7 @@ impl HostError {
             operation: operation.into(),
             text: text.into(),
             status,
-            metadata: HashMap::new(),
+            metadata: BTreeMap::new(),
             source: None,
         }))
     }
@@ -131,17 +124,9 @@ impl HostError {
     }
 
     pub(crate) fn status(operation: &'static str, status: Status) -> Self {
-        let details = RpcStatus::decode(status.details())
-            .unwrap_or_default()
-            .details;
-        let info = details
-            .iter()
-            .filter(|detail| detail.type_url == ERROR_INFO)
-            .filter_map(|detail| ErrorInfo::decode(detail.value.as_slice()).ok())
-            .find(|info| info.domain == DOMAIN);
-        let (code, metadata) = match info {
+        let (code, metadata) = match ErrorInfo::find(status.details(), HOST_DOMAIN) {
             Some(info) => (Cow::Owned(info.reason), info.metadata),
-            None => (Cow::Borrowed("host-call-failed"), HashMap::new()),
+            None => (Cow::Borrowed("host-call-failed"), BTreeMap::new()),
         };
         let text = status.message().to_owned();
         let grpc = status.code();
@@ -161,29 +146,33 @@ impl HostError {
             operation: operation.into(),
             text: failure.message,
             status: Code::from(failure.status),
-            metadata: failure.metadata,
+            metadata: failure.metadata.into_iter().collect(),
             source: None,
         }))
     }
 
+    /// What the system says of a descriptor, as the host says it of a lease.
     pub(crate) fn system(operation: &'static str, error: io::Error) -> Self {
-        let status = match error.kind() {
-            io::ErrorKind::NotFound => Code::NotFound,
-            io::ErrorKind::AlreadyExists => Code::AlreadyExists,
-            io::ErrorKind::InvalidInput => Code::InvalidArgument,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::ResourceExhausted,
-            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::UnexpectedEof => Code::Unavailable,
-            _ => Code::FailedPrecondition,
-        };
-        let text = format!("{operation}: {error}");
-        let errno = error.raw_os_error().map(errno_name);
-        let mut failed = Self::local("system-error", operation, status, text);
-        let errno = errno.map(|name| ("errno".to_owned(), name));
-        failed.0.metadata.extend(errno);
+        let system = SystemError::of(&error);
+        let text = format!("{operation}: {system}");
+        let mut failed = Self::local(system.reason(), operation, system.status().into(), text);
+        let name = system.name().into_owned();
+        failed.0.metadata.insert("errno".to_owned(), name);
         failed.caused(error)
+    }
+
+    /// The file ends before all that was asked for.
+    pub(crate) fn unexpected_end(operation: &'static str) -> Self {
+        let text = format!("{operation}: unexpected end of file");
+        let failed = Self::local("unexpected-end", operation, Code::OutOfRange, text);
+        failed.caused(io::Error::from(io::ErrorKind::UnexpectedEof))
+    }
+
+    /// The file was asked for as text, and is none.
+    pub(crate) fn not_text(operation: &'static str, error: std::string::FromUtf8Error) -> Self {
+        let text = format!("{operation}: {error}");
+        let failed = Self::local("not-utf-8", operation, Code::FailedPrecondition, text);
+        failed.caused(io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     pub(crate) fn broker(error: BrokerError) -> Self {
@@ -216,18 +205,7 @@ impl Error for HostError {
 
 impl From<HostError> for io::Error {
     fn from(error: HostError) -> Self {
-        let kind = match error.grpc_code() {
-            Code::NotFound => io::ErrorKind::NotFound,
-            Code::AlreadyExists => io::ErrorKind::AlreadyExists,
-            Code::PermissionDenied => io::ErrorKind::PermissionDenied,
-            Code::InvalidArgument => io::ErrorKind::InvalidInput,
-            Code::ResourceExhausted => io::ErrorKind::QuotaExceeded,
-            Code::DeadlineExceeded => io::ErrorKind::TimedOut,
-            Code::Unavailable => io::ErrorKind::ConnectionAborted,
-            Code::Unimplemented => io::ErrorKind::Unsupported,
-            _ => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
+        Self::new(error.io_kind(), error)
     }
 }
 
@@ -239,16 +217,10 @@ mod tests {
     fn the_hosts_details_are_read_from_a_status() {
         let info = ErrorInfo {
             reason: "not-granted".into(),
-            domain: DOMAIN.into(),
-            metadata: HashMap::from([("missing".into(), "filesystem: read /x".into())]),
+            domain: HOST_DOMAIN.into(),
+            metadata: BTreeMap::from([("missing".into(), "filesystem: read /x".into())]),
         };
-        let details = RpcStatus {
-            details: vec![Detail {
-                type_url: ERROR_INFO.into(),
-                value: info.encode_to_vec(),
-            }],
-        };
-        let details = details.encode_to_vec().into();
+        let details = info.encode_with(7, "open: no").into();
         let status = Status::with_details(Code::PermissionDenied, "open: no", details);
         let error = HostError::status("filesystem.open", status);
         assert_eq!(error.code(), "not-granted");
@@ -262,15 +234,37 @@ mod tests {
     }
 
     #[test]
-    fn a_system_error_of_ours_has_the_name_that_the_host_gives_it() {
-        for (raw, name) in [(9, "EBADF"), (28, "ENOSPC"), (71, "71")] {
-            let error = io::Error::from_raw_os_error(raw);
-            let error = HostError::system("filesystem.write", error);
-            assert_eq!(error.errno(), Some(name));
+    fn a_system_error_of_ours_is_what_the_host_says_of_it() {
+        for raw in (1..200).chain([4095]) {
+            let system = SystemError::from_raw(raw);
+            let error = HostError::system("filesystem.write", io::Error::from_raw_os_error(raw));
+            assert_eq!(error.errno(), Some(&*system.name()));
+            assert_eq!(error.code(), system.reason());
+            assert_eq!(error.grpc_code(), Code::from(system.status()));
+            assert_eq!(error.to_string(), format!("filesystem.write: {system}"));
+            let kind = io::Error::from_raw_os_error(raw).kind();
+            assert_eq!(io::Error::from(error).kind(), kind);
         }
-        let error = io::ErrorKind::UnexpectedEof.into();
-        let error = HostError::system("filesystem.read", error);
-        assert_eq!(error.errno(), None);
+    }
+
+    #[test]
+    fn what_no_system_said_has_a_code_of_this_library_and_keeps_its_kind() {
+        let invalid = String::from_utf8(vec![0xff]).expect_err("no text");
+        for (error, code, kind) in [
+            (
+                HostError::unexpected_end("filesystem.read"),
+                "unexpected-end",
+                io::ErrorKind::UnexpectedEof,
+            ),
+            (
+                HostError::not_text("filesystem.read", invalid),
+                "not-utf-8",
+                io::ErrorKind::InvalidData,
+            ),
+        ] {
+            assert_eq!((error.code(), error.errno()), (code, None));
+            assert_eq!(io::Error::from(error).kind(), kind);
+        }
     }
 
     #[test]

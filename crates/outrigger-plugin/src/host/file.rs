@@ -177,6 +177,9 @@ impl File {
     /// # Cancel safety
     /// Nothing changes when the future is dropped.
     pub async fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, HostError> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         match &*self.back {
             Back::Descriptor(file) => {
                 let read = retry(|| file.read_at(buffer, offset));
@@ -204,8 +207,7 @@ impl File {
         while !buffer.is_empty() {
             let read = self.read_at(buffer, offset).await?;
             if read == 0 {
-                let error = io::ErrorKind::UnexpectedEof.into();
-                return Err(HostError::system("filesystem.read", error));
+                return Err(HostError::unexpected_end("filesystem.read"));
             }
             buffer = buffer.get_mut(read..).unwrap_or_default();
             offset += read as u64;
@@ -292,12 +294,11 @@ impl File {
     /// in parts of some hundred KiB. Only what is taken is read ahead by a few
     /// parts.
     pub fn stream(&self, offset: u64, length: u64) -> BoxStream<'static, Result<Bytes, HostError>> {
-        let end = match length {
-            0 => u64::MAX,
-            length => offset.saturating_add(length),
-        };
         match &*self.back {
-            Back::Descriptor(_) => local_stream(self.back.clone(), offset, end).boxed(),
+            Back::Descriptor(_) => {
+                let end = (length != 0).then(|| offset.saturating_add(length));
+                local_stream(self.back.clone(), offset, end).boxed()
+            }
             Back::Lease(lease) => {
                 let request = messages::ReadStreamRequest {
                     lease: lease.id.clone(),
@@ -332,7 +333,7 @@ impl File {
                 let (mut at, mut turn) = (offset, 0);
                 while let Some(part) = parts.next().await {
                     let written = file.write_all_at(&part, at);
-                    written.map_err(|error| HostError::system("filesystem.write", error))?;
+                    written.map_err(|error| HostError::system("filesystem.write_stream", error))?;
                     at += part.len() as u64;
                     turn += part.len();
                     if turn >= TURN {
@@ -544,7 +545,7 @@ async fn write_on(
     match &*back {
         Back::Descriptor(file) if append => {
             let written = io::Write::write_all(&mut &*file, &data);
-            written.map_err(|error| HostError::system("filesystem.write", error))?;
+            written.map_err(|error| HostError::system("filesystem.write_next", error))?;
         }
         Back::Descriptor(file) => {
             let written = file.write_all_at(&data, position);
@@ -583,7 +584,7 @@ fn retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 fn local_stream(
     back: Arc<Back>,
     offset: u64,
-    end: u64,
+    end: Option<u64>,
 ) -> impl Stream<Item = Result<Bytes, HostError>> + Send {
     struct State {
         back: Arc<Back>,
@@ -598,7 +599,8 @@ fn local_stream(
         buffer: BytesMut::new(),
     };
     futures_util::stream::try_unfold(state, move |mut state| async move {
-        let length = usize::try_from(end - state.at).unwrap_or(PART).min(PART);
+        let left = end.map_or(u64::MAX, |end| end - state.at);
+        let length = usize::try_from(left).unwrap_or(PART).min(PART);
         let Back::Descriptor(file) = &*state.back else {
             return Ok(None);
         };
@@ -608,7 +610,7 @@ fn local_stream(
         // The same memory again, once the parts before are dropped.
         state.buffer.resize(length, 0);
         let read = retry(|| file.read_at(&mut state.buffer, state.at));
-        let read = read.map_err(|error| HostError::system("filesystem.read", error))?;
+        let read = read.map_err(|error| HostError::system("filesystem.read_stream", error))?;
         if read == 0 {
             return Ok(None);
         }
@@ -655,7 +657,8 @@ impl AsyncRead for File {
         }
         if let Back::Descriptor(file) = &*self.back {
             let room = buffer.initialize_unfilled();
-            let read = retry(|| file.read_at(room, self.position))?;
+            let read = retry(|| file.read_at(room, self.position));
+            let read = read.map_err(|error| HostError::system("filesystem.read", error))?;
             buffer.advance(read);
             self.position += read as u64;
             return Poll::Ready(Ok(()));
@@ -708,7 +711,9 @@ impl AsyncWrite for File {
                 return Poll::Ready(Ok(length));
             }
             if let (Back::Descriptor(file), false) = (&*self.back, self.append) {
-                let written = retry(|| file.write_at(data, self.position))?;
+                let written = retry(|| file.write_at(data, self.position));
+                let written =
+                    written.map_err(|error| HostError::system("filesystem.write", error))?;
                 self.position += written as u64;
                 return Poll::Ready(Ok(written));
             }

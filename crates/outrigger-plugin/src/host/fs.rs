@@ -83,10 +83,8 @@ impl Fs {
     /// # Errors
     /// It is not UTF-8, or see [`HostError`].
     pub async fn read_to_string(&self, path: impl Into<String>) -> Result<String, HostError> {
-        String::from_utf8(self.read(path).await?).map_err(|error| {
-            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
-            HostError::system("filesystem.read", error)
-        })
+        let contents = self.read(path).await?;
+        String::from_utf8(contents).map_err(|error| HostError::not_text("filesystem.read", error))
     }
 
     /// Writes a whole file: made if needed, replaced if there.

@@ -342,7 +342,7 @@ impl AsyncRead for TcpStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.way {
-            Way::Descriptor(stream) => Pin::new(stream).poll_read(context, buffer),
+            Way::Descriptor(stream) => Pin::new(stream).poll_read(context, buffer).map_err(failed),
             Way::Calls {
                 received, finished, ..
             } => {
@@ -366,8 +366,13 @@ impl AsyncRead for TcpStream {
     }
 }
 
+/// What the system says of a connection, as the host would say it.
+fn failed(error: io::Error) -> io::Error {
+    HostError::system("network.connect", error).into()
+}
+
 fn gone() -> io::Error {
-    io::ErrorKind::BrokenPipe.into()
+    failed(io::ErrorKind::BrokenPipe.into())
 }
 
 impl AsyncWrite for TcpStream {
@@ -377,7 +382,7 @@ impl AsyncWrite for TcpStream {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.way {
-            Way::Descriptor(stream) => Pin::new(stream).poll_write(context, data),
+            Way::Descriptor(stream) => Pin::new(stream).poll_write(context, data).map_err(failed),
             Way::Calls { sender, wrote, .. } => {
                 ready!(sender.poll_reserve(context)).map_err(|_| gone())?;
                 wrote.store(true, Ordering::Release);
@@ -399,7 +404,7 @@ impl AsyncWrite for TcpStream {
     /// Ends our direction; the other one stays open.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.way {
-            Way::Descriptor(stream) => Pin::new(stream).poll_shutdown(context),
+            Way::Descriptor(stream) => Pin::new(stream).poll_shutdown(context).map_err(failed),
             Way::Calls { sender, .. } => {
                 if sender.is_closed() {
                     return Poll::Ready(Ok(()));

@@ -439,6 +439,11 @@ impl Drop for ChildInput {
     }
 }
 
+/// What the system says of an input, as the host would say it.
+fn unwritten(error: io::Error) -> io::Error {
+    HostError::system("process.write_input", error).into()
+}
+
 impl AsyncWrite for ChildInput {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -446,10 +451,10 @@ impl AsyncWrite for ChildInput {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Input::Pipe(pipe) => Pin::new(pipe).poll_write(context, data),
+            Input::Pipe(pipe) => Pin::new(pipe).poll_write(context, data).map_err(unwritten),
             Input::Calls(_) if data.is_empty() => Poll::Ready(Ok(0)),
             Input::Calls(calls) => calls.poll(context, data, false),
-            Input::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Input::Closed => Poll::Ready(Err(unwritten(io::ErrorKind::BrokenPipe.into()))),
         }
     }
 
@@ -520,7 +525,10 @@ impl AsyncRead for ChildOutput {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Printed::Pipe(pipe) => Pin::new(pipe).poll_read(context, buffer),
+            Printed::Pipe(pipe) => {
+                let read = Pin::new(pipe).poll_read(context, buffer);
+                read.map_err(|error| HostError::system("process.output", error).into())
+            }
             Printed::Calls(parts) => parts.poll(context, buffer),
         }
     }

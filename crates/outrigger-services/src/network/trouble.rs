@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use outrigger_wire::SystemError;
 use rustix::io::Errno;
 use tonic::Code;
 
@@ -11,21 +12,17 @@ use crate::text::Quoted;
 
 /// A problem of a connection.
 pub(crate) fn io(error: &io::Error) -> Fault {
-    if let Some(errno) = Errno::from_io_error(error) {
-        return Fault::System(errno);
-    }
-    match error.kind() {
-        io::ErrorKind::TimedOut => Fault::System(Errno::TIMEDOUT),
-        io::ErrorKind::ConnectionRefused => Fault::System(Errno::CONNREFUSED),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            Fault::System(Errno::CONNRESET)
+    if error.raw_os_error().is_none() {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => return Fault::System(Errno::CONNRESET),
+            io::ErrorKind::Unsupported => {
+                return Fault::Unsupported("the host's dialer makes no such sockets");
+            }
+            io::ErrorKind::InvalidData => return peer(error.to_string()),
+            _ => {}
         }
-        io::ErrorKind::BrokenPipe => Fault::System(Errno::PIPE),
-        io::ErrorKind::AddrNotAvailable => Fault::System(Errno::ADDRNOTAVAIL),
-        io::ErrorKind::Unsupported => Fault::Unsupported("the host's dialer makes no such sockets"),
-        io::ErrorKind::InvalidData => peer(error.to_string()),
-        _ => Fault::System(Errno::IO),
     }
+    Fault::System(Errno::from_raw_os_error(SystemError::of(error).raw()))
 }
 
 /// The peer broke its protocol, or could not prove who it is.
