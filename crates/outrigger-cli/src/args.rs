@@ -2,14 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger_wire::MagicCookie;
 
 use crate::descriptors::MethodName;
-use crate::granting::Granting;
 
 /// Looks at programs that speak go-plugin's protocol, calls them, and checks their manifests.
 #[derive(Debug, Parser)]
@@ -131,21 +129,6 @@ pub(crate) struct PluginArgs {
     /// The plugin program and its arguments, after `--`. Without it, the manifest's entrypoint.
     #[arg(last = true, required_unless_present = "manifest", num_args = 1.., value_name = "PROGRAM [ARG]")]
     pub(crate) program: Vec<OsString>,
-
-    /// Whether the protocol, or AutoMTLS, is the manifest's word.
-    #[arg(skip)]
-    pub(crate) by_manifest: ByManifest,
-
-    /// What the manifest led to, once it was read.
-    #[arg(skip)]
-    pub(crate) granting: Option<Arc<Granting>>,
-}
-
-/// What of the command line the manifest said.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct ByManifest {
-    pub(crate) protocol: bool,
-    pub(crate) auto_mtls: bool,
 }
 
 impl PluginArgs {

@@ -24,7 +24,7 @@ use crate::codec::DynamicCodec;
 use crate::descriptors::{self, guarded};
 use crate::establish::{self, Fill};
 use crate::failure::{Exit, Failure, printable};
-use crate::granting;
+use crate::granting::{self, Granting, Target};
 use crate::input::{self, Source};
 use crate::launch::{self, Session, Start};
 use crate::printer::{Ending, Printer, line};
@@ -48,13 +48,9 @@ const READ_AHEAD: usize = 16;
 pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
     let mut printer = Printer::new(args);
     let result = match granting::complete(&args.plugin) {
-        Ok(plugin) => {
-            let args = CallArgs {
-                plugin,
-                ..args.clone()
-            };
-            let result = with_plugin(&args, &mut printer).await;
-            report(&args, &mut printer);
+        Ok(target) => {
+            let result = with_plugin(args, &target, &mut printer).await;
+            report(args, &target.granting, &mut printer);
             result
         }
         Err(failure) => Err(failure),
@@ -64,10 +60,7 @@ pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
 }
 
 /// Tells what the host did for the plugin, if it was offered anything.
-fn report(args: &CallArgs, printer: &mut Printer) {
-    let Some(granting) = &args.plugin.granting else {
-        return;
-    };
+fn report(args: &CallArgs, granting: &Granting, printer: &mut Printer) {
     printer.notes.extend(granting.audit.finish());
     if granting.manifest.is_none() && granting.audit.counts().refused > 0 {
         let note = "nothing is granted without `--manifest`";
@@ -80,24 +73,34 @@ fn report(args: &CallArgs, printer: &mut Printer) {
     }
 }
 
-async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failure> {
+async fn with_plugin(
+    args: &CallArgs,
+    target: &Target,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
     let metadata = metadata(&args.metadata)?;
     let types = netrpc::Types::new(args)?;
     let input = Source::open(args.input())?;
-    match launch::start(&args.plugin).await? {
+    match launch::start(target).await? {
         Start::Grpc(session, channel) => {
-            let result = match unsupported(args, Transport::Grpc) {
+            let result = match unsupported(args, target, Transport::Grpc) {
                 Some(failure) => Err(failure),
-                None => call(&session, channel, args, metadata, input, printer).await,
+                None => {
+                    let granting = &target.granting;
+                    call(&session, channel, args, granting, metadata, input, printer).await
+                }
             };
             session.plugin.stop().await;
             result
         }
         Start::NetRpc(session, control) => {
             printer.method = args.method.dotted();
-            let result = match unsupported(args, Transport::NetRpc) {
+            let result = match unsupported(args, target, Transport::NetRpc) {
                 Some(failure) => Err(failure),
-                None => netrpc::call(&session, &control, args, &types, input, printer).await,
+                None => {
+                    let granting = &target.granting;
+                    netrpc::call(&session, &control, args, granting, &types, input, printer).await
+                }
             };
             session.plugin.stop().await;
             result
@@ -106,7 +109,7 @@ async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failu
 }
 
 /// Options that mean nothing to the protocol that the plugin speaks.
-fn unsupported(args: &CallArgs, protocol: Transport) -> Option<Failure> {
+fn unsupported(args: &CallArgs, target: &Target, protocol: Transport) -> Option<Failure> {
     let option = match protocol {
         Transport::Grpc if args.name.is_some() => "--plugin",
         Transport::Grpc if args.go_type.is_some() => "--type",
@@ -115,13 +118,14 @@ fn unsupported(args: &CallArgs, protocol: Transport) -> Option<Failure> {
         Transport::NetRpc if args.descriptors.is_some() => "--descriptors",
         _ => return None,
     };
-    Some(launch::option_unsupported(option, protocol, &args.plugin))
+    Some(launch::option_unsupported(option, protocol, target))
 }
 
 async fn call(
     session: &Session,
     channel: Channel,
     args: &CallArgs,
+    granting: &Granting,
     metadata: MetadataMap,
     input: Source,
     printer: &mut Printer,
@@ -145,15 +149,15 @@ async fn call(
     let method = descriptors::method(&description, &args.method)?;
     let client = method.is_client_streaming();
     let server = method.is_server_streaming();
-    let introduced = match (&args.establish, &args.plugin.granting) {
-        (Some(name), Some(granting)) => {
+    let introduced = match &args.establish {
+        Some(name) => {
             let introduced =
                 establish::over_grpc(session, &channel, granting, &description, name).await?;
             Some(printer.introduced(introduced))
         }
-        _ => None,
+        None => None,
     };
-    let (fill, _serving) = fill(session, args, &method).await?;
+    let (fill, _serving) = fill(session, args, granting, &method).await?;
     printer.begin(Transport::Grpc, descriptors::kind(client, server))?;
     let timeout = match args.timeout {
         Some(limit) => (!limit.is_zero()).then_some(limit),
@@ -194,11 +198,11 @@ async fn call(
 async fn fill(
     session: &Session,
     args: &CallArgs,
+    granting: &Granting,
     method: &MethodDescriptor,
 ) -> Result<(Option<Fill>, Option<Serving>), Failure> {
-    let wanted = args.plugin.grants.manifest.is_some() || args.establish.is_some();
-    let granting = args.plugin.granting.as_ref().filter(|_| wanted);
-    let (Some(field), Some(granting)) = (Fill::field(&method.input()), granting) else {
+    let wanted = granting.manifest.is_some() || args.establish.is_some();
+    let Some(field) = Fill::field(&method.input()).filter(|_| wanted) else {
         return Ok((None, None));
     };
     let serving = establish::offer(session, granting).await?;

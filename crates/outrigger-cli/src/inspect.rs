@@ -19,7 +19,7 @@ use tonic::Code;
 use crate::args::{InspectArgs, PluginArgs};
 use crate::descriptors::{self, ListedMethod, ListedService};
 use crate::failure::{Exit, Failure, chain, printable};
-use crate::granting::{self, Summary};
+use crate::granting::{self, Summary, Target};
 use crate::launch::{self, Seen, Session, Start};
 use crate::memory::Memory;
 use crate::{json, netrpc, output, status};
@@ -36,40 +36,34 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Dropping the future ends the plugin; nothing is printed then.
 pub(crate) async fn run(inspect: &InspectArgs) -> Result<(), Failure> {
     let began = Instant::now();
-    let completed = granting::complete(&inspect.plugin).map(|plugin| InspectArgs {
-        plugin,
-        ..inspect.clone()
-    });
-    match completed {
-        Ok(inspect) => {
-            let found = found(&inspect, began).await;
-            if let Some(granting) = &inspect.plugin.granting {
-                granting
-                    .audit
-                    .finish()
-                    .iter()
-                    .for_each(|note| output::note(note));
-            }
-            show(&inspect.plugin, found)
+    match granting::complete(&inspect.plugin) {
+        Ok(target) => {
+            let found = found(inspect, &target, began).await;
+            let notes = target.granting.audit.finish();
+            notes.iter().for_each(|note| output::note(note));
+            show(&target.args, found)
         }
         Err(failure) => show(&inspect.plugin, Err(failure)),
     }
 }
 
-async fn found(inspect: &InspectArgs, began: Instant) -> Result<Inspection, Failure> {
-    let args = &inspect.plugin;
-    match launch::start(args).await {
+async fn found(
+    inspect: &InspectArgs,
+    target: &Target,
+    began: Instant,
+) -> Result<Inspection, Failure> {
+    match launch::start(target).await {
         Ok(Start::Grpc(session, _)) if !inspect.names.is_empty() => {
             session.plugin.stop().await;
             Err(launch::option_unsupported(
                 "--plugin",
                 Transport::Grpc,
-                args,
+                target,
             ))
         }
-        Ok(Start::Grpc(session, channel)) => Ok(look(*session, &channel, args, began).await),
+        Ok(Start::Grpc(session, channel)) => Ok(look(*session, &channel, target, began).await),
         Ok(Start::NetRpc(session, control)) => {
-            Ok(look_net_rpc(*session, &control, inspect, began).await)
+            Ok(look_net_rpc(*session, &control, &inspect.names, target, began).await)
         }
         Err(failure) => Err(failure),
     }
@@ -188,15 +182,10 @@ struct End {
     text: String,
 }
 
-async fn look(
-    session: Session,
-    channel: &Channel,
-    args: &PluginArgs,
-    began: Instant,
-) -> Inspection {
+async fn look(session: Session, channel: &Channel, target: &Target, began: Instant) -> Inspection {
     let health = health(channel).await;
     let ready = began.elapsed();
-    let error = unreachable(&health, &session, args);
+    let error = unreachable(&health, &session, &target.args);
     let Session {
         plugin,
         seen,
@@ -222,7 +211,7 @@ async fn look(
             connect_ms: Some(millis(timings.connect)),
             ready_ms: millis(ready),
         },
-        ..announced(plugin.handshake(), &seen, &offered, args)
+        ..announced(plugin.handshake(), &seen, &offered, target)
     };
     inspection.end = end(&plugin).await;
     inspection
@@ -233,11 +222,11 @@ fn announced(
     line: &HandshakeLine,
     seen: &Seen,
     offered: &BTreeSet<u32>,
-    args: &PluginArgs,
+    target: &Target,
 ) -> Inspection {
     let certificate = line.certificate.as_ref();
     Inspection {
-        program: args.program().display().to_string(),
+        program: target.args.program().display().to_string(),
         pid: seen.pid,
         core_version: CORE_PROTOCOL_VERSION,
         app_version: line.app_version.0,
@@ -277,7 +266,7 @@ fn announced(
             after_ms: None,
             text: String::new(),
         },
-        manifest: args.granting.as_ref().and_then(|g| g.summary()),
+        manifest: target.granting.summary(),
         notes: Vec::new(),
         error: None,
     }
@@ -286,16 +275,16 @@ fn announced(
 async fn look_net_rpc(
     session: Session,
     control: &HostSession,
-    inspect: &InspectArgs,
+    names: &[String],
+    target: &Target,
     began: Instant,
 ) -> Inspection {
-    let args = &inspect.plugin;
     let ping = ping(&session.plugin).await;
     let ready = began.elapsed();
-    let mut error = silent(&ping, &session, args);
+    let mut error = silent(&ping, &session, &target.args);
     let mut plugins = Vec::new();
     if error.is_none() {
-        for name in &inspect.names {
+        for name in names {
             plugins.push(dispense(control, name).await);
         }
         error = refused(&plugins);
@@ -318,7 +307,7 @@ async fn look_net_rpc(
             connect_ms: Some(millis(timings.connect)),
             ready_ms: millis(ready),
         },
-        ..announced(plugin.handshake(), &seen, &offered, args)
+        ..announced(plugin.handshake(), &seen, &offered, target)
     };
     inspection.notes.push(
         "net/rpc has no reflection: the plugin cannot list its names and methods. \

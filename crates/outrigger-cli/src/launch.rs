@@ -25,6 +25,7 @@ use crate::contracts;
 use crate::cookies;
 use crate::descriptors::Catalogue;
 use crate::failure::{Exit, Failure, near, printable};
+use crate::granting::Target;
 use crate::memory::Memory;
 use crate::stderr::{LastWords, LoggedLines};
 
@@ -70,17 +71,18 @@ pub(crate) struct Seen {
 ///
 /// # Errors
 /// A failure of kind [`Exit::NotStarted`] with the probable reason.
-pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
+pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
+    let args = &target.args;
     let mut offered: BTreeSet<u32> = match args.app_versions.is_empty() {
         true => DEFAULT_OFFER.collect(),
         false => args.app_versions.iter().copied().collect(),
     };
-    let mut outcome = attempt(args, &offered).await;
+    let mut outcome = attempt(target, &offered).await;
     if let (true, Err((error, _))) = (args.app_versions.is_empty(), &outcome)
         && let Some(version) = foreign_version(error)
     {
         offered = BTreeSet::from([version]);
-        outcome = attempt(args, &offered).await;
+        outcome = attempt(target, &offered).await;
     }
     match outcome {
         Ok((plugin, seen)) => {
@@ -95,11 +97,11 @@ pub(crate) async fn start(args: &PluginArgs) -> Result<Start, Failure> {
                 (None, None) => Err(Failure::new(
                     Exit::Internal,
                     "runtime-failed",
-                    format!("plugin `{}` speaks a protocol unknown here", name(args)),
+                    format!("plugin `{}` speaks a protocol unknown here", target.name()),
                 )),
             }
         }
-        Err((error, seen)) => Err(explain(&error, &seen, args)),
+        Err((error, seen)) => Err(explain(&error, &seen, target)),
     }
 }
 
@@ -115,21 +117,22 @@ impl Session {
 }
 
 /// An option that means nothing to the protocol that the plugin speaks.
-pub(crate) fn option_unsupported(option: &str, protocol: Transport, args: &PluginArgs) -> Failure {
+pub(crate) fn option_unsupported(option: &str, protocol: Transport, target: &Target) -> Failure {
     let (protocol, other) = match protocol {
         Transport::Grpc => ("gRPC", "net/rpc"),
         Transport::NetRpc => ("net/rpc", "gRPC"),
     };
     let message = format!(
         "`{option}` is for {other}, and plugin `{}` speaks {protocol}",
-        name(args)
+        target.name()
     );
     Failure::usage("option-unsupported", message).help(format!("leave `{option}` out"))
 }
 
 type Outcome = Result<(RunningPlugin, Seen), (LaunchError, Seen)>;
 
-async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
+async fn attempt(target: &Target, offered: &BTreeSet<u32>) -> Outcome {
+    let (args, granting) = (&target.args, &target.granting);
     let runner = Watching::default();
     let seen = runner.seen.clone();
     let stderr = LastWords::default();
@@ -144,7 +147,7 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
         .clone()
         .unwrap_or_else(|| MagicCookie::new("", ""));
     let mut launch = Launch::new(args.program(), cookie)
-        .named(name(args))
+        .named(target.name())
         .args(args.arguments().iter().cloned())
         .allow(match args.protocol {
             None => AllowedTransports::ALL,
@@ -159,15 +162,12 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
         .stderr(stderr)
         .mirror_stdout(LoggedLines::new("stdout"))
         .mirror_stderr(LoggedLines::new("stderr"));
-    let manifested = args.granting.as_ref().and_then(|g| g.manifest.as_ref());
-    if let Some(manifested) = manifested {
+    // Without a manifest a plugin behaves as if its host offered nothing.
+    if let Some(manifested) = &granting.manifest {
         let grants = manifested.decision.grants();
         for (name, value) in grants.environment().set() {
             launch = launch.env(name, value);
         }
-    }
-    // Without a manifest a plugin behaves as if its host offered nothing.
-    if let Some(granting) = args.granting.as_ref().filter(|g| g.manifest.is_some()) {
         launch = launch.host_services(Arc::new(granting.services.clone()));
     }
     for version in offered {
@@ -187,16 +187,6 @@ async fn attempt(args: &PluginArgs, offered: &BTreeSet<u32>) -> Outcome {
     }
 }
 
-/// What messages call the plugin: its name in the manifest, or the file name of the program.
-pub(crate) fn name(args: &PluginArgs) -> String {
-    if let Some(manifested) = args.granting.as_ref().and_then(|g| g.manifest.as_ref()) {
-        return manifested.manifest.name().to_string();
-    }
-    let program = args.program();
-    let name = program.file_name().unwrap_or(program.as_os_str());
-    printable(&name.to_string_lossy())
-}
-
 /// The version that the plugin announced when none of those offered was its own.
 fn foreign_version(error: &LaunchError) -> Option<u32> {
     match error.kind() {
@@ -207,14 +197,14 @@ fn foreign_version(error: &LaunchError) -> Option<u32> {
     }
 }
 
-fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
-    let mut failure = match other_protocol(error, args) {
+fn explain(error: &LaunchError, seen: &Seen, target: &Target) -> Failure {
+    let mut failure = match other_protocol(error, target) {
         Some(message) => Failure::new(Exit::NotStarted, error.code(), message),
         None => Failure::new(Exit::NotStarted, error.code(), message_of(error)).caused_by(error),
     };
-    if let Some(verdict) = cookie_verdict(error, seen, args) {
-        failure = blame_cookie(verdict, error, args);
-    } else if let Some(help) = manifest_help(error.code(), args)
+    if let Some(verdict) = cookie_verdict(error, seen, target) {
+        failure = blame_cookie(verdict, error, target);
+    } else if let Some(help) = manifest_help(error.code(), target)
         .or_else(|| flag_help(error.code()))
         .map(str::to_owned)
         .or_else(|| error.hint())
@@ -227,12 +217,12 @@ fn explain(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Failure {
 }
 
 /// What is wrong when a plugin speaks the protocol that the command line does not ask for.
-fn other_protocol(error: &LaunchError, args: &PluginArgs) -> Option<String> {
-    let asked = args.protocol?;
+fn other_protocol(error: &LaunchError, target: &Target) -> Option<String> {
+    let asked = target.args.protocol?;
     match error.kind() {
         LaunchErrorKind::Handshake(HandshakeError::TransportNotAllowed { observed, .. }) => {
-            let name = name(args);
-            Some(match (args.by_manifest.protocol, asked) {
+            let name = target.name();
+            Some(match (target.by_manifest.protocol, asked) {
                 (false, asked) => format!(
                     "plugin `{name}` speaks {observed}, and `--protocol {}` asks for the other",
                     asked.as_str()
@@ -259,12 +249,12 @@ fn message_of(error: &LaunchError) -> String {
 }
 
 /// What to change in the manifest for one kind of error, where that said what was wrong.
-fn manifest_help(code: &str, args: &PluginArgs) -> Option<&'static str> {
+fn manifest_help(code: &str, target: &Target) -> Option<&'static str> {
     Some(match code {
-        "transport-not-allowed" if args.by_manifest.protocol => {
+        "transport-not-allowed" if target.by_manifest.protocol => {
             "correct `plugin.format`, or name another protocol with `--protocol`"
         }
-        "certificate-missing" if args.by_manifest.auto_mtls => {
+        "certificate-missing" if target.by_manifest.auto_mtls => {
             "correct `security.auto_mtls`: it does not take part in that"
         }
         _ => return None,
@@ -298,7 +288,7 @@ enum Verdict {
     Likely,
 }
 
-fn cookie_verdict(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Option<Verdict> {
+fn cookie_verdict(error: &LaunchError, seen: &Seen, target: &Target) -> Option<Verdict> {
     let early = matches!(
         error.kind(),
         LaunchErrorKind::ExitedEarly | LaunchErrorKind::StdoutClosed
@@ -310,7 +300,7 @@ fn cookie_verdict(error: &LaunchError, seen: &Seen, args: &PluginArgs) -> Option
         return Some(Verdict::Said);
     }
     // A plugin that was given a cookie and complains of something else means that.
-    let complains = args.cookie.is_some() && !error.stderr().is_empty();
+    let complains = target.args.cookie.is_some() && !error.stderr().is_empty();
     let like_it = matches!(error.exit(), Some((ExitStatus::Code(1), _))) && !complains;
     like_it.then_some(Verdict::Likely)
 }
@@ -327,13 +317,13 @@ fn speaks_of_cookie(line: &str) -> bool {
     .any(|words| line.contains(words))
 }
 
-fn blame_cookie(verdict: Verdict, error: &LaunchError, args: &PluginArgs) -> Failure {
+fn blame_cookie(verdict: Verdict, error: &LaunchError, target: &Target) -> Failure {
     let likely = if verdict == Verdict::Likely {
         ", most likely"
     } else {
         ""
     };
-    let (code, reason) = match &args.cookie {
+    let (code, reason) = match &target.args.cookie {
         None => (
             "magic-cookie-missing",
             "it was given no magic cookie".to_owned(),
@@ -348,7 +338,7 @@ fn blame_cookie(verdict: Verdict, error: &LaunchError, args: &PluginArgs) -> Fai
     };
     let message = format!(
         "plugin `{}` did not start{likely} because {reason}",
-        name(args)
+        target.name()
     );
     let mut failure = Failure::new(Exit::NotStarted, code, message);
     if let Some((status, after)) = error.exit() {
@@ -357,7 +347,7 @@ fn blame_cookie(verdict: Verdict, error: &LaunchError, args: &PluginArgs) -> Fai
             after.as_millis()
         ));
     }
-    for help in published_cookies(args) {
+    for help in published_cookies(&target.args) {
         failure = failure.help(help);
     }
     failure.help(

@@ -17,6 +17,7 @@ use crate::failure::{Exit, Failure, chain, printable};
 use crate::fromgob::Shown;
 use crate::gotext;
 use crate::gotype::{GoType, GoTypes};
+use crate::granting::Granting;
 use crate::input::{self, Source};
 use crate::launch::Session;
 use crate::printer::{Ending, Printer};
@@ -66,6 +67,7 @@ pub(crate) async fn call(
     session: &Session,
     control: &HostSession,
     args: &CallArgs,
+    granting: &Granting,
     types: &Types,
     input: Source,
     printer: &mut Printer,
@@ -77,12 +79,12 @@ pub(crate) async fn call(
     let object = dispense(control, name)
         .await
         .map_err(|refused| refused.failure(session))?;
-    let _introduced = match (&args.establish, &args.plugin.granting) {
-        (Some(name), Some(granting)) => {
+    let _introduced = match &args.establish {
+        Some(name) => {
             let introduced = establish::over_net_rpc(session, &object, granting, name).await?;
             Some(printer.introduced(introduced))
         }
-        _ => None,
+        None => None,
     };
     printer.ending = Ending::NetRpc {
         reply_type: None,
