@@ -36,6 +36,9 @@ impl Target {
         if let Some(known) = &self.granting.manifest {
             return known.manifest.name().to_string();
         }
+        if let Some(joined) = &self.args.reattach {
+            return printable(&joined.0.address.text);
+        }
         let program = self.args.program();
         let name = program.file_name().unwrap_or(program.as_os_str());
         printable(&name.to_string_lossy())
@@ -271,12 +274,13 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<Target, Failure> {
             protocol: args.protocol.is_none(),
             auto_mtls: !args.auto_mtls,
         };
-        args.auto_mtls |= manifest.auto_mtls() == Some(true);
+        // What runs already was started by another host, without this one's certificate.
+        args.auto_mtls |= manifest.auto_mtls() == Some(true) && args.reattach.is_none();
         args.protocol.get_or_insert(match manifest.format() {
             Format::Rpc => Protocol::Netrpc,
             Format::Grpc => Protocol::Grpc,
         });
-        if args.program.is_empty() {
+        if args.program.is_empty() && args.reattach.is_none() {
             args.program = vec![known.program()?.into()];
         }
         let sandbox = known.decision.grants().sandbox();

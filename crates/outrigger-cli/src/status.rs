@@ -90,6 +90,12 @@ pub(crate) fn name(code: Code) -> &'static str {
     }
 }
 
+/// The status code with that name.
+pub(crate) fn code(wanted: &str) -> Option<Code> {
+    let mut codes = (1..=16).map(Code::from_i32);
+    codes.find(|code| name(*code) == wanted)
+}
+
 /// `google.rpc.Status`, which travels in the trailers.
 #[derive(Clone, PartialEq, Message)]
 struct RichStatus {
