@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger_wire::MagicCookie;
 
+use crate::canned::Offer;
 use crate::descriptors::MethodName;
-use crate::granting::Granting;
+use crate::reattach::Joined;
+use crate::steps::Calls;
 
 /// Looks at programs that speak go-plugin's protocol, calls them, and checks their manifests.
 #[derive(Debug, Parser)]
@@ -32,10 +33,13 @@ Exit codes:
 pub(crate) enum Command {
     /// Start a plugin and tell what it says about itself.
     #[command(after_help = EXIT_CODES)]
-    Inspect(InspectArgs),
-    /// Call one method of a plugin over the protocol it speaks.
+    Inspect(Box<InspectArgs>),
+    /// Call methods of a plugin over the protocol it speaks.
     #[command(after_help = EXIT_CODES)]
     Call(Box<CallArgs>),
+    /// Start a plugin and call its methods as they are typed, one a line.
+    #[command(after_help = EXIT_CODES)]
+    Shell(Box<ShellArgs>),
     /// Read a manifest or a policy: print every problem, or what is granted.
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
@@ -128,24 +132,18 @@ pub(crate) struct PluginArgs {
     #[command(flatten)]
     pub(crate) grants: GrantArgs,
 
+    /// Join a plugin that runs already, and leave it running: the line that it printed when it was
+    /// started by hand, or what Terraform calls its reattach configuration.
+    #[arg(
+        long,
+        value_name = "LINE | JSON",
+        conflicts_with_all = ["program", "cookie", "app_versions", "auto_mtls", "mux", "start_timeout"]
+    )]
+    pub(crate) reattach: Option<Joined>,
+
     /// The plugin program and its arguments, after `--`. Without it, the manifest's entrypoint.
-    #[arg(last = true, required_unless_present = "manifest", num_args = 1.., value_name = "PROGRAM [ARG]")]
+    #[arg(last = true, required_unless_present_any = ["manifest", "reattach"], num_args = 1.., value_name = "PROGRAM [ARG]")]
     pub(crate) program: Vec<OsString>,
-
-    /// Whether the protocol, or AutoMTLS, is the manifest's word.
-    #[arg(skip)]
-    pub(crate) by_manifest: ByManifest,
-
-    /// What the manifest led to, once it was read.
-    #[arg(skip)]
-    pub(crate) granting: Option<Arc<Granting>>,
-}
-
-/// What of the command line the manifest said.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct ByManifest {
-    pub(crate) protocol: bool,
-    pub(crate) auto_mtls: bool,
 }
 
 impl PluginArgs {
@@ -181,85 +179,78 @@ pub(crate) struct InspectArgs {
     #[arg(long = "plugin", value_name = "NAME")]
     pub(crate) names: Vec<String>,
 
+    /// gRPC: descriptors of what to look for in a plugin that does not describe itself: a file
+    /// that `protoc --include_imports --descriptor_set_out` wrote.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) descriptors: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
 }
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CallArgs {
-    /// The method to call, such as `grpc.health.v1.Health/Check`, or `Plugin.Speak` over net/rpc.
-    #[arg(long, value_name = "SERVICE/METHOD | SERVICE.METHOD")]
-    pub(crate) method: MethodName,
+    #[command(flatten)]
+    pub(crate) calls: Calls,
 
+    /// Make the further calls as well when one has failed.
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+
+    #[command(flatten)]
+    pub(crate) calling: CallingArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// Keep the lines that were typed in this file, for the next time. Without it, they are
+    /// forgotten at the end.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) calling: CallingArgs,
+}
+
+/// How calls are made on a plugin.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CallingArgs {
     /// net/rpc: the name in the plugin's set whose object to call.
     #[arg(long = "plugin", value_name = "NAME")]
     pub(crate) name: Option<String>,
-
-    /// net/rpc: the argument's type in Go's syntax, such as `map[string]int`.
-    /// Without it, the one that the JSON implies.
-    #[arg(long = "type", value_name = "GO-TYPE")]
-    pub(crate) go_type: Option<String>,
 
     /// net/rpc: a type that `--type` and `@type` may name, such as `main.Shape=struct{Sides int}`;
     /// may be repeated.
     #[arg(long = "type-def", value_name = "NAME=GO-TYPE", value_parser = pair)]
     pub(crate) type_defs: Vec<(String, String)>,
 
-    /// Request messages as JSON, one per line; `@FILE` reads a file, `-` reads stdin.
-    #[arg(long, value_name = "JSON | @FILE | -", allow_hyphen_values = true)]
-    pub(crate) data: Option<String>,
-
-    /// The same as `--data -`.
-    #[arg(value_name = "-", value_parser = ["-"], conflicts_with = "data")]
-    pub(crate) stdin: Option<String>,
-
     /// Metadata to send; may be repeated. Values of keys that end in `-bin` are base64.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) metadata: Vec<(String, String)>,
 
-    /// Before the call, offer the host's services to the plugin: serve them on a broker id and
+    /// Before the calls, offer the host's services to the plugin: serve them on a broker id and
     /// call this method with it, such as `filelister.v1.FileLister/EstablishHostServices`.
     #[arg(long, value_name = "SERVICE/METHOD | SERVICE.METHOD")]
     pub(crate) establish: Option<MethodName>,
+
+    /// gRPC: serve the plugin a service of your own, with the replies of a JSON file; may be
+    /// repeated. Its broker id goes into the field of a request that is for one, or into FIELD;
+    /// ID is for plugins that dial a fixed one.
+    #[arg(long, value_name = "SERVICE=FILE[@FIELD|@ID]")]
+    pub(crate) serve: Vec<Offer>,
 
     /// gRPC: descriptors for a plugin that does not describe itself: a file that
     /// `protoc --include_imports --descriptor_set_out` wrote.
     #[arg(long, value_name = "FILE")]
     pub(crate) descriptors: Option<PathBuf>,
 
-    /// How long the call may take, such as `500ms` or `2m`; `0` sets no limit.
+    /// How long a call may take, such as `500ms` or `2m`; `0` sets no limit.
     /// Default: 60 s for unary calls, no limit for streams.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
-}
-
-/// Where request messages come from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Input {
-    /// None were given.
-    Absent,
-    /// JSON on the command line.
-    Text(String),
-    /// A file with JSON.
-    File(PathBuf),
-    /// Standard input, read while the call runs.
-    Stdin,
-}
-
-impl CallArgs {
-    pub(crate) fn input(&self) -> Input {
-        match (&self.data, &self.stdin) {
-            (None, None) => Input::Absent,
-            (Some(data), _) if data != "-" => match data.strip_prefix('@') {
-                Some(file) => Input::File(file.into()),
-                None => Input::Text(data.clone()),
-            },
-            _ => Input::Stdin,
-        }
-    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -305,7 +296,7 @@ mod tests {
         let all = ["outrigger", "call"].iter().chain(args);
         match Cli::try_parse_from(all)?.command {
             Command::Call(call) => Ok(*call),
-            Command::Inspect(_) | Command::Check(_) => panic!("not a call"),
+            _ => panic!("not a call"),
         }
     }
 
@@ -315,30 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn request_messages_come_from_text_a_file_or_stdin() {
-        let input = |args: &[&str]| {
-            let all: Vec<&str> = ["--method", "a.B/C"]
-                .iter()
-                .chain(args)
-                .chain(&["--", "plugin", "-x"])
-                .copied()
-                .collect();
-            call(&all).expect("good arguments").input()
-        };
-        assert_eq!(input(&[]), Input::Absent);
-        assert_eq!(input(&["--data", "{}"]), Input::Text("{}".into()));
-        assert_eq!(input(&["--data", "-1"]), Input::Text("-1".into()));
-        assert_eq!(input(&["--data", "@a b"]), Input::File("a b".into()));
-        assert_eq!(input(&["--data", "-"]), Input::Stdin);
-        assert_eq!(input(&["-"]), Input::Stdin);
-    }
-
-    #[test]
     fn what_follows_the_dashes_belongs_to_the_plugin() {
         let args = call(&["--method", "a.B/C", "--", "./p", "--json", "-"]).expect("good");
-        assert_eq!(args.plugin.program(), PathBuf::from("./p"));
-        assert_eq!(args.plugin.arguments(), ["--json", "-"]);
-        assert!(!args.plugin.json);
+        let plugin = args.calling.plugin;
+        assert_eq!(plugin.program(), PathBuf::from("./p"));
+        assert_eq!(plugin.arguments(), ["--json", "-"]);
+        assert!(!plugin.json);
     }
 
     #[test]

@@ -1,601 +1,377 @@
-//! `outrigger call`: any method of any plugin that describes itself.
+//! `outrigger call`: any methods of any plugin, one after the other.
 
-use std::io::Read;
-use std::str::FromStr;
-use std::time::Duration;
+use std::io::BufRead as _;
+use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use http::uri::PathAndQuery;
-use outrigger_host::{Channel, MAX_MESSAGE, PluginExited, Serving, Transport};
-use prost_reflect::ReflectMessage as _;
-use prost_reflect::prost::Message as _;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::client::Grpc;
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
-use tonic::metadata::{BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
-use tonic::{Code, Request, Status};
+use outrigger_host::Transport;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tonic::metadata::MetadataMap;
 
-use crate::args::CallArgs;
-use crate::codec::DynamicCodec;
-use crate::descriptors::{self, guarded};
-use crate::establish::{self, Fill};
-use crate::failure::{Exit, Failure, printable};
-use crate::granting;
+use crate::args::{CallArgs, CallingArgs};
+use crate::failure::{Exit, Failure};
+use crate::granting::{self, Granting, Target};
 use crate::input::{self, Source};
 use crate::launch::{self, Session, Start};
-use crate::printer::{Ending, Printer, line};
-use crate::status::StatusReport;
-use crate::{json, netrpc};
+use crate::printer::{Form, Printer};
+use crate::steps::{self, Assembly, Calls, Step};
+use crate::{grpc, metadata, netrpc};
 
-/// How long a unary call may take unless told otherwise.
-pub(crate) const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How many requests are read ahead of the plugin.
-const READ_AHEAD: usize = 16;
-
-/// Starts the plugin, calls the method, prints the replies, ends the plugin.
+/// Starts the plugin, makes the calls, prints the replies, ends the plugin; returns the exit code.
 ///
 /// # Errors
 /// What kept the plugin from starting, what is wrong with the arguments, or
-/// how the call failed.
+/// how the only call failed.
 ///
 /// # Cancel safety
 /// Dropping the future ends the plugin; replies already printed stay printed.
-pub(crate) async fn run(args: &CallArgs) -> Result<(), Failure> {
-    let mut printer = Printer::new(args);
-    let result = match granting::complete(&args.plugin) {
-        Ok(plugin) => {
-            let args = CallArgs {
-                plugin,
-                ..args.clone()
-            };
-            let result = with_plugin(&args, &mut printer).await;
-            report(&args, &mut printer);
-            result
-        }
-        Err(failure) => Err(failure),
+pub(crate) async fn run(args: &CallArgs) -> Result<u8, Failure> {
+    let options = &args.calling;
+    let several = !matches!(&args.calls, Calls::Named(steps) if steps.len() == 1);
+    let mut printer = Printer::new(Form::of(options.plugin.json, several), several);
+    if let (Calls::Named(steps), false) = (&args.calls, several) {
+        printer.call(steps[0].method.to_string());
+    }
+    let result = session(args, several, &mut printer).await;
+    let told = result.as_ref().map(|_| ()).map_err(Clone::clone);
+    printer.finish(&told)?;
+    result
+}
+
+async fn session(args: &CallArgs, several: bool, printer: &mut Printer) -> Result<u8, Failure> {
+    let options = &args.calling;
+    let mut plan = Plan::of(&args.calls)?;
+    let prepared = Prepared::new(options, plan.known())?;
+    let target = granting::complete(&options.plugin)?;
+    let start = launch::start(&target).await;
+    let result = match &start {
+        Ok(start) => with_plugin(args, several, prepared, &target, start, &mut plan, printer).await,
+        Err(failure) => Err(failure.clone()),
     };
-    printer.finish(&result)?;
+    report(options, &target.granting, printer);
+    result
+}
+
+async fn with_plugin(
+    args: &CallArgs,
+    several: bool,
+    prepared: Prepared,
+    target: &Target,
+    start: &Start,
+    plan: &mut Plan,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let known = plan.known();
+    let mut caller = Caller::new(start, &args.calling, prepared, target, known, printer).await?;
+    let result = match several {
+        true => caller.sequence(plan, args.keep_going, printer).await,
+        false => caller.single(plan, printer).await,
+    };
+    caller.end(printer).await;
     result
 }
 
 /// Tells what the host did for the plugin, if it was offered anything.
-fn report(args: &CallArgs, printer: &mut Printer) {
-    let Some(granting) = &args.plugin.granting else {
-        return;
-    };
+pub(crate) fn report(options: &CallingArgs, granting: &Granting, printer: &mut Printer) {
     printer.notes.extend(granting.audit.finish());
     if granting.manifest.is_none() && granting.audit.counts().refused > 0 {
         let note = "nothing is granted without `--manifest`";
         printer.notes.push(note.to_owned());
     }
-    if granting.manifest.is_some() || args.establish.is_some() {
+    if granting.manifest.is_some() || options.establish.is_some() {
         let counts = granting.audit.counts();
         let client = printer.client_id.take();
         printer.host = Some(json!({"client_id": client, "operations": counts}));
     }
 }
 
-async fn with_plugin(args: &CallArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let metadata = metadata(&args.metadata)?;
-    let types = netrpc::Types::new(args)?;
-    let input = Source::open(args.input())?;
-    match launch::start(&args.plugin).await? {
-        Start::Grpc(session, channel) => {
-            let result = match unsupported(args, Transport::Grpc) {
-                Some(failure) => Err(failure),
-                None => call(&session, channel, args, metadata, input, printer).await,
-            };
-            session.plugin.stop().await;
-            result
-        }
-        Start::NetRpc(session, control) => {
-            printer.method = args.method.dotted();
-            let result = match unsupported(args, Transport::NetRpc) {
-                Some(failure) => Err(failure),
-                None => netrpc::call(&session, &control, args, &types, input, printer).await,
-            };
-            session.plugin.stop().await;
-            result
-        }
-    }
+/// The calls to make.
+enum Plan {
+    /// All of them are known before the plugin is started, and the data of those
+    /// on the command line is opened.
+    Known(Vec<Step>, std::vec::IntoIter<(Step, Option<Source>)>),
+    /// They come from stdin.
+    Read(mpsc::Receiver<Result<Step, Failure>>),
 }
 
-/// Options that mean nothing to the protocol that the plugin speaks.
-fn unsupported(args: &CallArgs, protocol: Transport) -> Option<Failure> {
-    let option = match protocol {
-        Transport::Grpc if args.name.is_some() => "--plugin",
-        Transport::Grpc if args.go_type.is_some() => "--type",
-        Transport::Grpc if !args.type_defs.is_empty() => "--type-def",
-        Transport::NetRpc if !args.metadata.is_empty() => "--metadata",
-        Transport::NetRpc if args.descriptors.is_some() => "--descriptors",
-        _ => return None,
-    };
-    Some(launch::option_unsupported(option, protocol, &args.plugin))
-}
-
-async fn call(
-    session: &Session,
-    channel: Channel,
-    args: &CallArgs,
-    metadata: MetadataMap,
-    input: Source,
-    printer: &mut Printer,
-) -> Result<(), Failure> {
-    let patience = args.timeout.filter(|limit| !limit.is_zero());
-    let patience = patience.unwrap_or(UNARY_TIMEOUT);
-    let description = async {
-        match &args.descriptors {
-            Some(path) => descriptors::from_file(path),
-            None => launch::describe_or_standard(&channel).await,
-        }
-    };
-    let description = tokio::time::timeout(patience, description)
-        .await
-        .unwrap_or_else(|_| {
-            let seconds = patience.as_secs_f64();
-            let message =
-                format!("the plugin did not describe itself within {seconds} s (`--timeout`)");
-            Err(Failure::new(Exit::Failed, "reflection-timeout", message))
-        })?;
-    let method = descriptors::method(&description, &args.method)?;
-    let client = method.is_client_streaming();
-    let server = method.is_server_streaming();
-    let introduced = match (&args.establish, &args.plugin.granting) {
-        (Some(name), Some(granting)) => {
-            let metadata = metadata.clone();
-            let introducing =
-                establish::over_grpc(session, &channel, granting, &description, name, metadata);
-            Some(printer.introduced(introducing.await?))
-        }
-        _ => None,
-    };
-    let (fill, serving) = fill(session, args, &method).await?;
-    let offered = introduced.is_some() || serving.is_some();
-    printer.begin(Transport::Grpc, descriptors::kind(client, server))?;
-    let timeout = match args.timeout {
-        Some(limit) => (!limit.is_zero()).then_some(limit),
-        None => (!client && !server).then_some(UNARY_TIMEOUT),
-    };
-    let (requests, mistakes) = requests(input, &method, fill)?;
-    let mut request = Request::new(ReceiverStream::new(requests));
-    *request.metadata_mut() = metadata;
-    if let Some(limit) = timeout {
-        request.set_timeout(limit);
-    }
-    let exchange = exchange(channel, request, &method, printer);
-    let ended = tokio::select! {
-        // A mistake in the input ends the call before its stream seems complete.
-        biased;
-        (failure, _queue) = mistake(mistakes) => {
-            session.plugin.stop().await;
-            return Err(failure);
-        }
-        ended = within(timeout, exchange) => ended,
-    };
-    // The services are there until now.
-    drop((introduced, serving));
-    match ended {
-        Ok(()) => Ok(()),
-        Err(Ended::Output(failure)) => Err(failure),
-        Err(Ended::Status(status)) => {
-            let report = StatusReport::new(&status, method.parent_pool());
-            let mut failure = explained(&status, report.failure(&args.method), session, timeout);
-            if offered {
-                failure = establish::unreachable(session)
-                    .into_iter()
-                    .fold(failure, Failure::note);
-            }
-            printer.ending = Ending::Grpc(Some(report));
-            Err(failure)
-        }
-    }
-}
-
-/// The broker id for the call's own request, if that has a field for one. It is
-/// another one than that of the introduction: each can be dialled once.
-async fn fill(
-    session: &Session,
-    args: &CallArgs,
-    method: &MethodDescriptor,
-) -> Result<(Option<Fill>, Option<Serving>), Failure> {
-    let wanted = args.plugin.grants.manifest.is_some() || args.establish.is_some();
-    let granting = args.plugin.granting.as_ref().filter(|_| wanted);
-    let (Some(field), Some(granting)) = (Fill::field(&method.input()), granting) else {
-        return Ok((None, None));
-    };
-    let serving = establish::offer(session, granting).await?;
-    let id = serving.id().0;
-    Ok((Some(Fill { field, id }), Some(serving)))
-}
-
-/// Why a call ended early.
-enum Ended {
-    Status(Box<Status>),
-    Output(Failure),
-}
-
-impl From<Status> for Ended {
-    fn from(status: Status) -> Self {
-        Self::Status(Box::new(status))
-    }
-}
-
-async fn exchange(
-    channel: Channel,
-    request: Request<ReceiverStream<DynamicMessage>>,
-    method: &MethodDescriptor,
-    printer: &mut Printer,
-) -> Result<(), Ended> {
-    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    let path = PathAndQuery::from_str(&path)
-        .map_err(|_| Status::internal("the method's name does not fit into a path"))?;
-    let mut grpc = Grpc::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    grpc.ready().await?;
-    let codec = DynamicCodec::new(method);
-    let mut replies = grpc.streaming(request, path, codec).await?.into_inner();
-    let mut count = 0_u64;
-    while let Some(reply) = replies.message().await? {
-        count += 1;
-        printer.reply(&reply_text(&reply)).map_err(Ended::Output)?;
-    }
-    match (
-        count,
-        descriptors::kind(method.is_client_streaming(), method.is_server_streaming()),
-    ) {
-        (0, "unary") => {
-            return Err(Status::internal("the plugin ended the call without a reply").into());
-        }
-        // Published plugins do this; what they were sent has arrived.
-        (0, "client-stream") => printer
-            .notes
-            .push("the plugin ended the call without a reply".to_owned()),
-        _ => {}
-    }
-    printer.ending = Ending::Grpc(Some(StatusReport::ok()));
-    Ok(())
-}
-
-async fn within(
-    limit: Option<Duration>,
-    exchange: impl Future<Output = Result<(), Ended>>,
-) -> Result<(), Ended> {
-    let Some(limit) = limit else {
-        return exchange.await;
-    };
-    match tokio::time::timeout(limit, exchange).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            let text = format!(
-                "not finished within {} s (`--timeout`)",
-                limit.as_secs_f64()
-            );
-            Err(Status::deadline_exceeded(text).into())
-        }
-    }
-}
-
-/// Adds what is known beyond the status.
-fn explained(
-    status: &Status,
-    failure: Failure,
-    session: &Session,
-    timeout: Option<Duration>,
-) -> Failure {
-    if let Some(exited) = PluginExited::behind(status) {
-        return session.epitaph(failure, exited);
-    }
-    match (status.code(), timeout) {
-        (Code::DeadlineExceeded, Some(limit)) => failure.note(format!(
-            "the call had {} s (`--timeout`)",
-            limit.as_secs_f64()
-        )),
-        (Code::ResourceExhausted, _) => failure.note(
-            "a plugin on go-plugin takes requests of up to 4 MiB unless its author raised that",
-        ),
-        _ => failure,
-    }
-}
-
-/// A reply as JSON; base64 when it holds what JSON cannot say, such as an unknown type.
-fn reply_text(reply: &DynamicMessage) -> String {
-    if let Some(Ok(text)) = guarded(|| json::line(reply)) {
-        return text;
-    }
-    let raw = STANDARD.encode(reply.encode_to_vec());
-    line(&json!({"@type": reply.descriptor().full_name(), "@base64": raw}))
-}
-
-/// A mistake in the input, together with the queue: while that exists, the
-/// plugin cannot take what it got for everything.
-type Mistake = (Failure, mpsc::Sender<DynamicMessage>);
-
-/// The request messages, and the mistake that ends them early.
-fn requests(
-    input: Source,
-    method: &MethodDescriptor,
-    fill: Option<Fill>,
-) -> Result<(mpsc::Receiver<DynamicMessage>, oneshot::Receiver<Mistake>), Failure> {
-    let (queue, requests) = mpsc::channel(READ_AHEAD);
-    let (report, mistakes) = oneshot::channel();
-    let message = Wanted {
-        message: method.input(),
-        fill,
-    };
-    let many = method.is_client_streaming();
-    let reader: Box<dyn Read + Send> = match input {
-        Source::Read(reader) => reader,
-        Source::Absent => {
-            if !many {
-                // The queue is new and has room.
-                let _ = queue.try_send(message.empty());
-            }
-            return Ok((requests, mistakes));
-        }
-    };
-    input::beside(move || {
-        let fed = if many {
-            feed(reader, &message, &queue)
-        } else {
-            one(reader, &message, &queue)
+impl Plan {
+    fn of(calls: &Calls) -> Result<Self, Failure> {
+        let (steps, open) = match calls {
+            Calls::Script(path) if path == Path::new("-") => return read_stdin().map(Self::Read),
+            Calls::Script(path) => (steps::script(path)?, false),
+            Calls::Named(steps) => (steps.clone(), true),
         };
-        if let Err(failure) = fed {
-            let _ = report.send((failure, queue));
+        let opened = steps.iter().map(|step| {
+            let source = open.then(|| Source::open(step.input.clone())).transpose()?;
+            Ok((step.clone(), source))
+        });
+        let opened: Vec<_> = opened.collect::<Result<_, Failure>>()?;
+        Ok(Self::Known(steps, opened.into_iter()))
+    }
+
+    fn known(&self) -> &[Step] {
+        match self {
+            Self::Known(steps, _) => steps,
+            Self::Read(_) => &[],
+        }
+    }
+
+    /// The next call.
+    async fn next(&mut self) -> Option<Result<(Step, Source), Failure>> {
+        let next = match self {
+            Self::Known(_, steps) => Ok(steps.next()?),
+            Self::Read(steps) => steps.recv().await?.map(|step| (step, None)),
+        };
+        Some(next.and_then(|(step, source)| {
+            let source = source.map_or_else(|| Source::open(step.input.clone()), Ok)?;
+            Ok((step, source))
+        }))
+    }
+
+    /// How many known calls are left.
+    fn left(&self) -> usize {
+        match self {
+            Self::Known(_, steps) => steps.len(),
+            Self::Read(_) => 0,
+        }
+    }
+}
+
+/// Reads calls from stdin, each when it is wanted.
+fn read_stdin() -> Result<mpsc::Receiver<Result<Step, Failure>>, Failure> {
+    let lines = input::stdin()?;
+    let (queue, steps) = mpsc::channel(1);
+    input::beside(move || {
+        let mut assembly = Assembly::default();
+        for line in lines.lines() {
+            let step = match line {
+                Ok(line) => assembly.push(&line).transpose(),
+                Err(error) => Some(Err(unreadable(&error))),
+            };
+            if let Some(step) = step
+                && queue.blocking_send(step).is_err()
+            {
+                return;
+            }
+        }
+        if let Err(failure) = assembly.end() {
+            let _ = queue.blocking_send(Err(failure));
         }
     })?;
-    Ok((requests, mistakes))
+    Ok(steps)
 }
 
-/// What each request is to be.
-struct Wanted {
-    message: MessageDescriptor,
-    fill: Option<Fill>,
+fn unreadable(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Internal, "input-failed", "stdin could not be read").note(error.to_string())
 }
 
-impl Wanted {
-    fn empty(&self) -> DynamicMessage {
-        let mut request = DynamicMessage::new(self.message.clone());
-        if let Some(fill) = &self.fill {
-            fill.apply(&Value::Null, &mut request);
+/// What can be checked before a plugin is started.
+pub(crate) struct Prepared {
+    metadata: MetadataMap,
+    types: netrpc::Types,
+}
+
+impl Prepared {
+    /// Reads metadata and types.
+    ///
+    /// # Errors
+    /// `metadata-invalid` and `type-invalid`.
+    pub(crate) fn new(options: &CallingArgs, known: &[Step]) -> Result<Self, Failure> {
+        let types = netrpc::Types::new(&options.type_defs)?;
+        for step in known {
+            types.argument(step.go_type.as_deref())?;
         }
-        request
-    }
-
-    /// A request of JSON, or why it is none.
-    fn read(&self, value: Value) -> Result<DynamicMessage, String> {
-        let said = self.fill.as_ref().map(|fill| (fill, value.clone()));
-        let read = guarded(|| DynamicMessage::deserialize(self.message.clone(), value))
-            .ok_or_else(|| "its type is not sound".to_owned())?;
-        let mut request = read.map_err(|error| printable(&error.to_string()))?;
-        if let Some((fill, value)) = said {
-            fill.apply(&value, &mut request);
-        }
-        Ok(request)
+        Ok(Self {
+            metadata: metadata::read(&options.metadata)?,
+            types,
+        })
     }
 }
 
-/// Waits for a mistake; for ever when there is none.
-async fn mistake(mistakes: oneshot::Receiver<Mistake>) -> Mistake {
-    match mistakes.await {
-        Ok(mistake) => mistake,
-        Err(_) => std::future::pending().await,
-    }
+/// Makes calls on one plugin, whatever it speaks.
+pub(crate) struct Caller<'a> {
+    session: &'a Session,
+    kind: Kind<'a>,
 }
 
-/// Queues every message until the input or the call ends.
-fn feed(
-    input: Box<dyn Read + Send>,
-    message: &Wanted,
-    queue: &mpsc::Sender<DynamicMessage>,
-) -> Result<(), Failure> {
-    for request in messages(input, message) {
-        if queue.blocking_send(request?).is_err() {
-            break;
-        }
-    }
-    Ok(())
+enum Kind<'a> {
+    Grpc(Box<grpc::Caller<'a>>),
+    NetRpc(Box<netrpc::Caller<'a>>),
 }
 
-/// Queues the only message of the input.
-fn one(
-    input: Box<dyn Read + Send>,
-    message: &Wanted,
-    queue: &mpsc::Sender<DynamicMessage>,
-) -> Result<(), Failure> {
-    let mut messages = messages(input, message);
-    let request = messages.next().unwrap_or_else(|| Ok(message.empty()))?;
-    if let Some(second) = messages.next() {
-        second?;
-        return Err(input::too_much());
-    }
-    // Only a call that is over has no room for it.
-    let _ = queue.try_send(request);
-    Ok(())
-}
-
-/// Reads JSON values that follow each other, one per line or not.
-fn messages<'a>(
-    input: Box<dyn Read + Send>,
-    message: &'a Wanted,
-) -> impl Iterator<Item = Result<DynamicMessage, Failure>> + 'a {
-    let values = serde_json::Deserializer::from_reader(input).into_iter::<Value>();
-    values.enumerate().map(|(at, value)| {
-        let value = input::parsed(at + 1, value)?;
-        message
-            .read(value)
-            .map_err(|reason| misfit(at + 1, &message.message, &reason))
-    })
-}
-
-fn misfit(number: usize, message: &MessageDescriptor, reason: &str) -> Failure {
-    let fields: Vec<String> = message
-        .fields()
-        .map(|field| printable(&format!("{}: {}", field.json_name(), field_type(&field))))
-        .collect();
-    Failure::usage(
-        "data-invalid",
-        format!(
-            "request message {number} is no `{}`",
-            printable(message.full_name())
-        ),
-    )
-    .note(reason.to_owned())
-    .help(format!(
-        "its fields are {}",
-        descriptors::shortened(&fields, 24)
-    ))
-}
-
-/// The type of a field in the words of a proto file.
-fn field_type(field: &FieldDescriptor) -> String {
-    let name = match field.kind() {
-        Kind::Message(message) => message.full_name().to_owned(),
-        Kind::Enum(values) => values.full_name().to_owned(),
-        scalar => format!("{scalar:?}").to_lowercase(),
-    };
-    if field.is_map() {
-        "map".to_owned()
-    } else if field.is_list() {
-        format!("repeated {name}")
-    } else {
-        name
-    }
-}
-
-/// Metadata as given on the command line.
-fn metadata(pairs: &[(String, String)]) -> Result<MetadataMap, Failure> {
-    let mut map = MetadataMap::new();
-    for (key, value) in pairs {
-        let added = if key.ends_with("-bin") {
-            binary(key, value).map(|(key, value)| {
-                map.append_bin(key, value);
-            })
-        } else {
-            ascii(key, value).map(|(key, value)| {
-                map.append(key, value);
-            })
+impl<'a> Caller<'a> {
+    /// Makes ready for calls; `known` are those that will be made, as far as that is known.
+    ///
+    /// # Errors
+    /// `option-unsupported`, and as the caller of the protocol. The plugin is ended then.
+    pub(crate) async fn new(
+        start: &'a Start,
+        options: &'a CallingArgs,
+        prepared: Prepared,
+        target: &'a Target,
+        known: &[Step],
+        printer: &mut Printer,
+    ) -> Result<Self, Failure> {
+        let made = async {
+            let protocol = match start {
+                Start::Grpc(..) => Transport::Grpc,
+                Start::NetRpc(..) => Transport::NetRpc,
+            };
+            if let Some(option) = unsupported(options, known, protocol) {
+                return Err(launch::option_unsupported(option, protocol, target));
+            }
+            let granting = &target.granting;
+            let session = start.session();
+            let kind = match start {
+                Start::Grpc(session, channel) => Kind::Grpc(Box::new(
+                    grpc::Caller::new(
+                        session,
+                        channel.clone(),
+                        options,
+                        granting,
+                        prepared.metadata,
+                        known,
+                        printer,
+                    )
+                    .await?,
+                )),
+                Start::NetRpc(session, control) => Kind::NetRpc(Box::new(
+                    netrpc::Caller::new(
+                        session,
+                        control,
+                        options,
+                        granting,
+                        prepared.types,
+                        printer,
+                    )
+                    .await?,
+                )),
+            };
+            Ok(Self { session, kind })
         };
-        added.ok_or_else(|| {
-            Failure::usage(
-                "metadata-invalid",
-                format!("`{}` cannot be sent as metadata", printable(&format!("{key}={value}"))),
-            )
-            .help("keys are lower-case ASCII, values printable ASCII, or base64 after a key in `-bin`")
-        })?;
+        let made = made.await;
+        if made.is_err() {
+            start.session().end().await;
+        }
+        made
     }
-    Ok(map)
+
+    /// The methods that the plugin is known to have.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Grpc(caller) => caller.methods(),
+            Kind::NetRpc(_) => Vec::new(),
+        }
+    }
+
+    /// The caller of a plugin that describes its methods.
+    pub(crate) fn grpc(&self) -> Option<&grpc::Caller<'a>> {
+        match &self.kind {
+            Kind::Grpc(caller) => Some(caller),
+            Kind::NetRpc(_) => None,
+        }
+    }
+
+    /// Makes one call.
+    ///
+    /// # Errors
+    /// What is wrong with the method or its data, or how the call failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the call up; over net/rpc its method may go on.
+    pub(crate) async fn call(
+        &mut self,
+        step: &Step,
+        source: Source,
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
+        printer.call(match &self.kind {
+            Kind::Grpc(_) => step.method.to_string(),
+            Kind::NetRpc(_) => step.method.dotted(),
+        });
+        match &mut self.kind {
+            Kind::Grpc(caller) => caller.call(step, source, printer).await,
+            Kind::NetRpc(caller) => caller.call(step, source, printer).await,
+        }
+    }
+
+    /// Whether the plugin is still there.
+    pub(crate) fn alive(&self) -> bool {
+        self.session.alive()
+    }
+
+    /// Ends the plugin, then what was served to it, and hands over what was seen
+    /// of its own calls.
+    pub(crate) async fn end(self, printer: &mut Printer) {
+        self.session.end().await;
+        if let Kind::Grpc(caller) = &self.kind
+            && let Some((served, note)) = caller.witness().and_then(|witness| witness.told())
+        {
+            printer.served = Some(served);
+            printer.notes.extend(note);
+        }
+    }
+
+    async fn single(&mut self, plan: &mut Plan, printer: &mut Printer) -> Result<u8, Failure> {
+        let Some(next) = plan.next().await else {
+            return Ok(0);
+        };
+        let (step, source) = next?;
+        let result = self.call(&step, source, printer).await;
+        printer.called(&result)?;
+        result.map(|()| 0)
+    }
+
+    /// Makes the calls of a plan; returns the exit code of the first that failed.
+    async fn sequence(
+        &mut self,
+        plan: &mut Plan,
+        keep_going: bool,
+        printer: &mut Printer,
+    ) -> Result<u8, Failure> {
+        let mut code = 0;
+        while let Some(next) = plan.next().await {
+            let result = match next {
+                Ok((step, source)) => {
+                    let result = self.call(&step, source, printer).await;
+                    printer.called(&result)?;
+                    result
+                }
+                // What is no call cannot be passed over: data may belong to it.
+                Err(failure) => return Err(failure),
+            };
+            let Err(failure) = result else { continue };
+            code = if code == 0 { failure.exit as u8 } else { code };
+            if !keep_going || !self.alive() {
+                let left = plan.left();
+                if left > 0 {
+                    let calls = if left == 1 { "call was" } else { "calls were" };
+                    printer.notes.push(format!(
+                        "{left} further {calls} not made{}",
+                        if keep_going {
+                            ": the plugin is gone"
+                        } else {
+                            " (`--keep-going`)"
+                        }
+                    ));
+                }
+                break;
+            }
+        }
+        Ok(code)
+    }
 }
 
-fn ascii(key: &str, value: &str) -> Option<(AsciiMetadataKey, AsciiMetadataValue)> {
-    let key = AsciiMetadataKey::from_str(key).ok()?;
-    Some((key, AsciiMetadataValue::try_from(value).ok()?))
-}
-
-fn binary(key: &str, value: &str) -> Option<(BinaryMetadataKey, BinaryMetadataValue)> {
-    let value = STANDARD_NO_PAD.decode(value.trim_end_matches('=')).ok()?;
-    Some((
-        BinaryMetadataKey::from_str(key).ok()?,
-        BinaryMetadataValue::from_bytes(&value),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use prost_reflect::DescriptorPool;
-
-    use super::*;
-
-    fn method(service: &str, method: &str) -> MethodDescriptor {
-        let mut pool = DescriptorPool::global();
-        pool.decode_file_descriptor_set(outrigger_transport::GO_PLUGIN_DESCRIPTORS)
-            .expect("sound descriptors");
-        let service = pool.get_service_by_name(service).expect("the service");
-        service
-            .methods()
-            .find(|m| m.name() == method)
-            .expect("the method")
-    }
-
-    fn read(text: &str, method: &MethodDescriptor) -> (Vec<DynamicMessage>, Option<Failure>) {
-        let source = Source::Read(Box::new(std::io::Cursor::new(text.to_owned())));
-        let (mut requests, mistakes) = requests(source, method, None).expect("a reader");
-        let mistake = mistakes.blocking_recv().ok();
-        let mut all = Vec::new();
-        while let Ok(request) = requests.try_recv() {
-            all.push(request);
-        }
-        (all, mistake.map(|(failure, _)| failure))
-    }
-
-    #[test]
-    fn a_unary_method_takes_one_message_and_none_means_an_empty_one() {
-        let check = method("grpc.health.v1.Health", "Check");
-        for text in [
-            "{\"service\": \"plugin\"}\n",
-            "{\n  \"service\":\n \"plugin\"}",
-            "",
-            " \n",
-        ] {
-            let (requests, failure) = read(text, &check);
-            assert_eq!((requests.len(), failure), (1, None), "{text:?}");
-        }
-        let (requests, failure) = read("{}{}", &check);
-        assert_eq!(
-            (requests.len(), failure.expect("a failure").code),
-            (0, "data-too-much")
-        );
-    }
-
-    #[test]
-    fn a_stream_of_requests_takes_a_message_per_line_or_none() {
-        let start = method("plugin.GRPCBroker", "StartStream");
-        for (text, count) in [
-            ("", 0),
-            ("{}\n{}\n", 2),
-            ("{\"serviceId\":1}\n\n{\"service_id\":2}", 2),
-        ] {
-            assert_eq!(read(text, &start).0.len(), count, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_message_that_does_not_fit_is_explained_with_the_fields_there_are() {
-        let check = method("grpc.health.v1.Health", "Check");
-        let failure = read("{\"srevice\": 1}", &check).1.expect("a failure");
-        assert_eq!(failure.exit, Exit::Usage);
-        assert_eq!(
-            failure.message,
-            "request message 1 is no `grpc.health.v1.HealthCheckRequest`"
-        );
-        assert_eq!(failure.help, ["its fields are `service: string`"]);
-        let failure = read("{\"service\": ", &check).1.expect("a failure");
-        assert_eq!(failure.message, "request message 1 is not JSON");
-    }
-
-    #[test]
-    fn metadata_takes_text_and_base64() {
-        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        let map = metadata(&[pair("client", "x"), pair("trace-bin", "AQI=")]).expect("good");
-        assert_eq!(map.get("client").expect("text"), "x");
-        assert_eq!(
-            map.get_bin("trace-bin")
-                .expect("bytes")
-                .to_bytes()
-                .expect("decoded")[..],
-            [1, 2]
-        );
-        for bad in [
-            pair("Key with space", "x"),
-            pair("k", "\n"),
-            pair("k-bin", "?"),
-        ] {
-            assert_eq!(metadata(&[bad]).expect_err("bad").code, "metadata-invalid");
-        }
-    }
+/// An option that means nothing to the protocol that the plugin speaks.
+fn unsupported(options: &CallingArgs, known: &[Step], protocol: Transport) -> Option<&'static str> {
+    let typed = known.iter().any(|step| step.go_type.is_some());
+    Some(match protocol {
+        Transport::Grpc if options.name.is_some() => "--plugin",
+        Transport::Grpc if typed => "--type",
+        Transport::Grpc if !options.type_defs.is_empty() => "--type-def",
+        Transport::NetRpc if !options.metadata.is_empty() => "--metadata",
+        Transport::NetRpc if options.descriptors.is_some() => "--descriptors",
+        Transport::NetRpc if !options.serve.is_empty() => "--serve",
+        _ => return None,
+    })
 }

@@ -1,25 +1,48 @@
 //! Messages whose types are known only at run time, as gRPC carries them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Buf as _;
 use prost_reflect::prost::Message as _;
-use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage as _};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::descriptors::guarded;
+use crate::json;
 
-/// Encodes requests and decodes replies of one method.
+/// Encodes what one side of a method sends, and decodes what it receives.
 #[derive(Clone, Debug)]
 pub(crate) struct DynamicCodec {
-    reply: MessageDescriptor,
+    received: MessageDescriptor,
 }
 
 impl DynamicCodec {
-    pub(crate) fn new(method: &MethodDescriptor) -> Self {
+    /// For the side that calls.
+    pub(crate) fn caller(method: &MethodDescriptor) -> Self {
         Self {
-            reply: method.output(),
+            received: method.output(),
         }
     }
+
+    /// For the side that answers.
+    pub(crate) fn server(method: &MethodDescriptor) -> Self {
+        Self {
+            received: method.input(),
+        }
+    }
+}
+
+/// A message as JSON on one line; base64 when it holds what JSON cannot say,
+/// such as an unknown type.
+pub(crate) fn text(message: &DynamicMessage) -> String {
+    if let Some(Ok(text)) = guarded(|| json::line(message)) {
+        return text;
+    }
+    let raw = STANDARD.encode(message.encode_to_vec());
+    let name = message.descriptor();
+    let object = serde_json::json!({"@type": name.full_name(), "@base64": raw});
+    json::line(&object).unwrap_or_default()
 }
 
 impl Codec for DynamicCodec {
@@ -34,7 +57,7 @@ impl Codec for DynamicCodec {
 
     fn decoder(&mut self) -> DynamicDecoder {
         DynamicDecoder {
-            message: self.reply.clone(),
+            message: self.received.clone(),
         }
     }
 }
@@ -49,7 +72,7 @@ impl Encoder for DynamicEncoder {
 
     fn encode(&mut self, item: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         item.encode(buffer)
-            .map_err(|error| Status::internal(format!("the request does not encode: {error}")))
+            .map_err(|error| Status::internal(format!("the message does not encode: {error}")))
     }
 }
 
@@ -67,9 +90,9 @@ impl Decoder for DynamicDecoder {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
         let message = self.message.clone();
         let decoded = guarded(|| DynamicMessage::decode(message, bytes))
-            .ok_or_else(|| Status::internal("the reply's type is not sound"))?;
+            .ok_or_else(|| Status::internal("the message's type is not sound"))?;
         let decoded = decoded
-            .map_err(|error| Status::internal(format!("the reply does not decode: {error}")))?;
+            .map_err(|error| Status::internal(format!("the message does not decode: {error}")))?;
         Ok(Some(decoded))
     }
 }

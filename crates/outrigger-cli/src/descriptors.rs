@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use outrigger_transport::reflection::{Description, ReflectionVersion, Undescribed};
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 use serde::Serialize;
 
@@ -114,7 +114,7 @@ impl Catalogue {
         let services = files
             .file
             .iter()
-            .flat_map(|file| file.service.iter().map(|s| join(file.package(), s.name())))
+            .flat_map(services_of)
             .filter(|name| !name.starts_with("grpc.reflection."))
             .collect();
         Self {
@@ -125,6 +125,10 @@ impl Catalogue {
         }
     }
 }
+
+/// What to do where a plugin does not describe something.
+const FROM_FILE: &str = "give its descriptors with `--descriptors FILE`; \
+     `protoc --include_imports --descriptor_set_out=FILE` writes them from the proto files";
 
 /// Descriptors that `protoc` wrote to a file.
 ///
@@ -195,6 +199,60 @@ pub(crate) fn kind(client_streaming: bool, server_streaming: bool) -> &'static s
     }
 }
 
+/// The service of this name, whether or not the plugin serves it, with its types.
+///
+/// # Errors
+/// `serve-undescribed`, and as [`method`] when no types can be made.
+pub(crate) fn service(description: &Catalogue, wanted: &str) -> Result<ServiceDescriptor, Failure> {
+    let known = crate::contracts::all()?;
+    for files in [&description.files, &known] {
+        let file = files.file.iter().find(|file| {
+            let mut services = file.service.iter();
+            services.any(|service| join(file.package(), service.name()) == wanted)
+        });
+        if let Some(file) = file {
+            let found = pool(files, file.name())?.get_service_by_name(wanted);
+            return found.ok_or_else(|| invalid("the service is lost among them"));
+        }
+    }
+    let wanted = printable(wanted);
+    let message = format!("the types of `{wanted}` (`--serve`) are not known");
+    let failure = Failure::usage("serve-undescribed", message)
+        .note("neither the plugin describes this service nor is it a published one");
+    let names: Vec<String> = description
+        .files
+        .file
+        .iter()
+        .flat_map(services_of)
+        .collect();
+    let failure = match near(&wanted, names.iter().map(String::as_str)).first() {
+        Some(near) => failure.help(format!("did you mean `{}`?", printable(near))),
+        None => failure,
+    };
+    Err(failure.help(FROM_FILE))
+}
+
+/// The full names of the services that a file defines.
+fn services_of(file: &FileDescriptorProto) -> impl Iterator<Item = String> {
+    file.service
+        .iter()
+        .map(|service| join(file.package(), service.name()))
+}
+
+/// The method of a service that introduces the plugin to its host, if it has one.
+pub(crate) fn introduction(description: &Catalogue, service: &str) -> Option<MethodName> {
+    let services = list(description);
+    let own = services.iter().find(|own| own.name == service)?;
+    let method = own.methods.iter().find(|method| {
+        let name = method.name.to_lowercase();
+        method.kind == "unary" && (name.contains("hostservice") || name.contains("establish"))
+    })?;
+    Some(MethodName {
+        service: service.to_owned(),
+        method: method.name.clone(),
+    })
+}
+
 /// Finds a method among what the plugin describes and builds its types.
 ///
 /// # Errors
@@ -249,7 +307,10 @@ fn unknown_service(
             "known without reflection are only {}",
             shortened(&names, 12)
         ))
-        .help("have the plugin register the gRPC reflection service; go-plugin's own servers do");
+        .help(FROM_FILE)
+        .help(
+            "or have the plugin register the gRPC reflection service; go-plugin's own servers do",
+        );
     }
     let failure = Failure::usage(
         "unknown-service",
@@ -346,7 +407,8 @@ fn undescribed(description: &Catalogue, wanted: &MethodName) -> Failure {
         Some(reason) => failure.note(format!("its reason: {}", printable(&reason.reason))),
         None => failure,
     }
-    .help("have the plugin register the descriptor of the service for reflection")
+    .help(FROM_FILE)
+    .help("or have the plugin register the descriptor of the service for reflection")
 }
 
 /// Types of the file `wanted`, what it imports, and what else of `files` is sound.

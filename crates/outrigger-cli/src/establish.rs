@@ -125,7 +125,9 @@ async fn ask(
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await?;
     request.set_timeout(PATIENCE);
-    let reply = grpc.unary(request, path, DynamicCodec::new(method)).await?;
+    let reply = grpc
+        .unary(request, path, DynamicCodec::caller(method))
+        .await?;
     Ok(reply.into_inner())
 }
 
@@ -227,27 +229,8 @@ fn late(name: &MethodName) -> Failure {
     failed(name).note(format!("no answer within {} s", PATIENCE.as_secs()))
 }
 
-/// The broker id for a call's own request, where it has a field for one.
-#[derive(Clone)]
-pub(crate) struct Fill {
-    pub(crate) field: FieldDescriptor,
-    pub(crate) id: u32,
-}
-
-impl Fill {
-    /// The field `host_service` of `message`.
-    pub(crate) fn field(message: &MessageDescriptor) -> Option<FieldDescriptor> {
-        let field = message.get_field_by_name("host_service")?;
-        (field.kind() == Kind::Uint32 && !field.is_list()).then_some(field)
-    }
-
-    /// Sets it in a request, unless the JSON that it was made of says something.
-    pub(crate) fn apply(&self, json: &serde_json::Value, request: &mut DynamicMessage) {
-        let said = [self.field.name(), self.field.json_name()]
-            .iter()
-            .any(|key| json.get(key).is_some());
-        if !said {
-            request.set_field(&self.field, Value::U32(self.id));
-        }
-    }
+/// The field `host_service` of a call's own request, for a broker id.
+pub(crate) fn field(message: &MessageDescriptor) -> Option<FieldDescriptor> {
+    let field = message.get_field_by_name("host_service")?;
+    (field.kind() == Kind::Uint32 && !field.is_list()).then_some(field)
 }

@@ -2,18 +2,48 @@
 //! manifest says about how to start it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use outrigger_host::MagicCookie;
 use outrigger_manifest::{Decision, Format, Manifest, Places, Policy, SandboxMode};
 use outrigger_services::GrantedServices;
 use serde::Serialize;
 
-use crate::args::{ByManifest, PluginArgs, Protocol};
+use crate::args::{PluginArgs, Protocol};
 use crate::audit::Audit;
 use crate::failure::{Exit, Failure, near, printable};
 use crate::files::{self, Kind, Source};
 use crate::output;
+
+/// Which plugin to start, and under which grants: the command line completed by the manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) args: PluginArgs,
+    /// What of the arguments the manifest said.
+    pub(crate) by_manifest: ByManifest,
+    pub(crate) granting: Granting,
+}
+
+/// What of the command line the manifest said.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct ByManifest {
+    pub(crate) protocol: bool,
+    pub(crate) auto_mtls: bool,
+}
+
+impl Target {
+    /// What messages call the plugin: its name in the manifest, or the file name of the program.
+    pub(crate) fn name(&self) -> String {
+        if let Some(known) = &self.granting.manifest {
+            return known.manifest.name().to_string();
+        }
+        if let Some(joined) = &self.args.reattach {
+            return printable(&joined.0.address.text);
+        }
+        let program = self.args.program();
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        printable(&name.to_string_lossy())
+    }
+}
 
 /// What stands for a manifest when none is given: it asks for nothing.
 const NOTHING: &str = "plugin: {name: unnamed, format: grpc, entrypoint: unnamed}\n\
@@ -227,9 +257,10 @@ fn policy(path: Option<&Path>) -> Result<(Policy, PolicyUsed), Failure> {
 /// # Errors
 /// What is wrong with the manifest, the policy, a place, or the audit file;
 /// `entrypoint-not-found`.
-pub(crate) fn complete(args: &PluginArgs) -> Result<PluginArgs, Failure> {
+pub(crate) fn complete(args: &PluginArgs) -> Result<Target, Failure> {
     let granting = Granting::of(args)?;
     let mut args = args.clone();
+    let mut by_manifest = ByManifest::default();
     if let Some(known) = &granting.manifest {
         let manifest = &known.manifest;
         let handshake = manifest.handshake();
@@ -239,16 +270,17 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<PluginArgs, Failure> {
         if args.app_versions.is_empty() {
             args.app_versions = vec![handshake.protocol_version()];
         }
-        args.by_manifest = ByManifest {
+        by_manifest = ByManifest {
             protocol: args.protocol.is_none(),
             auto_mtls: !args.auto_mtls,
         };
-        args.auto_mtls |= manifest.auto_mtls() == Some(true);
+        // What runs already was started by another host, without this one's certificate.
+        args.auto_mtls |= manifest.auto_mtls() == Some(true) && args.reattach.is_none();
         args.protocol.get_or_insert(match manifest.format() {
             Format::Rpc => Protocol::Netrpc,
             Format::Grpc => Protocol::Grpc,
         });
-        if args.program.is_empty() {
+        if args.program.is_empty() && args.reattach.is_none() {
             args.program = vec![known.program()?.into()];
         }
         let sandbox = known.decision.grants().sandbox();
@@ -259,6 +291,9 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<PluginArgs, Failure> {
             ));
         }
     }
-    args.granting = Some(Arc::new(granting));
-    Ok(args)
+    Ok(Target {
+        args,
+        by_manifest,
+        granting,
+    })
 }

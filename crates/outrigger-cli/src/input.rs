@@ -6,8 +6,8 @@ use std::os::fd::AsFd as _;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::args::Input;
 use crate::failure::{Exit, Failure, printable};
+use crate::steps::Input;
 
 /// Where JSON comes from, opened before the plugin is started.
 pub(crate) enum Source {
@@ -23,7 +23,7 @@ impl Source {
     pub(crate) fn open(input: Input) -> Result<Self, Failure> {
         Ok(match input {
             Input::Absent => Self::Absent,
-            Input::Stdin => Self::Read(Box::new(BufReader::new(own_stdin()?))),
+            Input::Stdin => Self::Read(Box::new(stdin()?)),
             Input::Text(text) => Self::Read(Box::new(std::io::Cursor::new(text))),
             Input::File(path) => {
                 let file = std::fs::File::open(&path).map_err(|error| {
@@ -35,6 +35,14 @@ impl Source {
             }
         })
     }
+}
+
+/// Stdin, for this side alone.
+///
+/// # Errors
+/// `input-failed`.
+pub(crate) fn stdin() -> Result<BufReader<std::fs::File>, Failure> {
+    own_stdin().map(BufReader::new)
 }
 
 /// Takes stdin away from the plugin, which would inherit it and could read the requests.

@@ -6,23 +6,25 @@ use std::time::{Duration, Instant};
 
 use anstyle::Style;
 use outrigger_host::netrpc::HostSession;
-use outrigger_host::{Channel, ExitReport, ExitStatus, HandshakeLine, RunningPlugin, Transport};
+use outrigger_host::{Channel, ExitReport, ExitStatus, RunningPlugin, Transport};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_wire::CORE_PROTOCOL_VERSION;
 use outrigger_wire::proto::health::HealthCheckRequest;
 use outrigger_wire::proto::health::health_check_response::ServingStatus;
+use prost_types::FileDescriptorSet;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
 use crate::args::{InspectArgs, PluginArgs};
-use crate::descriptors::{self, ListedMethod, ListedService};
+use crate::contracts;
+use crate::descriptors::{self, Catalogue, ListedMethod, ListedService};
 use crate::failure::{Exit, Failure, chain, printable};
-use crate::granting::{self, Summary};
-use crate::launch::{self, Seen, Session, Start};
+use crate::granting::{self, Summary, Target};
+use crate::launch::{self, Session, Start};
 use crate::memory::Memory;
-use crate::{json, netrpc, output, status};
+use crate::{json, netrpc, output, probe, status};
 
 /// How long the plugin may take to say whether it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,40 +38,50 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Dropping the future ends the plugin; nothing is printed then.
 pub(crate) async fn run(inspect: &InspectArgs) -> Result<(), Failure> {
     let began = Instant::now();
-    let completed = granting::complete(&inspect.plugin).map(|plugin| InspectArgs {
-        plugin,
-        ..inspect.clone()
-    });
-    match completed {
-        Ok(inspect) => {
-            let found = found(&inspect, began).await;
-            if let Some(granting) = &inspect.plugin.granting {
-                granting
-                    .audit
-                    .finish()
-                    .iter()
-                    .for_each(|note| output::note(note));
-            }
-            show(&inspect.plugin, found)
+    match granting::complete(&inspect.plugin) {
+        Ok(target) => {
+            let found = found(inspect, &target, began).await;
+            let notes = target.granting.audit.finish();
+            notes.iter().for_each(|note| output::note(note));
+            show(&target.args, found)
         }
         Err(failure) => show(&inspect.plugin, Err(failure)),
     }
 }
 
-async fn found(inspect: &InspectArgs, began: Instant) -> Result<Inspection, Failure> {
-    let args = &inspect.plugin;
-    match launch::start(args).await {
+async fn found(
+    inspect: &InspectArgs,
+    target: &Target,
+    began: Instant,
+) -> Result<Inspection, Failure> {
+    let known = match &inspect.descriptors {
+        Some(path) => descriptors::from_file(path)?,
+        None => Catalogue::standard(FileDescriptorSet {
+            file: contracts::files(),
+        }),
+    };
+    match launch::start(target).await {
         Ok(Start::Grpc(session, _)) if !inspect.names.is_empty() => {
-            session.plugin.stop().await;
+            session.end().await;
             Err(launch::option_unsupported(
                 "--plugin",
                 Transport::Grpc,
-                args,
+                target,
             ))
         }
-        Ok(Start::Grpc(session, channel)) => Ok(look(*session, &channel, args, began).await),
+        Ok(Start::NetRpc(session, _)) if inspect.descriptors.is_some() => {
+            session.end().await;
+            Err(launch::option_unsupported(
+                "--descriptors",
+                Transport::NetRpc,
+                target,
+            ))
+        }
+        Ok(Start::Grpc(session, channel)) => {
+            Ok(look(&session, &channel, &known, target, began).await)
+        }
         Ok(Start::NetRpc(session, control)) => {
-            Ok(look_net_rpc(*session, &control, inspect, began).await)
+            Ok(look_net_rpc(&session, &control, &inspect.names, target, began).await)
         }
         Err(failure) => Err(failure),
     }
@@ -83,11 +95,19 @@ fn show(args: &PluginArgs, result: Result<Inspection, Failure>) -> Result<(), Fa
         }
         Err(failure) => {
             if args.json {
-                let program = printable(&args.program().display().to_string());
+                let program = printable(&program(args));
                 output::plain(&pretty(&json!({"program": program, "error": failure})))?;
             }
             Err(failure)
         }
+    }
+}
+
+/// The program as given; of a plugin that ran before, its address.
+fn program(args: &PluginArgs) -> String {
+    match &args.reattach {
+        Some(joined) => joined.0.address.text.clone(),
+        None => args.program().display().to_string(),
     }
 }
 
@@ -165,6 +185,8 @@ struct Reflection {
     error: Option<String>,
     /// Names that the plugin could not describe, with its reasons.
     undescribed: Vec<String>,
+    #[serde(skip)]
+    not_served: bool,
 }
 
 /// Milliseconds, one after the other.
@@ -179,7 +201,7 @@ struct StartTimes {
 
 #[derive(Debug, Serialize)]
 struct End {
-    /// `by-itself`, `asked`, or `killed`.
+    /// `by-itself`, `asked`, `killed`, or `left` running.
     how: &'static str,
     status: Option<i32>,
     signal: Option<i32>,
@@ -189,59 +211,53 @@ struct End {
 }
 
 async fn look(
-    session: Session,
+    session: &Session,
     channel: &Channel,
-    args: &PluginArgs,
+    known: &Catalogue,
+    target: &Target,
     began: Instant,
 ) -> Inspection {
     let health = health(channel).await;
     let ready = began.elapsed();
-    let error = unreachable(&health, &session, args);
-    let Session {
-        plugin,
-        seen,
-        offered,
-    } = session;
-    let memory = plugin.pid().and_then(Memory::of).or(seen.memory);
+    let error = unreachable(&health, session, &target.args);
     let (reflection, services) = match health.failed {
         // It would keep silent about its services, too.
         Some(Code::DeadlineExceeded | Code::Unavailable) => (Reflection::not_asked(), Vec::new()),
         _ => reflect(channel).await,
     };
-    let timings = plugin.timings();
     let mut inspection = Inspection {
-        pid: plugin.pid(),
         health: Some(health),
         error,
-        reflection: Some(reflection),
         services,
-        memory,
-        start: StartTimes {
-            spawn_ms: Some(millis(timings.spawn)),
-            handshake_ms: Some(millis(timings.handshake)),
-            connect_ms: Some(millis(timings.connect)),
-            ready_ms: millis(ready),
-        },
-        ..announced(plugin.handshake(), &seen, &offered, args)
+        ..announced(session, ready, target)
     };
-    inspection.end = end(&plugin).await;
+    if reflection.not_served {
+        inspection.services = probe::served(channel, known).await;
+        inspection.notes.push(
+            "without reflection, only services that are known were looked for; there may be others. \
+             `--descriptors FILE` looks for those of a file"
+                .to_owned(),
+        );
+    }
+    inspection.reflection = Some(reflection);
+    inspection.end = end(session).await;
     inspection
 }
 
-/// What the handshake alone tells.
-fn announced(
-    line: &HandshakeLine,
-    seen: &Seen,
-    offered: &BTreeSet<u32>,
-    args: &PluginArgs,
-) -> Inspection {
+/// What the handshake and the start tell.
+fn announced(session: &Session, ready: Duration, target: &Target) -> Inspection {
+    let (plugin, seen) = (&session.plugin, &session.seen);
+    let line = plugin.handshake();
+    let timings = plugin.timings();
+    // What ran before was neither started nor asked for its handshake.
+    let started = |time: Duration| (!session.joined).then(|| millis(time));
     let certificate = line.certificate.as_ref();
     Inspection {
-        program: args.program().display().to_string(),
-        pid: seen.pid,
+        program: program(&target.args),
+        pid: plugin.pid(),
         core_version: CORE_PROTOCOL_VERSION,
         app_version: line.app_version.0,
-        offered: ranges(offered),
+        offered: ranges(&session.offered),
         protocol: line.transport.as_str(),
         network: line.address.network.as_str(),
         address: line.address.text.clone(),
@@ -264,12 +280,12 @@ fn announced(
         services: Vec::new(),
         plugins: Vec::new(),
         start: StartTimes {
-            spawn_ms: None,
-            handshake_ms: seen.handshake_after.map(millis),
-            connect_ms: None,
-            ready_ms: 0.0,
+            spawn_ms: started(timings.spawn),
+            handshake_ms: started(timings.handshake),
+            connect_ms: Some(millis(timings.connect)),
+            ready_ms: millis(ready),
         },
-        memory: seen.memory,
+        memory: plugin.pid().and_then(Memory::of).or(seen.memory),
         end: End {
             how: "killed",
             status: None,
@@ -277,55 +293,41 @@ fn announced(
             after_ms: None,
             text: String::new(),
         },
-        manifest: args.granting.as_ref().and_then(|g| g.summary()),
+        manifest: target.granting.summary(),
         notes: Vec::new(),
         error: None,
     }
 }
 
 async fn look_net_rpc(
-    session: Session,
+    session: &Session,
     control: &HostSession,
-    inspect: &InspectArgs,
+    names: &[String],
+    target: &Target,
     began: Instant,
 ) -> Inspection {
-    let args = &inspect.plugin;
     let ping = ping(&session.plugin).await;
     let ready = began.elapsed();
-    let mut error = silent(&ping, &session, args);
+    let mut error = silent(&ping, session, &target.args);
     let mut plugins = Vec::new();
     if error.is_none() {
-        for name in &inspect.names {
+        for name in names {
             plugins.push(dispense(control, name).await);
         }
         error = refused(&plugins);
     }
-    let Session {
-        plugin,
-        seen,
-        offered,
-    } = session;
-    let timings = plugin.timings();
     let mut inspection = Inspection {
-        pid: plugin.pid(),
         ping: Some(ping),
         error,
         plugins,
-        memory: plugin.pid().and_then(Memory::of).or(seen.memory),
-        start: StartTimes {
-            spawn_ms: Some(millis(timings.spawn)),
-            handshake_ms: Some(millis(timings.handshake)),
-            connect_ms: Some(millis(timings.connect)),
-            ready_ms: millis(ready),
-        },
-        ..announced(plugin.handshake(), &seen, &offered, args)
+        ..announced(session, ready, target)
     };
     inspection.notes.push(
         "net/rpc has no reflection: the plugin cannot list its names and methods. \
          `--plugin NAME` tries whether it has a name, and `outrigger call` calls what its source says"
             .to_owned(),
     );
-    inspection.end = end(&plugin).await;
+    inspection.end = end(session).await;
     inspection
 }
 
@@ -441,6 +443,7 @@ impl Reflection {
             version: None,
             error: Some("not asked, because the health check got no answer".to_owned()),
             undescribed: Vec::new(),
+            not_served: false,
         }
     }
 }
@@ -460,17 +463,19 @@ async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {
                     version,
                     error: None,
                     undescribed,
+                    not_served: false,
                 },
                 services,
             )
         }
         Err(failure) => {
-            let error = Some(failure.message);
+            let not_served = failure.code == "reflection-not-served";
             (
                 Reflection {
                     version: None,
-                    error,
+                    error: Some(failure.message),
                     undescribed: Vec::new(),
+                    not_served,
                 },
                 Vec::new(),
             )
@@ -478,9 +483,19 @@ async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {
     }
 }
 
-async fn end(plugin: &RunningPlugin) -> End {
+async fn end(session: &Session) -> End {
+    let plugin = &session.plugin;
     if let Some(report) = plugin.exited() {
         return ended(&report, "by-itself", None, "by itself, before it was asked");
+    }
+    if session.joined {
+        return End {
+            how: "left",
+            status: None,
+            signal: None,
+            after_ms: None,
+            text: "not at all: it was left running".to_owned(),
+        };
     }
     let asked = Instant::now();
     let report = plugin.stop().await;

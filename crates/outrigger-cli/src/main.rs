@@ -3,30 +3,44 @@
 mod args;
 mod audit;
 mod call;
+mod canned;
 mod check;
 mod codec;
 mod contracts;
 mod cookies;
 mod descriptors;
 mod establish;
+mod explain;
 mod failure;
 mod files;
+mod fill;
+mod foreign;
 mod fromgob;
 mod gotext;
 mod gotype;
 mod granting;
+mod grpc;
 mod input;
 mod inspect;
 mod json;
 mod launch;
 mod memory;
+mod metadata;
 mod netrpc;
 mod output;
 mod printer;
+mod probe;
+mod reattach;
+mod requests;
+mod shell;
 mod snippet;
 mod status;
 mod stderr;
+mod steps;
+mod terminal;
+mod texts;
 mod togob;
+mod witness;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -48,7 +62,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbose = match &cli.command {
         Command::Inspect(inspect) => inspect.plugin.verbose,
-        Command::Call(call) => call.plugin.verbose,
+        Command::Call(call) => call.calling.plugin.verbose,
+        Command::Shell(shell) => shell.calling.plugin.verbose,
         Command::Check(_) => false,
     };
     if verbose {
@@ -86,17 +101,20 @@ fn run(command: &Command) -> Result<u8, Failure> {
         // A parent that ignores this one has its children ignore it, and then the
         // system forgets how plugins ended. To wait for it is to have it back.
         let _ended = signal(SignalKind::child()).map_err(internal)?;
+        // On a terminal, the shell itself knows what an interrupt means.
+        let interrupts = !matches!(command, Command::Shell(_)) || !std::io::stdin().is_terminal();
         let work = async {
             match command {
-                Command::Inspect(args) => inspect::run(args).await,
+                Command::Inspect(args) => inspect::run(args).await.map(|()| 0),
                 Command::Call(args) => call::run(args).await,
-                Command::Check(args) => check::run(args),
+                Command::Shell(args) => shell::run(args).await,
+                Command::Check(args) => check::run(args).map(|()| 0),
             }
         };
         // Dropping the work ends the plugin as well.
         tokio::select! {
-            result = work => result.map(|()| 0),
-            _ = interrupt.recv() => Ok(130),
+            result = work => result,
+            _ = interrupt.recv(), if interrupts => Ok(130),
             _ = end.recv() => Ok(143),
             () = hang_up => Ok(129),
         }

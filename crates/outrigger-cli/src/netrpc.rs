@@ -11,16 +11,19 @@ use outrigger_host::netrpc::{CallError, CallErrorKind, Client, HostSession, Sess
 use outrigger_host::{PluginExited, Transport};
 use outrigger_wire::Excerpt;
 
-use crate::args::CallArgs;
-use crate::call::UNARY_TIMEOUT;
+use crate::args::CallingArgs;
+use crate::establish::{self, Introduced};
 use crate::failure::{Exit, Failure, chain, printable};
 use crate::fromgob::Shown;
 use crate::gotext;
 use crate::gotype::{GoType, GoTypes};
+use crate::granting::Granting;
+use crate::grpc::UNARY_TIMEOUT;
 use crate::input::{self, Source};
 use crate::launch::Session;
 use crate::printer::{Ending, Printer};
-use crate::{establish, json, togob};
+use crate::steps::Step;
+use crate::{json, texts, togob};
 
 /// How long a plugin may take to make an object.
 pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,84 +32,115 @@ pub(crate) const DISPENSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// out are printed too, so that a small reply can become any size.
 const MOST_SHOWN: usize = 256 << 20;
 
-/// The types that the command line states.
-pub(crate) struct Types {
-    argument: Option<GoType>,
-    named: GoTypes,
-}
+/// The types that the command line names.
+pub(crate) struct Types(GoTypes);
 
 impl Types {
-    /// Reads `--type` and `--type-def`.
+    /// Reads `--type-def`.
     ///
     /// # Errors
     /// `type-invalid`.
-    pub(crate) fn new(args: &CallArgs) -> Result<Self, Failure> {
-        let named = GoTypes::new(&args.type_defs)?;
-        let argument = args.go_type.as_deref().map(|text| {
-            named.parse(text).map_err(|reason| {
+    pub(crate) fn new(definitions: &[(String, String)]) -> Result<Self, Failure> {
+        GoTypes::new(definitions).map(Self)
+    }
+
+    /// Reads `--type`.
+    ///
+    /// # Errors
+    /// `type-invalid`.
+    pub(crate) fn argument(&self, text: Option<&str>) -> Result<Option<GoType>, Failure> {
+        let argument = text.map(|text| {
+            self.0.parse(text).map_err(|reason| {
                 let message = format!("`--type {}` is no type in Go's syntax", printable(text));
                 Failure::usage("type-invalid", message).note(reason)
             })
         });
-        Ok(Self {
-            argument: argument.transpose()?,
-            named,
-        })
+        argument.transpose()
     }
 }
 
-/// Dispenses the object, calls its method, prints the reply.
-///
-/// # Errors
-/// What is wrong with the arguments, or how the call failed.
-///
-/// # Cancel safety
-/// When the future is dropped the method may still be running.
-pub(crate) async fn call(
-    session: &Session,
-    control: &HostSession,
-    args: &CallArgs,
-    types: &Types,
-    input: Source,
-    printer: &mut Printer,
-) -> Result<(), Failure> {
-    let name = args.name.as_deref().ok_or_else(name_missing)?;
-    let data = input::only_value(input).await?;
-    let argument = togob::argument(data.as_ref(), types.argument.as_ref(), &types.named)
-        .map_err(|misfit| unsuitable(misfit, types))?;
-    let object = dispense(control, name)
-        .await
-        .map_err(|refused| refused.failure(session))?;
-    let _introduced = match (&args.establish, &args.plugin.granting) {
-        (Some(name), Some(granting)) => {
-            let introduced = establish::over_net_rpc(session, &object, granting, name).await?;
-            Some(printer.introduced(introduced))
-        }
-        _ => None,
-    };
-    printer.ending = Ending::NetRpc {
-        reply_type: None,
-        failure: None,
-    };
-    printer.begin(Transport::NetRpc, "unary")?;
-    let limit = args.timeout.unwrap_or(UNARY_TIMEOUT);
-    let limit = (!limit.is_zero()).then_some(limit);
-    let method = args.method.dotted();
-    let reply = match exchange(&object, &method, &argument, limit).await {
-        Ok(reply) => reply,
-        Err(Unanswered::Late(limit)) => return Err(late(limit, &argument, &method)),
-        Err(Unanswered::Failed(error)) => {
-            printer.ending = Ending::NetRpc {
-                reply_type: None,
-                failure: error.failure().map(str::to_owned),
-            };
-            return Err(failed(&error, &argument, args, session));
-        }
-    };
-    printer.ending = Ending::NetRpc {
-        reply_type: Some(reply.ty().to_string()),
-        failure: None,
-    };
+/// Calls the methods of one object.
+pub(crate) struct Caller<'a> {
+    session: &'a Session,
+    object: Client,
+    types: Types,
+    timeout: Option<Duration>,
+    _introduced: Option<Introduced>,
+}
+
+impl<'a> Caller<'a> {
+    /// Dispenses the object and introduces the host.
+    ///
+    /// # Errors
+    /// What is wrong with the name, or what the plugin said of it.
+    pub(crate) async fn new(
+        session: &'a Session,
+        control: &HostSession,
+        options: &CallingArgs,
+        granting: &Granting,
+        types: Types,
+        printer: &mut Printer,
+    ) -> Result<Self, Failure> {
+        let name = options.name.as_deref().ok_or_else(name_missing)?;
+        let object = dispense(control, name)
+            .await
+            .map_err(|refused| refused.failure(session))?;
+        let introduced = match &options.establish {
+            Some(name) => {
+                let introduced = establish::over_net_rpc(session, &object, granting, name).await?;
+                Some(printer.introduced(introduced))
+            }
+            None => None,
+        };
+        let limit = options.timeout.unwrap_or(UNARY_TIMEOUT);
+        Ok(Self {
+            session,
+            object,
+            types,
+            timeout: (!limit.is_zero()).then_some(limit),
+            _introduced: introduced,
+        })
+    }
+
+    /// Calls a method and prints the reply.
+    ///
+    /// # Errors
+    /// What is wrong with the argument, or how the call failed.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the method may still be running.
+    pub(crate) async fn call(
+        &mut self,
+        step: &Step,
+        input: Source,
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
+        let stated = self.types.argument(step.go_type.as_deref())?;
+        let data = input::only_value(input).await?;
+        let argument = togob::argument(data.as_ref(), stated.as_ref(), &self.types.0)
+            .map_err(|misfit| unsuitable(misfit, stated.as_ref(), &self.types))?;
+        let ending = |reply_type: Option<String>, failure: Option<&str>| Ending::NetRpc {
+            reply_type,
+            failure: failure.map(str::to_owned),
+        };
+        printer.ending(ending(None, None));
+        printer.begin(Transport::NetRpc, "unary")?;
+        let method = step.method.dotted();
+        let reply = match exchange(&self.object, &method, &argument, self.timeout).await {
+            Ok(reply) => reply,
+            Err(Unanswered::Late(limit)) => return Err(late(limit, &argument, &method)),
+            Err(Unanswered::Failed(error)) => {
+                printer.ending(ending(None, error.failure()));
+                return Err(failed(&error, &argument, step, self.session));
+            }
+        };
+        printer.ending(ending(Some(reply.ty().to_string()), None));
+        show(&reply, &method, printer)
+    }
+}
+
+/// Prints a reply.
+fn show(reply: &Encoded, method: &str, printer: &mut Printer) -> Result<(), Failure> {
     let unreadable = |reason: String| {
         let message = format!("the reply of `{method}` cannot be shown");
         Failure::new(Exit::Failed, "reply-invalid", message).note(printable(&reason))
@@ -116,7 +150,7 @@ pub(crate) async fn call(
         .map_err(|error| unreadable(error.to_string()))?;
     let text = json::line_within(&Shown(&value), MOST_SHOWN)
         .map_err(|error| unreadable(error.to_string()))?;
-    printer.reply(&text)
+    printer.reply(&text, &texts::of_gob(&value))
 }
 
 /// Why a call has no reply.
@@ -155,17 +189,13 @@ fn name_missing() -> Failure {
 pub(crate) const NAMES: &str = "the names are the keys of the `PluginSet` in the source of the plugin or of its host; \
      often there is one, which is what the program is called";
 
-fn unsuitable(misfit: togob::Misfit, types: &Types) -> Failure {
+fn unsuitable(misfit: togob::Misfit, stated: Option<&GoType>, types: &Types) -> Failure {
     let message = format!(
         "the data does not fit at `{}`: {}",
         misfit.path, misfit.problem
     );
     let mut failure = Failure::usage("data-invalid", message);
-    if let Some(described) = types
-        .argument
-        .as_ref()
-        .and_then(|ty| types.named.describe(ty, 2))
-    {
+    if let Some(described) = stated.and_then(|ty| types.0.describe(ty, 2)) {
         failure = failure.note(format!("the argument is to be a `{described}` (`--type`)"));
     }
     misfit.help.into_iter().fold(failure, Failure::help)
@@ -278,15 +308,15 @@ fn bereaved(failure: Failure, error: &(dyn Error + 'static), session: &Session) 
 }
 
 /// Why the call has no reply.
-fn failed(error: &CallError, argument: &Value, args: &CallArgs, session: &Session) -> Failure {
-    let method = args.method.dotted();
+fn failed(error: &CallError, argument: &Value, step: &Step, session: &Session) -> Failure {
+    let method = step.method.dotted();
     match error.kind() {
         CallErrorKind::Failed(text) => {
             let sent = gotext::Sent {
                 ty: argument.ty().to_string(),
-                stated: args.go_type.is_some(),
+                stated: step.go_type.is_some(),
             };
-            gotext::explained(text, &args.method, &sent)
+            gotext::explained(text, &step.method, &sent)
         }
         CallErrorKind::Argument(reason) => {
             Failure::usage("data-invalid", "the data cannot be sent as gob")

@@ -52,6 +52,19 @@ pub(crate) fn note(text: &str) {
     anstream::eprintln!("{bold}note{bold:#}: {text}");
 }
 
+/// Names on stderr what the next lines of stdout belong to.
+pub(crate) fn heading(text: &str) {
+    let bold = anstyle::Style::new().bold();
+    anstream::eprintln!("{bold}{text}{bold:#}");
+}
+
+/// Tells people on stderr something about the line of stdout before it, or about
+/// what happens meanwhile; as one write, as other threads write there, too.
+pub(crate) fn aside(text: &str) {
+    let dim = anstyle::Style::new().dimmed();
+    audit(&format!("  {dim}{text}{dim:#}"));
+}
+
 /// Shows people on stderr what a check found.
 pub(crate) fn finding(text: &str) {
     anstream::eprintln!("{text}");

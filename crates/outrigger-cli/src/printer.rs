@@ -1,29 +1,88 @@
-//! What a call prints.
+//! What calls print.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outrigger_host::Transport;
 use serde_json::json;
 
-use crate::args::CallArgs;
 use crate::establish::Introduced;
 use crate::failure::Failure;
 use crate::status::StatusReport;
+use crate::texts::Shown;
 use crate::{json, output};
 
-/// Prints replies as they come: a line each, or parts of the one object.
+/// How the calls of one run are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// A reply a line; notes and failures on stderr.
+    Text,
+    /// The one object of a single call.
+    Object,
+    /// One object with a list of the calls.
+    List,
+    /// An object a line, one for each call.
+    Lines,
+}
+
+impl Form {
+    /// What suits a number of calls that is known, or not.
+    pub(crate) fn of(json: bool, several: bool) -> Self {
+        match (json, several) {
+            (false, _) => Self::Text,
+            (true, false) => Self::Object,
+            (true, true) => Self::List,
+        }
+    }
+}
+
+/// Prints replies as they come: a line each, or parts of an object.
 pub(crate) struct Printer {
-    json: bool,
-    pub(crate) method: String,
-    begun: bool,
-    replies: u64,
-    started: Instant,
-    pub(crate) ending: Ending,
+    form: Form,
+    /// Whether there may be several calls.
+    several: bool,
+    /// Whether each is named in text.
+    pub(crate) headed: bool,
+    calls: u64,
+    call: Call,
     pub(crate) notes: Vec<String>,
     /// What the host did for the plugin, if anything was offered.
     pub(crate) host: Option<serde_json::Value>,
     /// What the plugin called itself when the host was introduced.
     pub(crate) client_id: Option<String>,
+    /// The calls that the plugin made to a service of the caller's own, as JSON.
+    pub(crate) served: Option<String>,
+}
+
+/// The call that is being made.
+struct Call {
+    method: String,
+    begun: bool,
+    replies: u64,
+    started: Instant,
+    took: Option<Duration>,
+    ending: Ending,
+    notes: Vec<String>,
+}
+
+impl Call {
+    fn of(method: String) -> Self {
+        Self {
+            method,
+            begun: false,
+            replies: 0,
+            started: Instant::now(),
+            took: None,
+            ending: Ending::Grpc(None),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The end of its object, after the list of replies.
+    fn rest(&self) -> String {
+        let took = self.took.unwrap_or_else(|| self.started.elapsed());
+        let millis = (took.as_secs_f64() * 1e4).round() / 10.0;
+        format!("],{},\"duration_ms\":{millis}", self.ending.members())
+    }
 }
 
 /// How a call ended, in the words of its protocol.
@@ -56,17 +115,17 @@ impl Ending {
 }
 
 impl Printer {
-    pub(crate) fn new(args: &CallArgs) -> Self {
+    pub(crate) fn new(form: Form, several: bool) -> Self {
         Self {
-            json: args.plugin.json,
-            method: args.method.to_string(),
-            begun: false,
-            replies: 0,
-            started: Instant::now(),
-            ending: Ending::Grpc(None),
+            form,
+            several,
+            headed: several,
+            calls: 0,
+            call: Call::of(String::new()),
             notes: Vec::new(),
             host: None,
             client_id: None,
+            served: None,
         }
     }
 
@@ -77,68 +136,164 @@ impl Printer {
         introduced
     }
 
+    /// Turns to the next call.
+    pub(crate) fn call(&mut self, method: String) {
+        if self.form == Form::Text && self.headed {
+            output::heading(&method);
+        }
+        self.call = Call::of(method);
+    }
+
+    /// Notes something about the call.
+    pub(crate) fn note(&mut self, note: String) {
+        self.call.notes.push(note);
+    }
+
+    /// Says how the call ended.
+    pub(crate) fn ending(&mut self, ending: Ending) {
+        self.call.ending = ending;
+    }
+
     /// Says what is called, and takes the time from now on.
     ///
     /// # Errors
     /// As [`output::plain`].
     pub(crate) fn begin(&mut self, protocol: Transport, kind: &'static str) -> Result<(), Failure> {
-        self.begun = true;
-        self.started = Instant::now();
-        if !self.json {
+        self.call.begun = true;
+        self.call.started = Instant::now();
+        if self.form == Form::Text {
             return Ok(());
         }
-        let method = line(&self.method);
+        let before = self.before();
+        let method = line(&self.call.method);
         output::plain(&format!(
-            "{{\"method\":{method},\"protocol\":\"{protocol}\",\"kind\":\"{kind}\",\"replies\":["
+            "{before}{{\"method\":{method},\"protocol\":\"{protocol}\",\"kind\":\"{kind}\",\"replies\":["
         ))
     }
 
-    /// Prints a reply, which is JSON on one line.
+    /// What stands in front of the next object.
+    fn before(&mut self) -> &'static str {
+        self.calls += 1;
+        match (self.form, self.calls) {
+            (Form::List, 1) => "{\"calls\":[\n",
+            (Form::List, _) => ",\n",
+            _ => "",
+        }
+    }
+
+    /// Prints a reply, which is JSON on one line, and in text beside it what of
+    /// its bytes is text.
     ///
     /// # Errors
     /// As [`output::plain`].
-    pub(crate) fn reply(&mut self, text: &str) -> Result<(), Failure> {
-        let (before, after) = match (self.json, self.replies) {
-            (false, _) => ("", "\n"),
-            (true, 0) => ("\n  ", ""),
-            (true, _) => (",\n  ", ""),
+    pub(crate) fn reply(&mut self, text: &str, shown: &[Shown]) -> Result<(), Failure> {
+        let (before, after) = match (self.form, self.call.replies) {
+            (Form::Text, _) => ("", "\n"),
+            (Form::Lines, 0) => ("", ""),
+            (Form::Lines, _) => (",", ""),
+            (_, 0) => ("\n  ", ""),
+            (_, _) => (",\n  ", ""),
         };
-        self.replies += 1;
+        self.call.replies += 1;
         [before, text, after]
             .into_iter()
-            .try_for_each(output::plain)
+            .try_for_each(output::plain)?;
+        if self.form == Form::Text {
+            for (place, text) in shown {
+                output::aside(&format!("{place} is the text {text}"));
+            }
+        }
+        Ok(())
     }
 
-    /// Completes the one object, also when nothing came of the call.
+    /// Tells of a failure that belongs to no call, after which others follow.
+    ///
+    /// # Errors
+    /// As [`output::plain`].
+    pub(crate) fn trouble(&mut self, failure: &Failure) -> Result<(), Failure> {
+        output::failure(failure);
+        match self.form {
+            Form::Lines => output::plain(&format!("{}\n", line(&json!({"error": failure})))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The call is over; `result` is told, unless it is the one of a single call,
+    /// which [`finish`](Self::finish) tells.
+    ///
+    /// # Errors
+    /// As [`output::plain`].
+    pub(crate) fn called(&mut self, result: &Result<(), Failure>) -> Result<(), Failure> {
+        self.call.took = Some(self.call.started.elapsed());
+        if !self.several {
+            return Ok(());
+        }
+        if let Err(failure) = result {
+            output::failure(failure);
+        }
+        if self.form == Form::Text {
+            self.call.notes.iter().for_each(|note| output::note(note));
+            return Ok(());
+        }
+        let mut text = match self.call.begun {
+            true => self.call.rest(),
+            false => {
+                let before = self.before();
+                format!("{before}{{\"method\":{}", line(&self.call.method))
+            }
+        };
+        text.push_str(&told(&self.call.notes, result.as_ref().err()));
+        text.push('}');
+        if self.form == Form::Lines {
+            text.push('\n');
+        }
+        output::plain(&text)
+    }
+
+    /// Completes what is printed, also when nothing came of it.
     ///
     /// # Errors
     /// As [`output::plain`].
     pub(crate) fn finish(&mut self, result: &Result<(), Failure>) -> Result<(), Failure> {
-        if !self.json {
-            self.notes.iter().for_each(|note| output::note(note));
-            return Ok(());
+        let error = result.as_ref().err();
+        if !self.several {
+            self.notes.append(&mut self.call.notes);
         }
-        if !self.begun {
-            let error = result.as_ref().err();
-            return output::plain(&format!(
-                "{}\n",
-                line(&json!({"method": self.method, "error": error}))
-            ));
-        }
-        let millis = (self.started.elapsed().as_secs_f64() * 1e4).round() / 10.0;
-        let ending = self.ending.members();
-        let mut rest = format!("],{ending},\"duration_ms\":{millis}");
+        let mut text = match self.form {
+            Form::Text => {
+                self.notes.iter().for_each(|note| output::note(note));
+                return Ok(());
+            }
+            Form::Lines => "{\"end\":true".to_owned(),
+            Form::Object if !self.call.begun => {
+                let object = json!({"method": self.call.method, "error": error});
+                return output::plain(&format!("{}\n", line(&object)));
+            }
+            Form::Object => self.call.rest(),
+            Form::List if self.calls == 0 => "{\"calls\":[]".to_owned(),
+            Form::List => "\n]".to_owned(),
+        };
         if let Some(host) = &self.host {
-            rest.push_str(&format!(",\"host\":{}", line(host)));
+            text.push_str(&format!(",\"host\":{}", line(host)));
         }
-        if !self.notes.is_empty() {
-            rest.push_str(&format!(",\"notes\":{}", line(&self.notes)));
+        if let Some(served) = &self.served {
+            text.push_str(&format!(",\"served\":{served}"));
         }
-        if let Err(failure) = result {
-            rest.push_str(&format!(",\"error\":{}", line(failure)));
-        }
-        output::plain(&format!("{rest}}}\n"))
+        text.push_str(&told(&self.notes, error));
+        output::plain(&format!("{text}}}\n"))
     }
+}
+
+/// Notes and the error as members of an object, if there are any.
+fn told(notes: &[String], error: Option<&Failure>) -> String {
+    let mut text = String::new();
+    if !notes.is_empty() {
+        text.push_str(&format!(",\"notes\":{}", line(notes)));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!(",\"error\":{}", line(error)));
+    }
+    text
 }
 
 /// JSON on one line; `null` for what JSON cannot say.

@@ -88,6 +88,12 @@ pub(crate) fn name(code: Code) -> &'static str {
     }
 }
 
+/// The status code with that name.
+pub(crate) fn code(wanted: &str) -> Option<Code> {
+    let mut codes = (1..=16).map(Code::from_i32);
+    codes.find(|code| name(*code) == wanted)
+}
+
 fn details(encoded: &[u8], pool: &DescriptorPool) -> Vec<Value> {
     if encoded.is_empty() {
         return Vec::new();

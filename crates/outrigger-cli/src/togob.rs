@@ -12,6 +12,7 @@ use serde_json::{Map as Object, Value as Json};
 use crate::descriptors::shortened;
 use crate::failure::{near, printable};
 use crate::gotype::{GoType, GoTypes};
+use crate::texts;
 
 /// Says the type of a value that an interface holds.
 pub(crate) const TYPE: &str = "@type";
@@ -392,8 +393,10 @@ impl Reader<'_> {
                 }
             }
             Builtin::Bytes => {
-                let bytes = json.as_str().and_then(base64);
-                Value::Bytes(bytes.ok_or_else(|| expected("base64"))?.into())
+                let marked = texts::marked(json).map_err(|reason| self.misfit(reason))?;
+                let bytes = marked.or_else(|| json.as_str().and_then(base64));
+                let what = "base64, or `{\"@text\": TEXT}`";
+                Value::Bytes(bytes.ok_or_else(|| expected(what))?.into())
             }
             Builtin::String => match json {
                 Json::String(text) => Value::from(text.as_str()),
@@ -769,7 +772,7 @@ mod tests {
                 json!({"Raw": "?"}),
                 "main.Shape",
                 "$.Raw",
-                "expected base64 ([]uint8)",
+                "expected base64, or `{\"@text\": TEXT}` ([]uint8)",
             ),
             (
                 json!({"a b": "x"}),

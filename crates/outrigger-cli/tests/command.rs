@@ -7,10 +7,16 @@
 mod endings;
 #[path = "command/establish.rs"]
 mod establish;
+#[path = "command/foreign.rs"]
+mod foreign;
 #[path = "command/grants.rs"]
 mod grants;
 #[path = "command/netrpc.rs"]
 mod netrpc;
+#[path = "command/serving.rs"]
+mod serving;
+#[path = "command/session.rs"]
+mod session;
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -404,6 +410,7 @@ fn a_plugin_without_reflection_is_inspected_and_called_as_far_as_it_is_known() {
     let fake = Fake::new(|services| services.with(Odd), false);
     let ran = run(&["call", "--method", "odd.Odd/Do", "--", &fake.program()]).expect(1);
     ran.says("error[reflection-not-served]")
+        .says("`--descriptors FILE`")
         .says("have the plugin register");
 
     let fake = Fake::new(|services| services, false);

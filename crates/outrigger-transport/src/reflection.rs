@@ -169,7 +169,23 @@ impl ReflectionError {
 /// # Cancel safety
 /// Dropping the future cancels the call; nothing is kept.
 pub async fn describe(channel: &Channel) -> Result<Description, ReflectionError> {
-    describe_over(channel.clone(), &Limits::DEFAULT).await
+    describe_with(channel, &[]).await
+}
+
+/// [`describe`], and the files of services that the peer may know without
+/// serving them, such as those that it calls. What it does not know of them is
+/// left out.
+///
+/// # Errors
+/// As [`describe`].
+///
+/// # Cancel safety
+/// As [`describe`].
+pub async fn describe_with(
+    channel: &Channel,
+    others: &[String],
+) -> Result<Description, ReflectionError> {
+    describe_over(channel.clone(), others, &Limits::DEFAULT).await
 }
 
 /// What the client accepts; tests use smaller ones.
@@ -189,7 +205,11 @@ impl Limits {
     };
 }
 
-async fn describe_over<T>(peer: T, limits: &Limits) -> Result<Description, ReflectionError>
+async fn describe_over<T>(
+    peer: T,
+    others: &[String],
+    limits: &Limits,
+) -> Result<Description, ReflectionError>
 where
     T: GrpcService<tonic::body::Body> + Clone,
     T::Error: Into<StdError>,
@@ -199,7 +219,7 @@ where
     let all = async {
         for version in [ReflectionVersion::V1, ReflectionVersion::V1Alpha] {
             match Session::open(peer.clone(), version, limits).await {
-                Ok((session, services)) => return session.collect(services).await,
+                Ok((session, services)) => return session.collect(services, others).await,
                 Err(ReflectionError::Call(status)) if status.code() == Code::Unimplemented => {}
                 Err(error) => return Err(error),
             }
@@ -301,14 +321,19 @@ impl<'a> Session<'a> {
     }
 
     /// Fetches the files of `services` and then whatever those import.
-    async fn collect(mut self, services: BTreeSet<String>) -> Result<Description, ReflectionError> {
+    async fn collect(
+        mut self,
+        services: BTreeSet<String>,
+        others: &[String],
+    ) -> Result<Description, ReflectionError> {
         for service in &services {
-            if self.defined.contains(service) {
-                continue;
-            }
-            let wanted = MessageRequest::FileContainingSymbol(service.clone());
-            self.fetch(wanted, service).await?;
+            self.define(service).await?;
         }
+        let undescribed = self.undescribed.len();
+        for other in others {
+            self.define(other).await?;
+        }
+        self.undescribed.truncate(undescribed);
         let mut asked = HashSet::new();
         while let Some(import) = self.imports.pop_front() {
             // Every import costs the peer bytes, yet little: bound the questions as well.
@@ -326,6 +351,15 @@ impl<'a> Session<'a> {
             files: FileDescriptorSet { file: self.files },
             undescribed: self.undescribed,
         })
+    }
+
+    /// Fetches the file that defines `service`, unless it is there.
+    async fn define(&mut self, service: &str) -> Result<(), ReflectionError> {
+        if self.defined.contains(service) {
+            return Ok(());
+        }
+        let wanted = MessageRequest::FileContainingSymbol(service.to_owned());
+        self.fetch(wanted, service).await
     }
 
     async fn fetch(&mut self, wanted: MessageRequest, name: &str) -> Result<(), ReflectionError> {
@@ -1010,7 +1044,7 @@ mod tests {
             (Direct::V1(new), ReflectionVersion::V1),
             (Direct::V1Alpha(old), ReflectionVersion::V1Alpha),
         ] {
-            let found = describe_over(peer, &Limits::DEFAULT)
+            let found = describe_over(peer, &[], &Limits::DEFAULT)
                 .await
                 .expect("a description");
             assert_eq!(found.version, version);
@@ -1023,8 +1057,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_peer_knows_and_does_not_serve_is_described_when_it_is_asked_for() {
+        let mut other = file("other.proto", &["base.proto"]);
+        other.service.push(prost_types::ServiceDescriptorProto {
+            name: Some("Host".into()),
+            ..Default::default()
+        });
+        let other = leak(&FileDescriptorSet { file: vec![other] });
+        let (new, _) = services(vec!["p.Api".into()], &[sample(), other]);
+        let others = ["p.Host".to_owned(), "p.Absent".to_owned()];
+        let found = describe_over(Direct::V1(new), &others, &Limits::DEFAULT)
+            .await
+            .expect("a description");
+        assert_eq!(found.services, ["p.Api"]);
+        let files: Vec<_> = found.files.file.iter().map(|f| f.name()).collect();
+        assert_eq!(files, ["api.proto", "base.proto", "other.proto"]);
+        let undescribed: Vec<_> = found.undescribed.iter().map(|u| u.name.as_str()).collect();
+        assert_eq!(undescribed, ["absent.proto"]);
+    }
+
+    #[tokio::test]
     async fn too_many_services_are_refused() {
-        let error = describe_over(scripted(4, None), &small())
+        let error = describe_over(scripted(4, None), &[], &small())
             .await
             .expect_err("too many");
         assert_eq!(error.code(), "reflection-too-large");
@@ -1042,7 +1096,9 @@ mod tests {
                 file_descriptor_proto: files,
             };
             let peer = scripted(1, Some(MessageResponse::FileDescriptorResponse(answer)));
-            let error = describe_over(peer, &small()).await.expect_err("too large");
+            let error = describe_over(peer, &[], &small())
+                .await
+                .expect_err("too large");
             assert_eq!(
                 error.to_string(),
                 format!("the peer described more than {what}")
@@ -1059,7 +1115,7 @@ mod tests {
             MessageResponse::FileDescriptorResponse(garbage),
             MessageResponse::ListServicesResponse(ListServiceResponse::default()),
         ] {
-            let error = describe_over(scripted(1, Some(answer)), &small())
+            let error = describe_over(scripted(1, Some(answer)), &[], &small())
                 .await
                 .expect_err("bad");
             assert_eq!(error.code(), "reflection-malformed", "{error}");
@@ -1068,7 +1124,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_never_answers_is_given_up_on() {
-        let error = describe_over(scripted(1, None), &small())
+        let error = describe_over(scripted(1, None), &[], &small())
             .await
             .expect_err("silent");
         assert_eq!(error.code(), "reflection-timeout");
@@ -1087,7 +1143,9 @@ mod tests {
             file_descriptor_proto: vec![file],
         };
         let peer = scripted(1, Some(MessageResponse::FileDescriptorResponse(answer)));
-        let found = describe_over(peer, &small()).await.expect("a description");
+        let found = describe_over(peer, &[], &small())
+            .await
+            .expect("a description");
         assert_eq!(found.files.file.len(), 1);
     }
 }

@@ -70,8 +70,25 @@ impl ServiceSet {
             + 'static,
         S::Future: Send + 'static,
     {
+        self.add_named(S::NAME, service);
+    }
+
+    /// Adds a service under a name that is known only at run time; one of the
+    /// same name is replaced.
+    pub fn add_named<S>(&mut self, name: &'static str, service: S)
+    where
+        S: tower_service::Service<
+                Request<IncomingBody>,
+                Response = Response<Body>,
+                Error = Infallible,
+            > + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
         let mut services = BTreeMap::clone(&self.services);
-        services.insert(S::NAME, Arc::new(Answering(service)));
+        services.insert(name, Arc::new(Answering(service)));
         self.services = Arc::new(services);
     }
 

@@ -81,7 +81,7 @@ impl Program {
 
 impl Fake {
     /// A net/rpc plugin with the names of [`Program::object`].
-    fn net_rpc() -> Self {
+    pub(super) fn net_rpc() -> Self {
         Self::announced(1, "netrpc", |fifo, listener, stop| {
             let program = Program { fifo, stop };
             move || {
