@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -293,7 +294,7 @@ struct Watching {
 
 #[async_trait]
 impl Runner for Watching {
-    fn locate(&self, program: &Path) -> Result<std::path::PathBuf, RunnerError> {
+    fn locate(&self, program: &Path) -> Result<PathBuf, RunnerError> {
         ProcessRunner.locate(program)
     }
 

@@ -25,6 +25,7 @@ use crate::channel::{
 use crate::gzip;
 use crate::headers::{HeaderReader, Headers, MAX_HEADER_LIST};
 use crate::stream::Stream;
+use crate::through::Through;
 
 /// Descriptors of go-plugin's own services and the standard ones beside them,
 /// for [`ServiceSet::describe`].
@@ -343,9 +344,12 @@ type Accepted = (
     h2::server::SendResponse<bytes::Bytes>,
 );
 
+/// A client's bytes on their way to HTTP/2.
+type Incoming = HeaderReader<Through<Authorities>>;
+
 /// Waits for the next call.
 async fn accept(
-    connection: &mut h2::server::Connection<HeaderReader<Stream>, bytes::Bytes>,
+    connection: &mut h2::server::Connection<Incoming, bytes::Bytes>,
     bounds: &Bounds,
 ) -> Option<Result<Accepted, h2::Error>> {
     std::future::poll_fn(|context| {

@@ -374,8 +374,9 @@ fn the_manifest_says_how_to_start_the_plugin_unless_the_command_line_does() {
         .says("correct `plugin.format`");
 }
 
-/// A lister lists what is granted and nothing else, and the audit tells.
-fn lister(program: &str, arguments: &[&str], names: &[&str]) {
+/// A lister lists what is granted and nothing else, and the audit tells. It has
+/// `done` operations for that.
+fn lister(program: &str, arguments: &[&str], names: &[&str], done: u64) {
     let folder = Folder::lister(program, DOCS);
     let docs = folder.docs();
     let mut tail = Vec::new();
@@ -440,9 +441,11 @@ fn lister(program: &str, arguments: &[&str], names: &[&str]) {
         &docs,
         &[&under[..], &["--audit=audit.jsonl", "--json"]].concat(),
     );
-    assert_eq!(object.expect(0).json()["host"]["operations"]["done"], 1);
+    assert_eq!(object.expect(0).json()["host"]["operations"]["done"], done);
     let lines = std::fs::read_to_string(folder.plugin().join("audit.jsonl")).expect("a file");
-    let record: Value = serde_json::from_str(lines.trim_end()).expect("one line of JSON");
+    assert_eq!(lines.lines().count() as u64, done, "{lines}");
+    let record = lines.lines().next().expect("a line");
+    let record: Value = serde_json::from_str(record).expect("a line of JSON");
     assert_eq!(record["plugin"], "lister");
     assert_eq!(record["verdict"], "allowed");
     assert!(
@@ -464,12 +467,14 @@ fn the_rust_lister_lists_what_its_manifest_was_granted() {
     let Some(program) = rust_example("filelister") else {
         return;
     };
-    lister(&program, &[], &["- a.txt", "- b.txt"]);
+    let lines = ["- a.txt  0 lines", "- b.txt  0 lines"];
+    // It lists, and opens, reads and closes two files.
+    lister(&program, &[], &lines, 7);
     let folder = Folder::lister(&program, DOCS);
     let docs = folder.docs();
     // The request has a field for the broker id of its own.
     let filled = folder.list(&docs, &["--manifest", "."]).expect(0);
-    assert_eq!(filled.stdout, "{\"entry\":[\"- a.txt\",\"- b.txt\"]}\n");
+    assert_eq!(filled.stdout, format!("{}\n", json!({"entry": lines})));
     let data = json!({"path": docs, "host_service": 0}).to_string();
     let args = ["call", "--manifest", ".", "--method", LIST, "--data", &data];
     folder.run(&args).expect(1).says("FAILED_PRECONDITION");
@@ -584,7 +589,7 @@ fn the_rust_demo_works_within_its_grants() {
 #[test]
 fn the_go_lister_lists_what_its_manifest_was_granted() {
     if let Some(program) = go_peer("lister") {
-        lister(&program, &[], &["- a.txt", "- b.txt"]);
+        lister(&program, &[], &["- a.txt", "- b.txt"], 1);
     }
 }
 
@@ -598,7 +603,7 @@ fn the_python_lister_lists_what_its_manifest_was_granted() {
     };
     if let Some(python) = found(Path::new(&python), "make a venv of examples/python") {
         let script = script.display().to_string();
-        lister(&python, &[&script], &["- a.txt", "- b.txt"]);
+        lister(&python, &[&script], &["- a.txt", "- b.txt"], 1);
     }
 }
 
