@@ -80,7 +80,7 @@ fn every_plugin_works_through_the_host_and_nothing_is_left() {
     for said in [
         "listed 2 entries through the host",
         "    d src/\n",
-        "note  0 lines\n",
+        "note  1 line\n",
         "    src/\n",
         "    HOME is \"/the/home\" to the host\n",
         "read back the same",

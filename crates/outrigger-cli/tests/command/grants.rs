@@ -467,7 +467,7 @@ fn the_rust_lister_lists_what_its_manifest_was_granted() {
     let Some(program) = rust_example("filelister") else {
         return;
     };
-    let lines = ["- a.txt  0 lines", "- b.txt  0 lines"];
+    let lines = ["- a.txt  1 line", "- b.txt  1 line"];
     // It lists, and opens, reads and closes two files.
     lister(&program, &[], &lines, 7);
     let folder = Folder::lister(&program, DOCS);

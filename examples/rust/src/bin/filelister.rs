@@ -34,7 +34,7 @@ async fn line(host: &HostServices, root: &str, path: &str, entry: DirEntry) -> S
         return format!("d {}/", entry.name);
     }
     match lines(host, root, &format!("{path}/{}", entry.name)).await {
-        Some(count) => format!("- {}  {count} lines", entry.name),
+        Some(count) => format!("- {}  {count}", entry.name),
         None => format!("- {}", entry.name),
     }
 }
@@ -66,7 +66,7 @@ async fn count(host: &HostServices, handle: &str) -> Option<String> {
         chunk_size: PIECE,
     };
     let mut pieces = host.client().file_reader(request).await.ok()?.into_inner();
-    let (mut read, mut count) = (0, 0);
+    let (mut read, mut count, mut last) = (0, 0, b'\n');
     while let Some(piece) = pieces.message().await.ok()? {
         if piece.error.is_some() {
             return None;
@@ -74,11 +74,17 @@ async fn count(host: &HostServices, handle: &str) -> Option<String> {
         let data = piece.chunk.unwrap_or_default().data;
         read += data.len();
         count += data.iter().filter(|byte| **byte == b'\n').count();
+        last = data.last().copied().unwrap_or(last);
         if read > LONGEST {
-            return Some(format!("more than {count}"));
+            return Some(format!("more than {count} lines"));
         }
     }
-    Some(count.to_string())
+    // The last line may have no end.
+    count += usize::from(last != b'\n');
+    Some(match count {
+        1 => "1 line".to_owned(),
+        _ => format!("{count} lines"),
+    })
 }
 
 /// The lines of one directory.
