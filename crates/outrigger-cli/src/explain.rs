@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use outrigger_host::{ExitStatus, HandshakeError, LaunchError, LaunchErrorKind};
+use outrigger_host::{ExitStatus, HandshakeError, LaunchError, LaunchErrorKind, diagnose};
 use outrigger_wire::Excerpt;
 
 use crate::args::{PluginArgs, Protocol};
@@ -232,7 +232,7 @@ fn cookies_of_program(mut failure: Failure, args: &PluginArgs) -> Failure {
     let given = args.cookie.as_ref();
     let key = given.map(|cookie| cookie.key.as_str());
     let mut found = Found::default();
-    found.look(&resolved(&args.program()), key);
+    found.look(&diagnose(&args.program()).path, key);
     // The plugin of an interpreter stands among its arguments.
     for argument in args.arguments().iter().take(MOST_SEARCHED_ARGUMENTS) {
         found.look(Path::new(argument), key);
@@ -256,18 +256,6 @@ fn cookies_of_program(mut failure: Failure, args: &PluginArgs) -> Failure {
         }
     }
     failure
-}
-
-/// The program's path, looked up as a shell does.
-fn resolved(program: &Path) -> std::path::PathBuf {
-    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
-        return program.to_owned();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| program.to_owned())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use outrigger_host::{Interface, Launch, RunningPlugin, stop_managed};
 use outrigger_plugin::host::{
     Child, Clock, Command, Dir, Env, File, Fs, HttpRequest, Listener, Log, LogLevel, NetworkAccess,
-    OpenOptions, Processes, ReadDir, Session, Ticks, Watch,
+    OpenOptions, Processes, ReadDir, Session, Ticks, UdpSocket, Watch,
 };
 use outrigger_plugin::{
     Host, HostServices, PluginContext, Serve, ServeLimits, ServiceSet, TestPlugin, serve_for_test,
@@ -114,10 +114,19 @@ fn plugin_network(network: &NetworkAccess, listener: &mut Listener, request: fn(
     send(network.resolve("", 0));
     send(network.connect("", 0));
     send(network.listen(None, 0));
+    send(network.connect_udp("", 0));
+    send(network.bind_udp(None, 0));
     send(network.get(""));
     send(network.request(request()));
     send(network.request_stream(request()));
     send(listener.accept());
+}
+
+fn plugin_datagrams(socket: &UdpSocket, address: std::net::SocketAddr) {
+    send(socket.send(&[0]));
+    send(socket.send_to(&[0], address));
+    send(socket.recv(&mut [0]));
+    send(socket.recv_from(&mut [0]));
 }
 
 fn plugin_processes(processes: &Processes, command: fn() -> Command, child: &mut Child) {
