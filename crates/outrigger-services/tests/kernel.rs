@@ -203,7 +203,7 @@ async fn what_the_kernel_tells_is_changed_by_no_operation() {
         }
         let changing = |operation: &Operation, field: &str| {
             let name = operation.name.as_str();
-            !looking.contains(&name) && !(name == "Copy" && field == "from")
+            !looking.contains(&name) && (name != "Copy" || field != "from")
         };
         let changes = attack(&peer, setting, dir.path(), changing, |what, text| {
             // A second name is no change of it; the kernel refuses that one.
@@ -390,6 +390,25 @@ fn a_grant_that_holds_such_places_is_said_to_be_served_in_part() {
             "\"/proc/self/environ\" is granted and cannot be served: what belongs to a process is never served"
         ]
     );
+}
+
+/// Without `openat2` what was opened is judged as well, by its own.
+#[test]
+fn the_same_is_refused_and_served_where_newer_system_calls_are_refused() {
+    for (call, answer) in [("openat2", "ENOSYS"), ("all", "EPERM")] {
+        let mut host = std::process::Command::new(outrigger_testing::program("refusing"));
+        host.args([call, answer]);
+        host.arg(std::env::current_exe().expect("its own name"));
+        host.arg("--exact").args([
+            "no_operation_reaches_a_process_or_changes_a_setting_whatever_is_granted",
+            "what_the_kernel_tells_is_changed_by_no_operation",
+            "what_the_kernel_tells_everybody_is_read_and_ordinary_files_are_served_everywhere",
+        ]);
+        let output = host.output().expect("run");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let done = output.status.success() && text.contains("3 passed");
+        assert!(done, "{call}: {answer}: {text}");
+    }
 }
 
 /// Set where the test below runs in a mount namespace of its own.
