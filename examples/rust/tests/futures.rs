@@ -187,6 +187,7 @@ fn transport(
     send(channel.closed());
     send(fate.known(WAIT));
     send(reflection::describe(channel));
+    send(reflection::describe_with(channel, &[]));
     send(serve_connection(stream(), ServiceSet::new(), limits, stop));
     send(security.connect(stream()));
     send(security.accept(stream()));
