@@ -47,6 +47,13 @@ def beneath(host: Host, arguments: list[str]) -> None:
         folder.open(arguments[1]).close()
 
 
+def udp(host: Host, arguments: list[str]) -> None:
+    """Connect, send a datagram of so many bytes, and one to another place."""
+    with host.network().connect_udp(arguments[0], number(arguments, 1)) as socket:
+        socket.send(bytes(number(arguments, 2)))
+        socket.send_to(b"", ("127.0.0.1", 1))
+
+
 def watched(host: Host, arguments: list[str]) -> None:
     host.fs().watch(arguments[0]).close()
 
@@ -84,6 +91,8 @@ HOST = {
     "signal": lambda host, a: spawned(host, a, lambda child: child.signal(0)),
     "resolve": lambda host, a: host.network().resolve(a[0], number(a, 1)),
     "connect": lambda host, a: host.network().connect(a[0], number(a, 1)).close(),
+    "connect_udp": udp,
+    "bind_udp": lambda host, a: host.network().bind_udp(None, number(a, 0)).close(),
     "listen": lambda host, a: host.network().listen(None, number(a, 0)).close(),
     "get": lambda host, a: host.network().get(a[0]),
     "var": lambda host, a: host.env().var(a[0]),

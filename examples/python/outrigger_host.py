@@ -1803,14 +1803,6 @@ def _udp_gone() -> HostError:
     return HostError(_UDP, f"{_UDP}: the host has ended the socket", code="socket-gone", grpc_code=unreachable)
 
 
-def _udp_system(number: int) -> HostError:
-    try:
-        with _system(_UDP):
-            raise OSError(number, os.strerror(number))
-    except HostError as error:
-        return error
-
-
 class UdpSocket(_Closing):
     """A UDP socket of the host. One thread may receive while others send.
 
@@ -1839,7 +1831,7 @@ class UdpSocket(_Closing):
     def send(self, data: bytes) -> int:
         """Send a datagram to the one place that the socket leads to."""
         if self._remote is None:
-            raise _udp_system(errno.EDESTADDRREQ)
+            raise _system_error(_UDP, errno.EDESTADDRREQ)
         return self._send_datagram(data, "")
 
     def send_to(self, data: bytes, target: tuple[str, int]) -> int:
@@ -1848,7 +1840,7 @@ class UdpSocket(_Closing):
         if self._remote is None:
             return self._send_datagram(data, f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}")
         if (host, port) != (ipaddress.ip_address(self._remote[0]), self._remote[1]):
-            raise _udp_system(errno.EISCONN)
+            raise _system_error(_UDP, errno.EISCONN)
         return self._send_datagram(data, "")
 
     def recv(self, size: int = LONGEST_PACKET, timeout: float | None = None) -> bytes:
@@ -1878,7 +1870,7 @@ class UdpSocket(_Closing):
 
     def _send_datagram(self, data: bytes, address: str) -> int:
         if len(data) > LONGEST_DATAGRAM:
-            raise _udp_system(errno.EMSGSIZE)
+            raise _system_error(_UDP, errno.EMSGSIZE)
         self._send({"datagram": message("Datagram", data=bytes(data), address=address)})
         return len(data)
 

@@ -3,7 +3,7 @@
 //! and, as far as it says anything, in `hostserve.v1`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ struct Place {
     /// A port that nobody listens at, kept from everybody else, and one that is taken.
     closed: (OwnedFd, u16),
     taken: TcpListener,
+    udp: UdpSocket,
 }
 
 impl Place {
@@ -50,6 +51,7 @@ impl Place {
             unwritable: read_only_mount(),
             closed: closed_port().expect("a port"),
             taken: TcpListener::bind("127.0.0.1:0").expect("a port"),
+            udp: UdpSocket::bind("127.0.0.1:0").expect("a port"),
         };
         place.prepare();
         place
@@ -59,6 +61,11 @@ impl Place {
     /// the file system knows that.
     fn fixed(&self) -> PathBuf {
         self.base.path().join("fixed/file")
+    }
+
+    fn udp(&self) -> String {
+        let taken = self.udp.local_addr().expect("an address");
+        taken.port().to_string()
     }
 
     fn taken(&self) -> String {
@@ -129,7 +136,7 @@ impl Place {
             .flatten()
             .map(|path| format!("\n    - {{path: {path:?}, permissions: {ALL}, recursive: true}}"))
             .collect();
-        let taken = self.taken();
+        let (taken, udp) = (self.taken(), self.udp());
         let manifest = format!(
             "plugin: {{name: doors, format: grpc, entrypoint: doors}}\n\
              handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
@@ -141,8 +148,10 @@ impl Place {
              - {{path: {readable:?}, permissions: [read, list], recursive: true}}{more}\n  \
              environment: {{set: {{DOORS_SHOWN: shown}}}}\n  \
              network:\n    \
-             egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{closed}, {taken}]}}]\n    \
-             ingress: [{{protocol: tcp, ports: [{taken}], allowed_origins: [127.0.0.1]}}]\n  \
+             egress: [{{protocol: tcp, hosts: [127.0.0.1, localhost], ports: [{closed}, {taken}]}}, \
+             {{protocol: udp, hosts: [127.0.0.1], ports: [{udp}]}}]\n    \
+             ingress: [{{protocol: tcp, ports: [{taken}], allowed_origins: [127.0.0.1]}}, \
+             {{protocol: udp, ports: [{udp}], allowed_origins: [127.0.0.1]}}]\n  \
              process:\n    exec: [{{command: /bin/true, args: [\"*\"]}}, {{command: {odd:?}}}]\n    \
              signal: [children]\n",
             all = self.dir(),
@@ -390,6 +399,8 @@ const OTHERS: &[&str] = &[
     "resolve",
     "connect",
     "listen",
+    "connect_udp",
+    "bind_udp",
     "get",
     "var",
     "random",
@@ -409,6 +420,8 @@ const ERRNOS: &[&str] = &[
     "EMFILE",
     "ECONNREFUSED",
     "EADDRINUSE",
+    "EISCONN",
+    "EMSGSIZE",
 ];
 const CODES: &[&str] = &[
     "already-exists",
@@ -524,6 +537,14 @@ fn cases(place: &Place) -> Vec<Vec<String>> {
             }
         }
     }
+    for host in ["127.0.0.1", "10.1.2.3", "no such host", ""] {
+        for port in [place.udp().as_str(), "1", "0"] {
+            case(&["connect_udp", host, port, "4"]);
+        }
+    }
+    case(&["connect_udp", "127.0.0.1", &place.udp(), "65508"]);
+    case(&["bind_udp", &place.udp()]);
+    case(&["bind_udp", "1"]);
     case(&["listen", &taken]);
     case(&["listen", &closed]);
     for url in [

@@ -159,6 +159,11 @@ async fn by_host(host: &Host, asked: &Asked<'_>) -> Result<Result<(), HostError>
             let found = host.network().connect(first, asked.number(1)).await;
             found.map(drop)
         }
+        "connect_udp" => udp(host, asked).await,
+        "bind_udp" => {
+            let found = host.network().bind_udp(None, asked.number(0)).await;
+            found.map(drop)
+        }
         "listen" => {
             let found = host.network().listen(None, asked.number(0)).await;
             found.map(drop)
@@ -172,6 +177,15 @@ async fn by_host(host: &Host, asked: &Asked<'_>) -> Result<Result<(), HostError>
         }
         other => return Err(unknown(other)),
     })
+}
+
+/// Connects, sends a datagram of so many bytes, and one to another place.
+async fn udp(host: &Host, asked: &Asked<'_>) -> Result<(), HostError> {
+    let network = host.network();
+    let socket = network.connect_udp(asked.text(0), asked.number(1)).await?;
+    socket.send(&vec![0; asked.number(2)]).await?;
+    let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    socket.send_to(b"", elsewhere).await.map(drop)
 }
 
 fn command(host: &Host, asked: &Asked<'_>) -> outrigger_plugin::host::Command {
