@@ -1964,6 +1964,8 @@ class _UdpCalls(UdpSocket):
             raise _udp_gone() from error
 
     def _message(self, timeout: float | None):
+        if self._closed.is_set():
+            raise _udp_gone()
         try:
             reply = self._arrived.get(timeout=timeout)
         except queue.Empty:
@@ -1980,7 +1982,10 @@ class _UdpCalls(UdpSocket):
         if self._closed.is_set():
             return
         self._closed.set()
-        # Wakes who receives.
+        # Wakes who receives; whoever asks later is told at once.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._arrived.get_nowait()
         with contextlib.suppress(queue.Full):
             self._arrived.put_nowait(None)
         if not self._wrote:

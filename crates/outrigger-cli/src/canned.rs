@@ -422,11 +422,15 @@ fn converse(
 ) -> Response<Replying> {
     let (queue, stream) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        while let (Ok(Some(request)), Some(answers)) =
-            (requests.message().await, methods.get(&name))
-        {
-            call.request(codec::text(&request));
-            let reply = call.reply(answers.next());
+        while let Some(answers) = methods.get(&name) {
+            let reply = match requests.message().await {
+                Ok(Some(request)) => {
+                    call.request(codec::text(&request));
+                    call.reply(answers.next())
+                }
+                Ok(None) => return,
+                Err(status) => call.reply(Err(status)),
+            };
             let last = reply.is_err();
             if queue.send(reply).await.is_err() || last {
                 return;

@@ -50,16 +50,16 @@ impl Look {
     pub(crate) async fn at(pid: u32) -> Self {
         let family = family(pid);
         let sockets: HashSet<u64> = family.iter().flat_map(|pid| sockets_of(*pid)).collect();
-        let mut servers = Vec::new();
-        for address in listening(pid, &sockets) {
-            let http2 = tokio::time::timeout(ANSWER, speaks_http2(&address));
-            servers.push(Server {
-                http2: http2.await.unwrap_or(false),
+        // All at the same time: the start may be given up in a moment.
+        let servers = listening(pid, &sockets).into_iter().map(|address| async {
+            let http2 = tokio::time::timeout(ANSWER, speaks_http2(&address)).await;
+            Server {
+                http2: http2.unwrap_or(false),
                 address,
-            });
-        }
+            }
+        });
         Self {
-            servers,
+            servers: futures_util::future::join_all(servers).await,
             reads_stdin: family.iter().any(|pid| reads_stdin(*pid)),
         }
     }
@@ -79,10 +79,15 @@ impl Look {
         }
         if let Some(server) = self.servers.iter().find(|server| server.http2) {
             let Address { network, text } = &server.address;
+            let maybe = "it may be a plain gRPC server and no go-plugin program";
+            // The program chose the name of its socket, and people copy what they read.
+            let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:[]".contains(c);
+            if !text.chars().all(plain) {
+                return failure.help(maybe);
+            }
             return failure.help(format!(
-                "it may be a plain gRPC server and no go-plugin program; start it by itself, and call it \
-                 with `--reattach '1|1|{network}|{}|grpc'` instead of a program",
-                printable(text)
+                "{maybe}; start it by itself, and call it \
+                 with `--reattach '1|1|{network}|{text}|grpc'` instead of a program"
             ));
         }
         if !self.servers.is_empty() {

@@ -13,7 +13,8 @@ use tonic::{Code, Request, Status};
 
 use crate::descriptors::{self, Catalogue, ListedService};
 
-/// How long the plugin may take to answer for one service.
+/// How long the plugin may take to answer for one service. One that takes longer is
+/// asked for no other.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many services are tried.
 const MOST_TRIED: usize = 256;
@@ -38,9 +39,9 @@ pub(crate) async fn served(channel: &Channel, known: &Catalogue) -> Vec<ListedSe
         let path = format!("/{}/{}", service.name, method.name);
         let answer = tokio::time::timeout(PATIENCE, refusal(channel, &path));
         match answer.await {
-            Ok(Some(Code::Unimplemented)) | Err(_) => {}
+            Ok(Some(Code::Unimplemented)) => {}
             // It would not answer for the others.
-            Ok(Some(Code::Unavailable)) => break,
+            Ok(Some(Code::Unavailable | Code::DeadlineExceeded)) | Err(_) => break,
             Ok(_) => found.push(service),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, IsTerminal as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -53,13 +54,38 @@ pub(crate) async fn run(args: &ShellArgs) -> Result<u8, Failure> {
     let mut printer = Printer::new(form, true);
     // Whoever types a call knows which one is answered.
     printer.headed = !terminal;
-    let result = session(args, terminal, &mut printer).await;
+    let conversing = AtomicBool::new(false);
+    let session = session(args, terminal, &conversing, &mut printer);
+    let result = tokio::select! {
+        result = session => result,
+        // Dropping the session ends the plugin.
+        () = interrupted_outside(&conversing), if terminal => return Ok(130),
+    };
     let told = result.as_ref().map(|_| ()).map_err(Clone::clone);
     printer.finish(&told)?;
     result
 }
 
-async fn session(args: &ShellArgs, terminal: bool, printer: &mut Printer) -> Result<u8, Failure> {
+/// An interrupt while nobody types: while the plugin starts, or ends.
+async fn interrupted_outside(conversing: &AtomicBool) {
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else {
+        return std::future::pending().await;
+    };
+    loop {
+        interrupt.recv().await;
+        if !conversing.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// `conversing` says whether an interrupt means the line or the call.
+async fn session(
+    args: &ShellArgs,
+    terminal: bool,
+    conversing: &AtomicBool,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
     let options = &args.calling;
     let prepared = Prepared::new(options, &[])?;
     let stdin = input::stdin()?;
@@ -78,7 +104,10 @@ async fn session(args: &ShellArgs, terminal: bool, printer: &mut Printer) -> Res
                 interactive: terminal,
                 code: 0,
             };
-            shell.converse(&mut caller, printer).await
+            conversing.store(true, Ordering::Relaxed);
+            let result = shell.converse(&mut caller, printer).await;
+            conversing.store(false, Ordering::Relaxed);
+            result
         }
         Err(failure) => Err(failure),
     };
@@ -159,10 +188,6 @@ impl Shell<'_> {
         caller: &mut Caller<'_>,
         printer: &mut Printer,
     ) -> Result<u8, Failure> {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
-            let message = "interrupts cannot be taken";
-            Failure::new(Exit::Internal, "runtime-failed", message).note(error.to_string())
-        })?;
         loop {
             let line = match self.lines.next().await {
                 Typed::Line(line) => line,
@@ -190,6 +215,11 @@ impl Shell<'_> {
                     continue;
                 }
             };
+            // One that came before the call means nothing to it.
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
+                let message = "interrupts cannot be taken";
+                Failure::new(Exit::Internal, "runtime-failed", message).note(error.to_string())
+            })?;
             self.call(&step, caller, &mut interrupt, printer).await?;
             if !caller.alive() {
                 return Ok(Exit::Failed as u8);

@@ -31,7 +31,8 @@
 //! ```
 //!
 //! A call whose request has [`SendGzip`] among its extensions is sent compressed;
-//! compressed replies are always taken. What a plugin sends as metadata, error text
+//! compressed replies are always taken; those of one connection may have 64 MiB
+//! while they arrive. What a plugin sends as metadata, error text
 //! or details arrives up to 16 MiB.
 //!
 //! # What a host process should know

@@ -32,8 +32,10 @@ use outrigger_transport::process::{spawn_once, start_time};
 const SCRIPT: &str = r#"
 trap '' HUP INT QUIT TERM
 started() {
-    read -r stat < "/proc/$1/stat" || return
+    stat=$(cat "/proc/$1/stat") || return
+    set -f
     set -- ${stat##*) }
+    set +f
     shift 19
     echo "$1"
 } 2>/dev/null
@@ -128,9 +130,14 @@ fn lifeline() -> MutexGuard<'static, Lifeline> {
 /// Where that fails, the plugin still runs; only the tie is missing, which is
 /// said in the log.
 pub(crate) fn tie(pid: u32, dir: &Path) {
-    let Some(started) = start_time(pid) else {
-        return;
-    };
+    let started = start_time(pid).unwrap_or_else(|| {
+        tracing::warn!(
+            pid,
+            "when a plugin started cannot be read; if this host is killed, it is found by its environment alone"
+        );
+        // No process started before all others.
+        0
+    });
     let mut lifeline = lifeline();
     let process = lifeline.add(format!("process {pid} {started}"));
     let variable = variable(ENV_UNIX_SOCKET_DIR, dir.as_os_str().as_bytes());

@@ -29,6 +29,9 @@ const WAITING_THREADS: usize = 128;
 static THREADS: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(WAITING_THREADS)));
 
+/// What stands in a record in place of the rules that it has no room for.
+const MORE: &str = "; and more";
+
 /// What is kept, per second, of refusals that cost nothing to cause.
 const CHEAP_RECORDS: u64 = 10;
 
@@ -545,6 +548,8 @@ impl Notes {
         } else if *known != rule && known.len() < 500 {
             known.push_str("; ");
             known.push_str(rule);
+        } else if *known != rule && !known.ends_with(MORE) {
+            known.push_str(MORE);
         }
     }
 

@@ -79,7 +79,9 @@ pub(crate) fn prepare_request(request: &mut http::Request<tonic::body::Body>) {
     let headers = request.headers_mut();
     // A client that has its own compression has said what it takes.
     headers.entry(ACCEPTED).or_insert(GZIP_OR_NOT);
-    if compress && headers.insert(ENCODING, GZIP) != Some(GZIP) {
+    // It may have compressed the messages already.
+    if compress && !headers.contains_key(ENCODING) {
+        headers.insert(ENCODING, GZIP);
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = tonic::body::Body::new(Compressing::new(body));
     }
@@ -384,7 +386,7 @@ mod tests {
             }
         }
         out.extend(unpacking.end()?.unwrap_or_default());
-        assert!(unpacking.is_done() || bytes.is_empty() || !matches!(unpacking.step, Step::Begin));
+        assert!(unpacking.is_done() || bytes.is_empty());
         Ok(out)
     }
 

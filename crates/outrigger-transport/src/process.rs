@@ -289,9 +289,12 @@ impl ProcessHandle {
     fn has_ended(&self) -> bool {
         match &self.descriptor {
             Some(descriptor) => readable_within(descriptor, Duration::ZERO),
-            None => match Stat::of(self.number()) {
-                Some(stat) => Some(stat.started) != self.started || stat.ended,
-                None => true,
+            None => match Stat::read(self.number()) {
+                Ok(Some(stat)) => Some(stat.started) != self.started || stat.ended,
+                // What cannot be looked at now, such as for want of descriptors,
+                // has not ended for that.
+                Ok(None) => false,
+                Err(error) => is_gone(&error),
             },
         }
     }
@@ -321,10 +324,27 @@ struct Stat {
     started: u64,
 }
 
+/// Whether an error of looking at a process says that there is none.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::SRCH)
+    )
+}
+
 impl Stat {
     fn of(pid: u32) -> Option<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in parentheses and may hold anything.
+        Self::read(pid).ok()?
+    }
+
+    fn read(pid: u32) -> io::Result<Option<Self>> {
+        let bytes = std::fs::read(format!("/proc/{pid}/stat"))?;
+        Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// The second field is the program's name in parentheses, which the process
+    /// chooses: it may hold anything, also what is no text.
+    fn parse(text: &str) -> Option<Self> {
         let mut fields = text.rsplit_once(") ")?.1.split(' ');
         let state = fields.next()?;
         let threads: u32 = fields.nth(16)?.parse().ok()?;

@@ -63,7 +63,8 @@ pub fn remove(
             failed: None,
         };
         removal.empty(top.as_fd(), 0)?;
-        if let Some(errno) = removal.failed {
+        // What was moved up is emptied in the next round, also beside what stays.
+        if let (Some(errno), 0) = (removal.failed, removal.moved) {
             return Err(errno);
         }
     }

@@ -40,13 +40,14 @@ pub(crate) enum Purpose {
 }
 
 const PROC: u64 = 0x9fa0;
+const SYSFS: u64 = 0x6265_6572;
 /// The flag of a mount on which devices are only names.
 const NODEV: u64 = 4;
 
 /// What is said of a file system of which nothing is served.
 const CLOSED: &str = "what lies there is a power over the machine, not contents";
 const PROCESS: &str = "what belongs to a process is never served";
-const UNKNOWN: &str = "where in procfs it lies cannot be told";
+const UNKNOWN: &str = "where the kernel shows it cannot be told";
 const NOT_PUBLIC: &str = "the kernel shows it only to some, and the host may be one of them";
 const READ_ONLY: &str = "what the kernel tells is never changed";
 
@@ -54,7 +55,7 @@ const READ_ONLY: &str = "what the kernel tells is never changed";
 /// what is there. What is not named here is storage.
 const FILE_SYSTEMS: &[(u64, &str, Nature)] = &[
     (PROC, "proc", Nature::Facts),
-    (0x6265_6572, "sysfs", Nature::Facts),
+    (SYSFS, "sysfs", Nature::Facts),
     (0x0027_e0eb, "cgroup", Nature::Facts),
     (0x6367_7270, "cgroup2", Nature::Facts),
     (0x1cd1, "devpts", Nature::Devices),
@@ -92,6 +93,8 @@ const FILE_SYSTEMS: &[(u64, &str, Nature)] = &[
 /// lets it do something.
 const NOT_FACTS: &[&str] = &[
     "bus/pci",
+    "iomem",
+    "ioports",
     "kallsyms",
     "kcore",
     "key-users",
@@ -111,6 +114,7 @@ impl Nature {
         let file_system = rustix::fs::fstatfs(&found)?;
         match Self::of_file_system(&file_system) {
             Self::Facts if number(&file_system) == PROC => Ok(in_proc(found)),
+            Self::Facts if number(&file_system) == SYSFS => Ok(in_sys(found)),
             nature => Ok(nature),
         }
     }
@@ -189,6 +193,20 @@ fn in_proc(found: impl AsFd) -> Nature {
         Some(name) if name.as_bytes().iter().all(u8::is_ascii_digit) => Nature::Closed(PROCESS),
         _ if NOT_FACTS.iter().any(|closed| place.starts_with(closed)) => Nature::Closed(CLOSED),
         _ => Nature::Facts,
+    }
+}
+
+/// What something in sysfs is. The registers of a device on the PCI bus are shown
+/// whole to a privileged reader alone, and to read some does something.
+fn in_sys(found: impl AsFd) -> Nature {
+    let Some(place) = place_in_its_file_system(found) else {
+        return Nature::Closed(UNKNOWN);
+    };
+    let on_bus = |step: &OsStr| step.as_bytes().starts_with(b"pci");
+    let registers = place.file_name() == Some(OsStr::new("config"));
+    match registers && place.starts_with("devices") && place.iter().any(on_bus) {
+        true => Nature::Closed(CLOSED),
+        false => Nature::Facts,
     }
 }
 

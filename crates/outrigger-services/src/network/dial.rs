@@ -104,6 +104,8 @@ pub(crate) async fn first_udp(
 /// Whether an address is that of one machine: none of a group, of all, or of
 /// nobody. Those are no peers of datagrams, whatever is granted.
 pub(crate) fn is_single(address: IpAddr) -> bool {
+    // One of IPv4 may be written as one of IPv6.
+    let address = address.to_canonical();
     let everybody = IpAddr::from([255, 255, 255, 255]);
     !address.is_unspecified() && !address.is_multicast() && address != everybody
 }

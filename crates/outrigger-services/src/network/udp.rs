@@ -66,7 +66,8 @@ enum Side {
 /// A port, and who may send to it.
 struct Port {
     origins: Origins,
-    /// What can only be let in by names that are being looked up.
+    /// What can only be let in by names that are being looked up, within the bytes
+    /// that may wait for the plugin.
     asking: VecDeque<(Bytes, SocketAddr)>,
     reach: Reach,
 }
@@ -368,11 +369,17 @@ impl Side {
                 let (door, lookups) = (&reach.door, &reach.lookups);
                 match port.origins.judge(door, grants, lookups, origin) {
                     Some(verdict) => judged(verdict, data, raw, flow),
-                    None if port.asking.len() < door.limits.backlog => {
-                        let data = Bytes::copy_from_slice(data);
-                        port.asking.push_back((data, raw));
+                    None => {
+                        let waiting: usize = port.asking.iter().map(|(data, _)| data.len()).sum();
+                        let room = waiting + data.len() <= door.limits.datagram_bytes;
+                        if room && port.asking.len() < door.limits.backlog {
+                            let data = Bytes::copy_from_slice(data);
+                            port.asking.push_back((data, raw));
+                        } else {
+                            flow.waiting.drop_one();
+                            flow.account.dropped();
+                        }
                     }
-                    None => flow.account.dropped(),
                 }
             }
         }

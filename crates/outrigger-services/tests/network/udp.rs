@@ -534,7 +534,13 @@ async fn addresses_of_groups_of_all_and_of_nobody_are_refused_though_granted() {
             let record = opened(&mut plugin).await;
             assert!(record.reason.contains("no address of a single machine"));
         }
-        for address in ["224.0.0.251", "255.255.255.255", "192.0.2.1"] {
+        for address in [
+            "224.0.0.251",
+            "255.255.255.255",
+            "192.0.2.1",
+            "::ffff:224.0.0.251",
+            "::ffff:255.255.255.255",
+        ] {
             let told = bind(&plugin, way, address, 9).await.err();
             assert_eq!(told.expect(address).errno, "EADDRNOTAVAIL");
         }

@@ -106,6 +106,9 @@ impl Headers {
             // The call is over, and HTTP/2 drops the block as it comes.
             return Ok(());
         }
+        if known && size <= SHORT {
+            return Ok(());
+        }
         let used = account.total + account.arriving;
         // One alone may be as large as it is allowed to be.
         if used > 0 && used + size > KEPT {

@@ -243,7 +243,8 @@ fn fragment(head: Head, payload: &[u8]) -> &[u8] {
     let mut end = payload.len();
     if head.has(PADDED) {
         start += 1;
-        end -= payload.first().copied().unwrap_or_default() as usize;
+        // More padding than payload is nonsense, which HTTP/2 refuses.
+        end = end.saturating_sub(payload.first().copied().unwrap_or_default() as usize);
     }
     if head.has(PRIORITY) {
         start += 5;
@@ -541,7 +542,8 @@ mod tests {
         let http1 = b"GET / HTTP/1.1\r\nHost: somewhere else\r\nAccept: */*\r\n\r\n".to_vec();
         let endless = [preface.clone(), frame(HEADERS, 0, 1, &[0x82; 100])].concat();
         let other = [endless.clone(), frame(0, 0, 1, &[1; 10])].concat();
-        for bytes in [preface, http1, endless, other, vec![0xff; 5000]] {
+        let padding = [preface.clone(), frame(HEADERS, PADDED, 1, &[255])].concat();
+        for bytes in [preface, http1, endless, other, padding, vec![0xff; 5000]] {
             for piece in [1, 10_000] {
                 let headers = Headers::of_server();
                 let reader = HeaderReader::of_server;
