@@ -1,6 +1,7 @@
 //! As much of HTTP/2 and gRPC as a plugin needs that answers one host, by hand.
 //!
-//! Header blocks are not decoded: calls are told apart by their messages.
+//! Header blocks are not decoded: calls are told apart by their messages, and the
+//! two streams of go-plugin by the code of their paths.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -25,11 +26,17 @@ const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
 /// `grpc-status: 12`.
 const UNIMPLEMENTED: &[u8] = b"\x00\x0bgrpc-status\x0212";
 
+/// `/plugin.GRPCBroker/StartStream` and `/plugin.GRPCStdio/StreamStdio` in the
+/// Huffman code of header blocks. A host opens each stream once, so that its path
+/// is written out.
+const BROKER_PATH: &[u8] = b"b\xba-\x98\xd5/\x8bn\xbb\xd7l?R\xd8\xc6\xe4\x8e\xc4\xeeM\x85\x1d?";
+const STDIO_PATH: &[u8] = b"b\xba-\x98\xd5/\x8bn\xbb\xdb\x93!\x8e\xc6\xe4\xd8Q\xd3\xb92\x18\xff";
+
 /// A byte stream in both directions.
 pub(crate) trait Io: Read + Write {}
 impl<T: Read + Write> Io for T {}
 
-/// What a call is, as far as its message tells.
+/// What a call is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Health,
@@ -45,7 +52,9 @@ pub(crate) struct Connection {
     stream: Box<dyn Io>,
     /// Calls whose message is not complete.
     open: BTreeMap<u32, Vec<u8>>,
-    stdio_seen: bool,
+    /// The streams that a host opens once.
+    broker: Option<u32>,
+    stdio: Option<u32>,
     /// What may be sent in all, and on one stream.
     window: i64,
     stream_window: BTreeMap<u32, i64>,
@@ -60,7 +69,8 @@ impl Connection {
         let mut connection = Self {
             stream,
             open: BTreeMap::new(),
-            stdio_seen: false,
+            broker: None,
+            stdio: None,
             window: 65_535,
             stream_window: BTreeMap::new(),
             initial_window: 65_535,
@@ -90,14 +100,11 @@ impl Connection {
         }
     }
 
-    /// The stream of the broker: the one that stays open.
+    /// The stream of the broker.
     pub(crate) fn broker(&mut self) -> io::Result<u32> {
         loop {
-            // The call for output looks the same until its message has come.
-            if self.stdio_seen
-                && let Some(id) = self.open.keys().next()
-            {
-                return Ok(*id);
+            if let Some(id) = self.broker {
+                return Ok(id);
             }
             self.take_frame()?;
         }
@@ -121,6 +128,12 @@ impl Connection {
             HEADERS => {
                 self.open.insert(id, Vec::new());
                 self.stream_window.insert(id, self.initial_window);
+                let is_for = |path: &[u8]| payload.windows(path.len()).any(|part| part == path);
+                if is_for(BROKER_PATH) {
+                    self.broker = Some(id);
+                } else if is_for(STDIO_PATH) {
+                    self.stdio = Some(id);
+                }
             }
             DATA => {
                 self.frame(
@@ -140,7 +153,7 @@ impl Connection {
         }
         if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
             let message = self.open.remove(&id).unwrap_or_default();
-            return Ok(Some((id, self.kind_of(&message))));
+            return Ok(Some((id, self.kind_of(id, &message))));
         }
         Ok(None)
     }
@@ -161,14 +174,11 @@ impl Connection {
         }
     }
 
-    fn kind_of(&mut self, message: &[u8]) -> Call {
+    fn kind_of(&self, id: u32, message: &[u8]) -> Call {
         match message {
-            [] => Call::BrokerEnd,
-            [0, 0, 0, 0, 0] if self.stdio_seen => Call::Shutdown,
-            [0, 0, 0, 0, 0] => {
-                self.stdio_seen = true;
-                Call::Stdio
-            }
+            _ if self.broker == Some(id) => Call::BrokerEnd,
+            _ if self.stdio == Some(id) => Call::Stdio,
+            [0, 0, 0, 0, 0] => Call::Shutdown,
             other if other.ends_with(b"plugin") => Call::Health,
             _ => Call::Other,
         }
