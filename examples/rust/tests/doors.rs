@@ -583,7 +583,7 @@ fn leaves_traces(operation: &str, told: &[(&'static str, Vec<String>)]) -> bool 
 }
 
 /// Whether `hostserve.v1` takes a path of `case` for another one: there it is
-/// relative to `root_dir`, which may be left out.
+/// relative to `root_dir`, which may be left out, and slashes at its end say nothing.
 fn has_paths_of_its_own(case: &[&str]) -> bool {
     let paths = match case {
         ["symlink", _, new] => &[*new][..],
@@ -591,7 +591,8 @@ fn has_paths_of_its_own(case: &[&str]) -> bool {
         [operation, path, _] if ON_PATHS.iter().any(|(name, _)| name == operation) => &[*path],
         _ => &[],
     };
-    paths.iter().any(|path| !path.starts_with('/'))
+    let is_its_own = |path: &&str| !path.starts_with('/') || path.ends_with('/');
+    paths.iter().any(is_its_own)
 }
 
 /// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
