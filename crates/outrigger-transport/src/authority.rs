@@ -64,7 +64,7 @@ impl Authorities {
     }
 }
 
-impl Reader for Authorities {
+impl Reader<Stream> for Authorities {
     fn poll_read(
         &mut self,
         mut stream: Pin<&mut Stream>,

@@ -79,7 +79,7 @@ fn judge(seen: &[u8], ended: bool) -> Option<Verdict> {
     }
 }
 
-impl Reader for FirstFrame {
+impl Reader<Stream> for FirstFrame {
     fn poll_read(
         &mut self,
         stream: Pin<&mut Stream>,

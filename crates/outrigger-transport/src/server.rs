@@ -345,7 +345,7 @@ type Accepted = (
 );
 
 /// A client's bytes on their way to HTTP/2.
-type Incoming = HeaderReader<Through<Authorities>>;
+type Incoming = Through<HeaderReader, Through<Authorities>>;
 
 /// Waits for the next call.
 async fn accept(

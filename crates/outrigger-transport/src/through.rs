@@ -9,23 +9,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::stream::Stream;
 
 /// Reads a stream for somebody else.
-pub(crate) trait Reader: Unpin {
+pub(crate) trait Reader<S>: Unpin {
     /// As [`AsyncRead::poll_read`].
     fn poll_read(
         &mut self,
-        stream: Pin<&mut Stream>,
+        stream: Pin<&mut S>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
 }
 
 /// A stream that is read through `reader`, and written as it is.
-pub(crate) struct Through<R> {
-    pub(crate) stream: Stream,
+pub(crate) struct Through<R, S = Stream> {
+    pub(crate) stream: S,
     pub(crate) reader: R,
 }
 
-impl<R: Reader> AsyncRead for Through<R> {
+impl<R: Reader<S>, S: Unpin> AsyncRead for Through<R, S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -36,7 +36,7 @@ impl<R: Reader> AsyncRead for Through<R> {
     }
 }
 
-impl<R: Unpin> AsyncWrite for Through<R> {
+impl<R: Unpin, S: AsyncWrite + Unpin> AsyncWrite for Through<R, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

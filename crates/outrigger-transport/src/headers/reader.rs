@@ -1,6 +1,6 @@
 //! A reader in front of HTTP/2 that knows where header blocks begin and end.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
 use super::Headers;
 use super::fields::{FIELD, Fields};
 use crate::channel::MAX_FRAME;
+use crate::through::{Reader, Through};
 
 /// The header of an HTTP/2 frame, in bytes.
 const HEADER: usize = 9;
@@ -49,8 +50,7 @@ const MAX_HEADER_LIST_SIZE: u16 = 0x6;
 ///
 /// It counts what long blocks take in memory. When there is no room it reads
 /// nothing more until calls end, and fails when none does.
-pub(crate) struct HeaderReader<S> {
-    stream: S,
+pub(crate) struct HeaderReader {
     headers: Arc<Headers>,
     /// How much of the current frame is still to be passed on.
     passing: usize,
@@ -112,20 +112,21 @@ impl Head {
     }
 }
 
-impl<S> HeaderReader<S> {
+impl HeaderReader {
     /// In front of the HTTP/2 of a server.
-    pub(crate) fn of_server(stream: S, headers: Arc<Headers>) -> Self {
-        Self::new(stream, headers, PREFACE)
+    pub(crate) fn of_server<S>(stream: S, headers: Arc<Headers>) -> Through<Self, S> {
+        let reader = Self::new(headers, PREFACE);
+        Through { stream, reader }
     }
 
     /// In front of the HTTP/2 of a client.
-    pub(crate) fn of_client(stream: S, headers: Arc<Headers>) -> Self {
-        Self::new(stream, headers, 0)
+    pub(crate) fn of_client<S>(stream: S, headers: Arc<Headers>) -> Through<Self, S> {
+        let reader = Self::new(headers, 0);
+        Through { stream, reader }
     }
 
-    fn new(stream: S, headers: Arc<Headers>, passing: usize) -> Self {
+    fn new(headers: Arc<Headers>, passing: usize) -> Self {
         Self {
-            stream,
             headers,
             passing,
             block: None,
@@ -252,9 +253,13 @@ fn fragment(head: Head, payload: &[u8]) -> &[u8] {
     payload.get(start..end).unwrap_or_default()
 }
 
-impl<S: AsyncRead + Unpin> HeaderReader<S> {
+impl HeaderReader {
     /// Reads on in the long block at hand, until something is to be passed on.
-    fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_block(
+        &mut self,
+        mut from: Pin<&mut impl AsyncRead>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while let Some(block) = &mut self.block {
             if !block.ended {
                 if !self.judged.is_empty() {
@@ -267,7 +272,8 @@ impl<S: AsyncRead + Unpin> HeaderReader<S> {
                 ready!(self.poll_room(context, stream, size))?;
                 self.block = None;
                 self.judge_held();
-            } else if self.judged.is_empty() && ready!(self.poll_hold(context))? == 0 {
+            } else if self.judged.is_empty() && ready!(self.poll_hold(from.as_mut(), context))? == 0
+            {
                 // The connection ended inside the block; HTTP/2 sees that itself.
                 self.block = None;
                 self.judged = std::mem::take(&mut self.held);
@@ -277,9 +283,13 @@ impl<S: AsyncRead + Unpin> HeaderReader<S> {
     }
 
     /// Reads more behind what is held.
-    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_hold(
+        &mut self,
+        from: Pin<&mut impl AsyncRead>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         self.held.reserve(HELD);
-        poll_read_buf(Pin::new(&mut self.stream), context, &mut self.held)
+        poll_read_buf(from, context, &mut self.held)
     }
 
     fn judge_held(&mut self) {
@@ -315,12 +325,13 @@ impl<S: AsyncRead + Unpin> HeaderReader<S> {
     /// Reads into `buffer` and leaves there what may be passed on as it is.
     fn poll_pass(
         &mut self,
+        from: Pin<&mut impl AsyncRead>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Passed>> {
         let start = buffer.filled().len();
         buffer.put_slice(&self.held);
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = from.poll_read(context, buffer);
         if !matches!(read, Poll::Ready(Ok(()))) {
             buffer.set_filled(start);
             return read.map_ok(|()| Passed::Nothing);
@@ -350,65 +361,35 @@ enum Passed {
     Nothing,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for HeaderReader<S> {
+impl<S: AsyncRead> Reader<S> for HeaderReader {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        mut stream: Pin<&mut S>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
         loop {
-            ready!(this.poll_block(context))?;
-            if !this.judged.is_empty() {
-                let here = this.judged.len().min(buffer.remaining());
-                buffer.put_slice(&this.judged.split_to(here));
+            ready!(self.poll_block(stream.as_mut(), context))?;
+            if !self.judged.is_empty() {
+                let here = self.judged.len().min(buffer.remaining());
+                buffer.put_slice(&self.judged.split_to(here));
                 return Poll::Ready(Ok(()));
             }
-            if buffer.remaining() <= this.held.len() {
+            if buffer.remaining() <= self.held.len() {
                 // There is too little room to judge where it is read to.
-                if ready!(this.poll_hold(context))? > 0 {
-                    this.judge_held();
-                } else if this.held.is_empty() {
+                if ready!(self.poll_hold(stream.as_mut(), context))? > 0 {
+                    self.judge_held();
+                } else if self.held.is_empty() {
                     return Poll::Ready(Ok(()));
                 } else {
-                    this.judged = std::mem::take(&mut this.held);
+                    self.judged = std::mem::take(&mut self.held);
                 }
                 continue;
             }
-            if let Passed::Something = ready!(this.poll_pass(context, buffer))? {
+            if let Passed::Something = ready!(self.poll_pass(stream.as_mut(), context, buffer))? {
                 return Poll::Ready(Ok(()));
             }
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderReader<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -455,7 +436,7 @@ mod tests {
 
     /// What comes out when `bytes` are written in pieces and read into buffers of a size.
     async fn through(
-        reader: fn(Stream, Arc<Headers>) -> HeaderReader<Stream>,
+        reader: fn(Stream, Arc<Headers>) -> Through<HeaderReader>,
         headers: &Arc<Headers>,
         bytes: &[u8],
         piece: usize,
