@@ -418,6 +418,15 @@ impl Terminal {
         }
         self.seen.clear();
     }
+
+    /// The end of the shell, which must be a good one.
+    fn ends_well(&mut self, program: impl std::fmt::Display) {
+        let mut rest = Vec::new();
+        self.output.read_to_end(&mut rest).expect("readable");
+        let status = self.child.wait().expect("it ends");
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(status.success(), "{program} ends with {status}: {rest}");
+    }
 }
 
 impl Drop for Terminal {
@@ -460,11 +469,7 @@ fn the_shell_on_a_terminal_completes_cancels_and_ends_with_the_plugin() {
         terminal.wait_for("{\"value\":\"dg==\"}");
         terminal.wait_for("outrigger> ");
         terminal.press("\u{4}");
-        drop(terminal.child.stdin.take());
-        assert!(
-            terminal.child.wait().expect("it ends").success(),
-            "{program}"
-        );
+        terminal.ends_well(&program);
         let history = std::fs::read_to_string(folder.path().join("history")).expect("a history");
         assert!(
             history.contains("proto.KV/Get {\"key\":\"k\"}"),

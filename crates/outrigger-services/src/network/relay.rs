@@ -2,12 +2,14 @@
 //! out, so that it is counted, recorded, and ends in time. The plugin's socket
 //! is one end of a pair of this host and leads nowhere else.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
@@ -19,6 +21,9 @@ use crate::fault::Fault;
 
 /// How long what a plugin wrote before it closed its end is sent.
 const LINGER: Duration = Duration::from_secs(10);
+/// How many chunks that nobody will read are taken at most before a connection is
+/// closed. A peer that sends more than that is told so by a reset.
+const DROPPED_CHUNKS: usize = 64;
 /// How often the host looks whether a plugin that has finished is still there.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
@@ -59,7 +64,7 @@ async fn carry(
     let moved = Activity::new(limits);
     let end = plugin.as_fd().try_clone_to_owned()?;
     let (from_plugin, to_plugin) = plugin.into_split();
-    let (from_peer, to_peer) = peer.into_split();
+    let (mut from_peer, to_peer) = peer.into_split();
     let sent = Notify::new();
     let up = async {
         match one_way(from_plugin, to_peer, Way::Up(account), &moved, limits.chunk).await {
@@ -81,18 +86,30 @@ async fn carry(
         let mut left = std::pin::pin!(left);
         let way = Way::Down(account);
         let ended = tokio::select! {
-            ended = one_way(from_peer, to_plugin, way, &moved, limits.chunk) => ended,
-            ended = &mut left => return ended,
-        };
-        match ended {
-            // What it wrote before may be on its way still.
-            Err(Ended::Gone) if is_closed(&end) => {
-                let _ = tokio::time::timeout(LINGER, left).await;
-                Err(Ended::Gone)
+            ended = one_way(&mut from_peer, to_plugin, way, &moved, limits.chunk) => ended,
+            gone = &mut left => {
+                drop_what_is_there(&from_peer, account, limits.chunk).await;
+                return gone;
             }
-            Err(Ended::Gone) => left.await,
-            ended => ended,
+        };
+        if matches!(ended, Err(Ended::Gone)) {
+            // What the plugin wrote before may be on its way still. What comes for
+            // it is read and dropped: a socket that is closed with something unread
+            // is reset, and the other side loses what it has not received.
+            let lingered = async {
+                match is_closed(&end) {
+                    true => tokio::time::sleep(LINGER).await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = left => {}
+                never = drop_all(&mut from_peer, account, limits.chunk) => match never {},
+                () = lingered => {}
+            }
+            drop_what_is_there(&from_peer, account, limits.chunk).await;
         }
+        ended
     };
     tokio::select! {
         both = async { tokio::try_join!(up, down) } => match both {
@@ -159,6 +176,26 @@ async fn one_way(
             moved.note();
             rest = rest.get(written..).unwrap_or_default();
         }
+    }
+}
+
+/// Reads and drops what `peer` sends, until this is dropped.
+async fn drop_all(peer: &mut OwnedReadHalf, account: &Account, chunk: usize) -> Infallible {
+    let mut buffer = vec![0; chunk.max(1)];
+    while let Ok(read @ 1..) = peer.read(&mut buffer).await {
+        account.received(read).await;
+    }
+    std::future::pending().await
+}
+
+/// Reads and drops what `peer` has sent already.
+async fn drop_what_is_there(peer: &OwnedReadHalf, account: &Account, chunk: usize) {
+    let mut buffer = vec![0; chunk.max(1)];
+    for _ in 0..DROPPED_CHUNKS {
+        let Ok(read @ 1..) = rustix::io::read(peer.as_ref(), &mut buffer) else {
+            return;
+        };
+        account.received(read).await;
     }
 }
 
