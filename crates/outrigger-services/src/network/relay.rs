@@ -19,10 +19,10 @@ use super::deadline::Activity;
 use super::trouble;
 use crate::fault::Fault;
 
-/// How long what a plugin wrote before it closed its end is sent.
+/// For how long the host still sends what a plugin wrote before it closed its end.
 const LINGER: Duration = Duration::from_secs(10);
-/// How many chunks that nobody will read are taken at most before a connection is
-/// closed. A peer that sends more than that is told so by a reset.
+/// How many chunks the host reads and drops at most when it closes a connection
+/// whose plugin is gone. A peer that has sent more than that gets a reset.
 const DROPPED_CHUNKS: usize = 64;
 /// How often the host looks whether a plugin that has finished is still there.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
@@ -96,11 +96,12 @@ async fn carry(
             // What the plugin wrote before may be on its way still. What comes for
             // it is read and dropped: a socket that is closed with something unread
             // is reset, and the other side loses what it has not received.
+            // A plugin that only reads no more may go on writing.
             let lingered = async {
-                match is_closed(&end) {
-                    true => tokio::time::sleep(LINGER).await,
-                    false => std::future::pending().await,
+                if !is_closed(&end) {
+                    std::future::pending().await
                 }
+                tokio::time::sleep(LINGER).await;
             };
             tokio::select! {
                 _ = left => {}
