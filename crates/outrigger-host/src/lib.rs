@@ -58,7 +58,6 @@ mod diagnose;
 mod digest;
 mod error;
 mod exit;
-mod family;
 mod launch;
 mod lifeline;
 mod logs;

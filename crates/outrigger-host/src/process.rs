@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,7 +11,9 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outrigger_transport::family;
 use outrigger_transport::process::{self, OpenProgram, ProcessHandle};
+use outrigger_wire::ENV_UNIX_SOCKET_DIR;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -18,7 +21,6 @@ use tokio::net::unix::pipe;
 
 use crate::digest::{DigestError, ExpectedDigest};
 use crate::exit::ExitStatus;
-use crate::family;
 use crate::lifeline;
 use crate::program::locate;
 use crate::runner::{AttachedRunner, Command, Runner, RunnerError, Started};
@@ -121,7 +123,12 @@ impl Family {
     /// Ends what the process started; the process itself is gone. Blocks.
     fn end(&self) {
         self.ended.call_once(|| {
-            family::end(&self.socket_dir);
+            // No other process has the variable that names the plugin's own directory.
+            let directory = self.socket_dir.as_os_str().as_bytes();
+            let variable = [ENV_UNIX_SOCKET_DIR.as_bytes(), b"=", directory].concat();
+            if !family::end(&variable) {
+                tracing::warn!(dir = %self.socket_dir.display(), "descendants of a plugin may be left");
+            }
             lifeline::untie(self.pid);
         });
     }

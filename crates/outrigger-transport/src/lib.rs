@@ -7,7 +7,8 @@
 //! multiplexed one (streams of one socket).
 //!
 //! [`process`] holds what hosts need of the system besides: processes that
-//! inherit nothing by accident and are signalled without mistake.
+//! inherit nothing by accident and are signalled without mistake; [`family`] ends
+//! what a process started.
 //!
 //! This crate deliberately does not know what makes a process a plugin, what a
 //! plugin may do, or what an application's services mean.
@@ -16,6 +17,7 @@ mod authority;
 mod body;
 mod broker;
 mod channel;
+pub mod family;
 mod fate;
 mod first_frame;
 mod gzip;

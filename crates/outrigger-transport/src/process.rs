@@ -318,10 +318,28 @@ pub fn start_time(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.started)
 }
 
+/// Whether `length` bytes are the whole environment that a process was started
+/// with. Who reads it while the process becomes another program gets less.
+pub(crate) fn is_whole_environment(pid: u32, length: usize) -> bool {
+    let Some(stat) = Stat::of(pid) else {
+        // It is gone.
+        return true;
+    };
+    match stat.environment {
+        // A program is being loaded. A dead process and a thread of the kernel
+        // have none.
+        (_, 0) => stat.ended || std::fs::read_link(format!("/proc/{pid}/exe")).is_err(),
+        (start, end) => end.checked_sub(start) == u64::try_from(length).ok(),
+    }
+}
+
 struct Stat {
     /// All of its threads have, and it waits to be reaped.
     ended: bool,
     started: u64,
+    /// Where its environment begins and ends in its memory: zeros until there is
+    /// one, and for those who may not read it.
+    environment: (u64, u64),
 }
 
 /// Whether an error of looking at a process says that there is none.
@@ -351,6 +369,7 @@ impl Stat {
         Some(Self {
             ended: matches!(state, "Z" | "X") && threads <= 1,
             started: fields.nth(1)?.parse().ok()?,
+            environment: (fields.nth(27)?.parse().ok()?, fields.next()?.parse().ok()?),
         })
     }
 }

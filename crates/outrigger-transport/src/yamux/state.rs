@@ -636,6 +636,11 @@ impl State {
         if self.ids.contains_key(&id) {
             return Err(Violation::DuplicateStream(id).into());
         }
+        if self.reason.is_some() {
+            // The session was closed after this frame was read: nobody can accept
+            // the stream, and nobody would forget it.
+            return Ok(());
+        }
         if self.backlog.len() >= self.config.accept_backlog
             || self.ids.len() >= self.config.max_streams
         {

@@ -402,6 +402,26 @@ async fn streams_beyond_the_limit_are_reset() {
 }
 
 #[test]
+fn a_stream_whose_opening_was_read_as_the_session_ended_is_not_kept() {
+    let now = Instant::now();
+    let opening = [
+        Header::window_update(Flags::SYN, 1, 0),
+        Header {
+            flags: Flags::SYN,
+            ..Header::data(1, 5)
+        },
+    ];
+    for header in opening {
+        let mut state = State::new(Role::Server, Config::default(), now);
+        state.end(CloseReason::Local);
+        let payload = state.on_header(header, now).expect("no violation");
+        // What follows is still skipped.
+        assert_eq!(payload.rest, if header.kind == Kind::Data { 5 } else { 0 });
+        assert_eq!(state.streams(), 0);
+    }
+}
+
+#[test]
 fn ids_run_out_near_the_end_of_their_range() {
     let now = Instant::now();
     let mut state = State::new(Role::Client, Config::default(), now);
