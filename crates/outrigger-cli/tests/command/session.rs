@@ -381,8 +381,11 @@ struct Terminal {
 impl Terminal {
     fn open(folder: &tempfile::TempDir, shell: &str) -> Option<Self> {
         let mut script = Command::new("script");
+        // `script` has the shell of `$SHELL` run this, and one that waits for its
+        // command takes an interrupt of the terminal for its own, too.
+        let command = format!("exec {shell}");
         script
-            .args(["-qec", shell, "/dev/null"])
+            .args(["-qec", &command, "/dev/null"])
             .current_dir(folder)
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
