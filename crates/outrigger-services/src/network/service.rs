@@ -8,34 +8,74 @@ use futures_util::{Stream, StreamExt};
 use outrigger_manifest::{HostService, Protocol};
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::*;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::account::Account;
 use super::deadline::{Activity, Watch};
-use super::door::{Allowance, Dialled, Door, Lookups, Wanted};
+use super::egress::{Allowance, Destination, Dialled, Egress, Lookups};
 use super::hello::HelloGuard;
 use super::http::{Prepared, Reply, ReplyBody};
 use super::listen::{self, Arrival, Arrivals, Waiting};
 use super::pump::{Part, Pump, Received, Sent};
 use super::udp::{self, Opened, Reach};
-use super::{rules, trouble};
+use super::{failure, rules};
+use crate::arguments::Arguments;
 use crate::fault::Fault;
 use crate::leases::Slot;
+use crate::operation::{Described, Operation, described};
 use crate::proto::host::network_server::Network;
-use crate::rate::Thinned;
-use crate::session::{Operation, Running, Session};
-use crate::work::{self, Replies};
+use crate::rate::Sampler;
+use crate::running::{Caller, Running};
+use crate::session::Session;
+use crate::streaming::{self, Replies};
 
-const RESOLVE: Operation = Operation::new(HostService::Network, "resolve");
-const CONNECT: Operation = Operation::new(HostService::Network, "connect");
-const HTTP: Operation = Operation::new(HostService::Network, "http");
-const HTTP_STREAM: Operation = Operation::new(HostService::Network, "http_stream");
-const LISTEN: Operation = Operation::new(HostService::Network, "listen");
-const INCOMING: Operation = Operation::of_service(HostService::Network, "incoming");
-const ACCEPT: Operation = Operation::new(HostService::Network, "accept");
-const REJECT: Operation = Operation::new(HostService::Network, "reject");
-const OPEN_UDP: Operation = Operation::new(HostService::Network, "open_udp");
+described! {
+    operation("resolve"), ResolveRequest { host, port }
+    operation("http"), HttpRequest { method, url as url }
+    operation("listen"), ListenRequest { port, address }
+    operation("reject"), RejectRequest { connection }
+}
+
+/// [`HttpRequest`], answered as a stream.
+const HTTP_STREAM: Operation = operation("http_stream");
+/// A connection that arrives at a port.
+const INCOMING: Operation = operation("incoming").on_lease();
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Network, name)
+}
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    ResolveRequest::OPERATION,
+    ConnectRequest::OPERATION,
+    HttpRequest::OPERATION,
+    HTTP_STREAM,
+    ListenRequest::OPERATION,
+    INCOMING,
+    AcceptRequest::OPERATION,
+    RejectRequest::OPERATION,
+    OpenUdpRequest::OPERATION,
+];
+
+impl Described for ConnectRequest {
+    const OPERATION: Operation = operation("connect");
+
+    fn show(&self, shown: &mut Arguments) {
+        if let Some(connect_request::Part::Target(target)) = &self.part {
+            shown.text("host", &target.host).number("port", target.port);
+        }
+    }
+}
+
+impl Described for AcceptRequest {
+    const OPERATION: Operation = operation("accept");
+
+    fn show(&self, shown: &mut Arguments) {
+        if let Some(accept_request::Part::Connection(name)) = &self.part {
+            shown.id("connection", name);
+        }
+    }
+}
 
 /// Connections turned away at one port that leave a record each, per second;
 /// the next record counts the others: whoever knocks must not be able to fill the
@@ -50,38 +90,32 @@ const AROUND_FIELD: usize = 16;
 #[derive(Clone)]
 pub(crate) struct NetworkService {
     session: Arc<Session>,
-    door: Arc<Door>,
+    egress: Arc<Egress>,
     lookups: Lookups,
 }
 
 impl NetworkService {
-    pub(crate) fn new(session: Arc<Session>, door: Arc<Door>) -> Self {
-        let lookups = Lookups::new(&door.limits);
-        Self::sharing(session, door, lookups)
+    pub(crate) fn new(session: Arc<Session>, egress: Arc<Egress>) -> Self {
+        let lookups = Lookups::new(&egress.limits);
+        Self::sharing(session, egress, lookups)
     }
 
     /// One that shares its lookups with another of the same plugin.
-    pub(crate) fn sharing(session: Arc<Session>, door: Arc<Door>, lookups: Lookups) -> Self {
+    pub(crate) fn sharing(session: Arc<Session>, egress: Arc<Egress>, lookups: Lookups) -> Self {
         Self {
             session,
-            door,
+            egress,
             lookups,
         }
     }
 
-    /// What may be used of the door at a time.
-    pub(crate) fn lookups(&self) -> &Lookups {
-        &self.lookups
+    pub(crate) fn egress(&self) -> &Arc<Egress> {
+        &self.egress
     }
 
-    fn begin(
-        &self,
-        operation: Operation,
-        metadata: &MetadataMap,
-        argument: impl FnOnce(&mut crate::argument::Argument),
-    ) -> Result<Running, Status> {
-        let running = self.session.begin(operation, metadata, argument);
-        running.map_err(|fault| fault.status(&operation.full_name()))
+    /// The name lookups that all services of the connection share.
+    pub(crate) fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     /// A connection to `host` at `port`, judged and noted in the record of
@@ -93,13 +127,13 @@ impl NetworkService {
         port: u32,
         timeout_ms: u64,
     ) -> Result<Dialled, Fault> {
-        let limit = self.door.limits.connect_timeout;
+        let limit = self.egress.limits.connect_timeout;
         let allowed = Allowance::new(timeout_ms, limit, "connect_timeout", limit);
         let grants = self.session.grants();
-        let (lookups, notes) = (&self.lookups, running.notes());
+        let (lookups, progress) = (&self.lookups, running.progress());
         let dialled = self
-            .door
-            .connect(grants, lookups, host, port, allowed, notes);
+            .egress
+            .connect(grants, lookups, host, port, allowed, progress);
         dialled.await
     }
 
@@ -110,29 +144,46 @@ impl NetworkService {
         running: &Running,
         wanted: &OpenUdpRequest,
     ) -> Result<Opened, Fault> {
-        let (lookups, notes) = (&self.lookups, running.notes());
+        let (lookups, progress) = (&self.lookups, running.progress());
         match &wanted.part {
             Some(open_udp_request::Part::Connect(target)) => {
-                let limit = self.door.limits.connect_timeout;
+                let limit = self.egress.limits.connect_timeout;
                 let allowed = Allowance::new(target.timeout_ms, limit, "connect_timeout", limit);
                 let (grants, host) = (self.session.grants(), &target.host);
                 let connected =
-                    self.door
-                        .connect_udp(grants, lookups, host, target.port, allowed, notes);
+                    self.egress
+                        .connect_udp(grants, lookups, host, target.port, allowed, progress);
                 let (socket, remote) = connected.await?;
-                Opened::to(socket, remote).map_err(|error| trouble::io(&error))
+                Opened::to(socket, remote).map_err(|error| failure::io(&error))
             }
             Some(open_udp_request::Part::Bind(bind)) => {
                 let reach = Reach {
-                    door: self.door.clone(),
+                    egress: self.egress.clone(),
                     session: self.session.clone(),
                     lookups: lookups.clone(),
                 };
-                Opened::at(reach, &bind.address, bind.port, notes).await
+                Opened::at(reach, &bind.address, bind.port, progress).await
             }
             _ => Err(Fault::abuse(
                 "the first message names neither a target nor a port",
             )),
+        }
+    }
+
+    /// Begins an operation whose requests come one after another: its record shows
+    /// the first one.
+    async fn begin_stream<Q: Described>(
+        &self,
+        request: Request<Streaming<Q>>,
+    ) -> Result<(Running, Q, Streaming<Q>), Status> {
+        let (caller, mut messages) = Caller::of(request);
+        let mut running = self.session.begin_call(Q::OPERATION, &caller, |_| {})?;
+        match streaming::first(&self.session, &mut messages).await {
+            Ok(first) => {
+                running.show(|shown| first.show(shown));
+                Ok((running, first, messages))
+            }
+            Err(fault) => Err(running.fail(&fault)),
         }
     }
 
@@ -154,16 +205,12 @@ impl NetworkService {
     async fn request(
         &self,
         operation: Operation,
-        metadata: &MetadataMap,
-        request: HttpRequest,
+        request: Request<HttpRequest>,
     ) -> Result<Answer, Status> {
-        let argument = |shown: &mut crate::argument::Argument| {
-            shown
-                .text("method", &request.method)
-                .url("url", &request.url);
-        };
-        let mut running = self.begin(operation, metadata, argument)?;
-        let limits = &self.door.limits;
+        let (caller, request) = Caller::of(request);
+        let show = |shown: &mut Arguments| request.show(shown);
+        let mut running = self.session.begin_call(operation, &caller, show)?;
+        let limits = &self.egress.limits;
         let usual = self.session.limits().call_timeout;
         let (asked, most) = (request.timeout_ms, limits.total_timeout);
         let allowed = Allowance::new(asked, usual, "call_timeout", most);
@@ -179,20 +226,20 @@ impl NetworkService {
         let started = checked.and_then(|prepared| Ok((prepared, self.session.slot()?)));
         let (mut prepared, mut slot) = match started {
             Ok(started) => started,
-            Err(fault) => return running.finish(Err(fault)),
+            Err(fault) => return Err(running.fail(&fault)),
         };
         loop {
             let sent = prepared.body_len() as u64;
             self.session.pace(sent).await;
             let grants = self.session.grants();
-            let sending = prepared.send(&self.door, grants, &self.lookups, allowed, &running);
+            let sending = prepared.send(&self.egress, grants, &self.lookups, allowed, &running);
             let next = match sending.await {
                 Err(fault) => Err(fault),
                 Ok(reply) if redirects == 0 => Ok((reply, None)),
                 Ok(reply) => prepared.redirected(&reply).map(|next| (reply, next)),
             };
             match next {
-                Err(fault) => return running.finish(Err(fault)),
+                Err(fault) => return Err(running.fail(&fault)),
                 Ok((reply, None)) => {
                     let url = prepared.url.to_string();
                     return Ok(Answer {
@@ -209,7 +256,7 @@ impl NetworkService {
                     running.end(None);
                     redirects -= 1;
                     prepared = next;
-                    running = self.begin(operation, metadata, |shown| {
+                    running = self.session.begin_call(operation, &caller, |shown| {
                         shown
                             .text("method", prepared.method.as_str())
                             .url("url", &prepared.url.to_string())
@@ -217,7 +264,7 @@ impl NetworkService {
                     })?;
                     slot = match self.session.slot() {
                         Ok(slot) => slot,
-                        Err(fault) => return running.finish(Err(fault)),
+                        Err(fault) => return Err(running.fail(&fault)),
                     };
                 }
             }
@@ -232,7 +279,8 @@ impl NetworkService {
             Arrival::TurnedAway { remote, why } => (remote, Some(why), None),
             Arrival::Expired { remote } => (remote, None, None),
         };
-        let running = self.begin(INCOMING, &MetadataMap::new(), |shown| {
+        let caller = Caller::default();
+        let running = self.session.begin_call(INCOMING, &caller, |shown| {
             shown.number("port", port).shown("from", remote);
             shown.number("more", more);
         })?;
@@ -278,23 +326,19 @@ impl Network for NetworkService {
         &self,
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let argument = |shown: &mut crate::argument::Argument| {
-            shown
-                .text("host", &request.host)
-                .number("port", request.port);
-        };
-        let work = async |running: &Running| {
-            let limit = self.door.limits.resolve_timeout;
+        let work = async |running: &Running, request: ResolveRequest| {
+            let limit = self.egress.limits.resolve_timeout;
             let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
             let (grants, lookups) = (self.session.grants(), &self.lookups);
-            let (host, port, notes) = (&request.host, request.port, running.notes());
-            let wanted = Wanted {
+            let (host, port, progress) = (&request.host, request.port, running.progress());
+            let wanted = Destination {
                 protocol: self.protocol(host, port),
                 host,
                 port,
             };
-            let judged = self.door.judge(grants, lookups, wanted, allowed, notes);
+            let judged = self
+                .egress
+                .judge(grants, lookups, wanted, allowed, progress);
             let judged = judged.await?;
             let texts = judged
                 .addresses
@@ -304,7 +348,7 @@ impl Network for NetworkService {
                 addresses: texts.collect(),
             })
         };
-        self.session.call(RESOLVE, &metadata, argument, work).await
+        self.session.call(request, work).await
     }
 
     type ConnectStream = Replies<ConnectResponse>;
@@ -313,21 +357,11 @@ impl Network for NetworkService {
         &self,
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
-        let mut running = self.begin(CONNECT, &metadata, |_| {})?;
-        let target = match work::first(&self.session, &mut messages).await {
-            Ok(ConnectRequest {
-                part: Some(connect_request::Part::Target(target)),
-            }) => target,
-            Ok(_) => {
-                let fault = Fault::abuse("the first message names no target");
-                return running.finish(Err(fault));
-            }
-            Err(fault) => return running.finish(Err(fault)),
+        let (running, first, messages) = self.begin_stream(request).await?;
+        let target = match first.part {
+            Some(connect_request::Part::Target(target)) => target,
+            _ => return Err(running.fail(&Fault::abuse("the first message names no target"))),
         };
-        running.show(|shown| {
-            shown.text("host", &target.host).number("port", target.port);
-        });
         let open = async {
             let slot = self.session.slot()?;
             let (host, port) = (&target.host, target.port);
@@ -336,7 +370,7 @@ impl Network for NetworkService {
         };
         let (slot, dialled) = match open.await {
             Ok(open) => open,
-            Err(fault) => return running.finish(Err(fault)),
+            Err(fault) => return Err(running.fail(&fault)),
         };
         let connected = Connected {
             remote_address: dialled.remote.to_string(),
@@ -350,14 +384,19 @@ impl Network for NetworkService {
             outrigger_manifest::Host::Address(_) => None,
         });
         let account = Arc::new(Account::new(running, slot));
-        let pump = Pump::new(dialled.stream, messages, guard, account, &self.door.limits);
+        let pump = Pump::new(
+            dialled.stream,
+            messages,
+            guard,
+            account,
+            &self.egress.limits,
+        );
         let first = futures_util::stream::iter([Ok(connected)]);
         Ok(Response::new(Box::pin(first.chain(replies(pump)))))
     }
 
     async fn http(&self, request: Request<HttpRequest>) -> Result<Response<HttpResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let mut answer = self.request(HTTP, &metadata, request).await?;
+        let mut answer = self.request(HttpRequest::OPERATION, request).await?;
         let head = answer.head();
         let fields = head.headers.iter();
         let around: usize = fields
@@ -368,7 +407,7 @@ impl Network for NetworkService {
         let body = answer.allowed.within(answer.reply.body.whole(room)).await;
         let body = match body {
             Ok(body) => body,
-            Err(fault) => return answer.running.finish(Err(fault)),
+            Err(fault) => return Err(answer.running.fail(&fault)),
         };
         self.session.pace(body.len() as u64).await;
         answer.running.read(body.len() as u64);
@@ -382,12 +421,11 @@ impl Network for NetworkService {
         &self,
         request: Request<HttpRequest>,
     ) -> Result<Response<Self::HttpStreamStream>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let mut answer = self.request(HTTP_STREAM, &metadata, request).await?;
+        let mut answer = self.request(HTTP_STREAM, request).await?;
         let head = HttpStreamResponse {
             part: Some(http_stream_response::Part::Head(answer.head())),
         };
-        let limits = &self.door.limits;
+        let limits = &self.egress.limits;
         let account = Arc::new(Account::new(answer.running, answer.slot));
         let (activity, cut) = (Arc::new(Activity::new(limits)), answer.reply.body.cut());
         let body = StreamedBody {
@@ -426,23 +464,22 @@ impl Network for NetworkService {
         &self,
         request: Request<ListenRequest>,
     ) -> Result<Response<Self::ListenStream>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let running = self.begin(LISTEN, &metadata, |shown| {
-            shown
-                .number("port", request.port)
-                .text("address", &request.address);
-        })?;
+        let (caller, request) = Caller::of(request);
+        let operation = ListenRequest::OPERATION;
+        let show = |shown: &mut Arguments| request.show(shown);
+        let running = self.session.begin_call(operation, &caller, show)?;
         let open = async {
             let slot = self.session.slot()?;
             let (grants, lookups) = (self.session.grants(), &self.lookups);
             let (address, port) = (&request.address, request.port);
-            let notes = running.notes();
-            let bound = listen::bind(&self.door, grants, lookups, address, port, notes).await?;
+            let progress = running.progress();
+            let bound =
+                listen::bind(&self.egress, grants, lookups, address, port, progress).await?;
             Ok((slot, bound))
         };
         let (slot, bound) = match open.await {
             Ok(open) => open,
-            Err(fault) => return running.finish(Err(fault)),
+            Err(fault) => return Err(running.fail(&fault)),
         };
         let listening = ListenResponse {
             part: Some(listen_response::Part::Listening(bound.address.to_string())),
@@ -452,7 +489,7 @@ impl Network for NetworkService {
             port: bound.address.port(),
             arrivals: Arrivals::new(bound),
             account: Account::new(running, slot),
-            turned_away: Thinned::new(TURNED_AWAY_RECORDS, Clock::now()),
+            turned_away: Sampler::new(TURNED_AWAY_RECORDS, Clock::now()),
         };
         let first = futures_util::stream::iter([Ok(listening)]);
         let named = futures_util::stream::unfold(listening_until_dropped, async |mut listening| {
@@ -469,21 +506,11 @@ impl Network for NetworkService {
         &self,
         request: Request<Streaming<AcceptRequest>>,
     ) -> Result<Response<Self::AcceptStream>, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
-        let mut running = self.begin(ACCEPT, &metadata, |_| {})?;
-        let name = match work::first(&self.session, &mut messages).await {
-            Ok(AcceptRequest {
-                part: Some(accept_request::Part::Connection(name)),
-            }) => name,
-            Ok(_) => {
-                let fault = Fault::abuse("the first message names no connection");
-                return running.finish(Err(fault));
-            }
-            Err(fault) => return running.finish(Err(fault)),
+        let (running, first, messages) = self.begin_stream(request).await?;
+        let name = match first.part {
+            Some(accept_request::Part::Connection(name)) => name,
+            _ => return Err(running.fail(&Fault::abuse("the first message names no connection"))),
         };
-        running.show(|shown| {
-            shown.id("connection", &name);
-        });
         let take = || {
             let waiting = self.session.give_back::<Waiting>(&name)?;
             let stream = waiting.take()?;
@@ -491,13 +518,13 @@ impl Network for NetworkService {
         };
         let (waiting, stream) = match take() {
             Ok(taken) => taken,
-            Err(fault) => return running.finish(Err(fault)),
+            Err(fault) => return Err(running.fail(&fault)),
         };
         running.allowed_by(&waiting.rule);
         running.allowed_by(&format!("from {}", waiting.remote));
         let account = Arc::new(Account::new(running, waiting));
         let guard = HelloGuard::new(None);
-        let pump = Pump::new(stream, messages, guard, account, &self.door.limits);
+        let pump = Pump::new(stream, messages, guard, account, &self.egress.limits);
         Ok(Response::new(Box::pin(replies(pump))))
     }
 
@@ -505,16 +532,12 @@ impl Network for NetworkService {
         &self,
         request: Request<RejectRequest>,
     ) -> Result<Response<RejectResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let running = self.begin(REJECT, &metadata, |shown| {
-            shown.id("connection", &request.connection);
-        })?;
-        let rejected = self.session.give_back::<Waiting>(&request.connection);
-        let rejected = rejected.map(|waiting| {
+        let work = async |running: &Running, request: RejectRequest| {
+            let waiting = self.session.give_back::<Waiting>(&request.connection)?;
             running.allowed_by(&waiting.rule);
-            RejectResponse {}
-        });
-        running.finish(rejected).map(Response::new)
+            Ok(RejectResponse {})
+        };
+        self.session.call(request, work).await
     }
 
     type OpenUdpStream = Replies<OpenUdpResponse>;
@@ -523,27 +546,21 @@ impl Network for NetworkService {
         &self,
         request: Request<Streaming<OpenUdpRequest>>,
     ) -> Result<Response<Self::OpenUdpStream>, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
-        let mut running = self.begin(OPEN_UDP, &metadata, |_| {})?;
-        let wanted = match work::first(&self.session, &mut messages).await {
-            Ok(wanted) => wanted,
-            Err(fault) => return running.finish(Err(fault)),
-        };
-        running.show(|shown| udp::show(shown, &wanted));
+        let (running, wanted, messages) = self.begin_stream(request).await?;
         let open = async {
             let slot = self.session.slot()?;
             Ok((slot, self.open(&running, &wanted).await?))
         };
         let (slot, opened) = match open.await {
             Ok(open) => open,
-            Err(fault) => return running.finish(Err(fault)),
+            Err(fault) => return Err(running.fail(&fault)),
         };
         let first = OpenUdpResponse {
             part: Some(open_udp_response::Part::Opened(opened.connected.clone())),
             dropped: 0,
         };
         let account = Account::new(running, slot);
-        let replies = udp::replies(opened, messages, account, &self.door.limits);
+        let replies = udp::replies(opened, messages, account, &self.egress.limits);
         let first = futures_util::stream::iter([Ok(first)]);
         Ok(Response::new(Box::pin(first.chain(replies))))
     }
@@ -593,7 +610,7 @@ struct Listening {
     arrivals: Arrivals,
     /// Ends, as cancelled, with the call: that is how listening ends.
     account: Account,
-    turned_away: Thinned,
+    turned_away: Sampler,
 }
 
 impl Listening {
@@ -604,10 +621,10 @@ impl Listening {
             let (grants, session) = (service.session.grants(), &service.session);
             let next = self
                 .arrivals
-                .next(&service.door, grants, &service.lookups, session);
+                .next(&service.egress, grants, &service.lookups, session);
             let arrival = next.await;
             let more = match arrival {
-                Arrival::TurnedAway { .. } => self.turned_away.keep(Clock::now()),
+                Arrival::TurnedAway { .. } => self.turned_away.sample(Clock::now()),
                 Arrival::Named { .. } | Arrival::Expired { .. } => Some(0),
             };
             let Some(more) = more else {
@@ -638,8 +655,8 @@ impl Listening {
     fn expire(&mut self, lease: String) {
         let (service, port, named) = (self.service.clone(), self.port, lease.clone());
         let expiry = OwnedTask::spawn(async move {
-            let (door, session) = (&service.door, &service.session);
-            if let Some(remote) = listen::unclaimed(door, session, &named).await {
+            let (egress, session) = (&service.egress, &service.session);
+            if let Some(remote) = listen::unclaimed(egress, session, &named).await {
                 let _ = service.record_arrival(port, &Arrival::Expired { remote }, 0);
             }
         });
@@ -651,7 +668,7 @@ impl Drop for Listening {
     fn drop(&mut self) {
         let session = &self.service.session;
         let more = self.turned_away.rest() + self.arrivals.close(session);
-        session.left_out(INCOMING, more, |shown| {
+        session.recorder().left_out(INCOMING, more, |shown| {
             shown.number("port", self.port);
         });
         // The plugin ends listening by giving the call up: nothing went wrong.

@@ -2,13 +2,17 @@
 //! filter may refuse: with ENOSYS, or, where the filter does not know them, with
 //! EPERM. Each has a slower way.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::area::Entry;
+/// The last step of a path and the directory that it is taken in.
+pub(crate) struct Entry {
+    pub(crate) parent: OwnedFd,
+    pub(crate) name: OsString,
+}
 
 /// Whether `openat2` answered `errno` because it is missing, rather than about
 /// what was to be opened.

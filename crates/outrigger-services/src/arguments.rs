@@ -3,6 +3,9 @@
 
 use std::fmt::{Display, Write};
 
+use bytes::Bytes;
+use prost_types::Timestamp;
+
 use crate::text::Quoted;
 
 /// How much of a lease's id is shown: enough to follow it, too little to use it.
@@ -12,9 +15,9 @@ const LONGEST: usize = 2048;
 
 /// The arguments of one operation, as `key=value` with spaces between.
 #[derive(Debug, Default)]
-pub(crate) struct Argument(String);
+pub(crate) struct Arguments(String);
 
-impl Argument {
+impl Arguments {
     pub(crate) fn into_text(self) -> String {
         self.0
     }
@@ -72,12 +75,76 @@ impl Argument {
         self
     }
 
+    /// A number that says something even when it is 0.
+    pub(crate) fn always(&mut self, key: &str, value: &impl Display) -> &mut Self {
+        self.shown(key, value)
+    }
+
+    /// Permission bits.
+    pub(crate) fn octal(&mut self, key: &str, value: &u32) -> &mut Self {
+        self.shown(key, format_args!("{value:o}"))
+    }
+
     /// An address of the web: without user, password, values of its query, and
     /// fragment.
     pub(crate) fn url(&mut self, key: &str, value: &str) -> &mut Self {
         self.text(key, &redacted_url(value))
     }
 }
+
+/// A field of a message, shown by its type.
+pub(crate) trait Show {
+    fn show(&self, key: &str, shown: &mut Arguments);
+}
+
+impl Show for String {
+    fn show(&self, key: &str, shown: &mut Arguments) {
+        match key {
+            "lease" | "handle" | "process" | "connection" => shown.id(key, self),
+            _ => shown.text(key, self),
+        };
+    }
+}
+
+impl Show for bool {
+    fn show(&self, key: &str, shown: &mut Arguments) {
+        shown.flag(key, *self);
+    }
+}
+
+impl Show for Bytes {
+    fn show(&self, key: &str, shown: &mut Arguments) {
+        shown.bytes(key, self.len());
+    }
+}
+
+impl Show for Option<u32> {
+    fn show(&self, key: &str, shown: &mut Arguments) {
+        if let Some(value) = self {
+            shown.shown(key, value);
+        }
+    }
+}
+
+impl Show for Option<Timestamp> {
+    fn show(&self, key: &str, shown: &mut Arguments) {
+        if let Some(time) = self {
+            shown.shown(key, format_args!("{}.{:09}", time.seconds, time.nanos));
+        }
+    }
+}
+
+macro_rules! show_numbers {
+    ($($kind:ty),*) => {$(
+        impl Show for $kind {
+            fn show(&self, key: &str, shown: &mut Arguments) {
+                shown.number(key, *self);
+            }
+        }
+    )*};
+}
+
+show_numbers!(u32, i32, u64, i64);
 
 /// `url` without user and password, without the values of its query, and
 /// without its fragment. Texts that are no URL come back cut at the same signs.
@@ -130,7 +197,7 @@ mod tests {
 
     #[test]
     fn arguments_show_what_is_set_and_no_usable_authority() {
-        let mut argument = Argument::default();
+        let mut argument = Arguments::default();
         argument
             .text("path", "a\nb")
             .text("empty", "")
@@ -147,7 +214,7 @@ mod tests {
 
     #[test]
     fn arguments_are_bounded_whatever_a_plugin_sends() {
-        let mut argument = Argument::default();
+        let mut argument = Arguments::default();
         for _ in 0..10_000 {
             argument.text("path", &"x".repeat(4000));
         }

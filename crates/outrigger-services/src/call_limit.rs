@@ -1,16 +1,15 @@
 //! How many calls of one plugin are in hand at the same time: from before the
 //! first byte of a request is read until the last byte of its reply is taken.
-//! A plugin that sends requests in halves, or takes no replies, fills its own
-//! places and nothing else.
+//! A plugin that sends requests in halves, or takes no replies, uses up its own
+//! calls and no other plugin's.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
@@ -18,56 +17,59 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
-use crate::argument::Argument;
+use crate::arguments::Arguments;
 use crate::fault::Fault;
-use crate::session::{self, Operation, Session};
+use crate::operation::Operation;
+use crate::running::Begun;
+use crate::session::Session;
 use crate::text::Quoted;
 
 /// A call that ended before it began an operation.
 pub(crate) const CALL: Operation = Operation::of_session("call");
 
-/// The places of one connection, shared by its services.
+/// How many calls one connection may have in hand: all its services share it.
 #[derive(Clone)]
-pub(crate) struct Gate {
+pub(crate) struct CallLimit {
     session: Arc<Session>,
-    places: Arc<Semaphore>,
-    patience: Duration,
+    permits: Arc<Semaphore>,
 }
 
-impl Gate {
-    /// `calls` places; who waits longer than `call_timeout` for one is sent away.
+impl CallLimit {
+    /// `calls` at a time; a call that waits longer than `call_timeout` for its turn
+    /// is refused.
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        let limits = session.limits();
-        Self {
-            places: Arc::new(Semaphore::new(limits.calls.min(Semaphore::MAX_PERMITS))),
-            patience: limits.call_timeout,
-            session,
-        }
+        let calls = session.limits().calls.min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(calls));
+        Self { session, permits }
     }
 
-    /// `service`, whose calls take places here.
-    pub(crate) fn wrap<S>(&self, service: S) -> Gated<S> {
-        Gated {
-            service,
-            gate: self.clone(),
-        }
+    /// `service`, whose calls count here.
+    pub(crate) fn wrap<S>(&self, service: S) -> Limited<S> {
+        let limit = self.clone();
+        Limited { service, limit }
+    }
+
+    async fn permit(self) -> Option<OwnedSemaphorePermit> {
+        let permit = self.permits.acquire_owned();
+        let permit = tokio::time::timeout(self.session.limits().call_timeout, permit);
+        permit.await.ok()?.ok()
     }
 }
 
-/// A service of which one connection uses only so many places.
+/// A service whose calls count towards a limit.
 #[derive(Clone)]
-pub(crate) struct Gated<S> {
+pub(crate) struct Limited<S> {
     service: S,
-    gate: Gate,
+    limit: CallLimit,
 }
 
-impl<S: NamedService> NamedService for Gated<S> {
+impl<S: NamedService> NamedService for Limited<S> {
     const NAME: &'static str = S::NAME;
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl<S, B> Service<Request<B>> for Gated<S>
+impl<S, B> Service<Request<B>> for Limited<S>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -81,53 +83,76 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answer {
-        let (mut service, gate) = (self.service.clone(), self.gate.clone());
-        let (session, uri) = (gate.session.clone(), request.uri().clone());
-        let call = async move {
-            let place = match gate.places.clone().try_acquire_owned() {
-                Ok(place) => place,
-                Err(_) => {
-                    let place = gate.places.acquire_owned();
-                    match tokio::time::timeout(gate.patience, place).await {
-                        Ok(Ok(place)) => place,
-                        Ok(Err(_)) | Err(_) => return Ok(Err(full())),
-                    }
-                }
-            };
-            let reply = service.call(request).await?;
-            Ok(Ok(reply.map(|body| {
-                Body::new(Held {
-                    body,
-                    _place: place,
-                })
-            })))
+    fn call(&mut self, mut request: Request<B>) -> Answer {
+        let (mut service, limit) = (self.service.clone(), self.limit.clone());
+        let mut call = PendingCall {
+            session: limit.session.clone(),
+            uri: request.uri().clone(),
+            begun: Begun::default(),
+            answered: false,
         };
-        let unbegun = move |outcome: Option<&mut Outcome>| {
-            let fault = match outcome {
-                None => Fault::Cancelled,
-                Some(Ok(Err(_))) => full(),
-                Some(Ok(Ok(reply))) => unread(reply, uri.path()),
-                Some(Err(never)) => match *never {},
-            };
-            let shown = |shown: &mut Argument| {
-                shown.text("method", uri.path());
-            };
-            session.turn_away(CALL, shown, &fault);
-        };
+        request.extensions_mut().insert(call.begun.clone());
         Box::pin(async move {
-            let outcome: Outcome = session::watched(call, unbegun).await;
-            Ok(outcome?.unwrap_or_else(|fault| fault.status(&CALL.full_name()).into_http()))
+            let Some(permit) = limit.permit().await else {
+                call.answered = true;
+                let text = "too many calls are in hand already (`calls`)";
+                let full = Fault::exhausted("too-many-calls", text);
+                call.turn_away(&full);
+                return Ok(full.status(&CALL.full_name()).into_http());
+            };
+            let mut reply = service.call(request).await?;
+            call.answered = true;
+            if !call.begun.get() {
+                let fault = unread(&mut reply, call.uri.path());
+                call.turn_away(&fault);
+            }
+            Ok(reply.map(|body| {
+                Body::new(CountedBody {
+                    body,
+                    _permit: permit,
+                })
+            }))
         })
     }
 }
 
-/// What answers calls to services that the host does not have. It takes no place:
-/// it waits for nobody.
-#[derive(Clone)]
-pub(crate) struct Unserved(pub(crate) Arc<Session>);
+/// A call until it is answered. One that is given up before it began an operation
+/// is recorded when this is dropped.
+struct PendingCall {
+    session: Arc<Session>,
+    uri: Uri,
+    begun: Begun,
+    answered: bool,
+}
 
-impl<B> Service<Request<B>> for Unserved {
+impl PendingCall {
+    /// Records that the call ended before it began an operation.
+    fn turn_away(&self, fault: &Fault) {
+        turn_away(&self.session, &self.uri, fault);
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        if !self.answered && !self.begun.get() {
+            self.turn_away(&Fault::Cancelled);
+        }
+    }
+}
+
+fn turn_away(session: &Session, uri: &Uri, fault: &Fault) {
+    let show = |shown: &mut Arguments| {
+        shown.text("method", uri.path());
+    };
+    session.recorder().turn_away(CALL, show, fault);
+}
+
+/// What answers calls to services that the host does not have. Such a call does not
+/// count: it waits for nobody.
+#[derive(Clone)]
+pub(crate) struct UnknownService(pub(crate) Arc<Session>);
+
+impl<B> Service<Request<B>> for UnknownService {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
@@ -139,10 +164,7 @@ impl<B> Service<Request<B>> for Unserved {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (service, _) = names(request.uri().path());
         let fault = Fault::Unsupported("the host has no such service");
-        let shown = |shown: &mut Argument| {
-            shown.text("method", request.uri().path());
-        };
-        self.0.turn_away(CALL, shown, &fault);
+        turn_away(&self.0, request.uri(), &fault);
         let text = format!("the host has no service {}", Quoted(service));
         std::future::ready(Ok(told(&fault, Code::Unimplemented, &text).into_http()))
     }
@@ -160,16 +182,6 @@ fn told(fault: &Fault, code: Code, text: &str) -> Status {
     let details = fault.status_as(code, &operation);
     let details = Bytes::copy_from_slice(details.details());
     Status::with_details(code, format!("{operation}: {text}"), details)
-}
-
-/// A reply, or why the call got no place.
-type Outcome = Result<Result<Response<Body>, Fault>, Infallible>;
-
-fn full() -> Fault {
-    Fault::exhausted(
-        "too-many-calls",
-        "too many calls are in hand already (`calls`)",
-    )
 }
 
 /// Why a call was answered without an operation: its message was too long or
@@ -197,13 +209,13 @@ fn unread(reply: &mut Response<Body>, path: &str) -> Fault {
     fault
 }
 
-/// The body of a reply, which keeps its place until it is taken or dropped.
-struct Held {
+/// The body of a reply: its call counts until the body is taken or dropped.
+struct CountedBody {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl http_body::Body for Held {
+impl http_body::Body for CountedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -22,7 +22,7 @@ const LINKS: usize = 40;
 
 /// Why a granted path is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Astray {
+pub(crate) enum UnservedPath {
     #[error("{}", Fault::System(*.0).public())]
     System(Errno),
     /// What the plugin made must not decide where its own grants lead.
@@ -43,13 +43,13 @@ pub(crate) enum Astray {
     NotAllowed { place: PathBuf },
 }
 
-impl From<Errno> for Astray {
+impl From<Errno> for UnservedPath {
     fn from(errno: Errno) -> Self {
         Self::System(errno)
     }
 }
 
-impl Astray {
+impl UnservedPath {
     fn new(place: &Path, denial: &Denial) -> Self {
         let place = place.to_owned();
         match denial.kind() {
@@ -64,7 +64,7 @@ impl Astray {
 
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RealPath {
     /// Absolute, and without links when it was looked at.
     pub(crate) path: PathBuf,
     /// Nothing is there: it may be made, as a file.
@@ -73,7 +73,7 @@ pub(crate) struct Place {
     own: Option<PathBuf>,
 }
 
-impl Place {
+impl RealPath {
     /// A path without links.
     #[cfg(test)]
     pub(crate) fn plain(path: &Path) -> Self {
@@ -86,22 +86,22 @@ impl Place {
 
     /// Refuses what was found there, when a link of the plugin's may have led to
     /// it.
-    pub(crate) fn found(&self, directory: bool) -> Result<(), Astray> {
+    pub(crate) fn found(&self, directory: bool) -> Result<(), UnservedPath> {
         match &self.own {
-            Some(link) if !directory => Err(Astray::Own(link.clone())),
+            Some(link) if !directory => Err(UnservedPath::Own(link.clone())),
             _ => Ok(()),
         }
     }
 }
 
-/// Places of one plugin's grants.
-pub(crate) struct Places<'g> {
+/// GrantPaths of one plugin's grants.
+pub(crate) struct GrantPaths<'g> {
     grants: &'g Grants,
-    made: Vec<Made>,
+    made: Vec<Creatable>,
 }
 
 /// Where the plugin may make links.
-struct Made {
+struct Creatable {
     given: PathBuf,
     /// Its name in the directory where it really is.
     entry: PathBuf,
@@ -110,7 +110,7 @@ struct Made {
     recursive: bool,
 }
 
-impl Made {
+impl Creatable {
     fn new(grant: &FilesystemGrant) -> Self {
         let given = grant.path().to_owned();
         let entry = match (given.parent(), given.file_name()) {
@@ -145,10 +145,10 @@ enum Follow {
     No,
 }
 
-impl<'g> Places<'g> {
+impl<'g> GrantPaths<'g> {
     pub(crate) fn new(grants: &'g Grants) -> Self {
         let makes = |grant: &&FilesystemGrant| grant.permissions().contains(Permissions::CREATE);
-        let made = grants.filesystem().iter().filter(makes).map(Made::new);
+        let made = grants.filesystem().iter().filter(makes).map(Creatable::new);
         Self {
             made: made.collect(),
             grants,
@@ -156,31 +156,35 @@ impl<'g> Places<'g> {
     }
 
     /// Where a granted part of the file tree is.
-    pub(crate) fn of(&self, grant: &FilesystemGrant) -> Result<Place, Astray> {
+    pub(crate) fn of(&self, grant: &FilesystemGrant) -> Result<RealPath, UnservedPath> {
         let may_be_made = grant.permissions().contains(Permissions::CREATE) && !grant.recursive();
         let place = self.walk(grant.path())?.place(may_be_made)?;
         place.found(place.path.is_dir())?;
         self.grants
             .filesystem_place(grant, &place.path, self)
-            .map_err(|denial| Astray::new(&place.path, &denial))?;
+            .map_err(|denial| UnservedPath::new(&place.path, &denial))?;
         Ok(place)
     }
 
     /// Where the program of a command is.
-    pub(crate) fn of_program(&self, command: &Path) -> Result<Place, Astray> {
+    pub(crate) fn of_program(&self, command: &Path) -> Result<RealPath, UnservedPath> {
         let place = self.walk(command)?.place(false)?;
         place.found(false)?;
         Ok(place)
     }
 
     /// Whether a command is granted where its program is.
-    pub(crate) fn judge_program(&self, grant: &ExecGrant, place: &Place) -> Result<(), Astray> {
+    pub(crate) fn judge_program(
+        &self,
+        grant: &ExecGrant,
+        place: &RealPath,
+    ) -> Result<(), UnservedPath> {
         self.grants
             .exec_place(grant, &place.path, self)
-            .map_err(|denial| Astray::new(&place.path, &denial))
+            .map_err(|denial| UnservedPath::new(&place.path, &denial))
     }
 
-    fn walk(&self, path: &Path) -> Result<Walk, Astray> {
+    fn walk(&self, path: &Path) -> Result<Walk, UnservedPath> {
         walk(path, |link| {
             if self.made.iter().any(|made| made.beneath(link)) {
                 Follow::No
@@ -193,7 +197,7 @@ impl<'g> Places<'g> {
     }
 }
 
-impl RealPaths for Places<'_> {
+impl RealPaths for GrantPaths<'_> {
     fn denied(&self, path: &Path) -> PathBuf {
         leads_to(path)
     }
@@ -228,13 +232,13 @@ struct Walk {
 }
 
 impl Walk {
-    fn place(self, may_be_made: bool) -> Result<Place, Astray> {
+    fn place(self, may_be_made: bool) -> Result<RealPath, UnservedPath> {
         let missing = match self.end {
             None => false,
             Some(Errno::NOENT) if self.last && may_be_made => true,
             Some(errno) => return Err(errno.into()),
         };
-        Ok(Place {
+        Ok(RealPath {
             path: self.path,
             missing,
             own: self.own,
@@ -259,7 +263,7 @@ fn take_step(path: &mut PathBuf, step: OsString) {
 }
 
 /// Follows the links of an absolute path.
-fn walk(path: &Path, follow: impl Fn(&Path) -> Follow) -> Result<Walk, Astray> {
+fn walk(path: &Path, follow: impl Fn(&Path) -> Follow) -> Result<Walk, UnservedPath> {
     let mut place = PathBuf::from("/");
     let mut rest = steps(path);
     // So many steps at the end of `rest` are the path's, not a link's.
@@ -293,7 +297,7 @@ fn walk(path: &Path, follow: impl Fn(&Path) -> Follow) -> Result<Walk, Astray> {
             // With more steps to come it can only be followed to a directory.
             Follow::ToDirectory if !rest.is_empty() => {}
             Follow::ToDirectory => own = Some(place.clone()),
-            Follow::No => return Err(Astray::Own(place)),
+            Follow::No => return Err(UnservedPath::Own(place)),
         }
         links += 1;
         if links > LINKS {

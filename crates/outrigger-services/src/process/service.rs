@@ -18,57 +18,104 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::child::End;
 use super::output::{Outputs, Part};
 use super::processes::{Process, Processes, Room};
-use super::program::{Program, ProgramError};
+use super::program::{Program, ProgramError, Programs};
 use super::spawn::Order;
 use super::variables::{self, BadVariable};
-use crate::argument::Argument;
+use crate::arguments::Arguments;
 use crate::environment;
 use crate::fault::Fault;
-use crate::fs;
-use crate::leases::{Lent, Slot};
+use crate::fs::call::SessionFiles;
+use crate::fs::resolve::granted_dir;
+use crate::leases::{Leased, Slot};
+use crate::operation::{Described, Operation, described};
+use crate::progress::Progress;
 use crate::proto::host::process_server;
-use crate::session::{Notes, Operation, Running, Session};
+use crate::running::{Caller, Running};
+use crate::session::Session;
+use crate::streaming::{self, Next, Replies, Source};
 use crate::text::Quoted;
-use crate::work::{self, Replies};
 
-const RUN: Operation = operation("run");
-const EXEC: Operation = operation("exec");
-const START: Operation = operation("start");
-const OUTPUT: Operation = Operation::of_service(HostService::Process, "output");
-const WRITE_INPUT: Operation = Operation::of_service(HostService::Process, "write_input");
-const WAIT: Operation = Operation::of_service(HostService::Process, "wait");
-const SIGNAL: Operation = operation("signal");
-const KILL: Operation = operation("kill");
-const CLOSE: Operation = operation("close");
-const LIST: Operation = operation("list");
+described! {
+    operation("output").on_lease(), OutputRequest { process }
+    operation("write_input").on_lease(), WriteInputRequest { process, data, close }
+    operation("wait").on_lease(), WaitRequest { process }
+    operation("signal"), SignalRequest { process, signal }
+    operation("kill"), KillRequest { process }
+    operation("close"), CloseProcessRequest { process }
+    operation("list"), ListProcessesRequest {}
+}
+
+/// Messages that ask for a command to be run.
+macro_rules! commands {
+    ($($name:literal, $message:ident, |$asked:ident| $command:expr;)*) => {$(
+        impl Described for $message {
+            const OPERATION: Operation = operation($name);
+
+            fn show(&self, shown: &mut Arguments) {
+                let $asked = self;
+                if let Some(command) = $command {
+                    show(shown, command);
+                }
+            }
+        }
+    )*};
+}
+
+commands! {
+    "run", RunRequest, |asked| &asked.command;
+    "start", StartRequest, |asked| &asked.command;
+    "exec", ExecRequest, |asked| match &asked.part {
+        Some(exec_request::Part::Command(command)) => Some(command),
+        _ => None,
+    };
+}
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Process, name)
+}
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    RunRequest::OPERATION,
+    ExecRequest::OPERATION,
+    StartRequest::OPERATION,
+    OutputRequest::OPERATION,
+    WriteInputRequest::OPERATION,
+    WaitRequest::OPERATION,
+    SignalRequest::OPERATION,
+    KillRequest::OPERATION,
+    CloseProcessRequest::OPERATION,
+    ListProcessesRequest::OPERATION,
+];
 
 /// The most arguments of a command.
 const MOST_ARGUMENTS: usize = 4096;
 /// The most bytes of a command's arguments and environment together.
 const LONGEST_ARGUMENTS: usize = 1 << 20;
 
-const fn operation(name: &'static str) -> Operation {
-    Operation::new(HostService::Process, name)
-}
-
 /// The process service of one plugin connection; clones are the same one.
 #[derive(Clone)]
 pub(crate) struct ProcessService {
     session: Arc<Session>,
+    files: Arc<SessionFiles>,
+    programs: Arc<Programs>,
     processes: Arc<Processes>,
 }
 
 /// A process service as long as someone else has it.
 #[derive(Clone)]
 pub(crate) struct WeakProcessService {
-    session: Weak<Session>,
+    files: Weak<SessionFiles>,
+    programs: Arc<Programs>,
     processes: Weak<Processes>,
 }
 
 impl WeakProcessService {
     pub(crate) fn upgrade(&self) -> Option<ProcessService> {
+        let files = self.files.upgrade()?;
         Some(ProcessService {
-            session: self.session.upgrade()?,
+            session: files.session().clone(),
+            files,
+            programs: self.programs.clone(),
             processes: self.processes.upgrade()?,
         })
     }
@@ -77,12 +124,14 @@ impl WeakProcessService {
 impl ProcessService {
     pub(crate) fn downgrade(&self) -> WeakProcessService {
         WeakProcessService {
-            session: Arc::downgrade(&self.session),
+            files: Arc::downgrade(&self.files),
+            programs: self.programs.clone(),
             processes: Arc::downgrade(&self.processes),
         }
     }
 
-    pub(crate) fn new(session: Arc<Session>) -> Self {
+    pub(crate) fn new(files: Arc<SessionFiles>, programs: Arc<Programs>) -> Self {
+        let session = files.session().clone();
         let pids = session.grants().resources().pids;
         let pids = pids.map_or(usize::MAX, |pids| {
             usize::try_from(pids).unwrap_or(usize::MAX)
@@ -91,6 +140,8 @@ impl ProcessService {
         Self {
             processes: Arc::new(Processes::new(most)),
             session,
+            files,
+            programs,
         }
     }
 
@@ -123,7 +174,7 @@ impl ProcessService {
         for rule in rules {
             running.allowed_by(&rule);
         }
-        let program = self.session.shared().programs.get(grant);
+        let program = self.programs.get(grant);
         let program = program.map_err(unusable)?;
         Ok(Judged {
             program,
@@ -154,17 +205,19 @@ impl ProcessService {
     ) -> Result<(Slot, Process), Fault> {
         let judged = self.judge(&command, running)?;
         let (slot, room) = self.room()?;
-        let (processes, notes) = (self.processes.clone(), running.notes().clone());
-        let started = self.session.blocking(move |session| {
-            let home = processes.home(&session.shared().temp_root, session.identity())?;
+        let (processes, progress) = (self.processes.clone(), running.progress().clone());
+        let files = self.files.clone();
+        let started = self.session.blocking(move || {
+            let session = files.session();
+            let home = processes.home(&files.settings.temp_root, session.identity())?;
             let directory = if command.directory.is_empty() {
                 // What the plugin could write there, many programs would obey.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 rustix::fs::openat(CWD, home, flags, Mode::empty())?
             } else {
-                let granted = fs::granted_dir(session, &command.directory, Permissions::READ);
+                let granted = granted_dir(&files, &command.directory, Permissions::READ);
                 let (directory, rule) = granted?;
-                notes.allowed_by(&rule);
+                progress.allowed_by(&rule);
                 directory
             };
             let environment = variables::compose(home, processes.variable(), &command.environment);
@@ -207,12 +260,12 @@ impl ProcessService {
         &self,
         command: wire::Command,
         running: &Running,
-    ) -> Result<(Held, OwnedMutexGuard<Outputs>), Fault> {
+    ) -> Result<(CallProcess, OwnedMutexGuard<Outputs>), Fault> {
         let (slot, process) = self.start_process(command, running).await?;
         let outputs = process.outputs.clone().lock_owned().await;
         let (id, process) = self.session.lend(slot, process);
         let session = self.session.clone();
-        let held = Held {
+        let held = CallProcess {
             session,
             id,
             process,
@@ -220,7 +273,7 @@ impl ProcessService {
         Ok((held, outputs))
     }
 
-    fn find(&self, id: &str) -> Result<Lent<Process>, Fault> {
+    fn find(&self, id: &str) -> Result<Arc<Leased<Process>>, Fault> {
         self.session.lease(id)
     }
 }
@@ -232,13 +285,13 @@ struct Judged {
 }
 
 /// A process that ends with this value.
-struct Held {
+struct CallProcess {
     session: Arc<Session>,
     id: String,
-    process: Lent<Process>,
+    process: Arc<Leased<Process>>,
 }
 
-impl Drop for Held {
+impl Drop for CallProcess {
     fn drop(&mut self) {
         // Others may be about to do something with it.
         self.process.child.kill();
@@ -275,7 +328,7 @@ fn bad_variable(error: BadVariable) -> Fault {
 
 fn unusable(error: ProgramError) -> Fault {
     let status = match error {
-        ProgramError::Elsewhere(astray) => return Fault::refused(astray.to_string()),
+        ProgramError::Elsewhere(unserved) => return Fault::refused(unserved.to_string()),
         ProgramError::Unreadable(Errno::NOENT) => Code::NotFound,
         _ => Code::FailedPrecondition,
     };
@@ -300,7 +353,7 @@ fn status_of(end: End) -> Option<ExitStatus> {
 }
 
 /// What a record shows of a command. Values of variables are not shown.
-pub(crate) fn show(shown: &mut Argument, command: &wire::Command) {
+fn show(shown: &mut Arguments, command: &wire::Command) {
     shown.text("command", &command.command);
     for argument in &command.args {
         match argument.contains("://") {
@@ -319,14 +372,19 @@ pub(crate) fn show(shown: &mut Argument, command: &wire::Command) {
 }
 
 /// Sends a signal to a process that this plugin started.
-fn signal(session: &Session, process: &Process, number: i32, notes: &Notes) -> Result<(), Fault> {
+fn signal(
+    session: &Session,
+    process: &Process,
+    number: i32,
+    progress: &Progress,
+) -> Result<(), Fault> {
     let signal = Signal::from_named_raw(number).ok_or_else(|| Fault::abuse("not a signal"))?;
     let grants = session.grants().process();
     let rule = match signal {
         Signal::KILL => grants.kill()?,
         _ => grants.signal()?,
     };
-    notes.allowed_by(&rule.to_string());
+    progress.allowed_by(&rule.to_string());
     match process.child.signal(signal) {
         Ok(()) => Ok(()),
         Err(Errno::SRCH) => Err(ended()),
@@ -357,11 +415,9 @@ async fn feed(process: &Process, data: &[u8], close: bool) -> Result<(), Fault> 
 #[tonic::async_trait]
 impl process_server::Process for ProcessService {
     async fn run(&self, request: Request<RunRequest>) -> Result<Response<RunResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let command = message.command.unwrap_or_default();
-        let shown = command.clone();
-        let work = async |running: &Running| {
+        let work = async |running: &Running, message: RunRequest| {
             self.session.may_move()?;
+            let command = message.command.unwrap_or_default();
             let (held, mut outputs) = self.hold_process(command, running).await?;
             let limit = match message.timeout_ms {
                 0 => Duration::MAX,
@@ -369,19 +425,14 @@ impl process_server::Process for ProcessService {
             };
             let most = self.session.limits().payload();
             let collect = collect(&held.process, &mut outputs, message.input, most);
-            match tokio::time::timeout(limit, collect).await {
-                Ok(reply) => {
-                    let reply = reply?;
-                    let bytes = reply.output.len() + reply.error_output.len();
-                    running.read(bytes as u64);
-                    running.charge(bytes as u64);
-                    Ok(reply)
-                }
-                Err(_) => Err(Fault::Deadline),
-            }
+            let reply = tokio::time::timeout(limit, collect).await;
+            let reply = reply.unwrap_or(Err(Fault::Deadline))?;
+            let bytes = (reply.output.len() + reply.error_output.len()) as u64;
+            running.read(bytes);
+            self.session.charge(bytes);
+            Ok(reply)
         };
-        let shown = |argument: &mut Argument| show(argument, &shown);
-        self.session.call(RUN, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     type ExecStream = Replies<ExecResponse>;
@@ -390,28 +441,31 @@ impl process_server::Process for ProcessService {
         &self,
         request: Request<Streaming<ExecRequest>>,
     ) -> Result<Response<Self::ExecStream>, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
-        // Nothing is waited for on behalf of who may not do it anyway.
-        let begun = self.session.begin(EXEC, &metadata, |_| {});
-        let mut running = begun.map_err(|fault| fault.status(&EXEC.full_name()))?;
-        let first = work::first(&self.session, &mut messages).await;
-        let started = match first.map(|first| first.part) {
-            Ok(Some(exec_request::Part::Command(command))) => {
-                running.show(|shown| show(shown, &command));
-                self.hold_process(command, &running).await
+        let (caller, mut messages) = Caller::of(request);
+        // Nothing is waited for on behalf of a plugin that may not run commands anyway.
+        let operation = ExecRequest::OPERATION;
+        let mut running = self.session.begin_call(operation, &caller, |_| {})?;
+        let started = match streaming::first(&self.session, &mut messages).await {
+            Ok(first) => {
+                running.show(|shown| first.show(shown));
+                match first.part {
+                    Some(exec_request::Part::Command(command)) => {
+                        self.hold_process(command, &running).await
+                    }
+                    _ => Err(Fault::abuse("the stream does not begin with a command")),
+                }
             }
-            Ok(_) => Err(Fault::abuse("the stream does not begin with a command")),
             Err(fault) => Err(fault),
         };
         let (held, outputs) = match started {
             Ok(started) => started,
-            Err(fault) => return running.finish(Err(fault)),
+            Err(fault) => return Err(running.fail(&fault)),
         };
         let (failed, failure) = oneshot::channel();
         let (session, process) = (self.session.clone(), held.process.clone());
-        let notes = running.notes().clone();
+        let progress = running.progress().clone();
         let feeder = OwnedTask::spawn(async move {
-            let fed = take_parts(&session, &process, &mut messages, &notes).await;
+            let fed = take_parts(&session, &process, &mut messages, &progress).await;
             if let Err(fault) = fed {
                 // Nobody is there to be told when the call is over.
                 let _ = failed.send(fault);
@@ -426,22 +480,19 @@ impl process_server::Process for ProcessService {
             _feeder: feeder,
             held,
         };
-        Ok(Response::new(stream(running, exec)))
+        Ok(Response::new(streaming::replies(running, exec)))
     }
 
     async fn start(
         &self,
         request: Request<StartRequest>,
     ) -> Result<Response<StartResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let command = message.command.unwrap_or_default();
-        let shown = command.clone();
-        let work = async |running: &Running| {
+        let work = async |running: &Running, message: StartRequest| {
+            let command = message.command.unwrap_or_default();
             let (slot, process) = self.start_process(command, running).await?;
             Ok(self.keep(slot, process))
         };
-        let shown = |argument: &mut Argument| show(argument, &shown);
-        self.session.call(START, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     type OutputStream = Replies<OutputResponse>;
@@ -450,22 +501,22 @@ impl process_server::Process for ProcessService {
         &self,
         request: Request<OutputRequest>,
     ) -> Result<Response<Self::OutputStream>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let begun = self.session.begin(OUTPUT, &metadata, |shown| {
-            shown.id("process", &message.process);
-        });
-        let running = begun.map_err(|fault| fault.status(&OUTPUT.full_name()))?;
+        let (caller, message) = Caller::of(request);
+        let show = |shown: &mut Arguments| message.show(shown);
+        let running = self
+            .session
+            .begin_call(OutputRequest::OPERATION, &caller, show)?;
         let taken = self.find(&message.process).and_then(|process| {
             let busy = |_| {
                 let text = "another call takes the output";
                 Fault::failed_as("output-taken", Code::FailedPrecondition, text)
             };
             let outputs = process.outputs.clone().try_lock_owned().map_err(busy)?;
-            Ok(Taking { process, outputs })
+            Ok(OutputReader { process, outputs })
         });
         match taken {
-            Ok(taking) => Ok(Response::new(stream(running, taking))),
-            Err(fault) => running.finish(Err(fault)),
+            Ok(reader) => Ok(Response::new(streaming::replies(running, reader))),
+            Err(fault) => Err(running.fail(&fault)),
         }
     }
 
@@ -473,98 +524,72 @@ impl process_server::Process for ProcessService {
         &self,
         request: Request<WriteInputRequest>,
     ) -> Result<Response<WriteInputResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |running: &Running| {
+        let work = async |running: &Running, message: WriteInputRequest| {
             self.session.may_move()?;
             let process = self.find(&message.process)?;
             feed(&process, &message.data, message.close).await?;
             running.wrote(message.data.len() as u64);
-            running.charge(message.data.len() as u64);
+            self.session.charge(message.data.len() as u64);
             Ok(WriteInputResponse {})
         };
-        let shown = |shown: &mut Argument| {
-            shown.id("process", &message.process);
-            shown.bytes("data", message.data.len());
-            shown.flag("close", message.close);
-        };
-        self.session.call(WRITE_INPUT, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |_: &Running| {
+        let work = async |_: &Running, message: WaitRequest| {
             let process = self.find(&message.process)?;
-            Ok(WaitResponse {
-                status: status_of(process.ended().await),
-            })
+            let status = status_of(process.ended().await);
+            Ok(WaitResponse { status })
         };
-        let shown = |shown: &mut Argument| {
-            shown.id("process", &message.process);
-        };
-        self.session.call(WAIT, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn signal(
         &self,
         request: Request<SignalRequest>,
     ) -> Result<Response<SignalResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |running: &Running| {
+        let work = async |running: &Running, message: SignalRequest| {
             let process = self.find(&message.process)?;
-            signal(&self.session, &process, message.signal, running.notes())?;
+            signal(&self.session, &process, message.signal, running.progress())?;
             Ok(SignalResponse {})
         };
-        let shown = |shown: &mut Argument| {
-            shown.id("process", &message.process);
-            shown.number("signal", message.signal);
-        };
-        self.session.call(SIGNAL, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn kill(&self, request: Request<KillRequest>) -> Result<Response<KillResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |running: &Running| {
+        let work = async |running: &Running, message: KillRequest| {
             let rule = self.session.grants().process().kill()?;
             running.allowed_by(&rule.to_string());
             self.find(&message.process)?.child.kill();
             Ok(KillResponse {})
         };
-        let shown = |shown: &mut Argument| {
-            shown.id("process", &message.process);
-        };
-        self.session.call(KILL, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn close(
         &self,
         request: Request<CloseProcessRequest>,
     ) -> Result<Response<CloseProcessResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |running: &Running| {
+        let work = async |running: &Running, message: CloseProcessRequest| {
             let process = self.session.give_back::<Process>(&message.process)?;
             running.allowed_by("a command ends with its lease");
             // Other calls may still have it in hand.
             process.child.kill();
             Ok(CloseProcessResponse {})
         };
-        let shown = |shown: &mut Argument| {
-            shown.id("process", &message.process);
-        };
-        self.session.call(CLOSE, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn list(
         &self,
         request: Request<ListProcessesRequest>,
     ) -> Result<Response<ListProcessesResponse>, Status> {
-        let work = async |running: &Running| {
+        let work = async |running: &Running, _| {
             let rule = self.session.grants().process().list()?;
             running.allowed_by(&rule.to_string());
             self.list_processes()
         };
-        self.session
-            .call(LIST, request.metadata(), |_| {}, work)
-            .await
+        self.session.call(request, work).await
     }
 }
 
@@ -645,7 +670,7 @@ async fn take_parts(
     session: &Arc<Session>,
     process: &Process,
     messages: &mut Streaming<ExecRequest>,
-    notes: &crate::session::Notes,
+    progress: &Progress,
 ) -> Result<(), Fault> {
     loop {
         let message = messages.message().await.map_err(|_| Fault::Cancelled)?;
@@ -660,11 +685,11 @@ async fn take_parts(
                     Ok(()) | Err(Fault::System(Errno::PIPE)) => {}
                     Err(fault) => return Err(fault),
                 }
-                notes.moved(data.len() as u64);
+                progress.moved(data.len() as u64);
             }
             Some(exec_request::Part::CloseInput(close)) => feed(process, &[], close).await?,
             Some(exec_request::Part::Signal(number)) => {
-                match signal(session, process, number, notes) {
+                match signal(session, process, number, progress) {
                     Ok(()) => {}
                     // It was alive when the plugin decided.
                     Err(Fault::Failed { .. }) => {}
@@ -676,37 +701,6 @@ async fn take_parts(
             }
         }
     }
-}
-
-/// Replies that come one after another.
-trait Parts: Send + 'static {
-    type Reply: Send + 'static;
-
-    /// The next reply; nothing after the last one.
-    fn next(
-        &mut self,
-        running: &Running,
-    ) -> impl Future<Output = Result<Option<Self::Reply>, Fault>> + Send;
-}
-
-/// All replies of `parts`, with one record at the end. A stream that is dropped
-/// before drops `parts`, and is recorded as cancelled.
-fn stream<P: Parts>(running: Running, parts: P) -> Replies<P::Reply> {
-    let state = Some((running, parts));
-    Box::pin(futures_util::stream::unfold(state, async |state| {
-        let (running, mut parts) = state?;
-        match parts.next(&running).await {
-            Ok(Some(reply)) => Some((Ok(reply), Some((running, parts)))),
-            Ok(None) => {
-                running.end(None);
-                None
-            }
-            Err(fault) => {
-                drop(parts);
-                Some((running.finish(Err(fault)), None))
-            }
-        }
-    }))
 }
 
 /// Counts a part that is about to be sent, at the pace that was granted.
@@ -726,14 +720,14 @@ struct Exec {
     /// What the other half of the call could not do; nothing once that is over.
     failure: Option<oneshot::Receiver<Fault>>,
     _feeder: OwnedTask,
-    held: Held,
+    held: CallProcess,
 }
 
-impl Parts for Exec {
+impl Source for Exec {
     type Reply = ExecResponse;
 
-    async fn next(&mut self, running: &Running) -> Result<Option<ExecResponse>, Fault> {
-        let reply = |part| Ok(Some(ExecResponse { part: Some(part) }));
+    async fn next(&mut self, running: &Running) -> Result<Next<ExecResponse>, Fault> {
+        let reply = |part| Ok(Next::Reply(ExecResponse { part: Some(part) }));
         if let Some(process) = self.greeting.take() {
             return reply(exec_response::Part::Process(process));
         }
@@ -767,29 +761,29 @@ impl Parts for Exec {
                 },
             }
         }
-        Ok(None)
+        Ok(Next::End)
     }
 }
 
 /// A call that takes what a process prints.
-struct Taking {
-    process: Lent<Process>,
+struct OutputReader {
+    process: Arc<Leased<Process>>,
     outputs: OwnedMutexGuard<Outputs>,
 }
 
-impl Parts for Taking {
+impl Source for OutputReader {
     type Reply = OutputResponse;
 
-    async fn next(&mut self, running: &Running) -> Result<Option<OutputResponse>, Fault> {
+    async fn next(&mut self, running: &Running) -> Result<Next<OutputResponse>, Fault> {
         let part = match self.outputs.next(&self.process.child).await? {
             Some(part) => part,
-            None => return Ok(None),
+            None => return Ok(Next::End),
         };
         count(running, &part).await;
         let part = match part {
             Part::Output(bytes) => output_response::Part::Output(bytes),
             Part::Error(bytes) => output_response::Part::ErrorOutput(bytes),
         };
-        Ok(Some(OutputResponse { part: Some(part) }))
+        Ok(Next::Reply(OutputResponse { part: Some(part) }))
     }
 }

@@ -13,17 +13,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::deadline::after;
 use super::dial::{self, Dialer};
+use super::failure;
 use super::resolve::Resolver;
 use super::rules;
+use super::settings::{NetworkLimits, NetworkSettings};
 use super::tls::Tls;
-use super::trouble;
-use super::{NetworkLimits, NetworkSettings};
 use crate::fault::Fault;
-use crate::session::Notes;
+use crate::progress::Progress;
 
 /// What all plugins of one host share on their way out.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Egress {
     resolver: Arc<dyn Resolver>,
     dialer: Arc<dyn Dialer>,
     pub(crate) tls: Tls,
@@ -32,7 +32,7 @@ pub(crate) struct Door {
 
 /// Where a plugin wants to, in its own words.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct Destination<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) host: &'a str,
     pub(crate) port: u32,
@@ -56,7 +56,7 @@ pub(crate) struct Dialled {
     pub(crate) local: SocketAddr,
 }
 
-/// What one plugin may use of the door at a time.
+/// What one plugin may use of the egress at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups(Arc<Semaphore>);
 
@@ -66,7 +66,7 @@ impl Lookups {
     }
 }
 
-impl Door {
+impl Egress {
     pub(crate) fn new(settings: &NetworkSettings) -> Self {
         Self {
             resolver: settings.resolver.clone(),
@@ -77,18 +77,18 @@ impl Door {
     }
 
     /// Whether a place may be dialled, and at which addresses. No query leaves
-    /// unless a grant covers the name, as `notes` then say.
+    /// unless a grant covers the name, as `progress` then say.
     pub(crate) async fn judge(
         &self,
         grants: &Grants,
         lookups: &Lookups,
-        wanted: Wanted<'_>,
+        wanted: Destination<'_>,
         allowed: Allowance,
-        notes: &Notes,
+        progress: &Progress,
     ) -> Result<Judged, Fault> {
         let host = rules::host(wanted.host)?;
         let (protocol, port) = (wanted.protocol, rules::port(wanted.port)?);
-        notes.allowed_by(&rules::egress(grants, protocol, &host, port)?);
+        progress.allowed_by(&rules::egress(grants, protocol, &host, port)?);
         let found = match &host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => self.resolve(lookups, name.as_str(), allowed).await?,
@@ -116,7 +116,7 @@ impl Door {
         Ok(Judged { host, addresses })
     }
 
-    /// A connection to `host` at `port`, if the grants cover it; `notes` say so.
+    /// A connection to `host` at `port`, if the grants cover it; `progress` say so.
     ///
     /// # Cancel safety
     /// Dropping the future gives everything up, except that a query in hand
@@ -128,24 +128,26 @@ impl Door {
         host: &str,
         port: u32,
         allowed: Allowance,
-        notes: &Notes,
+        progress: &Progress,
     ) -> Result<Dialled, Fault> {
         let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
         let protocol = Protocol::Tcp;
-        let wanted = Wanted {
+        let wanted = Destination {
             protocol,
             host,
             port,
         };
-        let judged = self.judge(grants, lookups, wanted, allowed, notes).await?;
+        let judged = self
+            .judge(grants, lookups, wanted, allowed, progress)
+            .await?;
         let dialling = async {
             let dialled = dial::first(&*self.dialer, &judged.addresses).await;
-            dialled.map_err(|error| trouble::io(&error))
+            dialled.map_err(|error| failure::io(&error))
         };
         let (stream, remote) = allowed.within(dialling).await?;
-        notes.allowed_by(&format!("dialled {remote}"));
+        progress.allowed_by(&format!("dialled {remote}"));
         Ok(Dialled {
-            local: stream.local_addr().map_err(|error| trouble::io(&error))?,
+            local: stream.local_addr().map_err(|error| failure::io(&error))?,
             stream,
             host: judged.host,
             remote,
@@ -153,7 +155,7 @@ impl Door {
     }
 
     /// A socket for datagrams to and from `host` at `port`, and the address it
-    /// leads to, if the grants cover it; `notes` say so.
+    /// leads to, if the grants cover it; `progress` say so.
     ///
     /// # Cancel safety
     /// As [`connect`](Self::connect).
@@ -164,19 +166,21 @@ impl Door {
         host: &str,
         port: u32,
         allowed: Allowance,
-        notes: &Notes,
+        progress: &Progress,
     ) -> Result<(UdpSocket, SocketAddr), Fault> {
         let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
         let protocol = Protocol::Udp;
-        let wanted = Wanted {
+        let wanted = Destination {
             protocol,
             host,
             port,
         };
-        let judged = self.judge(grants, lookups, wanted, allowed, notes).await?;
+        let judged = self
+            .judge(grants, lookups, wanted, allowed, progress)
+            .await?;
         let dialling = dial::first_udp(&*self.dialer, &judged.addresses);
         let (socket, remote) = allowed.within(dialling).await?;
-        notes.allowed_by(&format!("dialled {remote}"));
+        progress.allowed_by(&format!("dialled {remote}"));
         Ok((socket, remote))
     }
 
@@ -190,7 +194,7 @@ impl Door {
         let allowed = allowed.or_sooner("resolve_timeout", self.limits.resolve_timeout);
         let place = async {
             let place = lookups.0.clone().acquire_owned().await;
-            place.map_err(|_| trouble::broken("the host is closing"))
+            place.map_err(|_| failure::broken("the host is closing"))
         };
         let place = allowed.within(place).await?;
         let (resolver, asked) = (self.resolver.clone(), name.to_owned());
@@ -203,12 +207,12 @@ impl Door {
         let found = async {
             match lookup.await {
                 Ok(Ok(found)) if !found.is_empty() => Ok(found),
-                Ok(Ok(_)) => Err(trouble::unresolved(name)),
+                Ok(Ok(_)) => Err(failure::unresolved(name)),
                 Ok(Err(error)) => {
                     tracing::debug!(%name, %error, "a name does not resolve");
-                    Err(trouble::unresolved(name))
+                    Err(failure::unresolved(name))
                 }
-                Err(_) => Err(trouble::broken("the resolver failed")),
+                Err(_) => Err(failure::broken("the resolver failed")),
             }
         };
         let mut found = allowed.within(found).await?;
@@ -243,7 +247,7 @@ impl Allowance {
 
     /// What to say when it was not enough.
     pub(crate) fn late(&self) -> Fault {
-        trouble::late(self.setting, self.limit)
+        failure::late(self.setting, self.limit)
     }
 
     /// This one, or `setting` where that ends sooner.
