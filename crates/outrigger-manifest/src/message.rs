@@ -46,6 +46,15 @@ pub(crate) fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
     }
 }
 
+/// `key value` and `key:value` with a `:` and a space.
+pub(crate) fn with_colon(text: &str) -> String {
+    match (text.split_once(':'), text.split_once(' ')) {
+        (Some((key, value)), _) if !key.contains(' ') => format!("{key}: {value}"),
+        (_, Some((key, value))) => format!("{key}: {}", value.trim_start()),
+        _ => format!("{text}:"),
+    }
+}
+
 /// The known word that is nearest to `word`, when one is near enough to be meant.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.is_empty() || word.len() > 64 {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::flow::list_text;
+
 /// A pattern for the arguments of a command, matched one by one, never through a shell.
 ///
 /// Each entry stands for itself, letter by letter, except a lone `*`:
@@ -123,26 +125,6 @@ impl ArgPattern {
 impl fmt::Display for ArgPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&list_text(self.entries()))
-    }
-}
-
-/// A flow list of texts, quoted where YAML would need it.
-pub(crate) fn list_text<'a>(entries: impl Iterator<Item = &'a str>) -> String {
-    let shown: Vec<String> = entries.map(word_text).collect();
-    format!("[{}]", shown.join(", "))
-}
-
-pub(crate) fn word_text(word: &str) -> String {
-    let simple = !word.is_empty()
-        && word
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_./-+=".contains(c))
-        && crate::check::scalar(word) == crate::check::Scalar::Text
-        && word != "-";
-    if simple {
-        word.to_owned()
-    } else {
-        format!("\"{}\"", crate::text::escaped(word))
     }
 }
 
