@@ -178,7 +178,7 @@ pub struct FilesystemGrant {
 }
 
 impl FilesystemGrant {
-    /// Its place in [`Grants::filesystem`].
+    /// Its place in [`Grants::filesystem`](crate::Grants::filesystem).
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
