@@ -7,18 +7,40 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outrigger_manifest::HostService;
+use outrigger_wire::logs::Level;
 use outrigger_wire::proto::host::*;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::argument::Argument;
+use crate::arguments::Arguments;
 use crate::fault::Fault;
+use crate::operation::{Described, Operation, described};
 use crate::proto::host::log_server;
 use crate::rate::Bucket;
-use crate::session::{Operation, Running, Session};
+use crate::running::{Caller, Running};
+use crate::session::Session;
 
-const WRITE: Operation = operation("write");
+impl Described for WriteLogRequest {
+    const OPERATION: Operation = operation("write");
+
+    fn show(&self, shown: &mut Arguments) {
+        shown.shown("records", self.records.len());
+    }
+}
+
+described! { operation("level"), LevelRequest {} }
+
+/// [`WriteLogRequest`]s that come one after another.
 const WRITE_STREAM: Operation = operation("write_stream");
-const LEVEL: Operation = operation("level");
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Log, name)
+}
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    WriteLogRequest::OPERATION,
+    WRITE_STREAM,
+    LevelRequest::OPERATION,
+];
 
 /// The most records of one message.
 const MOST_RECORDS: usize = 1024;
@@ -32,10 +54,6 @@ const LONGEST_MESSAGE: usize = 64 << 10;
 const LONGEST_TEXT: usize = 8 << 10;
 /// The longest fields of a record together, in bytes.
 const LONGEST_FIELDS: usize = 64 << 10;
-
-const fn operation(name: &'static str) -> Operation {
-    Operation::of_service(HostService::Log, name)
-}
 
 /// `outrigger.host.v1.Log` for one plugin connection.
 pub(crate) struct LogService {
@@ -78,8 +96,7 @@ impl log_server::Log for LogService {
         &self,
         request: Request<WriteLogRequest>,
     ) -> Result<Response<WriteLogResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |_: &Running| {
+        let work = async |_: &Running, message: WriteLogRequest| {
             check(&message.records)?;
             let late = |after| Fault::Exhausted {
                 code: "rate-limited",
@@ -92,19 +109,15 @@ impl log_server::Log for LogService {
             self.write_all(&message.records, &mut counts);
             Ok(counts)
         };
-        let shown = |shown: &mut Argument| {
-            shown.shown("records", message.records.len());
-        };
-        self.session.call(WRITE, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn write_stream(
         &self,
         request: Request<Streaming<WriteLogRequest>>,
     ) -> Result<Response<WriteLogResponse>, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
-        let begun = self.session.begin(WRITE_STREAM, &metadata, |_| {});
-        let running = begun.map_err(|fault| fault.status(&WRITE_STREAM.full_name()))?;
+        let (caller, mut messages) = Caller::of(request);
+        let running = self.session.begin_call(WRITE_STREAM, &caller, |_| {})?;
         let mut counts = WriteLogResponse::default();
         let outcome = loop {
             match messages.message().await {
@@ -130,72 +143,46 @@ impl log_server::Log for LogService {
         &self,
         request: Request<LevelRequest>,
     ) -> Result<Response<LevelResponse>, Status> {
-        let work = async |_: &_| {
+        let work = async |_: &Running, _| {
             let level = least().into();
             Ok(LevelResponse { level })
         };
-        self.session
-            .call(LEVEL, request.metadata(), |_| {}, work)
-            .await
+        self.session.call(request, work).await
     }
 }
 
-/// How much a record matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
+/// The level of that number; info for one that names none.
+fn level_of(number: i32) -> Level {
+    let level = LogLevel::try_from(number).ok();
+    level.and_then(Level::from_message).unwrap_or(Level::Info)
 }
 
-impl Level {
-    /// The level of that number; info for one that names none.
-    fn of(number: i32) -> Self {
-        match LogLevel::try_from(number) {
-            Ok(LogLevel::Trace) => Self::Trace,
-            Ok(LogLevel::Debug) => Self::Debug,
-            Ok(LogLevel::Info | LogLevel::Unspecified) | Err(_) => Self::Info,
-            Ok(LogLevel::Warn) => Self::Warn,
-            Ok(LogLevel::Error) => Self::Error,
-        }
+/// Whether the host keeps records of this level.
+fn is_kept(level: Level) -> bool {
+    macro_rules! kept {
+        ($level:ident) => {
+            tracing::enabled!(target: "outrigger::plugin", tracing::Level::$level)
+        };
     }
-
-    /// Whether the host keeps records of this level.
-    fn is_kept(self) -> bool {
-        macro_rules! kept {
-            ($level:ident) => {
-                tracing::enabled!(target: "outrigger::plugin", tracing::Level::$level)
-            };
-        }
-        match self {
-            Self::Trace => kept!(TRACE),
-            Self::Debug => kept!(DEBUG),
-            Self::Info => kept!(INFO),
-            Self::Warn => kept!(WARN),
-            Self::Error => kept!(ERROR),
-        }
+    match level {
+        Level::Trace => kept!(TRACE),
+        Level::Debug => kept!(DEBUG),
+        Level::Info => kept!(INFO),
+        Level::Warn => kept!(WARN),
+        Level::Error => kept!(ERROR),
     }
 }
 
 /// The least severe level that the host keeps; nothing when it keeps none.
 fn least() -> LogLevel {
-    let levels = [
-        (Level::Trace, LogLevel::Trace),
-        (Level::Debug, LogLevel::Debug),
-        (Level::Info, LogLevel::Info),
-        (Level::Warn, LogLevel::Warn),
-        (Level::Error, LogLevel::Error),
-    ];
-    let kept = levels.into_iter().find(|(level, _)| level.is_kept());
-    kept.map_or(LogLevel::Unspecified, |(_, level)| level)
+    let kept = Level::ALL.into_iter().find(|level| is_kept(*level));
+    kept.map_or(LogLevel::Unspecified, LogLevel::from)
 }
 
 /// Writes a record under the name of `plugin`; whether the host keeps it.
 fn write(plugin: &str, record: &LogRecord) -> bool {
-    let level = Level::of(record.level);
-    if !level.is_kept() {
+    let level = level_of(record.level);
+    if !is_kept(level) {
         return false;
     }
     let message = shown(&record.message, LONGEST_MESSAGE);
@@ -339,8 +326,8 @@ mod tests {
 
     #[test]
     fn an_unknown_level_is_info() {
-        assert_eq!(Level::of(0), Level::Info);
-        assert_eq!(Level::of(99), Level::Info);
-        assert_eq!(Level::of(5), Level::Error);
+        assert_eq!(level_of(0), Level::Info);
+        assert_eq!(level_of(99), Level::Info);
+        assert_eq!(level_of(5), Level::Error);
     }
 }
