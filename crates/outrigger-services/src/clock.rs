@@ -18,6 +18,8 @@ use crate::session::Session;
 use crate::streaming::Replies;
 
 described! {
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS;
     operation("now"), NowRequest {}
     operation("monotonic"), MonotonicRequest {}
     operation("sleep"), SleepRequest { milliseconds }
@@ -29,15 +31,6 @@ described! {
 const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Clock, name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    NowRequest::OPERATION,
-    MonotonicRequest::OPERATION,
-    SleepRequest::OPERATION,
-    TicksRequest::OPERATION,
-    RandomRequest::OPERATION,
-    UuidRequest::OPERATION,
-];
 
 /// The most random bytes of one call.
 const MOST_RANDOM: u32 = 64 << 10;

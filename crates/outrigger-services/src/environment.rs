@@ -11,13 +11,15 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::fault::Fault;
 use crate::fs::call::SessionFiles;
-use crate::operation::{Described, Operation, described};
+use crate::operation::{Operation, described};
 use crate::progress::Progress;
 use crate::proto::host::environment_server;
 use crate::running::Running;
 use crate::session::Session;
 
 described! {
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS;
     operation("get"), GetRequest { name }
     operation("list"), ListVariablesRequest {}
     operation("names"), NamesRequest {}
@@ -29,15 +31,6 @@ described! {
 const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Environment, name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    GetRequest::OPERATION,
-    ListVariablesRequest::OPERATION,
-    NamesRequest::OPERATION,
-    IdsRequest::OPERATION,
-    DirsRequest::OPERATION,
-    HostInfoRequest::OPERATION,
-];
 
 /// The longest value, in bytes; also bounded by what fits into a message.
 const LONGEST_VALUE: usize = 128 << 10;

@@ -27,7 +27,11 @@ impl Described for WriteLogRequest {
     }
 }
 
-described! { operation("level"), LevelRequest {} }
+described! {
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS and [WriteLogRequest::OPERATION, WRITE_STREAM];
+    operation("level"), LevelRequest {}
+}
 
 /// [`WriteLogRequest`]s that come one after another.
 const WRITE_STREAM: Operation = operation("write_stream");
@@ -35,12 +39,6 @@ const WRITE_STREAM: Operation = operation("write_stream");
 const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Log, name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    WriteLogRequest::OPERATION,
-    WRITE_STREAM,
-    LevelRequest::OPERATION,
-];
 
 /// The most records of one message.
 const MOST_RECORDS: usize = 1024;

@@ -10,22 +10,18 @@ use tonic::{Request, Response, Status};
 use crate::descriptors::socket::Descriptors;
 use crate::environment;
 use crate::fs::call::SessionFiles;
-use crate::operation::{Described, Operation, described};
+use crate::operation::{Operation, described};
 use crate::proto::host::session_server;
 use crate::running::Running;
 use crate::session::Session;
 
 described! {
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS;
     Operation::of_session("describe"), DescribeRequest {}
     Operation::of_session("grants"), GrantsRequest {}
     Operation::of_session("usage"), UsageRequest {}
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    DescribeRequest::OPERATION,
-    GrantsRequest::OPERATION,
-    UsageRequest::OPERATION,
-];
 
 pub(crate) struct SessionService {
     files: Arc<SessionFiles>,

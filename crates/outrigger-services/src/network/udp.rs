@@ -23,7 +23,7 @@ use super::account::Account;
 use super::datagrams::Datagrams;
 use super::deadline::{Activity, Watch};
 use super::dial;
-use super::egress::{Egress, Lookups};
+use super::egress::{Allowance, Egress};
 use super::failure;
 use super::listen;
 use super::origins::Origins;
@@ -32,7 +32,7 @@ use crate::arguments::Arguments;
 use crate::fault::{self, Fault};
 use crate::operation::{Described, Operation};
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::running::Running;
 
 /// The full name of the operation, for what the plugin is told.
 pub(crate) const OPERATION: &str = "network.open_udp";
@@ -71,17 +71,36 @@ struct Port {
     /// What can only be let in by names that are being looked up, within the bytes
     /// that may wait for the plugin.
     asking: VecDeque<(Bytes, SocketAddr)>,
-    reach: Reach,
-}
-
-/// What it takes to judge those who send to a port.
-pub(crate) struct Reach {
-    pub(crate) egress: Arc<Egress>,
-    pub(crate) session: Arc<Session>,
-    pub(crate) lookups: Lookups,
+    egress: Egress,
 }
 
 impl Opened {
+    /// The socket for datagrams that the first message of a call asks for, judged
+    /// and noted in the record of `running`.
+    pub(crate) async fn open(
+        egress: &Egress,
+        running: &Running,
+        wanted: &OpenUdpRequest,
+    ) -> Result<Self, Fault> {
+        let progress = running.progress();
+        match &wanted.part {
+            Some(Asked::Connect(target)) => {
+                let limit = egress.limits().connect_timeout;
+                let allowed = Allowance::new(target.timeout_ms, limit, "connect_timeout", limit);
+                let (host, port) = (&target.host, target.port);
+                let connected = egress.connect_udp(host, port, allowed, progress);
+                let (socket, remote) = connected.await?;
+                Self::to(socket, remote).map_err(|error| failure::io(&error))
+            }
+            Some(Asked::Bind(bind)) => {
+                Self::at(egress.clone(), &bind.address, bind.port, progress).await
+            }
+            _ => Err(Fault::abuse(
+                "the first message names neither a target nor a port",
+            )),
+        }
+    }
+
     /// A socket that leads to `remote`, which was judged.
     pub(crate) fn to(socket: UdpSocket, remote: SocketAddr) -> io::Result<Self> {
         Ok(Self {
@@ -99,13 +118,12 @@ impl Opened {
 
     /// Binds `port` at `address`, if the grants cover it.
     pub(crate) async fn at(
-        reach: Reach,
+        egress: Egress,
         address: &str,
         port: u32,
         progress: &Progress,
     ) -> Result<Self, Fault> {
-        let grants = reach.session.grants();
-        let address = listen::asked(grants, Protocol::Udp, address, port, progress)?;
+        let address = listen::asked(egress.grants(), Protocol::Udp, address, port, progress)?;
         // One of a group could be bound, unlike with TCP.
         if !address.ip().is_unspecified() && !dial::is_single(address.ip()) {
             return Err(Fault::System(Errno::ADDRNOTAVAIL));
@@ -114,7 +132,7 @@ impl Opened {
         let socket = socket.map_err(|error| failure::io(&error))?;
         let local = socket.local_addr().map_err(|error| failure::io(&error))?;
         let port = local.port();
-        let origins = Origins::of(&reach.egress, grants, &reach.lookups, Protocol::Udp, port).await;
+        let origins = Origins::of(&egress, Protocol::Udp, port).await;
         Ok(Self {
             connected: Connected {
                 remote_address: String::new(),
@@ -124,7 +142,7 @@ impl Opened {
             side: Side::Port(Box::new(Port {
                 origins,
                 asking: VecDeque::new(),
-                reach,
+                egress,
             })),
         })
     }
@@ -350,8 +368,7 @@ impl Side {
             Self::Port(port) => {
                 port.origins.looked_up().await;
                 for (data, raw) in std::mem::take(&mut port.asking) {
-                    let grants = port.reach.session.grants();
-                    let verdict = port.origins.judge_now(grants, canonical(raw).ip());
+                    let verdict = port.origins.judge_now(&port.egress, canonical(raw).ip());
                     judged(verdict, &data, raw, flow);
                 }
             }
@@ -366,25 +383,21 @@ impl Side {
                 flow.account.refused();
             }
             Self::Peer { .. } => flow.keep(data, String::new()),
-            Self::Port(port) => {
-                let (reach, origin) = (&port.reach, canonical(raw).ip());
-                let grants = reach.session.grants();
-                let (egress, lookups) = (&reach.egress, &reach.lookups);
-                match port.origins.judge(egress, grants, lookups, origin) {
-                    Some(verdict) => judged(verdict, data, raw, flow),
-                    None => {
-                        let waiting: usize = port.asking.iter().map(|(data, _)| data.len()).sum();
-                        let room = waiting + data.len() <= egress.limits.datagram_bytes;
-                        if room && port.asking.len() < egress.limits.backlog {
-                            let data = Bytes::copy_from_slice(data);
-                            port.asking.push_back((data, raw));
-                        } else {
-                            flow.waiting.drop_one();
-                            flow.account.dropped();
-                        }
+            Self::Port(port) => match port.origins.judge(&port.egress, canonical(raw).ip()) {
+                Some(verdict) => judged(verdict, data, raw, flow),
+                None => {
+                    let waiting: usize = port.asking.iter().map(|(data, _)| data.len()).sum();
+                    let limits = port.egress.limits();
+                    let room = waiting + data.len() <= limits.datagram_bytes;
+                    if room && port.asking.len() < limits.backlog {
+                        let data = Bytes::copy_from_slice(data);
+                        port.asking.push_back((data, raw));
+                    } else {
+                        flow.waiting.drop_one();
+                        flow.account.dropped();
                     }
                 }
-            }
+            },
         }
     }
 }
