@@ -42,7 +42,7 @@ impl FileCall {
     pub(crate) fn mkdir(&self, wanted: &RequestedPath, perm: Mode) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, CREATE, |place| {
             let entry = place.entry()?.ok_or_else(there)?;
-            self.may_lie(place, NewEntry::Directory)?;
+            self.keeps_grants(place, NewEntry::Directory)?;
             Ok(rustix::fs::mkdirat(&entry.parent, &entry.name, perm)?)
         })
     }
@@ -89,9 +89,9 @@ impl FileCall {
         self.both_ends(find, |from, to, (flags, denied)| {
             self.holds_no_grant(&from.place)?;
             self.holds_no_grant(&to.place)?;
-            self.gains_nothing(&from.place, &to.place)?;
+            self.gains_no_rights(&from.place, &to.place)?;
             let kind = from.kind()?;
-            self.may_lie(&to.place, NewEntry::Moved(kind))?;
+            self.keeps_grants(&to.place, NewEntry::Moved(kind))?;
             if to.place.dir_only && kind != FileType::Directory {
                 return Err(Fault::System(Errno::NOTDIR));
             }
@@ -195,8 +195,8 @@ impl FileCall {
             Ok((existing, self.end(new, CREATE, there)?, ()))
         };
         self.both_ends(find, |old, new, ()| {
-            self.gains_nothing(&old.place, &new.place)?;
-            self.may_lie(&new.place, NewEntry::Moved(FileType::RegularFile))?;
+            self.gains_no_rights(&old.place, &new.place)?;
+            self.keeps_grants(&new.place, NewEntry::Moved(FileType::RegularFile))?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let (from, to) = (&old.entry, &new.entry);
             let file = rustix::fs::openat(&from.parent, &from.name, flags, Mode::empty())?;
@@ -222,7 +222,7 @@ impl FileCall {
             if place.dir_only {
                 return Err(Fault::System(Errno::NOTDIR));
             }
-            self.may_lie(place, NewEntry::Link)?;
+            self.keeps_grants(place, NewEntry::Link)?;
             Ok(rustix::fs::symlinkat(&target, &entry.parent, &entry.name)?)
         })
     }

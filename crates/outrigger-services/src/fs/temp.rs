@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 32;
 const REMOVAL: Duration = Duration::from_secs(60);
 /// How long whoever lets go of the directory waits for its end: a small one is
 /// gone then, also when the host ends at once. It may be a runtime's thread.
-const COURTESY: Duration = Duration::from_millis(50);
+const REMOVAL_WAIT: Duration = Duration::from_millis(50);
 /// What storage gives at least to whatever is written, in bytes.
 const BLOCK: u64 = 4096;
 /// How deep a directory is measured; one that is deeper is as large as what was
@@ -234,7 +234,7 @@ fn on_its_own_thread(work: impl Fn() + Send + Sync + 'static) {
     };
     let thread = std::thread::Builder::new().name("outrigger-temp".into());
     match thread.spawn(run) {
-        Ok(_) => drop(done.recv_timeout(COURTESY)),
+        Ok(_) => drop(done.recv_timeout(REMOVAL_WAIT)),
         Err(_) => again(),
     }
 }

@@ -196,7 +196,7 @@ impl State {
             place.inode()?
         };
         if FileType::from_raw_mode(rustix::fs::fstat(&inode)?.st_mode) == FileType::Directory {
-            call.lists(&place)?;
+            call.may_list(&place)?;
         }
         let flags = WatchFlags::CREATE
             | WatchFlags::DELETE

@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::session::Session;
 
 /// How long accepting pauses when the system has nothing left to accept with.
-const BREATH: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The code of a plugin that does not keep up.
 const CODE: &str = "backlog-full";
@@ -147,7 +147,7 @@ impl Arrivals {
                     // descriptors run out, others need a moment to give some back.
                     Err(error) => {
                         tracing::debug!(%error, "accepting a connection failed");
-                        tokio::time::sleep(BREATH).await;
+                        tokio::time::sleep(PAUSE).await;
                     }
                 },
                 () = self.bound.origins.looked_up() => {}

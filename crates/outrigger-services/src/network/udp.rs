@@ -44,7 +44,7 @@ const ROOM: usize = 64 << 10;
 /// empty one is not free.
 const HEADERS: usize = 28;
 /// How long receiving pauses after what was no answer of the network.
-const BREATH: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that was granted and opened.
 pub(crate) struct Opened {
@@ -149,17 +149,17 @@ impl Opened {
 
     /// What is carried from now on, and the socket that carries it.
     pub(crate) fn split(self, account: Account, limits: &NetworkLimits) -> (Arc<Flow>, Carrier) {
-        let (activity, whom) = match &self.side {
-            Side::Peer { judged, .. } => (Activity::new(limits), Whom::Peer(*judged)),
+        let (activity, receivers) = match &self.side {
+            Side::Peer { judged, .. } => (Activity::new(limits), Receivers::Peer(*judged)),
             // As listening, which lasts for as long as the plugin wants it.
             Side::Port(_) => {
-                let heard = Heard::new(limits.senders);
-                (Activity::endless(), Whom::Heard(Mutex::new(heard)))
+                let senders = Senders::new(limits.senders);
+                (Activity::endless(), Receivers::Senders(Mutex::new(senders)))
             }
         };
         let flow = Arc::new(Flow {
             waiting: Datagrams::new(limits.datagram_bytes),
-            whom,
+            receivers,
             account: Arc::new(account),
             activity: Arc::new(activity),
         });
@@ -193,14 +193,14 @@ pub(crate) struct Flow {
     pub(crate) waiting: Datagrams,
     pub(crate) account: Arc<Account>,
     pub(crate) activity: Arc<Activity>,
-    whom: Whom,
+    receivers: Receivers,
 }
 
-/// To whom datagrams may go.
-enum Whom {
+/// To receivers datagrams may go.
+enum Receivers {
     Peer(SocketAddr),
     /// To those who sent something that was let in.
-    Heard(Mutex<Heard>),
+    Senders(Mutex<Senders>),
 }
 
 impl Flow {
@@ -241,20 +241,20 @@ impl Flow {
         }
     }
 
-    /// To whom a datagram goes; nothing for the peer that a socket is connected to.
+    /// To receivers a datagram goes; nothing for the peer that a socket is connected to.
     fn receiver(&self, address: &str) -> Result<Option<SocketAddr>, Fault> {
         let parsed = || {
             let parsed = address.parse::<SocketAddr>();
             parsed.map_err(|_| Fault::abuse("the address of a datagram is none"))
         };
-        match &self.whom {
-            Whom::Peer(_) if address.is_empty() => Ok(None),
-            Whom::Peer(peer) if parsed()? == *peer => Ok(None),
-            Whom::Peer(_) => Err(Fault::refused("the socket leads to another address")),
-            Whom::Heard(heard) => {
+        match &self.receivers {
+            Receivers::Peer(_) if address.is_empty() => Ok(None),
+            Receivers::Peer(peer) if parsed()? == *peer => Ok(None),
+            Receivers::Peer(_) => Err(Fault::refused("the socket leads to another address")),
+            Receivers::Senders(senders) => {
                 let asked = parsed()?;
-                let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = heard.find(canonical(asked)).map(Some);
+                let senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = senders.find(canonical(asked)).map(Some);
                 known.ok_or(Fault::refused("who gets a datagram has sent none"))
             }
         }
@@ -263,13 +263,13 @@ impl Flow {
 
 /// The latest of those who sent something, each with the address by which the
 /// socket knows it. Who was not heard of while as many others were, is forgotten.
-struct Heard {
+struct Senders {
     latest: HashMap<SocketAddr, SocketAddr>,
     former: HashMap<SocketAddr, SocketAddr>,
     most: usize,
 }
 
-impl Heard {
+impl Senders {
     fn new(most: usize) -> Self {
         Self {
             latest: HashMap::new(),
@@ -337,7 +337,7 @@ async fn receive(socket: &UdpSocket, side: &mut Side, flow: &Flow) {
                 let fault = failure::io(&error);
                 flow.tell(&fault);
                 if !matches!(fault, Fault::System(errno) if is_answer(errno)) {
-                    tokio::time::sleep(BREATH).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -361,7 +361,7 @@ fn is_answer(errno: Errno) -> bool {
 }
 
 impl Side {
-    /// Waits until names of origins were looked up, and lets in whom they let in.
+    /// Waits until names of origins were looked up, and lets in receivers they let in.
     async fn looked_up(&mut self, flow: &Flow) {
         match self {
             Self::Peer { .. } => std::future::pending().await,
@@ -407,9 +407,9 @@ fn judged(verdict: Result<String, Fault>, data: &[u8], raw: SocketAddr, flow: &F
     let remote = canonical(raw);
     match verdict {
         Ok(rule) => {
-            if let Whom::Heard(heard) = &flow.whom {
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                if heard.note(remote, raw) {
+            if let Receivers::Senders(senders) = &flow.receivers {
+                let mut senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
+                if senders.note(remote, raw) {
                     flow.account.allowed_by(&format!("{rule}: from {remote}"));
                 }
             }
@@ -580,16 +580,16 @@ mod tests {
 
     #[test]
     fn those_who_were_heard_last_are_known_and_no_more_than_so_many() {
-        let mut heard = Heard::new(10);
+        let mut senders = Senders::new(10);
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         for port in 1..=1000 {
-            assert!(heard.note(address(port), address(port)));
-            assert!(!heard.note(address(port), address(port)));
-            assert!(heard.latest.len() + heard.former.len() <= 20);
+            assert!(senders.note(address(port), address(port)));
+            assert!(!senders.note(address(port), address(port)));
+            assert!(senders.latest.len() + senders.former.len() <= 20);
         }
         for port in 991..=1000 {
-            assert_eq!(heard.find(address(port)), Some(address(port)));
+            assert_eq!(senders.find(address(port)), Some(address(port)));
         }
-        assert_eq!(heard.find(address(980)), None);
+        assert_eq!(senders.find(address(980)), None);
     }
 }

@@ -32,7 +32,7 @@ const LONGEST_ARGUMENTS: usize = 1 << 20;
 /// The commands of one plugin connection; clones are the same ones.
 #[derive(Clone)]
 pub(crate) struct Commands {
-    pub(super) session: Arc<Session>,
+    session: Arc<Session>,
     files: Arc<SessionFiles>,
     programs: Arc<Programs>,
     processes: Arc<Processes>,
@@ -80,6 +80,10 @@ impl Commands {
             files,
             programs,
         }
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// Decides whether a command may run.

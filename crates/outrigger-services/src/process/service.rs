@@ -15,24 +15,8 @@ use crate::arguments::Arguments;
 use crate::fault::Fault;
 use crate::operation::{Described, Operation, described};
 use crate::proto::host::process_server;
-use crate::running::{Caller, Running};
+use crate::running::{Caller, Running, calls};
 use crate::streaming::{self, Replies};
-
-described! {
-    /// What the service can be asked for.
-    pub(crate) const OPERATIONS and [
-        RunRequest::OPERATION,
-        StartRequest::OPERATION,
-        ExecRequest::OPERATION,
-    ];
-    operation("output").on_lease(), OutputRequest { process }
-    operation("write_input").on_lease(), WriteInputRequest { process, data, close }
-    operation("wait").on_lease(), WaitRequest { process }
-    operation("signal"), SignalRequest { process, signal }
-    operation("kill"), KillRequest { process }
-    operation("close"), CloseProcessRequest { process }
-    operation("list"), ListProcessesRequest {}
-}
 
 /// Messages that ask for a command to be run.
 macro_rules! commands {
@@ -82,184 +66,161 @@ fn show(shown: &mut Arguments, command: &Command) {
     }
 }
 
-#[tonic::async_trait]
-impl process_server::Process for Commands {
-    async fn run(&self, request: Request<RunRequest>) -> Result<Response<RunResponse>, Status> {
-        let work = async |running: &Running, message: RunRequest| {
-            self.session.may_move()?;
-            let command = message.command.unwrap_or_default();
-            let (held, mut outputs) = self.hold_process(command, running).await?;
-            let limit = match message.timeout_ms {
-                0 => Duration::MAX,
-                limit => Duration::from_millis(limit),
-            };
-            let most = self.session.limits().payload();
-            let collect = collect(&held.process, &mut outputs, message.input, most);
-            let reply = tokio::time::timeout(limit, collect).await;
-            let reply = reply.unwrap_or(Err(Fault::Deadline))?;
-            let bytes = (reply.output.len() + reply.error_output.len()) as u64;
-            running.read(bytes);
-            self.session.charge(bytes);
-            Ok(reply)
-        };
-        self.session.call(request, work).await
-    }
+described! { operation("output").on_lease(), OutputRequest { process } }
 
-    type ExecStream = Replies<ExecResponse>;
-
-    async fn exec(
-        &self,
-        request: Request<Streaming<ExecRequest>>,
-    ) -> Result<Response<Self::ExecStream>, Status> {
-        let (caller, mut messages) = Caller::of(request);
-        // Nothing is waited for on behalf of a plugin that may not run commands anyway.
-        let operation = ExecRequest::OPERATION;
-        let mut running = self.session.begin_call(operation, &caller, |_| {})?;
-        let started = match streaming::first(&self.session, &mut messages).await {
-            Ok(first) => {
-                running.show(|shown| first.show(shown));
-                match first.part {
-                    Some(exec_request::Part::Command(command)) => {
-                        self.hold_process(command, &running).await
-                    }
-                    _ => Err(Fault::abuse("the stream does not begin with a command")),
-                }
-            }
-            Err(fault) => Err(fault),
-        };
-        let (held, outputs) = match started {
-            Ok(started) => started,
-            Err(fault) => return Err(running.fail(&fault)),
-        };
-        let (failed, failure) = oneshot::channel();
-        let (session, process) = (self.session.clone(), held.process.clone());
-        let progress = running.progress().clone();
-        let feeder = OwnedTask::spawn(async move {
-            let fed = take_parts(&session, &process, &mut messages, &progress).await;
-            if let Err(fault) = fed {
-                // Nobody is there to be told when the call is over.
-                let _ = failed.send(fault);
-            }
-        });
-        let exec = Exec {
-            greeting: Some(held.id.clone()),
-            printing: true,
-            over: false,
-            outputs,
-            failure: Some(failure),
-            _feeder: feeder,
-            held,
-        };
-        Ok(Response::new(streaming::replies(running, exec)))
-    }
-
-    async fn start(
-        &self,
-        request: Request<StartRequest>,
-    ) -> Result<Response<StartResponse>, Status> {
-        let work = async |running: &Running, message: StartRequest| {
-            let command = message.command.unwrap_or_default();
-            let (slot, process) = self.start_process(command, running).await?;
-            Ok(self.keep(slot, process))
-        };
-        self.session.call(request, work).await
-    }
-
-    type OutputStream = Replies<OutputResponse>;
-
-    async fn output(
-        &self,
-        request: Request<OutputRequest>,
-    ) -> Result<Response<Self::OutputStream>, Status> {
-        let (caller, message) = Caller::of(request);
-        let show = |shown: &mut Arguments| message.show(shown);
-        let running = self
-            .session
-            .begin_call(OutputRequest::OPERATION, &caller, show)?;
-        let taken = self.find(&message.process).and_then(|process| {
-            let busy = |_| {
-                let text = "another call takes the output";
-                Fault::failed_as("output-taken", Code::FailedPrecondition, text)
-            };
-            let outputs = process.outputs.clone().try_lock_owned().map_err(busy)?;
-            Ok(OutputReader { process, outputs })
-        });
-        match taken {
-            Ok(reader) => Ok(Response::new(streaming::replies(running, reader))),
-            Err(fault) => Err(running.fail(&fault)),
-        }
-    }
-
-    async fn write_input(
-        &self,
-        request: Request<WriteInputRequest>,
-    ) -> Result<Response<WriteInputResponse>, Status> {
-        let work = async |running: &Running, message: WriteInputRequest| {
-            self.session.may_move()?;
-            let process = self.find(&message.process)?;
-            feed(&process, &message.data, message.close).await?;
-            running.wrote(message.data.len() as u64);
-            self.session.charge(message.data.len() as u64);
+calls! {
+    Commands as process_server::Process;
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS and [
+        RunRequest::OPERATION,
+        StartRequest::OPERATION,
+        ExecRequest::OPERATION,
+        OutputRequest::OPERATION,
+    ];
+    write_input on_lease: WriteInputRequest { process, data, close } -> WriteInputResponse =
+        |commands, running, request| {
+            commands.session().may_move()?;
+            let process = commands.find(&request.process)?;
+            feed(&process, &request.data, request.close).await?;
+            running.wrote(request.data.len() as u64);
+            commands.session().charge(request.data.len() as u64);
             Ok(WriteInputResponse {})
         };
-        self.session.call(request, work).await
-    }
-
-    async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
-        let work = async |_: &Running, message: WaitRequest| {
-            let process = self.find(&message.process)?;
-            let status = status_of(process.ended().await);
-            Ok(WaitResponse { status })
-        };
-        self.session.call(request, work).await
-    }
-
-    async fn signal(
-        &self,
-        request: Request<SignalRequest>,
-    ) -> Result<Response<SignalResponse>, Status> {
-        let work = async |running: &Running, message: SignalRequest| {
-            let process = self.find(&message.process)?;
-            signal(&self.session, &process, message.signal, running.progress())?;
-            Ok(SignalResponse {})
-        };
-        self.session.call(request, work).await
-    }
-
-    async fn kill(&self, request: Request<KillRequest>) -> Result<Response<KillResponse>, Status> {
-        let work = async |running: &Running, message: KillRequest| {
-            let rule = self.session.grants().process().kill()?;
-            running.allowed_by(&rule.to_string());
-            self.find(&message.process)?.child.kill();
-            Ok(KillResponse {})
-        };
-        self.session.call(request, work).await
-    }
-
-    async fn close(
-        &self,
-        request: Request<CloseProcessRequest>,
-    ) -> Result<Response<CloseProcessResponse>, Status> {
-        let work = async |running: &Running, message: CloseProcessRequest| {
-            let process = self.session.give_back::<Process>(&message.process)?;
+    wait on_lease: WaitRequest { process } -> WaitResponse = |commands, _, request| {
+        let process = commands.find(&request.process)?;
+        let status = status_of(process.ended().await);
+        Ok(WaitResponse { status })
+    };
+    signal: SignalRequest { process, signal } -> SignalResponse = |commands, running, request| {
+        let process = commands.find(&request.process)?;
+        signal(commands.session(), &process, request.signal, running.progress())?;
+        Ok(SignalResponse {})
+    };
+    kill: KillRequest { process } -> KillResponse = |commands, running, request| {
+        let rule = commands.session().grants().process().kill()?;
+        running.allowed_by(&rule.to_string());
+        commands.find(&request.process)?.child.kill();
+        Ok(KillResponse {})
+    };
+    close: CloseProcessRequest { process } -> CloseProcessResponse =
+        |commands, running, request| {
+            let process = commands.session().give_back::<Process>(&request.process)?;
             running.allowed_by("a command ends with its lease");
             // Other calls may still have it in hand.
             process.child.kill();
             Ok(CloseProcessResponse {})
         };
-        self.session.call(request, work).await
-    }
+    list: ListProcessesRequest {} -> ListProcessesResponse = |commands, running, _| {
+        let rule = commands.session().grants().process().list()?;
+        running.allowed_by(&rule.to_string());
+        commands.list_processes()
+    };
+    {
+        async fn run(&self, request: Request<RunRequest>) -> Result<Response<RunResponse>, Status> {
+            let work = async |running: &Running, message: RunRequest| {
+                self.session().may_move()?;
+                let command = message.command.unwrap_or_default();
+                let (held, mut outputs) = self.hold_process(command, running).await?;
+                let limit = match message.timeout_ms {
+                    0 => Duration::MAX,
+                    limit => Duration::from_millis(limit),
+                };
+                let most = self.session().limits().payload();
+                let collect = collect(&held.process, &mut outputs, message.input, most);
+                let reply = tokio::time::timeout(limit, collect).await;
+                let reply = reply.unwrap_or(Err(Fault::Deadline))?;
+                let bytes = (reply.output.len() + reply.error_output.len()) as u64;
+                running.read(bytes);
+                self.session().charge(bytes);
+                Ok(reply)
+            };
+            self.session().call(request, work).await
+        }
 
-    async fn list(
-        &self,
-        request: Request<ListProcessesRequest>,
-    ) -> Result<Response<ListProcessesResponse>, Status> {
-        let work = async |running: &Running, _| {
-            let rule = self.session.grants().process().list()?;
-            running.allowed_by(&rule.to_string());
-            self.list_processes()
-        };
-        self.session.call(request, work).await
+        async fn start(
+            &self,
+            request: Request<StartRequest>,
+        ) -> Result<Response<StartResponse>, Status> {
+            let work = async |running: &Running, message: StartRequest| {
+                let command = message.command.unwrap_or_default();
+                let (slot, process) = self.start_process(command, running).await?;
+                Ok(self.keep(slot, process))
+            };
+            self.session().call(request, work).await
+        }
+
+        type ExecStream = Replies<ExecResponse>;
+
+        async fn exec(
+            &self,
+            request: Request<Streaming<ExecRequest>>,
+        ) -> Result<Response<Self::ExecStream>, Status> {
+            let (caller, mut messages) = Caller::of(request);
+            // Nothing is waited for on behalf of a plugin that may not run commands anyway.
+            let operation = ExecRequest::OPERATION;
+            let mut running = self.session().begin_call(operation, &caller, |_| {})?;
+            let started = match streaming::first(self.session(), &mut messages).await {
+                Ok(first) => {
+                    running.show(|shown| first.show(shown));
+                    match first.part {
+                        Some(exec_request::Part::Command(command)) => {
+                            self.hold_process(command, &running).await
+                        }
+                        _ => Err(Fault::abuse("the stream does not begin with a command")),
+                    }
+                }
+                Err(fault) => Err(fault),
+            };
+            let (held, outputs) = match started {
+                Ok(started) => started,
+                Err(fault) => return Err(running.fail(&fault)),
+            };
+            let (failed, failure) = oneshot::channel();
+            let (session, process) = (self.session().clone(), held.process.clone());
+            let progress = running.progress().clone();
+            let feeder = OwnedTask::spawn(async move {
+                let fed = take_parts(&session, &process, &mut messages, &progress).await;
+                if let Err(fault) = fed {
+                    // Nobody is there to be told when the call is over.
+                    let _ = failed.send(fault);
+                }
+            });
+            let exec = Exec {
+                greeting: Some(held.id.clone()),
+                printing: true,
+                over: false,
+                outputs,
+                failure: Some(failure),
+                _feeder: feeder,
+                held,
+            };
+            Ok(Response::new(streaming::replies(running, exec)))
+        }
+
+        type OutputStream = Replies<OutputResponse>;
+
+        async fn output(
+            &self,
+            request: Request<OutputRequest>,
+        ) -> Result<Response<Self::OutputStream>, Status> {
+            let (caller, message) = Caller::of(request);
+            let show = |shown: &mut Arguments| message.show(shown);
+            let running = self
+                .session()
+                .begin_call(OutputRequest::OPERATION, &caller, show)?;
+            let taken = self.find(&message.process).and_then(|process| {
+                let busy = |_| {
+                    let text = "another call takes the output";
+                    Fault::failed_as("output-taken", Code::FailedPrecondition, text)
+                };
+                let outputs = process.outputs.clone().try_lock_owned().map_err(busy)?;
+                Ok(OutputReader { process, outputs })
+            });
+            match taken {
+                Ok(reader) => Ok(Response::new(streaming::replies(running, reader))),
+                Err(fault) => Err(running.fail(&fault)),
+            }
+        }
     }
 }
 
@@ -267,9 +228,9 @@ impl Commands {
     /// All processes of this connection in the order of their start, with as
     /// many of their arguments as fit.
     fn list_processes(&self) -> Result<ListProcessesResponse, Fault> {
-        let mut all = self.session.leases().all::<Process>();
+        let mut all = self.session().leases().all::<Process>();
         all.sort_unstable_by_key(|(_, process)| process.number);
-        let mut room = self.session.limits().payload();
+        let mut room = self.session().limits().payload();
         let mut processes = Vec::with_capacity(all.len());
         for (id, process) in all {
             let fixed = id.len() + process.command.len() + 128;
