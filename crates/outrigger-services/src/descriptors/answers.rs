@@ -198,8 +198,8 @@ impl Answers {
         self.carry(connected?)
     }
 
-    /// A socket for datagrams. It may lead to a name, too: nobody looks at what
-    /// datagrams greet.
+    /// A socket for datagrams. It may lead to a name, too: the host has nothing to
+    /// watch in datagrams.
     fn open_udp(&self, session: &Arc<Session>, request: OpenUdpRequest) -> Result<Answer, Status> {
         let running = begin(session, &request)?;
         let Some(egress) = self.services.egress.upgrade() else {

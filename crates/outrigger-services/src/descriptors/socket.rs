@@ -76,9 +76,9 @@ impl Descriptors {
         }
     }
 
-    /// Where the plugin finds the socket; nothing where there is none, because
-    /// the plugin would not reach it, or because bytes are counted that nobody
-    /// could count on a descriptor.
+    /// Where the plugin finds the socket. There is none where the plugin could not
+    /// reach it, and where bytes are paced: the host could not count those that pass
+    /// through a descriptor.
     pub(crate) fn offer(&self) -> Option<DescriptorOffer> {
         let offered = self.offered.get_or_init(|| {
             let files = self.services.files.upgrade()?;

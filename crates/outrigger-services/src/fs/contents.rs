@@ -168,7 +168,7 @@ impl FileCall {
                 Err(_) => PORTION,
             };
             if storage == Storage::Temporary && rustix::fs::fstat(&target)?.st_nlink == 0 {
-                // It was removed, and would take room that nobody finds.
+                // The target was removed: measuring the directory would not find its room.
                 return Err(Fault::System(Errno::NOENT));
             }
             let portion = self.write(ask as u64, storage, |written| {

@@ -119,14 +119,15 @@ impl FileCall {
         })
     }
 
-    /// Finds two ends, and acts on both while nothing is moved.
+    /// Finds two ends, and acts on both while no other operation moves anything.
     ///
-    /// Finding takes as long as a plugin makes it: meanwhile it may move what
-    /// was found first, and then other things into that. So both are looked up
-    /// again, by the very names that are judged, once nothing is moved.
+    /// A plugin decides how long finding takes. Meanwhile it may move what was found
+    /// first, and then other things into that. So once this operation has its turn, both
+    /// are looked up again by the very names that are judged.
     ///
-    /// Both are on one device, or the second one's storage would decide how long
-    /// everyone waits who moves something on the first one's.
+    /// Both ends must be on one device. Otherwise an operation that holds the turn of
+    /// the first device could wait for slow storage of the second, and with it everyone
+    /// who moves something on the first.
     fn both_ends<X, T>(
         &self,
         find: impl Fn() -> Result<(End, End, X), Fault>,
@@ -136,7 +137,7 @@ impl FileCall {
             self.progress.check()?;
             let (mut one, mut other, more) = find()?;
             let device = one.device_with(&other)?;
-            let _nothing_is_moved = moving(device, &self.progress, self.until())?;
+            let _turn = moving(device, &self.progress, self.until())?;
             match one.look_again().and_then(|()| other.look_again()) {
                 Ok(()) if one.device_with(&other)? == device => return act(&one, &other, more),
                 // There is a link on the way, or a mount, that was not there before.

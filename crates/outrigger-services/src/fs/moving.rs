@@ -26,9 +26,9 @@ impl Drop for Moving {
     }
 }
 
-/// Waits for the turn to move something on the device. One device's storage does
-/// not hold up the others, but for few that share; nor does it keep the threads
-/// of those who wait for it longer than their calls last.
+/// Waits for the turn to move something on the device. Devices wait for each other
+/// only where two of them share a turn, and no operation waits longer than its call
+/// lasts.
 pub(crate) fn moving(device: u64, progress: &Progress, until: Instant) -> Result<Moving, Fault> {
     static TURNS: [Turn; 64] = [const {
         Turn {

@@ -45,7 +45,7 @@ pub(crate) struct Waiting {
 impl Lease for Waiting {}
 
 impl Waiting {
-    /// The connection, for whoever comes first.
+    /// The connection, for the first call that takes it.
     pub(crate) fn take(&self) -> Result<TcpStream, Fault> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         stream.take().ok_or(Fault::UnknownLease)

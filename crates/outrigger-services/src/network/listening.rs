@@ -19,7 +19,7 @@ use crate::running::Caller;
 pub(super) const INCOMING: Operation = Operation::new(HostService::Network, "incoming").on_lease();
 
 /// Connections turned away at one port that leave a record each, per second;
-/// the next record counts the others: whoever knocks must not be able to fill the
+/// the next record counts the others: a stranger must not be able to fill the
 /// audit log.
 const TURNED_AWAY_RECORDS: u64 = 10;
 
@@ -61,7 +61,7 @@ impl Listening {
                 continue;
             };
             if recorded.is_err() {
-                // Too many operations per second: nobody may come in unrecorded.
+                // Too many operations per second: no connection comes in unrecorded.
                 drop(self.egress.session().give_back::<Waiting>(&lease));
                 continue;
             }

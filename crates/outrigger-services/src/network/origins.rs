@@ -90,7 +90,7 @@ impl Origins {
 }
 
 /// Looks the names among the origins up, all together within
-/// `resolve_timeout`. One that does not resolve now lets nobody in until it does.
+/// `resolve_timeout`. A name that does not resolve now lets no peer in until it does.
 async fn look_up(egress: &Egress, names: &[HostName]) -> Found {
     let limit = egress.limits().resolve_timeout;
     let allowed = Allowance::new(0, limit, "resolve_timeout", limit);

@@ -199,7 +199,7 @@ pub(crate) struct Flow {
 /// To receivers datagrams may go.
 enum Receivers {
     Peer(SocketAddr),
-    /// To those who sent something that was let in.
+    /// To the peers that sent something that was let in.
     Senders(Mutex<Senders>),
 }
 
@@ -261,8 +261,8 @@ impl Flow {
     }
 }
 
-/// The latest of those who sent something, each with the address by which the
-/// socket knows it. Who was not heard of while as many others were, is forgotten.
+/// The peers that sent to a port lately, each with the address by which the socket
+/// knows it. A peer is forgotten once `most` others have sent since.
 struct Senders {
     latest: HashMap<SocketAddr, SocketAddr>,
     former: HashMap<SocketAddr, SocketAddr>,

@@ -234,7 +234,7 @@ pub(super) struct CallProcess {
 
 impl Drop for CallProcess {
     fn drop(&mut self) {
-        // Others may be about to do something with it.
+        // Another call may still hold the process: it must end all the same.
         self.process.child.kill();
         drop(self.session.give_back::<Process>(&self.id));
     }
