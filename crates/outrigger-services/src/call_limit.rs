@@ -148,7 +148,7 @@ fn turn_away(session: &Session, uri: &Uri, fault: &Fault) {
 }
 
 /// What answers calls to services that the host does not have. Such a call does not
-/// count: it waits for nobody.
+/// count: it is answered at once.
 #[derive(Clone)]
 pub(crate) struct UnknownService(pub(crate) Arc<Session>);
 

@@ -13,31 +13,13 @@ use crate::arguments::Arguments;
 use crate::fault::Fault;
 use crate::operation::{Described, Operation, described};
 use crate::proto::host::clock_server;
-use crate::running::{Caller, Running};
+use crate::running::{Caller, calls};
 use crate::session::Session;
 use crate::streaming::Replies;
-
-described! {
-    operation("now"), NowRequest {}
-    operation("monotonic"), MonotonicRequest {}
-    operation("sleep"), SleepRequest { milliseconds }
-    operation("ticks"), TicksRequest { period_ms }
-    operation("random"), RandomRequest { length }
-    operation("uuid"), UuidRequest { version }
-}
 
 const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Clock, name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    NowRequest::OPERATION,
-    MonotonicRequest::OPERATION,
-    SleepRequest::OPERATION,
-    TicksRequest::OPERATION,
-    RandomRequest::OPERATION,
-    UuidRequest::OPERATION,
-];
 
 /// The most random bytes of one call.
 const MOST_RANDOM: u32 = 64 << 10;
@@ -54,87 +36,68 @@ impl ClockService {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self(session)
     }
+
+    fn session(&self) -> &Arc<Session> {
+        &self.0
+    }
 }
 
-#[tonic::async_trait]
-impl clock_server::Clock for ClockService {
-    async fn now(&self, request: Request<NowRequest>) -> Result<Response<NowResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let time = Some(SystemTime::now().into());
-            Ok(NowResponse { time })
-        };
-        self.0.call(request, work).await
-    }
+calls! {
+    ClockService as clock_server::Clock;
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS and [TicksRequest::OPERATION];
+    now: NowRequest {} -> NowResponse = |_, _, _| {
+        let time = Some(SystemTime::now().into());
+        Ok(NowResponse { time })
+    };
+    monotonic: MonotonicRequest {} -> MonotonicResponse = |_, _, _| {
+        let nanoseconds = monotonic();
+        Ok(MonotonicResponse { nanoseconds })
+    };
+    sleep: SleepRequest { milliseconds } -> SleepResponse = |service, _, request| {
+        let time = Duration::from_millis(request.milliseconds);
+        let most = service.session().limits().call_timeout;
+        if time >= most {
+            let most = most.as_millis();
+            let text = format!("a sleep is shorter than {most} ms (`call_timeout`)");
+            return Err(Fault::abuse(text));
+        }
+        tokio::time::sleep(time).await;
+        Ok(SleepResponse {})
+    };
+    random: RandomRequest { length } -> RandomResponse = |_, running, request| {
+        let data = random(request.length)?;
+        running.read(data.len() as u64);
+        Ok(RandomResponse { data: data.into() })
+    };
+    uuid: UuidRequest { version } -> UuidResponse = |_, _, request| {
+        let uuid = uuid(request.version)?;
+        Ok(UuidResponse { uuid })
+    };
+    {
+        type TicksStream = Replies<TicksResponse>;
 
-    async fn monotonic(
-        &self,
-        request: Request<MonotonicRequest>,
-    ) -> Result<Response<MonotonicResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let nanoseconds = monotonic();
-            Ok(MonotonicResponse { nanoseconds })
-        };
-        self.0.call(request, work).await
-    }
-
-    async fn sleep(
-        &self,
-        request: Request<SleepRequest>,
-    ) -> Result<Response<SleepResponse>, Status> {
-        let work = async |_: &Running, request: SleepRequest| {
-            let time = Duration::from_millis(request.milliseconds);
-            let most = self.0.limits().call_timeout;
-            if time >= most {
-                let most = most.as_millis();
-                let text = format!("a sleep is shorter than {most} ms (`call_timeout`)");
-                return Err(Fault::abuse(text));
+        async fn ticks(
+            &self,
+            request: Request<TicksRequest>,
+        ) -> Result<Response<Self::TicksStream>, Status> {
+            let (caller, request) = Caller::of(request);
+            let show = |shown: &mut Arguments| request.show(shown);
+            let running = self.session().begin_call(TicksRequest::OPERATION, &caller, show)?;
+            match ticks(request.period_ms) {
+                Ok(ticks) => Ok(Response::new(Box::pin(ticks.map(move |missed| {
+                    // Ticks have no end of their own: their record is made when
+                    // the plugin lets go of them.
+                    let _ = &running;
+                    Ok(TicksResponse { missed })
+                })))),
+                Err(fault) => Err(running.fail(&fault)),
             }
-            tokio::time::sleep(time).await;
-            Ok(SleepResponse {})
-        };
-        self.0.call(request, work).await
-    }
-
-    type TicksStream = Replies<TicksResponse>;
-
-    async fn ticks(
-        &self,
-        request: Request<TicksRequest>,
-    ) -> Result<Response<Self::TicksStream>, Status> {
-        let (caller, request) = Caller::of(request);
-        let show = |shown: &mut Arguments| request.show(shown);
-        let running = self.0.begin_call(TicksRequest::OPERATION, &caller, show)?;
-        match ticks(request.period_ms) {
-            Ok(ticks) => Ok(Response::new(Box::pin(ticks.map(move |missed| {
-                // Ticks have no end of their own: their record is made when
-                // the plugin lets go of them.
-                let _ = &running;
-                Ok(TicksResponse { missed })
-            })))),
-            Err(fault) => Err(running.fail(&fault)),
         }
     }
-
-    async fn random(
-        &self,
-        request: Request<RandomRequest>,
-    ) -> Result<Response<RandomResponse>, Status> {
-        let work = async |running: &Running, request: RandomRequest| {
-            let data = random(request.length)?;
-            running.read(data.len() as u64);
-            Ok(RandomResponse { data: data.into() })
-        };
-        self.0.call(request, work).await
-    }
-
-    async fn uuid(&self, request: Request<UuidRequest>) -> Result<Response<UuidResponse>, Status> {
-        let work = async |_: &Running, request: UuidRequest| {
-            let uuid = uuid(request.version)?;
-            Ok(UuidResponse { uuid })
-        };
-        self.0.call(request, work).await
-    }
 }
+
+described! { operation("ticks"), TicksRequest { period_ms } }
 
 /// Nanoseconds since a moment of this process's own.
 fn monotonic() -> u64 {

@@ -7,37 +7,19 @@ use std::sync::Arc;
 
 use outrigger_manifest::{Grants, HostService};
 use outrigger_wire::proto::host::*;
-use tonic::{Code, Request, Response, Status};
+use tonic::Code;
 
 use crate::fault::Fault;
 use crate::fs::call::SessionFiles;
-use crate::operation::{Described, Operation, described};
+use crate::operation::Operation;
 use crate::progress::Progress;
 use crate::proto::host::environment_server;
-use crate::running::Running;
+use crate::running::calls;
 use crate::session::Session;
-
-described! {
-    operation("get"), GetRequest { name }
-    operation("list"), ListVariablesRequest {}
-    operation("names"), NamesRequest {}
-    operation("ids"), IdsRequest {}
-    operation("dirs"), DirsRequest {}
-    operation("host_info"), HostInfoRequest {}
-}
 
 const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Environment, name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    GetRequest::OPERATION,
-    ListVariablesRequest::OPERATION,
-    NamesRequest::OPERATION,
-    IdsRequest::OPERATION,
-    DirsRequest::OPERATION,
-    HostInfoRequest::OPERATION,
-];
 
 /// The longest value, in bytes; also bounded by what fits into a message.
 const LONGEST_VALUE: usize = 128 << 10;
@@ -139,79 +121,51 @@ impl EnvironmentService {
     }
 }
 
-#[tonic::async_trait]
-impl environment_server::Environment for EnvironmentService {
-    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let work = async |running: &Running, request: GetRequest| {
-            let value = answer(self.session(), running.progress(), &request.name)?;
-            Ok(GetResponse {
-                set: value.is_some(),
-                value: value.unwrap_or_default(),
-            })
-        };
-        self.session().call(request, work).await
-    }
-
-    async fn list(
-        &self,
-        request: Request<ListVariablesRequest>,
-    ) -> Result<Response<ListVariablesResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let variables = list(self.session().grants(), self.session().limits().payload())?;
-            Ok(ListVariablesResponse {
-                variables: HashMap::from_iter(variables),
-            })
-        };
-        self.session().call(request, work).await
-    }
-
-    async fn names(
-        &self,
-        request: Request<NamesRequest>,
-    ) -> Result<Response<NamesResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let names = names(self.session().grants());
-            Ok(NamesResponse {
-                names: names.into_iter().map(str::to_owned).collect(),
-            })
-        };
-        self.session().call(request, work).await
-    }
-
-    async fn ids(&self, request: Request<IdsRequest>) -> Result<Response<IdsResponse>, Status> {
-        self.session().call(request, async |_, _| ids()).await
-    }
-
-    async fn dirs(&self, request: Request<DirsRequest>) -> Result<Response<DirsResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let files = self.0.clone();
-            let temp = self.session().blocking(move || files.temp_dir()).await?;
-            let dir = |dir: UserDir| dir.find(|name| std::env::var_os(name)).unwrap_or_default();
-            Ok(DirsResponse {
-                temp: text(temp.into_os_string())?,
-                home: dir(UserDir::Home),
-                cache: dir(UserDir::Cache),
-                config: dir(UserDir::Config),
-            })
-        };
-        self.session().call(request, work).await
-    }
-
-    async fn host_info(
-        &self,
-        request: Request<HostInfoRequest>,
-    ) -> Result<Response<HostInfoResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            Ok(HostInfoResponse {
-                os: std::env::consts::OS.into(),
-                architecture: std::env::consts::ARCH.into(),
-                cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-                version: env!("CARGO_PKG_VERSION").into(),
-            })
-        };
-        self.session().call(request, work).await
-    }
+calls! {
+    EnvironmentService as environment_server::Environment;
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS;
+    get: GetRequest { name } -> GetResponse = |service, running, request| {
+        let value = answer(service.session(), running.progress(), &request.name)?;
+        Ok(GetResponse {
+            set: value.is_some(),
+            value: value.unwrap_or_default(),
+        })
+    };
+    list: ListVariablesRequest {} -> ListVariablesResponse = |service, _, _| {
+        let most = service.session().limits().payload();
+        let variables = list(service.session().grants(), most)?;
+        Ok(ListVariablesResponse {
+            variables: HashMap::from_iter(variables),
+        })
+    };
+    names: NamesRequest {} -> NamesResponse = |service, _, _| {
+        let names = names(service.session().grants()).into_iter();
+        Ok(NamesResponse {
+            names: names.map(str::to_owned).collect(),
+        })
+    };
+    ids: IdsRequest {} -> IdsResponse = |_, _, _| ids();
+    dirs: DirsRequest {} -> DirsResponse = |service, _, _| {
+        let files = service.0.clone();
+        let temp = service.session().blocking(move || files.temp_dir()).await?;
+        let dir = |dir: UserDir| dir.find(|name| std::env::var_os(name)).unwrap_or_default();
+        Ok(DirsResponse {
+            temp: text(temp.into_os_string())?,
+            home: dir(UserDir::Home),
+            cache: dir(UserDir::Cache),
+            config: dir(UserDir::Config),
+        })
+    };
+    host_info: HostInfoRequest {} -> HostInfoResponse = |_, _, _| {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(HostInfoResponse {
+            os: std::env::consts::OS.into(),
+            architecture: std::env::consts::ARCH.into(),
+            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+            version: env!("CARGO_PKG_VERSION").into(),
+        })
+    };
 }
 
 fn ids() -> Result<IdsResponse, Fault> {

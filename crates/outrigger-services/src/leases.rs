@@ -139,14 +139,14 @@ impl Leases {
         }
     }
 
-    /// Takes out a process that has ended and that no call has in hand: rather
-    /// one whose end the plugin was told, then the one that ended first. Whether
-    /// there was one.
+    /// Forgets one process that has ended and that no call uses, and says whether
+    /// there was one. Processes whose end the plugin knows go first, then those that
+    /// ended first.
     pub(crate) fn forget_ended(&self) -> bool {
         let forgotten = {
             let mut table = self.table();
             let ended = table.iter().filter_map(|(id, held)| match held.life()? {
-                // The table's own is the only one, and no one else can get at it now.
+                // Only the table holds it, and the table is locked: no call can get it now.
                 Life::Ended { told, at } if Arc::strong_count(held) == 1 => Some((!told, at, *id)),
                 Life::Ended { .. } | Life::Runs => None,
             });
@@ -210,10 +210,9 @@ impl Leases {
             .collect()
     }
 
-    /// Takes out what nobody has used for `idle` and nobody is using, and says
-    /// when to look again; nothing when there are no leases. A process that runs
-    /// is in use: its pipes may be somewhere else. The caller drops what comes
-    /// back where dropping may wait.
+    /// Takes out what was not used for `idle` and is not in use, and says when to look
+    /// again; nothing when there are no leases. A process that runs is in use: its pipes
+    /// may be somewhere else. The caller drops what comes back on a thread that may wait.
     pub(crate) fn expire(&self, idle: Duration) -> (Option<Duration>, Vec<Box<dyn Any + Send>>) {
         let now = Instant::now();
         let mut table = self.table();
@@ -227,7 +226,7 @@ impl Leases {
                     held.idle(now).min(now.saturating_duration_since(at))
                 }
             };
-            // The table's own is the only one, and no one else can get at it now.
+            // Only the table holds it, and the table is locked: no call can get it now.
             if unused >= idle && Arc::strong_count(held) == 1 {
                 expired.push(Box::new(held.clone()));
                 return false;

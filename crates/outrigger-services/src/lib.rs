@@ -89,7 +89,6 @@ mod progress;
 mod proto;
 mod random;
 mod rate;
-mod real_paths;
 mod record;
 mod running;
 mod services;

@@ -13,10 +13,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::arguments::Arguments;
 use crate::fault::Fault;
-use crate::operation::{Described, Operation, described};
+use crate::operation::{Described, Operation};
 use crate::proto::host::log_server;
 use crate::rate::Bucket;
-use crate::running::{Caller, Running};
+use crate::running::{Caller, Running, calls};
 use crate::session::Session;
 
 impl Described for WriteLogRequest {
@@ -27,20 +27,12 @@ impl Described for WriteLogRequest {
     }
 }
 
-described! { operation("level"), LevelRequest {} }
-
 /// [`WriteLogRequest`]s that come one after another.
 const WRITE_STREAM: Operation = operation("write_stream");
 
 const fn operation(name: &'static str) -> Operation {
     Operation::new(HostService::Log, name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    WriteLogRequest::OPERATION,
-    WRITE_STREAM,
-    LevelRequest::OPERATION,
-];
 
 /// The most records of one message.
 const MOST_RECORDS: usize = 1024;
@@ -69,6 +61,10 @@ impl LogService {
         }
     }
 
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// Writes records whose number was judged already.
     fn write_all(&self, records: &[LogRecord], counts: &mut WriteLogResponse) {
         let plugin = self.session.identity().name();
@@ -90,64 +86,61 @@ fn check(records: &[LogRecord]) -> Result<(), Fault> {
     }
 }
 
-#[tonic::async_trait]
-impl log_server::Log for LogService {
-    async fn write(
-        &self,
-        request: Request<WriteLogRequest>,
-    ) -> Result<Response<WriteLogResponse>, Status> {
-        let work = async |_: &Running, message: WriteLogRequest| {
-            check(&message.records)?;
-            let late = |after| Fault::Exhausted {
-                code: "rate-limited",
-                text: format!("more than {RECORDS_PER_SECOND} log records per second"),
-                after: Some(after),
+calls! {
+    LogService as log_server::Log;
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS and [WriteLogRequest::OPERATION, WRITE_STREAM];
+    level: LevelRequest {} -> LevelResponse = |_, _, _| {
+        let level = least().into();
+        Ok(LevelResponse { level })
+    };
+    {
+        async fn write(
+            &self,
+            request: Request<WriteLogRequest>,
+        ) -> Result<Response<WriteLogResponse>, Status> {
+            let work = async |_: &Running, message: WriteLogRequest| {
+                check(&message.records)?;
+                let late = |after| Fault::Exhausted {
+                    code: "rate-limited",
+                    text: format!("more than {RECORDS_PER_SECOND} log records per second"),
+                    after: Some(after),
+                };
+                let count = message.records.len() as u64;
+                self.pace.take(count, Instant::now()).map_err(late)?;
+                let mut counts = WriteLogResponse::default();
+                self.write_all(&message.records, &mut counts);
+                Ok(counts)
             };
-            let count = message.records.len() as u64;
-            self.pace.take(count, Instant::now()).map_err(late)?;
+            self.session().call(request, work).await
+        }
+
+        async fn write_stream(
+            &self,
+            request: Request<Streaming<WriteLogRequest>>,
+        ) -> Result<Response<WriteLogResponse>, Status> {
+            let (caller, mut messages) = Caller::of(request);
+            let running = self.session().begin_call(WRITE_STREAM, &caller, |_| {})?;
             let mut counts = WriteLogResponse::default();
-            self.write_all(&message.records, &mut counts);
-            Ok(counts)
-        };
-        self.session.call(request, work).await
-    }
-
-    async fn write_stream(
-        &self,
-        request: Request<Streaming<WriteLogRequest>>,
-    ) -> Result<Response<WriteLogResponse>, Status> {
-        let (caller, mut messages) = Caller::of(request);
-        let running = self.session.begin_call(WRITE_STREAM, &caller, |_| {})?;
-        let mut counts = WriteLogResponse::default();
-        let outcome = loop {
-            match messages.message().await {
-                Ok(Some(message)) => {
-                    if let Err(fault) = check(&message.records) {
-                        break Err(fault);
+            let outcome = loop {
+                match messages.message().await {
+                    Ok(Some(message)) => {
+                        if let Err(fault) = check(&message.records) {
+                            break Err(fault);
+                        }
+                        let count = message.records.len() as u64;
+                        // A stream slows down to the pace.
+                        while let Err(wait) = self.pace.take(count, Instant::now()) {
+                            tokio::time::sleep(wait).await;
+                        }
+                        self.write_all(&message.records, &mut counts);
                     }
-                    let count = message.records.len() as u64;
-                    // A stream slows down to the pace.
-                    while let Err(wait) = self.pace.take(count, Instant::now()) {
-                        tokio::time::sleep(wait).await;
-                    }
-                    self.write_all(&message.records, &mut counts);
+                    Ok(None) => break Ok(counts),
+                    Err(_) => break Err(Fault::Cancelled),
                 }
-                Ok(None) => break Ok(counts),
-                Err(_) => break Err(Fault::Cancelled),
-            }
-        };
-        running.finish(outcome).map(Response::new)
-    }
-
-    async fn level(
-        &self,
-        request: Request<LevelRequest>,
-    ) -> Result<Response<LevelResponse>, Status> {
-        let work = async |_: &Running, _| {
-            let level = least().into();
-            Ok(LevelResponse { level })
-        };
-        self.session.call(request, work).await
+            };
+            running.finish(outcome).map(Response::new)
+        }
     }
 }
 

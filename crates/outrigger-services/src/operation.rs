@@ -78,8 +78,24 @@ pub(crate) trait Described {
 
 /// Describes messages, one row each: the operation, the message that asks for it,
 /// and the fields that a record shows, in that order. `as` names the method of
-/// [`Arguments`] for a field that is not shown like others of its type.
+/// [`Arguments`] for a field that is not shown like others of its type. A list that
+/// is named before the rows has all these operations, and those `and` what follows.
 macro_rules! described {
+    (
+        $(#[$doc:meta])*
+        pub(crate) const $list:ident $(and [$($other:expr),* $(,)?])?;
+        $($operation:expr, $message:ty { $($field:ident $(as $how:ident)?),* $(,)? })*
+    ) => {
+        $crate::operation::described! {
+            $($operation, $message { $($field $(as $how)?),* })*
+        }
+
+        $(#[$doc])*
+        pub(crate) const $list: &[$crate::operation::Operation] = &[
+            $(<$message as $crate::operation::Described>::OPERATION,)*
+            $($($other),*)?
+        ];
+    };
     ($($operation:expr, $message:ty { $($field:ident $(as $how:ident)?),* $(,)? })*) => {$(
         impl $crate::operation::Described for $message {
             const OPERATION: $crate::operation::Operation = $operation;

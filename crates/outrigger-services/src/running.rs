@@ -251,3 +251,47 @@ impl Drop for Running {
         }
     }
 }
+
+/// The calls of a service of `outrigger.host.v1` that have one message and one reply,
+/// one row each: the name, which is that of the operation, too; the message, with the
+/// fields that a record shows; the reply; and the work on it, which has the service, the
+/// operation and the message. `operation` makes an operation of a name, and `session`
+/// is a method of the service. What is no such call follows the rows.
+macro_rules! calls {
+    (
+        $service:ident as $server:path;
+        $(#[$doc:meta])*
+        pub(crate) const $list:ident $(and [$($other:expr),* $(,)?])?;
+        $($method:ident $($on_lease:ident)?:
+            $message:ident { $($field:ident $(as $how:ident)?),* } -> $reply:ident =
+            |$this:pat_param, $running:pat_param, $request:pat_param| $work:expr;)*
+        $({ $($more:tt)* })?
+    ) => {
+        $crate::operation::described! {
+            $(#[$doc])*
+            pub(crate) const $list $(and [$($other),*])?;
+            $(operation(stringify!($method)) $(.$on_lease())?,
+                $message { $($field $(as $how)?),* })*
+        }
+
+        #[tonic::async_trait]
+        impl $server for $service {
+            $(
+                async fn $method(
+                    &self,
+                    request: tonic::Request<$message>,
+                ) -> Result<tonic::Response<$reply>, tonic::Status> {
+                    let work = async |$running: &$crate::running::Running, $request: $message| {
+                        let $this = self;
+                        $work
+                    };
+                    self.session().call(request, work).await
+                }
+            )*
+
+            $($($more)*)?
+        }
+    };
+}
+
+pub(crate) use calls;

@@ -18,11 +18,11 @@ use crate::fs::service::Filesystem;
 use crate::hostserve::service::HostServe;
 use crate::limits::Limits;
 use crate::log::LogService;
-use crate::network::egress::Egress;
+use crate::network::egress::{Egress, Gateway};
 use crate::network::service::NetworkService;
 use crate::network::settings::NetworkSettings;
+use crate::process::commands::Commands;
 use crate::process::program::Programs;
-use crate::process::service::ProcessService;
 use crate::proto::host::clock_server::ClockServer;
 use crate::proto::host::environment_server::EnvironmentServer;
 use crate::proto::host::filesystem_server::FilesystemServer;
@@ -50,7 +50,7 @@ pub struct GrantedServices {
     areas: Arc<GrantedAreas>,
     files: FileSettings,
     programs: Arc<Programs>,
-    egress: Arc<Egress>,
+    gateway: Arc<Gateway>,
 }
 
 impl GrantedServices {
@@ -67,7 +67,7 @@ impl GrantedServices {
                 hard_links: HardLinks::default(),
                 ownership: Ownership::Host,
             },
-            egress: Arc::new(Egress::new(&NetworkSettings::default())),
+            gateway: Arc::new(Gateway::new(&NetworkSettings::default())),
             terms: Arc::new(Terms {
                 limits: Limits::default().within(&grants),
                 grants,
@@ -138,7 +138,7 @@ impl GrantedServices {
     /// How the network service reaches the world.
     #[must_use]
     pub fn network(mut self, settings: &NetworkSettings) -> Self {
-        self.egress = Arc::new(Egress::new(settings));
+        self.gateway = Arc::new(Gateway::new(settings));
         self
     }
 
@@ -166,9 +166,9 @@ impl GrantedServices {
     fn serve(&self, session: Arc<Session>) -> ServiceSet {
         let (areas, settings) = (self.areas.clone(), self.files.clone());
         let files = Arc::new(SessionFiles::new(session.clone(), areas, settings));
-        let processes = ProcessService::new(files.clone(), self.programs.clone());
-        let network = NetworkService::new(session.clone(), self.egress.clone());
-        let descriptors = Descriptors::new(&files, &processes, &network);
+        let processes = Commands::new(files.clone(), self.programs.clone());
+        let egress = Egress::new(session.clone(), self.gateway.clone());
+        let descriptors = Descriptors::new(&files, &processes, &egress);
         let limit = CallLimit::new(session.clone());
         let message = session.limits().message;
         // In both directions, for every generated server.
@@ -185,7 +185,7 @@ impl GrantedServices {
             .otherwise(UnknownService(session.clone()))
             .with(serve!(HostServiceServer: HostServe::new(files.clone())))
             .with(serve!(FilesystemServer: Filesystem::new(files.clone())))
-            .with(serve!(NetworkServer: network))
+            .with(serve!(NetworkServer: NetworkService::new(egress)))
             .with(serve!(EnvironmentServer: EnvironmentService::new(files.clone())))
             .with(serve!(ProcessServer: processes))
             .with(serve!(ClockServer: ClockService::new(session.clone())))

@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// Keeps `value` and names it. It is dropped when the plugin gives it back,
-    /// when nobody has used it for `lease_idle`, or with the connection.
+    /// when it was not used for `lease_idle`, or with the connection.
     pub(crate) fn lend<T: Lease>(
         self: &Arc<Self>,
         slot: Slot,

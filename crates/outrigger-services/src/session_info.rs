@@ -5,27 +5,18 @@ use std::sync::atomic::Ordering;
 
 use outrigger_manifest::{Grants, HostService, NetworkGrant, ProcessControl};
 use outrigger_wire::proto::host::*;
-use tonic::{Request, Response, Status};
 
 use crate::descriptors::socket::Descriptors;
 use crate::environment;
 use crate::fs::call::SessionFiles;
-use crate::operation::{Described, Operation, described};
+use crate::operation::Operation;
 use crate::proto::host::session_server;
-use crate::running::Running;
+use crate::running::calls;
 use crate::session::Session;
 
-described! {
-    Operation::of_session("describe"), DescribeRequest {}
-    Operation::of_session("grants"), GrantsRequest {}
-    Operation::of_session("usage"), UsageRequest {}
+const fn operation(name: &'static str) -> Operation {
+    Operation::of_session(name)
 }
-
-pub(crate) const OPERATIONS: &[Operation] = &[
-    DescribeRequest::OPERATION,
-    GrantsRequest::OPERATION,
-    UsageRequest::OPERATION,
-];
 
 pub(crate) struct SessionService {
     files: Arc<SessionFiles>,
@@ -36,54 +27,43 @@ impl SessionService {
     pub(crate) fn new(files: Arc<SessionFiles>, descriptors: Descriptors) -> Self {
         Self { files, descriptors }
     }
+
+    fn session(&self) -> &Arc<Session> {
+        self.files.session()
+    }
 }
 
-#[tonic::async_trait]
-impl session_server::Session for SessionService {
-    async fn describe(
-        &self,
-        request: Request<DescribeRequest>,
-    ) -> Result<Response<DescribeResponse>, Status> {
-        let session = self.files.session();
-        let work = async |_: &Running, _| {
-            let mut known = describe(session, self.descriptors.offer());
-            if session.grants().service(HostService::Filesystem).is_ok() {
-                let files = self.files.clone();
-                let temp = session.blocking(move || files.temp_dir()).await?;
-                known.temp_dir = temp.to_string_lossy().into_owned();
-            }
-            Ok(known)
-        };
-        session.call(request, work).await
-    }
+calls! {
+    SessionService as session_server::Session;
+    /// What the service can be asked for.
+    pub(crate) const OPERATIONS;
+    describe: DescribeRequest {} -> DescribeResponse = |service, _, _| {
+        let session = service.session();
+        let mut known = describe(session, service.descriptors.offer());
+        if session.grants().service(HostService::Filesystem).is_ok() {
+            let files = service.files.clone();
+            let temp = session.blocking(move || files.temp_dir()).await?;
+            known.temp_dir = temp.to_string_lossy().into_owned();
+        }
+        Ok(known)
+    };
+    grants: GrantsRequest {} -> GrantsResponse = |service, _, _| {
+        Ok(shown(service.session().grants()))
+    };
+    usage: UsageRequest {} -> UsageResponse = |service, _, _| {
+        let usage = service.session().usage();
+        Ok(UsageResponse {
+            leases: few(service.session().leases().count()),
+            operations: usage.operations.load(Ordering::Relaxed),
+            refused: usage.refused.load(Ordering::Relaxed),
+            read_bytes: usage.read.load(Ordering::Relaxed),
+            written_bytes: usage.written.load(Ordering::Relaxed),
+        })
+    };
+}
 
-    async fn grants(
-        &self,
-        request: Request<GrantsRequest>,
-    ) -> Result<Response<GrantsResponse>, Status> {
-        let session = self.files.session();
-        let work = async |_: &Running, _| Ok(shown(session.grants()));
-        session.call(request, work).await
-    }
-
-    async fn usage(
-        &self,
-        request: Request<UsageRequest>,
-    ) -> Result<Response<UsageResponse>, Status> {
-        let session = self.files.session();
-        let work = async |_: &Running, _| {
-            let usage = session.usage();
-            let leases = session.leases().count();
-            Ok(UsageResponse {
-                leases: u32::try_from(leases).unwrap_or(u32::MAX),
-                operations: usage.operations.load(Ordering::Relaxed),
-                refused: usage.refused.load(Ordering::Relaxed),
-                read_bytes: usage.read.load(Ordering::Relaxed),
-                written_bytes: usage.written.load(Ordering::Relaxed),
-            })
-        };
-        session.call(request, work).await
-    }
+fn few(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn describe(session: &Session, descriptors: Option<DescriptorOffer>) -> DescribeResponse {
@@ -92,9 +72,7 @@ fn describe(session: &Session, descriptors: Option<DescriptorOffer>) -> Describe
         .filter(|service| session.grants().service(**service).is_ok())
         .map(|service| service.as_str().to_owned())
         .collect();
-    let (limits, few) = (session.limits(), |count: usize| {
-        u32::try_from(count).unwrap_or(u32::MAX)
-    });
+    let limits = session.limits();
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let limits = Limits {
         message_bytes: limits.message as u64,

@@ -10,8 +10,8 @@ use crate::audit::AuditLog;
 use crate::fs::area::Area;
 use crate::fs::areas::GrantedAreas;
 use crate::fs::call::{FileCall, FileSettings, HardLinks, Ownership, SessionFiles};
+use crate::fs::real_paths::RealPath;
 use crate::limits::Limits;
-use crate::real_paths::RealPath;
 use crate::session::{Session, Terms};
 
 /// The grants of a plugin that gets all that it asks for.

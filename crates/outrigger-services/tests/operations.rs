@@ -1,11 +1,11 @@
 //! The tables in the documentation are those of the protos and of the code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use outrigger_services::HOST_SERVICES_DESCRIPTORS;
+use outrigger_services::{HOST_SERVICES_DESCRIPTORS, operations};
 use outrigger_wire::SystemError;
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -38,14 +38,30 @@ fn comments(proto: &str) -> Vec<(String, String)> {
     found
 }
 
-fn table() -> (usize, String) {
-    let set = FileDescriptorSet::decode(HOST_SERVICES_DESCRIPTORS).expect("descriptors");
-    let (mut count, mut text) = (0, String::new());
-    text.push_str("| operation | calls | what it does |\n| --- | --- | --- |\n");
-    for file in &set.file {
-        if file.package() != "outrigger.host.v1" {
-            continue;
+/// `ReadFile` as records write it: `read_file`.
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !text.is_empty() {
+            text.push('_');
         }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}
+
+fn files(package: &str) -> Vec<prost_types::FileDescriptorProto> {
+    let set = FileDescriptorSet::decode(HOST_SERVICES_DESCRIPTORS).expect("descriptors");
+    let files = set.file.into_iter();
+    files.filter(|file| file.package() == package).collect()
+}
+
+/// One row for each operation of the code, in the order of the protos.
+fn table() -> String {
+    let (mut count, mut text) = (0, String::new());
+    text.push_str("| operation | in records | decided by | calls | what it does |\n");
+    text.push_str("| --- | --- | --- | --- | --- |\n");
+    for file in files("outrigger.host.v1") {
         let path = root().join("proto").join(file.name());
         let comments = comments(&std::fs::read_to_string(path).expect("the proto"));
         for service in &file.service {
@@ -58,13 +74,22 @@ fn table() -> (usize, String) {
                     (true, true) => "streams both ways",
                 };
                 let (service, name) = (service.name(), method.name());
+                let (capability, recorded) = (snake_case(service), snake_case(name));
+                let operation = operations()
+                    .find(|known| known.capability == capability && known.name == recorded);
+                let operation = operation.unwrap_or_else(|| panic!("{service}.{name}"));
                 let comment = comments.iter().find(|(of, _)| of == name);
                 let comment = comment.map_or("", |(_, text)| text.as_str());
-                writeln!(text, "| `{service}.{name}` | {calls} | {comment} |").expect("a string");
+                writeln!(
+                    text,
+                    "| `{service}.{name}` | `{capability}.{recorded}` | {} | {calls} | {comment} |",
+                    operation.judged_by
+                )
+                .expect("a string");
             }
         }
     }
-    (count, format!("{count} operations.\n\n{text}"))
+    format!("{count} operations.\n\n{text}")
 }
 
 /// Each reason with its status and the system errors that it stands for.
@@ -114,10 +139,40 @@ fn is_documented(begin: &str, table: &str) {
 }
 
 #[test]
-fn the_documented_table_is_that_of_the_protos() {
-    let (count, table) = table();
-    assert!(count >= 70, "{count} operations");
-    is_documented("<!-- operations -->\n", &table);
+fn the_documented_table_is_that_of_the_code_and_the_protos() {
+    is_documented("<!-- operations -->\n", &table());
+}
+
+#[test]
+fn every_call_of_both_contracts_is_an_operation_and_no_other_is_left_over() {
+    let mut left: BTreeSet<String> = BTreeSet::new();
+    for operation in operations() {
+        let name = format!("{}.{}", operation.capability, operation.name);
+        assert!(left.insert(name), "{operation:?} is there twice");
+    }
+    for file in files("outrigger.host.v1") {
+        for service in &file.service {
+            for method in &service.method {
+                let (service, method) = (snake_case(service.name()), snake_case(method.name()));
+                assert!(
+                    left.remove(&format!("{service}.{method}")),
+                    "{service}.{method}"
+                );
+            }
+        }
+    }
+    for file in files("hostserve.v1") {
+        for method in file.service.iter().flat_map(|service| &service.method) {
+            let name = method.name();
+            let services = ["filesystem", "environment"];
+            let known = services.map(|service| left.remove(&format!("{service}.{name}")));
+            assert_eq!(known.iter().filter(|known| **known).count(), 1, "{name}");
+        }
+    }
+    // What is recorded without being a call that a plugin makes.
+    let others = ["network.incoming", "session.call", "session.descriptors"];
+    let others = others.into_iter().chain(["session.turned_away"]);
+    assert_eq!(left, others.map(str::to_owned).collect());
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl std::fmt::Debug for AuditLog {
 }
 
 impl Sender {
-    /// Whether there was a place for the record, or nobody who wants it.
+    /// Whether the record was taken, or the receiver is gone and wants none.
     fn send(&self, record: &Arc<AuditRecord>) -> bool {
         if self.records.is_closed() {
             return true;

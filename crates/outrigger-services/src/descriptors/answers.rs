@@ -23,12 +23,12 @@ use crate::fs::operations::{Opens, info};
 use crate::fs::place::Opening;
 use crate::fs::requested_path::RequestedPath;
 use crate::network::account::Account;
-use crate::network::egress::{Egress, Lookups};
+use crate::network::egress::WeakEgress;
 use crate::network::packets::packets;
 use crate::network::relay::relay;
-use crate::network::service::NetworkService;
+use crate::network::udp::Opened;
 use crate::operation::{Described, Operation};
-use crate::process::service::WeakProcessService;
+use crate::process::commands::WeakCommands;
 use crate::running::{Caller, Running};
 use crate::session::Session;
 
@@ -42,12 +42,17 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// What a request is answered with: a message, and descriptors that go with it.
 pub(crate) type Answer = (Reply, Vec<OwnedFd>);
 
+/// What requests are answered with, as long as the session lasts.
+#[derive(Clone)]
+pub(crate) struct WeakServices {
+    pub(crate) files: Weak<SessionFiles>,
+    pub(crate) processes: WeakCommands,
+    pub(crate) egress: WeakEgress,
+}
+
 /// Answers requests for the descriptors of one plugin connection.
 pub(crate) struct Answers {
-    files: Weak<SessionFiles>,
-    processes: WeakProcessService,
-    egress: Arc<Egress>,
-    lookups: Lookups,
+    services: WeakServices,
     /// What carries the bytes of connections that were handed over.
     relays: Mutex<JoinSet<()>>,
     over: AtomicBool,
@@ -56,16 +61,9 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// Answers on the runtime that this is called on.
-    pub(crate) fn new(
-        files: &Weak<SessionFiles>,
-        processes: &WeakProcessService,
-        (egress, lookups): (&Arc<Egress>, &Lookups),
-    ) -> Result<Self, tokio::runtime::TryCurrentError> {
+    pub(crate) fn new(services: WeakServices) -> Result<Self, tokio::runtime::TryCurrentError> {
         Ok(Self {
-            files: files.clone(),
-            processes: processes.clone(),
-            egress: egress.clone(),
-            lookups: lookups.clone(),
+            services,
             relays: Mutex::default(),
             over: AtomicBool::new(false),
             runtime: tokio::runtime::Handle::try_current()?,
@@ -74,7 +72,7 @@ impl Answers {
 
     /// The session, as long as it lasts.
     pub(crate) fn session(&self) -> Option<Arc<Session>> {
-        Some(self.files.upgrade()?.session().clone())
+        Some(self.services.files.upgrade()?.session().clone())
     }
 
     pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
@@ -98,7 +96,7 @@ impl Answers {
 
     /// Does what is asked for; nothing once the session is over.
     pub(crate) fn answer(&self, request: Option<Request>) -> Option<Result<Answer, Status>> {
-        let files = &self.files.upgrade()?;
+        let files = &self.services.files.upgrade()?;
         Some(match request {
             Some(Request::Open(request)) => self.open(files, request),
             Some(Request::Create(request)) => self.open(files, request),
@@ -171,8 +169,10 @@ impl Answers {
         if by_name {
             return Err(running.fail(&use_rpc()));
         }
-        let network = self.network(session);
-        let limits = self.egress.limits.clone();
+        let Some(egress) = self.services.egress.upgrade() else {
+            return Err(running.fail(&Fault::Cancelled));
+        };
+        let limits = egress.limits().clone();
         let connected = self.wait_for_call(
             session,
             running,
@@ -180,7 +180,7 @@ impl Answers {
                 Box::pin(async move {
                     let slot = running.session().slot()?;
                     let (host, port) = (&target.host, target.port);
-                    let dialled = network.dial(running, host, port, target.timeout_ms).await?;
+                    let dialled = egress.dial(running, host, port, target.timeout_ms).await?;
                     Ok((slot, dialled))
                 })
             },
@@ -198,19 +198,21 @@ impl Answers {
         self.carry(connected?)
     }
 
-    /// A socket for datagrams. It may lead to a name, too: nobody looks at what
-    /// datagrams greet.
+    /// A socket for datagrams. It may lead to a name, too: the host has nothing to
+    /// watch in datagrams.
     fn open_udp(&self, session: &Arc<Session>, request: OpenUdpRequest) -> Result<Answer, Status> {
         let running = begin(session, &request)?;
-        let network = self.network(session);
-        let limits = self.egress.limits.clone();
+        let Some(egress) = self.services.egress.upgrade() else {
+            return Err(running.fail(&Fault::Cancelled));
+        };
+        let limits = egress.limits().clone();
         let opened = self.wait_for_call(
             session,
             running,
             move |running| {
                 Box::pin(async move {
                     let slot = running.session().slot()?;
-                    Ok((slot, network.open(running, &request).await?))
+                    Ok((slot, Opened::open(&egress, running, &request).await?))
                 })
             },
             move |opened, running| {
@@ -222,10 +224,6 @@ impl Answers {
             },
         );
         self.carry(opened?)
-    }
-
-    fn network(&self, session: &Arc<Session>) -> NetworkService {
-        NetworkService::sharing(session.clone(), self.egress.clone(), self.lookups.clone())
     }
 
     /// Carries what a connection moves, until its end or that of the session.
@@ -252,7 +250,7 @@ impl Answers {
             command: Some(command),
         };
         let running = begin(session, &request)?;
-        let Some(processes) = self.processes.upgrade() else {
+        let Some(processes) = self.services.processes.upgrade() else {
             return Err(running.fail(&Fault::Cancelled));
         };
         if session.limits().bytes_per_second != 0 {

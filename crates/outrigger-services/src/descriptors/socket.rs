@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use outrigger_wire::proto::host::descriptor_reply::Reply;
@@ -21,14 +21,13 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{Shutdown, sockopt};
 use uuid::Uuid;
 
-use super::answers::{Answers, DESCRIPTORS};
+use super::answers::{Answers, DESCRIPTORS, WeakServices};
 use super::frames::{Frames, send};
 use crate::arguments::Arguments;
 use crate::fault::{self, Fault};
 use crate::fs::call::SessionFiles;
-use crate::network::egress::{Egress, Lookups};
-use crate::network::service::NetworkService;
-use crate::process::service::{ProcessService, WeakProcessService};
+use crate::network::egress::Egress;
+use crate::process::commands::Commands;
 use crate::session::Session;
 
 /// Connections of one plugin at the same time.
@@ -47,10 +46,7 @@ const TOKEN: usize = 32;
 /// Where descriptors are handed over to one plugin connection. The socket is
 /// made when it is first asked for, and goes with this value.
 pub(crate) struct Descriptors {
-    files: Weak<SessionFiles>,
-    processes: WeakProcessService,
-    egress: Arc<Egress>,
-    lookups: Lookups,
+    services: WeakServices,
     offered: OnceLock<Option<Offered>>,
 }
 
@@ -68,26 +64,24 @@ struct Socket {
 }
 
 impl Descriptors {
-    pub(crate) fn new(
-        files: &Arc<SessionFiles>,
-        processes: &ProcessService,
-        network: &NetworkService,
-    ) -> Self {
-        Self {
+    pub(crate) fn new(files: &Arc<SessionFiles>, processes: &Commands, egress: &Egress) -> Self {
+        let services = WeakServices {
             files: Arc::downgrade(files),
             processes: processes.downgrade(),
-            egress: network.egress().clone(),
-            lookups: network.lookups().clone(),
+            egress: egress.downgrade(),
+        };
+        Self {
+            services,
             offered: OnceLock::new(),
         }
     }
 
-    /// Where the plugin finds the socket; nothing where there is none, because
-    /// the plugin would not reach it, or because bytes are counted that nobody
-    /// could count on a descriptor.
+    /// Where the plugin finds the socket. There is none where the plugin could not
+    /// reach it, and where bytes are paced: the host could not count those that pass
+    /// through a descriptor.
     pub(crate) fn offer(&self) -> Option<DescriptorOffer> {
         let offered = self.offered.get_or_init(|| {
-            let files = self.files.upgrade()?;
+            let files = self.services.files.upgrade()?;
             let session = files.session();
             session.identity().socket_dir()?;
             if session.limits().bytes_per_second != 0 {
@@ -109,9 +103,7 @@ impl Descriptors {
     }
 
     fn listen(&self, session: &Session) -> io::Result<Offered> {
-        let network = (&self.egress, &self.lookups);
-        let answers = Answers::new(&self.files, &self.processes, network);
-        let answers = answers.map_err(io::Error::other)?;
+        let answers = Answers::new(self.services.clone()).map_err(io::Error::other)?;
         let dir = session.identity().socket_dir();
         let dir = dir.ok_or(io::ErrorKind::NotFound)?;
         let (name, _) = Uuid::new_v4().as_u64_pair();
@@ -302,6 +294,7 @@ mod tests {
     use outrigger_wire::proto::host::descriptor_request::Request;
 
     use super::*;
+    use crate::network::egress::Gateway;
     use crate::network::settings::NetworkSettings;
     use crate::session::Terms;
     use crate::testing;
@@ -347,10 +340,10 @@ mod tests {
         let pid = Some(std::process::id());
         let identity = PluginIdentity::new("p", "p-1", pid).with_socket_dir(path);
         let files = testing::files(terms, identity);
-        let egress = Arc::new(Egress::new(&NetworkSettings::default()));
-        let network = NetworkService::new(files.session().clone(), egress);
-        let processes = ProcessService::new(files.clone(), Arc::default());
-        let descriptors = Descriptors::new(&files, &processes, &network);
+        let gateway = Arc::new(Gateway::new(&NetworkSettings::default()));
+        let egress = Egress::new(files.session().clone(), gateway);
+        let processes = Commands::new(files.clone(), Arc::default());
+        let descriptors = Descriptors::new(&files, &processes, &egress);
         let DescriptorOffer { path, token } = descriptors.offer().expect("an offer");
         let file = dir.path().join("new");
         let name = file.to_str().expect("text").to_owned();

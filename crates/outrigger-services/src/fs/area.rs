@@ -15,7 +15,7 @@ use super::fallbacks::lacks_openat2;
 use super::io::Inline;
 use super::kernel::{Nature, Purpose};
 use crate::fault::Fault;
-use crate::real_paths::{RealPath, UnservedPath};
+use crate::fs::real_paths::{RealPath, UnservedPath};
 
 /// How names become files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Area {
             }
             None => FileType::RegularFile,
         };
-        place.found(kind == FileType::Directory)?;
+        place.check_found(kind == FileType::Directory)?;
         let (dir, file) = match (kind, taken) {
             (FileType::Directory, Some(dir)) => (dir, None),
             (FileType::RegularFile, _) => {

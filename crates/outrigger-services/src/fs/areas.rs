@@ -7,7 +7,7 @@ use outrigger_manifest::{FilesystemGrant, Grants, Permissions};
 
 use super::area::Area;
 use super::kernel;
-use crate::real_paths::GrantPaths;
+use crate::fs::real_paths::GrantPaths;
 use crate::text::Quoted;
 
 /// A granted path that cannot be served.

@@ -19,7 +19,7 @@ const PORTION: usize = 8 << 20;
 /// How much is copied through memory at a time, in bytes.
 const BUFFER: usize = 1 << 20;
 /// How often a copy that waits looks whether its call is still wanted.
-const GLANCE: Duration = Duration::from_millis(50);
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Whether something may be put in the place of something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl FileCall {
                 Err(_) => PORTION,
             };
             if storage == Storage::Temporary && rustix::fs::fstat(&target)?.st_nlink == 0 {
-                // It was removed, and would take room that nobody finds.
+                // The target was removed: measuring the directory would not find its room.
                 return Err(Fault::System(Errno::NOENT));
             }
             let portion = self.write(ask as u64, storage, |written| {
@@ -191,7 +191,7 @@ impl FileCall {
             if left.is_zero() {
                 return Err(Fault::Deadline);
             }
-            std::thread::sleep(wait.min(left).min(GLANCE));
+            std::thread::sleep(wait.min(left).min(CHECK_EVERY));
         }
         Ok(())
     }

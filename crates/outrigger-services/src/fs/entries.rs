@@ -42,7 +42,7 @@ impl FileCall {
     pub(crate) fn mkdir(&self, wanted: &RequestedPath, perm: Mode) -> Result<(), Fault> {
         self.reach(wanted, Follow::No, CREATE, |place| {
             let entry = place.entry()?.ok_or_else(there)?;
-            self.may_lie(place, NewEntry::Directory)?;
+            self.keeps_grants(place, NewEntry::Directory)?;
             Ok(rustix::fs::mkdirat(&entry.parent, &entry.name, perm)?)
         })
     }
@@ -89,9 +89,9 @@ impl FileCall {
         self.both_ends(find, |from, to, (flags, denied)| {
             self.holds_no_grant(&from.place)?;
             self.holds_no_grant(&to.place)?;
-            self.gains_nothing(&from.place, &to.place)?;
+            self.gains_no_rights(&from.place, &to.place)?;
             let kind = from.kind()?;
-            self.may_lie(&to.place, NewEntry::Moved(kind))?;
+            self.keeps_grants(&to.place, NewEntry::Moved(kind))?;
             if to.place.dir_only && kind != FileType::Directory {
                 return Err(Fault::System(Errno::NOTDIR));
             }
@@ -119,14 +119,15 @@ impl FileCall {
         })
     }
 
-    /// Finds two ends, and acts on both while nothing is moved.
+    /// Finds two ends, and acts on both while no other operation moves anything.
     ///
-    /// Finding takes as long as a plugin makes it: meanwhile it may move what
-    /// was found first, and then other things into that. So both are looked up
-    /// again, by the very names that are judged, once nothing is moved.
+    /// A plugin decides how long finding takes. Meanwhile it may move what was found
+    /// first, and then other things into that. So once this operation has its turn, both
+    /// are looked up again by the very names that are judged.
     ///
-    /// Both are on one device, or the second one's storage would decide how long
-    /// everyone waits who moves something on the first one's.
+    /// Both ends must be on one device. Otherwise an operation that holds the turn of
+    /// the first device could wait for slow storage of the second, and with it everyone
+    /// who moves something on the first.
     fn both_ends<X, T>(
         &self,
         find: impl Fn() -> Result<(End, End, X), Fault>,
@@ -136,7 +137,7 @@ impl FileCall {
             self.progress.check()?;
             let (mut one, mut other, more) = find()?;
             let device = one.device_with(&other)?;
-            let _nothing_is_moved = moving(device, &self.progress, self.until())?;
+            let _turn = moving(device, &self.progress, self.until())?;
             match one.look_again().and_then(|()| other.look_again()) {
                 Ok(()) if one.device_with(&other)? == device => return act(&one, &other, more),
                 // There is a link on the way, or a mount, that was not there before.
@@ -195,8 +196,8 @@ impl FileCall {
             Ok((existing, self.end(new, CREATE, there)?, ()))
         };
         self.both_ends(find, |old, new, ()| {
-            self.gains_nothing(&old.place, &new.place)?;
-            self.may_lie(&new.place, NewEntry::Moved(FileType::RegularFile))?;
+            self.gains_no_rights(&old.place, &new.place)?;
+            self.keeps_grants(&new.place, NewEntry::Moved(FileType::RegularFile))?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let (from, to) = (&old.entry, &new.entry);
             let file = rustix::fs::openat(&from.parent, &from.name, flags, Mode::empty())?;
@@ -222,7 +223,7 @@ impl FileCall {
             if place.dir_only {
                 return Err(Fault::System(Errno::NOTDIR));
             }
-            self.may_lie(place, NewEntry::Link)?;
+            self.keeps_grants(place, NewEntry::Link)?;
             Ok(rustix::fs::symlinkat(&target, &entry.parent, &entry.name)?)
         })
     }

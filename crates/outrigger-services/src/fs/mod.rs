@@ -26,6 +26,7 @@ pub(crate) mod place;
 mod quotas;
 #[cfg(test)]
 mod races;
+pub(crate) mod real_paths;
 pub(crate) mod requested_path;
 pub(crate) mod resolve;
 mod rights;

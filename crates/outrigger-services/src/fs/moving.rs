@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::progress::Progress;
 
 /// How often an operation that waits for its turn looks whether it is still wanted.
-const GLANCE: Duration = Duration::from_millis(50);
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// While it is held, no plugin of this process moves anything on the device.
 pub(crate) struct Moving(&'static Turn);
@@ -26,9 +26,9 @@ impl Drop for Moving {
     }
 }
 
-/// Waits for the turn to move something on the device. One device's storage does
-/// not hold up the others, but for few that share; nor does it keep the threads
-/// of those who wait for it longer than their calls last.
+/// Waits for the turn to move something on the device. Devices wait for each other
+/// only where two of them share a turn, and no operation waits longer than its call
+/// lasts.
 pub(crate) fn moving(device: u64, progress: &Progress, until: Instant) -> Result<Moving, Fault> {
     static TURNS: [Turn; 64] = [const {
         Turn {
@@ -44,7 +44,7 @@ pub(crate) fn moving(device: u64, progress: &Progress, until: Instant) -> Result
         if left.is_zero() {
             return Err(Fault::Deadline);
         }
-        let waited = turn.free.wait_timeout(taken, left.min(GLANCE));
+        let waited = turn.free.wait_timeout(taken, left.min(CHECK_EVERY));
         taken = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
     *taken = true;

@@ -38,7 +38,7 @@ file_operations! {
     Filesystem "close" on ConnectionFirst: CloseRequest { lease } -> CloseResponse = close;
     Filesystem "read" on ConnectionFirst:
         ReadRequest { lease, offset, length } -> ReadResponse = |call, request| {
-            let length = length(call, request.length)?;
+            let length = call.read_length("one read", request.length)?;
             let file = call.file(&request.lease)?;
             let data = file.read(length, request.offset, call.may_wait)?;
             Ok(read(call, data, length))
@@ -52,7 +52,7 @@ file_operations! {
         };
     Filesystem "read_next" on ConnectionFirst:
         ReadNextRequest { lease, length } -> ReadResponse = |call, request| {
-            let length = length(call, request.length)?;
+            let length = call.read_length("one read", request.length)?;
             let file = call.file(&request.lease)?;
             let at = file.position();
             let data = file.read(length, at, call.may_wait)?;
@@ -383,17 +383,6 @@ fn close(call: &FileCall, request: &CloseRequest) -> Result<CloseResponse, Fault
         call.session.give_back::<OpenDir>(&request.lease)?;
     }
     Ok(CloseResponse {})
-}
-
-/// The length to read, if one reply can carry it.
-fn length(call: &FileCall, length: u32) -> Result<usize, Fault> {
-    call.session.may_move()?;
-    let (length, limit) = (length as usize, call.session.limits().payload());
-    if length > limit {
-        let text = format!("one read has at most {limit} bytes (`message`)");
-        return Err(Fault::exhausted("read-too-long", text));
-    }
-    Ok(length)
 }
 
 fn read(call: &FileCall, data: Vec<u8>, length: usize) -> ReadResponse {

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 use crate::fault::Fault;
 
+/// How many links one path may lead through, as the kernel has it.
+const LINKS: usize = 40;
 /// The longest path of a request, in bytes: the kernel's own `PATH_MAX`.
 pub(crate) const MAX_PATH: usize = 4096;
 
@@ -79,12 +81,68 @@ pub(crate) fn plain(path: &Path) -> Option<PathBuf> {
     Some(plain)
 }
 
-/// The steps of `path`, down and up.
-pub(crate) fn steps(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter(|step| matches!(step, Component::Normal(_) | Component::ParentDir))
-        .map(|step| step.as_os_str().to_owned())
-        .collect()
+/// The steps of a path that are still to be taken, down and up, while its links are
+/// followed.
+pub(crate) struct Steps {
+    todo: VecDeque<OsString>,
+    links: usize,
+}
+
+impl Steps {
+    pub(crate) fn new(path: &Path) -> Self {
+        let steps = path.components();
+        let steps =
+            steps.filter(|step| matches!(step, Component::Normal(_) | Component::ParentDir));
+        Self {
+            todo: steps.map(|step| step.as_os_str().to_owned()).collect(),
+            links: 0,
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Option<OsString> {
+        self.todo.pop_front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.todo.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.todo.is_empty()
+    }
+
+    /// Whether one of them leads up.
+    pub(crate) fn lead_up(&self) -> bool {
+        self.todo.iter().any(|step| step == "..")
+    }
+
+    /// Takes the steps of a link's text first.
+    ///
+    /// # Errors
+    /// There are more links, or more steps, than one path may have.
+    pub(crate) fn follow(&mut self, text: &Path) -> Result<(), Errno> {
+        self.links += 1;
+        if self.links > LINKS {
+            return Err(Errno::LOOP);
+        }
+        let mut todo = Self::new(text).todo;
+        if todo.len() + self.todo.len() > MAX_PATH {
+            return Err(Errno::NAMETOOLONG);
+        }
+        todo.append(&mut self.todo);
+        self.todo = todo;
+        Ok(())
+    }
+}
+
+/// What is left of them, in their order.
+impl IntoIterator for Steps {
+    type Item = OsString;
+    type IntoIter = std::collections::vec_deque::IntoIter<OsString>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.todo.into_iter()
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,17 @@ impl FileCall {
         self.session.charge(bytes);
     }
 
+    /// The length to read, if one reply can carry it; `what` is read.
+    pub(crate) fn read_length(&self, what: &str, length: u32) -> Result<usize, Fault> {
+        self.session.may_move()?;
+        let (length, limit) = (length as usize, self.session.limits().payload());
+        if length > limit {
+            let text = format!("{what} has at most {limit} bytes (`message`)");
+            return Err(Fault::exhausted("read-too-long", text));
+        }
+        Ok(length)
+    }
+
     /// Does a write of `count` bytes under the quotas; `write` says how far it
     /// came even if it failed.
     pub(crate) fn write<T>(

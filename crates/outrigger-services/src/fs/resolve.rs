@@ -1,7 +1,5 @@
 //! Where a requested path leads, and the operation that happens there.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use rustix::io::Errno;
 use super::area::Area;
 use super::call::{FileCall, SessionFiles};
 use super::kernel::Purpose;
-use super::paths::{MAX_PATH, clean, plain, steps};
+use super::paths::{Steps, clean, plain};
 use super::place::Place;
 use super::requested_path::RequestedPath;
 use super::rights::Required;
@@ -20,8 +18,6 @@ use crate::fault::Fault;
 
 /// How often a path is looked at anew because it changes under our hands.
 pub(crate) const ATTEMPTS: usize = 64;
-/// How many links one path may lead through, as the kernel has it.
-const LINKS: usize = 40;
 
 /// Whether the last step of a path may be a link that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,9 +152,8 @@ impl FileCall {
         path: &Path,
         follow: Follow,
     ) -> Result<Option<PathBuf>, Fault> {
-        let mut todo: VecDeque<OsString> = steps(path);
-        let (mut done, mut links) = (PathBuf::new(), 0);
-        while let Some(step) = todo.pop_front() {
+        let (mut todo, mut done) = (Steps::new(path), PathBuf::new());
+        while let Some(step) = todo.take() {
             if step == ".." {
                 self.progress.check()?;
                 match area.open(&done, DIR, rustix::fs::Mode::empty(), Purpose::Look) {
@@ -177,29 +172,20 @@ impl FileCall {
             self.may_pass(area, &next)?;
             match area.read_link(&next) {
                 Ok(Some(target)) => {
-                    links += 1;
-                    if links > LINKS {
-                        return Err(Fault::System(Errno::LOOP));
-                    }
                     let target = PathBuf::from(target);
-                    let rest = if target.is_absolute() {
+                    if target.is_absolute() {
                         done.clear();
-                        area.relative(&target).ok_or(Fault::Outside)?
+                        todo.follow(area.relative(&target).ok_or(Fault::Outside)?)?;
                     } else {
-                        &target
-                    };
-                    let mut ahead = steps(rest);
-                    if ahead.len() + todo.len() > MAX_PATH {
-                        return Err(Fault::System(Errno::NAMETOOLONG));
+                        todo.follow(&target)?;
                     }
-                    ahead.append(&mut todo);
-                    todo = ahead;
                 }
                 Ok(None) => done = next,
                 // What is not there leads nowhere else.
-                Err(Fault::System(Errno::NOENT)) if !todo.iter().any(|step| step == "..") => {
+                Err(Fault::System(Errno::NOENT)) if !todo.lead_up() => {
                     done = next;
-                    done.extend(todo.drain(..));
+                    done.extend(todo);
+                    break;
                 }
                 Err(Fault::System(Errno::LOOP)) => return Ok(None),
                 Err(fault) => return Err(fault),

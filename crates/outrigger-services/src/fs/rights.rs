@@ -149,7 +149,7 @@ impl FileCall {
     }
 
     /// Whether what is in the directory at `place` may be listed.
-    pub(crate) fn lists(&self, place: &Place) -> Result<(), Fault> {
+    pub(crate) fn may_list(&self, place: &Place) -> Result<(), Fault> {
         if !self.files.is_temp(&place.area) {
             self.verdict(&place.spelled(), Required::All(Permissions::LIST))?;
         }
@@ -159,7 +159,7 @@ impl FileCall {
     /// Refuses to put at `place` what would make a grant that names it, or
     /// something beneath it, mean something else once grants are taken anew: a
     /// link leads elsewhere, and what was moved there would gain rights.
-    pub(crate) fn may_lie(&self, place: &Place, new: NewEntry) -> Result<(), Fault> {
+    pub(crate) fn keeps_grants(&self, place: &Place, new: NewEntry) -> Result<(), Fault> {
         if self.files.is_temp(&place.area) {
             return Ok(());
         }
@@ -206,7 +206,7 @@ impl FileCall {
     }
 
     /// Refuses what would move something to where more may be done with it.
-    pub(crate) fn gains_nothing(&self, from: &Place, to: &Place) -> Result<(), Fault> {
+    pub(crate) fn gains_no_rights(&self, from: &Place, to: &Place) -> Result<(), Fault> {
         let below = |place: &Place| Place {
             path: place.path.join("x"),
             ..place.clone()

@@ -22,6 +22,8 @@ use crate::streaming::{self, Next, Replies, Source};
 const LISTED: usize = 1000;
 
 described! {
+    /// The operations that are streams.
+    pub(crate) const STREAMS;
     streamed("read_stream"), ReadStreamRequest { lease, offset, length, chunk }
     streamed("write_stream"), WriteStreamRequest { lease, offset }
     streamed("list_stream"), ListStreamRequest { path }
@@ -31,14 +33,6 @@ described! {
 const fn streamed(name: &'static str) -> Operation {
     Operation::new(HostService::Filesystem, name)
 }
-
-/// The operations that are streams.
-pub(crate) const STREAMS: &[Operation] = &[
-    ReadStreamRequest::OPERATION,
-    WriteStreamRequest::OPERATION,
-    ListStreamRequest::OPERATION,
-    WatchRequest::OPERATION,
-];
 
 /// The service of one connection.
 pub(crate) struct Filesystem(Arc<SessionFiles>);

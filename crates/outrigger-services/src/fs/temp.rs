@@ -25,9 +25,10 @@ use crate::leases::Leased;
 const ATTEMPTS: usize = 32;
 /// How long removing may take.
 const REMOVAL: Duration = Duration::from_secs(60);
-/// How long whoever lets go of the directory waits for its end: a small one is
-/// gone then, also when the host ends at once. It may be a runtime's thread.
-const COURTESY: Duration = Duration::from_millis(50);
+/// How long the thread that drops a directory waits until it is removed. A small
+/// directory is gone by then, even if the host ends right after; a runtime's thread
+/// is not held up for longer.
+const REMOVAL_WAIT: Duration = Duration::from_millis(50);
 /// What storage gives at least to whatever is written, in bytes.
 const BLOCK: u64 = 4096;
 /// How deep a directory is measured; one that is deeper is as large as what was
@@ -43,7 +44,7 @@ pub(crate) struct TempArea {
     tie: Option<Box<dyn Tie>>,
     used: Mutex<Used>,
     /// Open files: they take room also when they are removed. Not held while the
-    /// directory is measured: those who open files may be a runtime's thread.
+    /// directory is measured: files are opened on a runtime's thread, too.
     open: Mutex<Vec<Weak<Leased<OpenFile>>>>,
 }
 
@@ -222,9 +223,8 @@ impl Drop for TempArea {
     }
 }
 
-/// Does `work` on a thread of its own, and waits a moment for its end. Whoever
-/// asks may be a runtime's thread: it must not be held up by what a plugin has
-/// piled up.
+/// Does `work` on a thread of its own, and waits a moment for its end: the caller may
+/// be a runtime's thread, which must not be held up by what a plugin has piled up.
 fn on_its_own_thread(work: impl Fn() + Send + Sync + 'static) {
     let (work, (sender, done)) = (Arc::new(work), mpsc::channel::<()>());
     let again = work.clone();
@@ -234,7 +234,7 @@ fn on_its_own_thread(work: impl Fn() + Send + Sync + 'static) {
     };
     let thread = std::thread::Builder::new().name("outrigger-temp".into());
     match thread.spawn(run) {
-        Ok(_) => drop(done.recv_timeout(COURTESY)),
+        Ok(_) => drop(done.recv_timeout(REMOVAL_WAIT)),
         Err(_) => again(),
     }
 }

@@ -182,8 +182,8 @@ impl State {
         }
     }
 
-    /// Watches what is at `path` beneath the area, which is no link. Whoever
-    /// watches a directory learns what is in it.
+    /// Watches what is at `path` beneath the area, which is no link. To watch a directory
+    /// is to learn what is in it, so that must be granted.
     fn add_one(&mut self, call: &FileCall, path: &Path) -> Result<(), Fault> {
         if self.watched.len() >= self.most {
             let text = format!("more than {} directories (`watched_dirs`)", self.most);
@@ -196,7 +196,7 @@ impl State {
             place.inode()?
         };
         if FileType::from_raw_mode(rustix::fs::fstat(&inode)?.st_mode) == FileType::Directory {
-            call.lists(&place)?;
+            call.may_list(&place)?;
         }
         let flags = WatchFlags::CREATE
             | WatchFlags::DELETE

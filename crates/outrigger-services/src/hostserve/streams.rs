@@ -17,6 +17,8 @@ use crate::running::{Caller, Running};
 use crate::streaming::{self, Next, Replies, Source};
 
 described! {
+    /// The operations that are streams.
+    pub(crate) const STREAMS;
     streamed("FileReader"), FileReadRequest { handle, chunk_size }
     streamed("FileReaderAt"), FileReadAtRequest { handle, offset, chunk_size }
     streamed("FileWriter"), FileWriteRequest { handle }
@@ -26,14 +28,6 @@ described! {
 const fn streamed(name: &'static str) -> Operation {
     Operation::new(HostService::Filesystem, name)
 }
-
-/// The operations that are streams.
-pub(crate) const STREAMS: &[Operation] = &[
-    FileReadRequest::OPERATION,
-    FileReadAtRequest::OPERATION,
-    FileWriteRequest::OPERATION,
-    FileWriteAtRequest::OPERATION,
-];
 
 /// A request that starts a stream of a file's parts.
 pub(super) trait ReadRequest: Described + Send + 'static {

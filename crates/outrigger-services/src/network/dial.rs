@@ -81,7 +81,8 @@ impl Dialer for SystemDialer {
 }
 
 /// A UDP socket that is connected to the first of `addresses` to which this
-/// machine knows a way; nobody answers to that, so that no more can be said.
+/// machine knows a way; no peer answers to that, so whether one is there is
+/// not known.
 pub(crate) async fn first_udp(
     dialer: &dyn Dialer,
     addresses: &[SocketAddr],

@@ -3,7 +3,7 @@
 //! that was judged.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use outrigger_manifest::{Grants, Host, Protocol};
@@ -20,14 +20,55 @@ use super::settings::{NetworkLimits, NetworkSettings};
 use super::tls::Tls;
 use crate::fault::Fault;
 use crate::progress::Progress;
+use crate::running::Running;
+use crate::session::Session;
 
 /// What all plugins of one host share on their way out.
 #[derive(Debug)]
-pub(crate) struct Egress {
+pub(crate) struct Gateway {
     resolver: Arc<dyn Resolver>,
     dialer: Arc<dyn Dialer>,
-    pub(crate) tls: Tls,
-    pub(crate) limits: NetworkLimits,
+    tls: Tls,
+    limits: NetworkLimits,
+}
+
+impl Gateway {
+    pub(crate) fn new(settings: &NetworkSettings) -> Self {
+        Self {
+            resolver: settings.resolver.clone(),
+            dialer: settings.dialer.clone(),
+            tls: Tls::new(settings.roots.clone()),
+            limits: settings.limits.clone(),
+        }
+    }
+}
+
+/// The way out of one connection; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Egress {
+    session: Arc<Session>,
+    gateway: Arc<Gateway>,
+    /// How many names are looked up at the same time.
+    lookups: Arc<Semaphore>,
+}
+
+/// An [`Egress`] that does not keep its session.
+#[derive(Clone)]
+pub(crate) struct WeakEgress {
+    session: Weak<Session>,
+    gateway: Arc<Gateway>,
+    lookups: Arc<Semaphore>,
+}
+
+impl WeakEgress {
+    /// The way out, as long as its session lasts.
+    pub(crate) fn upgrade(&self) -> Option<Egress> {
+        Some(Egress {
+            session: self.session.upgrade()?,
+            gateway: self.gateway.clone(),
+            lookups: self.lookups.clone(),
+        })
+    }
 }
 
 /// Where a plugin wants to, in its own words.
@@ -56,47 +97,59 @@ pub(crate) struct Dialled {
     pub(crate) local: SocketAddr,
 }
 
-/// What one plugin may use of the egress at a time.
-#[derive(Clone, Debug)]
-pub(crate) struct Lookups(Arc<Semaphore>);
-
-impl Lookups {
-    pub(crate) fn new(limits: &NetworkLimits) -> Self {
-        Self(Arc::new(Semaphore::new(limits.lookups.max(1))))
-    }
-}
-
 impl Egress {
-    pub(crate) fn new(settings: &NetworkSettings) -> Self {
+    pub(crate) fn new(session: Arc<Session>, gateway: Arc<Gateway>) -> Self {
+        let lookups = Arc::new(Semaphore::new(gateway.limits.lookups.max(1)));
         Self {
-            resolver: settings.resolver.clone(),
-            dialer: settings.dialer.clone(),
-            tls: Tls::new(settings.roots.clone()),
-            limits: settings.limits.clone(),
+            session,
+            gateway,
+            lookups,
         }
     }
 
+    pub(crate) fn downgrade(&self) -> WeakEgress {
+        WeakEgress {
+            session: Arc::downgrade(&self.session),
+            gateway: self.gateway.clone(),
+            lookups: self.lookups.clone(),
+        }
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        self.session.grants()
+    }
+
+    pub(crate) fn limits(&self) -> &NetworkLimits {
+        &self.gateway.limits
+    }
+
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.gateway.tls
+    }
+
     /// Whether a place may be dialled, and at which addresses. No query leaves
-    /// unless a grant covers the name, as `progress` then say.
+    /// unless a grant covers the name, as `progress` then says.
     pub(crate) async fn judge(
         &self,
-        grants: &Grants,
-        lookups: &Lookups,
         wanted: Destination<'_>,
         allowed: Allowance,
         progress: &Progress,
     ) -> Result<Judged, Fault> {
         let host = rules::host(wanted.host)?;
         let (protocol, port) = (wanted.protocol, rules::port(wanted.port)?);
-        progress.allowed_by(&rules::egress(grants, protocol, &host, port)?);
+        progress.allowed_by(&rules::egress(self.grants(), protocol, &host, port)?);
         let found = match &host {
             Host::Address(address) => vec![*address],
-            Host::Name(name) => self.resolve(lookups, name.as_str(), allowed).await?,
+            Host::Name(name) => self.resolve(name.as_str(), allowed).await?,
         };
         let mut addresses = Vec::new();
         let mut dropped = Vec::new();
         for address in found {
-            match rules::dialable(grants, protocol, &host, address, port) {
+            match rules::dialable(self.grants(), protocol, &host, address, port) {
                 Ok(address) => {
                     let address = SocketAddr::new(address, port);
                     if !addresses.contains(&address) {
@@ -116,32 +169,43 @@ impl Egress {
         Ok(Judged { host, addresses })
     }
 
-    /// A connection to `host` at `port`, if the grants cover it; `progress` say so.
+    /// A connection to `host` at `port`, judged and noted in the record of
+    /// `running`. `timeout_ms` is the plugin's wish, 0 for none.
+    pub(crate) async fn dial(
+        &self,
+        running: &Running,
+        host: &str,
+        port: u32,
+        timeout_ms: u64,
+    ) -> Result<Dialled, Fault> {
+        let limit = self.limits().connect_timeout;
+        let allowed = Allowance::new(timeout_ms, limit, "connect_timeout", limit);
+        let dialled = self.connect(host, port, allowed, running.progress());
+        dialled.await
+    }
+
+    /// A connection to `host` at `port`, if the grants cover it; `progress` says so.
     ///
     /// # Cancel safety
     /// Dropping the future gives everything up, except that a query in hand
     /// keeps its place among this plugin's until the resolver is done with it.
     pub(crate) async fn connect(
         &self,
-        grants: &Grants,
-        lookups: &Lookups,
         host: &str,
         port: u32,
         allowed: Allowance,
         progress: &Progress,
     ) -> Result<Dialled, Fault> {
-        let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
+        let allowed = allowed.or_sooner("connect_timeout", self.limits().connect_timeout);
         let protocol = Protocol::Tcp;
         let wanted = Destination {
             protocol,
             host,
             port,
         };
-        let judged = self
-            .judge(grants, lookups, wanted, allowed, progress)
-            .await?;
+        let judged = self.judge(wanted, allowed, progress).await?;
         let dialling = async {
-            let dialled = dial::first(&*self.dialer, &judged.addresses).await;
+            let dialled = dial::first(&*self.gateway.dialer, &judged.addresses).await;
             dialled.map_err(|error| failure::io(&error))
         };
         let (stream, remote) = allowed.within(dialling).await?;
@@ -155,30 +219,26 @@ impl Egress {
     }
 
     /// A socket for datagrams to and from `host` at `port`, and the address it
-    /// leads to, if the grants cover it; `progress` say so.
+    /// leads to, if the grants cover it; `progress` says so.
     ///
     /// # Cancel safety
     /// As [`connect`](Self::connect).
     pub(crate) async fn connect_udp(
         &self,
-        grants: &Grants,
-        lookups: &Lookups,
         host: &str,
         port: u32,
         allowed: Allowance,
         progress: &Progress,
     ) -> Result<(UdpSocket, SocketAddr), Fault> {
-        let allowed = allowed.or_sooner("connect_timeout", self.limits.connect_timeout);
+        let allowed = allowed.or_sooner("connect_timeout", self.limits().connect_timeout);
         let protocol = Protocol::Udp;
         let wanted = Destination {
             protocol,
             host,
             port,
         };
-        let judged = self
-            .judge(grants, lookups, wanted, allowed, progress)
-            .await?;
-        let dialling = dial::first_udp(&*self.dialer, &judged.addresses);
+        let judged = self.judge(wanted, allowed, progress).await?;
+        let dialling = dial::first_udp(&*self.gateway.dialer, &judged.addresses);
         let (socket, remote) = allowed.within(dialling).await?;
         progress.allowed_by(&format!("dialled {remote}"));
         Ok((socket, remote))
@@ -187,17 +247,16 @@ impl Egress {
     /// The addresses of a name that was matched already.
     pub(crate) async fn resolve(
         &self,
-        lookups: &Lookups,
         name: &str,
         allowed: Allowance,
     ) -> Result<Vec<IpAddr>, Fault> {
-        let allowed = allowed.or_sooner("resolve_timeout", self.limits.resolve_timeout);
+        let allowed = allowed.or_sooner("resolve_timeout", self.limits().resolve_timeout);
         let place = async {
-            let place = lookups.0.clone().acquire_owned().await;
+            let place = self.lookups.clone().acquire_owned().await;
             place.map_err(|_| failure::broken("the host is closing"))
         };
         let place = allowed.within(place).await?;
-        let (resolver, asked) = (self.resolver.clone(), name.to_owned());
+        let (resolver, asked) = (self.gateway.resolver.clone(), name.to_owned());
         // Nobody can stop the system's resolver: the task ends when it does, and
         // its place, of which a plugin has few, bounds how many there are.
         let lookup = tokio::spawn(async move {
@@ -216,7 +275,7 @@ impl Egress {
             }
         };
         let mut found = allowed.within(found).await?;
-        found.truncate(self.limits.answers.max(1));
+        found.truncate(self.limits().answers.max(1));
         Ok(found)
     }
 }

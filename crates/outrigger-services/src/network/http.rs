@@ -12,7 +12,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
-use outrigger_manifest::{Grants, Host};
+use outrigger_manifest::Host;
 use outrigger_wire::proto::host as proto;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::client::TlsStream;
 
-use super::egress::{Allowance, Egress, Lookups};
+use super::egress::{Allowance, Egress};
 use super::failure;
 use super::settings::NetworkLimits;
 use super::url::{Scheme, Url};
@@ -175,8 +175,6 @@ impl Prepared {
     pub(crate) async fn send(
         &self,
         egress: &Egress,
-        grants: &Grants,
-        lookups: &Lookups,
         allowed: Allowance,
         running: &Running,
     ) -> Result<Reply, Fault> {
@@ -185,7 +183,7 @@ impl Prepared {
             return Err(Fault::abuse("the URL's brackets hold no IPv6 address"));
         }
         let (host, port, progress) = (&url.host, url.port.into(), running.progress());
-        let dialled = egress.connect(grants, lookups, host, port, allowed, progress);
+        let dialled = egress.connect(host, port, allowed, progress);
         let dialled = dialled.await?;
         running.wrote(self.body_len() as u64);
         // What is asked for is what was matched, in the form that was matched.
@@ -200,11 +198,11 @@ impl Prepared {
                 Scheme::Http => Connection::Plain(dialled.stream),
                 Scheme::Https => {
                     let name = server_name(&dialled.host)?;
-                    let stream = egress.tls.connect(name, dialled.stream).await?;
+                    let stream = egress.tls().connect(name, dialled.stream).await?;
                     Connection::Tls(Box::new(stream))
                 }
             };
-            exchange(connection, request, &egress.limits).await
+            exchange(connection, request, egress.limits()).await
         };
         allowed.within(exchange).await
     }

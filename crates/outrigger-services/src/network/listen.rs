@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use outrigger_manifest::{Grants, Protocol};
 use outrigger_transport::OwnedTask;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::egress::{Egress, Lookups};
+use super::egress::Egress;
 use super::failure;
 use super::origins::Origins;
 use super::rules;
@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::session::Session;
 
 /// How long accepting pauses when the system has nothing left to accept with.
-const BREATH: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The code of a plugin that does not keep up.
 const CODE: &str = "backlog-full";
@@ -45,7 +45,7 @@ pub(crate) struct Waiting {
 impl Lease for Waiting {}
 
 impl Waiting {
-    /// The connection, for whoever comes first.
+    /// The connection, for the first call that takes it.
     pub(crate) fn take(&self) -> Result<TcpStream, Fault> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         stream.take().ok_or(Fault::UnknownLease)
@@ -70,16 +70,14 @@ pub(crate) enum Arrival {
 /// Binds `port` at `address`, if the grants cover it.
 pub(crate) async fn bind(
     egress: &Egress,
-    grants: &Grants,
-    lookups: &Lookups,
     address: &str,
     port: u32,
     progress: &Progress,
 ) -> Result<Bound, Fault> {
-    let address = asked(grants, Protocol::Tcp, address, port, progress)?;
+    let address = asked(egress.grants(), Protocol::Tcp, address, port, progress)?;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| failure::io(&error))?;
-    let origins = Origins::of(egress, grants, lookups, Protocol::Tcp, address.port()).await;
+    let origins = Origins::of(egress, Protocol::Tcp, address.port()).await;
     Ok(Bound {
         address: listener.local_addr().map_err(|error| failure::io(&error))?,
         listener,
@@ -129,24 +127,18 @@ impl Arrivals {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped, except a connection that just
     /// arrived, which is closed.
-    pub(crate) async fn next(
-        &mut self,
-        egress: &Arc<Egress>,
-        grants: &Grants,
-        lookups: &Lookups,
-        session: &Arc<Session>,
-    ) -> Arrival {
+    pub(crate) async fn next(&mut self, egress: &Egress) -> Arrival {
         loop {
             if !self.bound.origins.is_looking_up()
                 && let Some((stream, remote)) = self.asking.pop_front()
             {
-                let rule = self.bound.origins.judge_now(grants, remote.ip());
-                return self.judged(rule, egress, session, stream, remote);
+                let rule = self.bound.origins.judge_now(egress, remote.ip());
+                return self.judged(rule, egress, stream, remote);
             }
             tokio::select! {
                 accepted = self.bound.listener.accept() => match accepted {
                     Ok((stream, remote)) => {
-                        let arrival = self.arrived(egress, grants, lookups, session, stream, remote);
+                        let arrival = self.arrived(egress, stream, remote);
                         if let Some(arrival) = arrival {
                             return arrival;
                         }
@@ -155,7 +147,7 @@ impl Arrivals {
                     // descriptors run out, others need a moment to give some back.
                     Err(error) => {
                         tracing::debug!(%error, "accepting a connection failed");
-                        tokio::time::sleep(BREATH).await;
+                        tokio::time::sleep(PAUSE).await;
                     }
                 },
                 () = self.bound.origins.looked_up() => {}
@@ -167,22 +159,16 @@ impl Arrivals {
     /// looked up. Nobody else waits for these.
     fn arrived(
         &mut self,
-        egress: &Arc<Egress>,
-        grants: &Grants,
-        lookups: &Lookups,
-        session: &Arc<Session>,
+        egress: &Egress,
         stream: TcpStream,
         remote: SocketAddr,
     ) -> Option<Arrival> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let rule = self
-            .bound
-            .origins
-            .judge(egress, grants, lookups, remote.ip());
+        let rule = self.bound.origins.judge(egress, remote.ip());
         if let Some(rule) = rule {
-            return Some(self.judged(rule, egress, session, stream, remote));
+            return Some(self.judged(rule, egress, stream, remote));
         }
-        if self.asking.len() >= egress.limits.backlog {
+        if self.asking.len() >= egress.limits().backlog {
             let text = "too many wait for the allowed origins to resolve (`backlog`)";
             let why = Fault::exhausted(CODE, text);
             return Some(Arrival::TurnedAway { remote, why });
@@ -196,10 +182,10 @@ impl Arrivals {
         &mut self,
         rule: Result<String, Fault>,
         egress: &Egress,
-        session: &Arc<Session>,
         stream: TcpStream,
         remote: SocketAddr,
     ) -> Arrival {
+        let session = egress.session();
         let turned_away = |why| Arrival::TurnedAway { remote, why };
         let rule = match rule {
             Ok(rule) => rule,
@@ -207,7 +193,7 @@ impl Arrivals {
         };
         self.waiting
             .retain(|(lease, _)| session.lease::<Waiting>(lease).is_ok());
-        if self.waiting.len() >= egress.limits.backlog {
+        if self.waiting.len() >= egress.limits().backlog {
             let text = "the plugin takes no connections (`backlog`)";
             return turned_away(Fault::exhausted(CODE, text));
         }
@@ -249,12 +235,8 @@ impl Arrivals {
 
 /// Gives a connection up that the plugin has not taken in time, and says whose
 /// it was.
-pub(crate) async fn unclaimed(
-    egress: &Egress,
-    session: &Session,
-    lease: &str,
-) -> Option<SocketAddr> {
-    tokio::time::sleep(egress.limits.unclaimed_timeout).await;
-    let unclaimed = session.give_back::<Waiting>(lease).ok()?;
+pub(crate) async fn unclaimed(egress: &Egress, lease: &str) -> Option<SocketAddr> {
+    tokio::time::sleep(egress.limits().unclaimed_timeout).await;
+    let unclaimed = egress.session().give_back::<Waiting>(lease).ok()?;
     Some(unclaimed.remote)
 }

@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use outrigger_manifest::{Grants, HostName, Protocol};
+use outrigger_manifest::{HostName, Protocol};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::egress::{Allowance, Egress, Lookups};
+use super::egress::{Allowance, Egress};
 use super::rules;
 use crate::fault::Fault;
 
@@ -31,18 +30,12 @@ type Found = HashMap<IpAddr, Vec<HostName>>;
 
 impl Origins {
     /// Looks up what is named in the grants for a port.
-    pub(crate) async fn of(
-        egress: &Egress,
-        grants: &Grants,
-        lookups: &Lookups,
-        protocol: Protocol,
-        port: u16,
-    ) -> Self {
-        let names = rules::named_origins(grants, protocol, port);
+    pub(crate) async fn of(egress: &Egress, protocol: Protocol, port: u16) -> Self {
+        let names = rules::named_origins(egress.grants(), protocol, port);
         Self {
             protocol,
             port,
-            found: look_up(egress, lookups, &names).await,
+            found: look_up(egress, &names).await,
             names,
             refreshed: Instant::now(),
             lookup: JoinSet::new(),
@@ -53,29 +46,26 @@ impl Origins {
     /// so; nothing where that depends on names that are being looked up.
     pub(crate) fn judge(
         &mut self,
-        egress: &Arc<Egress>,
-        grants: &Grants,
-        lookups: &Lookups,
+        egress: &Egress,
         origin: IpAddr,
     ) -> Option<Result<String, Fault>> {
-        let by_address = rules::origin(grants, self.protocol, self.port, origin, &[]);
+        let by_address = rules::origin(egress.grants(), self.protocol, self.port, origin, &[]);
         if by_address.is_ok() || self.names.is_empty() {
             return Some(by_address);
         }
-        let stale = self.refreshed.elapsed() >= egress.limits.origin_refresh;
+        let stale = self.refreshed.elapsed() >= egress.limits().origin_refresh;
         if stale && !self.is_looking_up() {
-            let (egress, lookups) = (egress.clone(), lookups.clone());
-            let names = self.names.clone();
+            let (egress, names) = (egress.clone(), self.names.clone());
             self.lookup
-                .spawn(async move { look_up(&egress, &lookups, &names).await });
+                .spawn(async move { look_up(&egress, &names).await });
         }
-        (!self.is_looking_up()).then(|| self.judge_now(grants, origin))
+        (!self.is_looking_up()).then(|| self.judge_now(egress, origin))
     }
 
     /// As [`judge`](Self::judge), by what is known now.
-    pub(crate) fn judge_now(&self, grants: &Grants, origin: IpAddr) -> Result<String, Fault> {
+    pub(crate) fn judge_now(&self, egress: &Egress, origin: IpAddr) -> Result<String, Fault> {
         let names = self.found.get(&origin).map_or(&[][..], Vec::as_slice);
-        rules::origin(grants, self.protocol, self.port, origin, names)
+        rules::origin(egress.grants(), self.protocol, self.port, origin, names)
     }
 
     /// Whether names are being looked up.
@@ -100,13 +90,13 @@ impl Origins {
 }
 
 /// Looks the names among the origins up, all together within
-/// `resolve_timeout`. One that does not resolve now lets nobody in until it does.
-async fn look_up(egress: &Egress, lookups: &Lookups, names: &[HostName]) -> Found {
-    let limit = egress.limits.resolve_timeout;
+/// `resolve_timeout`. A name that does not resolve now lets no peer in until it does.
+async fn look_up(egress: &Egress, names: &[HostName]) -> Found {
+    let limit = egress.limits().resolve_timeout;
     let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
     let answers = names
         .iter()
-        .map(|name| egress.resolve(lookups, name.as_str(), allowed));
+        .map(|name| egress.resolve(name.as_str(), allowed));
     let answers = futures_util::future::join_all(answers).await;
     let mut found = Found::new();
     for (name, answer) in names.iter().zip(answers) {

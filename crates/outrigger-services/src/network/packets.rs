@@ -15,7 +15,7 @@ use tokio::net::UnixDatagram;
 
 use super::account::Account;
 use super::failure;
-use super::relay::{LOOK, is_closed};
+use super::relay::{CHECK_EVERY, is_closed};
 use super::settings::NetworkLimits;
 use super::udp::{Flow, LONGEST, OPERATION, Opened, Sender};
 use crate::fault::{self, Fault};
@@ -94,7 +94,7 @@ async fn from_plugin(pair: &UnixDatagram, sender: &Sender<'_>) -> Result<(), Fau
     }
     // It sends no more; it may receive still.
     while !is_closed(pair.as_fd()) {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// whose plugin is gone. A peer that has sent more than that gets a reset.
 const DROPPED_CHUNKS: usize = 64;
 /// How often the host looks whether a plugin that has finished is still there.
-pub(crate) const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 /// The plugin's end of `peer`, and the work that carries what it moves. The
 /// connection ends when that is dropped.
@@ -78,7 +78,7 @@ async fn carry(
     let left = async {
         sent.notified().await;
         while !is_closed(&end) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
         Err(Ended::Gone)
     };

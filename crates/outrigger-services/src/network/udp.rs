@@ -23,7 +23,7 @@ use super::account::Account;
 use super::datagrams::Datagrams;
 use super::deadline::{Activity, Watch};
 use super::dial;
-use super::egress::{Egress, Lookups};
+use super::egress::{Allowance, Egress};
 use super::failure;
 use super::listen;
 use super::origins::Origins;
@@ -32,7 +32,7 @@ use crate::arguments::Arguments;
 use crate::fault::{self, Fault};
 use crate::operation::{Described, Operation};
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::running::Running;
 
 /// The full name of the operation, for what the plugin is told.
 pub(crate) const OPERATION: &str = "network.open_udp";
@@ -44,7 +44,7 @@ const ROOM: usize = 64 << 10;
 /// empty one is not free.
 const HEADERS: usize = 28;
 /// How long receiving pauses after what was no answer of the network.
-const BREATH: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that was granted and opened.
 pub(crate) struct Opened {
@@ -71,17 +71,36 @@ struct Port {
     /// What can only be let in by names that are being looked up, within the bytes
     /// that may wait for the plugin.
     asking: VecDeque<(Bytes, SocketAddr)>,
-    reach: Reach,
-}
-
-/// What it takes to judge those who send to a port.
-pub(crate) struct Reach {
-    pub(crate) egress: Arc<Egress>,
-    pub(crate) session: Arc<Session>,
-    pub(crate) lookups: Lookups,
+    egress: Egress,
 }
 
 impl Opened {
+    /// The socket for datagrams that the first message of a call asks for, judged
+    /// and noted in the record of `running`.
+    pub(crate) async fn open(
+        egress: &Egress,
+        running: &Running,
+        wanted: &OpenUdpRequest,
+    ) -> Result<Self, Fault> {
+        let progress = running.progress();
+        match &wanted.part {
+            Some(Asked::Connect(target)) => {
+                let limit = egress.limits().connect_timeout;
+                let allowed = Allowance::new(target.timeout_ms, limit, "connect_timeout", limit);
+                let (host, port) = (&target.host, target.port);
+                let connected = egress.connect_udp(host, port, allowed, progress);
+                let (socket, remote) = connected.await?;
+                Self::to(socket, remote).map_err(|error| failure::io(&error))
+            }
+            Some(Asked::Bind(bind)) => {
+                Self::at(egress.clone(), &bind.address, bind.port, progress).await
+            }
+            _ => Err(Fault::abuse(
+                "the first message names neither a target nor a port",
+            )),
+        }
+    }
+
     /// A socket that leads to `remote`, which was judged.
     pub(crate) fn to(socket: UdpSocket, remote: SocketAddr) -> io::Result<Self> {
         Ok(Self {
@@ -99,13 +118,12 @@ impl Opened {
 
     /// Binds `port` at `address`, if the grants cover it.
     pub(crate) async fn at(
-        reach: Reach,
+        egress: Egress,
         address: &str,
         port: u32,
         progress: &Progress,
     ) -> Result<Self, Fault> {
-        let grants = reach.session.grants();
-        let address = listen::asked(grants, Protocol::Udp, address, port, progress)?;
+        let address = listen::asked(egress.grants(), Protocol::Udp, address, port, progress)?;
         // One of a group could be bound, unlike with TCP.
         if !address.ip().is_unspecified() && !dial::is_single(address.ip()) {
             return Err(Fault::System(Errno::ADDRNOTAVAIL));
@@ -114,7 +132,7 @@ impl Opened {
         let socket = socket.map_err(|error| failure::io(&error))?;
         let local = socket.local_addr().map_err(|error| failure::io(&error))?;
         let port = local.port();
-        let origins = Origins::of(&reach.egress, grants, &reach.lookups, Protocol::Udp, port).await;
+        let origins = Origins::of(&egress, Protocol::Udp, port).await;
         Ok(Self {
             connected: Connected {
                 remote_address: String::new(),
@@ -124,24 +142,24 @@ impl Opened {
             side: Side::Port(Box::new(Port {
                 origins,
                 asking: VecDeque::new(),
-                reach,
+                egress,
             })),
         })
     }
 
     /// What is carried from now on, and the socket that carries it.
     pub(crate) fn split(self, account: Account, limits: &NetworkLimits) -> (Arc<Flow>, Carrier) {
-        let (activity, whom) = match &self.side {
-            Side::Peer { judged, .. } => (Activity::new(limits), Whom::Peer(*judged)),
+        let (activity, receivers) = match &self.side {
+            Side::Peer { judged, .. } => (Activity::new(limits), Receivers::Peer(*judged)),
             // As listening, which lasts for as long as the plugin wants it.
             Side::Port(_) => {
-                let heard = Heard::new(limits.senders);
-                (Activity::endless(), Whom::Heard(Mutex::new(heard)))
+                let senders = Senders::new(limits.senders);
+                (Activity::endless(), Receivers::Senders(Mutex::new(senders)))
             }
         };
         let flow = Arc::new(Flow {
             waiting: Datagrams::new(limits.datagram_bytes),
-            whom,
+            receivers,
             account: Arc::new(account),
             activity: Arc::new(activity),
         });
@@ -175,14 +193,14 @@ pub(crate) struct Flow {
     pub(crate) waiting: Datagrams,
     pub(crate) account: Arc<Account>,
     pub(crate) activity: Arc<Activity>,
-    whom: Whom,
+    receivers: Receivers,
 }
 
-/// To whom datagrams may go.
-enum Whom {
+/// To receivers datagrams may go.
+enum Receivers {
     Peer(SocketAddr),
-    /// To those who sent something that was let in.
-    Heard(Mutex<Heard>),
+    /// To the peers that sent something that was let in.
+    Senders(Mutex<Senders>),
 }
 
 impl Flow {
@@ -223,35 +241,35 @@ impl Flow {
         }
     }
 
-    /// To whom a datagram goes; nothing for the peer that a socket is connected to.
+    /// To receivers a datagram goes; nothing for the peer that a socket is connected to.
     fn receiver(&self, address: &str) -> Result<Option<SocketAddr>, Fault> {
         let parsed = || {
             let parsed = address.parse::<SocketAddr>();
             parsed.map_err(|_| Fault::abuse("the address of a datagram is none"))
         };
-        match &self.whom {
-            Whom::Peer(_) if address.is_empty() => Ok(None),
-            Whom::Peer(peer) if parsed()? == *peer => Ok(None),
-            Whom::Peer(_) => Err(Fault::refused("the socket leads to another address")),
-            Whom::Heard(heard) => {
+        match &self.receivers {
+            Receivers::Peer(_) if address.is_empty() => Ok(None),
+            Receivers::Peer(peer) if parsed()? == *peer => Ok(None),
+            Receivers::Peer(_) => Err(Fault::refused("the socket leads to another address")),
+            Receivers::Senders(senders) => {
                 let asked = parsed()?;
-                let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = heard.find(canonical(asked)).map(Some);
+                let senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = senders.find(canonical(asked)).map(Some);
                 known.ok_or(Fault::refused("who gets a datagram has sent none"))
             }
         }
     }
 }
 
-/// The latest of those who sent something, each with the address by which the
-/// socket knows it. Who was not heard of while as many others were, is forgotten.
-struct Heard {
+/// The peers that sent to a port lately, each with the address by which the socket
+/// knows it. A peer is forgotten once `most` others have sent since.
+struct Senders {
     latest: HashMap<SocketAddr, SocketAddr>,
     former: HashMap<SocketAddr, SocketAddr>,
     most: usize,
 }
 
-impl Heard {
+impl Senders {
     fn new(most: usize) -> Self {
         Self {
             latest: HashMap::new(),
@@ -319,7 +337,7 @@ async fn receive(socket: &UdpSocket, side: &mut Side, flow: &Flow) {
                 let fault = failure::io(&error);
                 flow.tell(&fault);
                 if !matches!(fault, Fault::System(errno) if is_answer(errno)) {
-                    tokio::time::sleep(BREATH).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -343,15 +361,14 @@ fn is_answer(errno: Errno) -> bool {
 }
 
 impl Side {
-    /// Waits until names of origins were looked up, and lets in whom they let in.
+    /// Waits until names of origins were looked up, and lets in receivers they let in.
     async fn looked_up(&mut self, flow: &Flow) {
         match self {
             Self::Peer { .. } => std::future::pending().await,
             Self::Port(port) => {
                 port.origins.looked_up().await;
                 for (data, raw) in std::mem::take(&mut port.asking) {
-                    let grants = port.reach.session.grants();
-                    let verdict = port.origins.judge_now(grants, canonical(raw).ip());
+                    let verdict = port.origins.judge_now(&port.egress, canonical(raw).ip());
                     judged(verdict, &data, raw, flow);
                 }
             }
@@ -366,25 +383,21 @@ impl Side {
                 flow.account.refused();
             }
             Self::Peer { .. } => flow.keep(data, String::new()),
-            Self::Port(port) => {
-                let (reach, origin) = (&port.reach, canonical(raw).ip());
-                let grants = reach.session.grants();
-                let (egress, lookups) = (&reach.egress, &reach.lookups);
-                match port.origins.judge(egress, grants, lookups, origin) {
-                    Some(verdict) => judged(verdict, data, raw, flow),
-                    None => {
-                        let waiting: usize = port.asking.iter().map(|(data, _)| data.len()).sum();
-                        let room = waiting + data.len() <= egress.limits.datagram_bytes;
-                        if room && port.asking.len() < egress.limits.backlog {
-                            let data = Bytes::copy_from_slice(data);
-                            port.asking.push_back((data, raw));
-                        } else {
-                            flow.waiting.drop_one();
-                            flow.account.dropped();
-                        }
+            Self::Port(port) => match port.origins.judge(&port.egress, canonical(raw).ip()) {
+                Some(verdict) => judged(verdict, data, raw, flow),
+                None => {
+                    let waiting: usize = port.asking.iter().map(|(data, _)| data.len()).sum();
+                    let limits = port.egress.limits();
+                    let room = waiting + data.len() <= limits.datagram_bytes;
+                    if room && port.asking.len() < limits.backlog {
+                        let data = Bytes::copy_from_slice(data);
+                        port.asking.push_back((data, raw));
+                    } else {
+                        flow.waiting.drop_one();
+                        flow.account.dropped();
                     }
                 }
-            }
+            },
         }
     }
 }
@@ -394,9 +407,9 @@ fn judged(verdict: Result<String, Fault>, data: &[u8], raw: SocketAddr, flow: &F
     let remote = canonical(raw);
     match verdict {
         Ok(rule) => {
-            if let Whom::Heard(heard) = &flow.whom {
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                if heard.note(remote, raw) {
+            if let Receivers::Senders(senders) = &flow.receivers {
+                let mut senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
+                if senders.note(remote, raw) {
                     flow.account.allowed_by(&format!("{rule}: from {remote}"));
                 }
             }
@@ -567,16 +580,16 @@ mod tests {
 
     #[test]
     fn those_who_were_heard_last_are_known_and_no_more_than_so_many() {
-        let mut heard = Heard::new(10);
+        let mut senders = Senders::new(10);
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         for port in 1..=1000 {
-            assert!(heard.note(address(port), address(port)));
-            assert!(!heard.note(address(port), address(port)));
-            assert!(heard.latest.len() + heard.former.len() <= 20);
+            assert!(senders.note(address(port), address(port)));
+            assert!(!senders.note(address(port), address(port)));
+            assert!(senders.latest.len() + senders.former.len() <= 20);
         }
         for port in 991..=1000 {
-            assert_eq!(heard.find(address(port)), Some(address(port)));
+            assert_eq!(senders.find(address(port)), Some(address(port)));
         }
-        assert_eq!(heard.find(address(980)), None);
+        assert_eq!(senders.find(address(980)), None);
     }
 }

@@ -1,6 +1,8 @@
 //! Commands of the whitelist, run by the host for a plugin.
 
 mod child;
+pub(crate) mod commands;
+mod exchange;
 mod family;
 mod output;
 mod processes;

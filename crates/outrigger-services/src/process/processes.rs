@@ -183,14 +183,14 @@ impl Drop for Processes {
             untie();
             return;
         }
-        // Whoever drops may be a connection's thread; it must not look through
-        // all processes of the machine.
+        // This may run on a connection's thread, which must not look through all
+        // processes of the machine.
         let (mark, home) = (self.mark.clone(), self.home.take());
         let thread = std::thread::Builder::new().name("outrigger-commands".into());
         let end = move || {
             mark.end_all();
             untie();
-            // Nobody is left who writes there.
+            // No process is left that writes there.
             drop(home);
         };
         if let Err(error) = thread.spawn(end) {

@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::fs::area::open_exactly;
 use crate::fs::areas::UnusableGrant;
 use crate::fs::kernel::Nature;
-use crate::real_paths::{GrantPaths, UnservedPath};
+use crate::fs::real_paths::{GrantPaths, UnservedPath};
 
 /// An executable file.
 #[derive(Debug)]

@@ -4,21 +4,18 @@
 //! are followed, here, one by one: none that the plugin may have made itself, and
 //! only to a place that the policy grants as well.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use outrigger_manifest::{
     Denial, DenialKind, ExecGrant, FilesystemGrant, Grants, Permissions, RealPaths,
 };
 use rustix::io::Errno;
 
+use super::paths::Steps;
 use crate::fault::Fault;
 use crate::text::Quoted;
-
-/// How many links one path may lead through, as the kernel has it.
-const LINKS: usize = 40;
 
 /// Why a granted path is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +27,7 @@ pub(crate) enum UnservedPath {
         "{} is a link where the plugin may make one, so it is not followed",
         Quoted(&.0.to_string_lossy())
     )]
-    Own(PathBuf),
+    PluginsLink(PathBuf),
     /// It is no place for contents; why.
     #[error("{0}")]
     Closed(&'static str),
@@ -69,8 +66,9 @@ pub(crate) struct RealPath {
     pub(crate) path: PathBuf,
     /// Nothing is there: it may be made, as a file.
     pub(crate) missing: bool,
-    /// The last link, if it may only be followed to a directory.
-    own: Option<PathBuf>,
+    /// The last link on the way, if the plugin may have made it: it may then lead to
+    /// a directory only.
+    plugins_link: Option<PathBuf>,
 }
 
 impl RealPath {
@@ -80,15 +78,15 @@ impl RealPath {
         Self {
             path: path.to_owned(),
             missing: false,
-            own: None,
+            plugins_link: None,
         }
     }
 
     /// Refuses what was found there, when a link of the plugin's may have led to
     /// it.
-    pub(crate) fn found(&self, directory: bool) -> Result<(), UnservedPath> {
-        match &self.own {
-            Some(link) if !directory => Err(UnservedPath::Own(link.clone())),
+    pub(crate) fn check_found(&self, directory: bool) -> Result<(), UnservedPath> {
+        match &self.plugins_link {
+            Some(link) if !directory => Err(UnservedPath::PluginsLink(link.clone())),
             _ => Ok(()),
         }
     }
@@ -159,7 +157,7 @@ impl<'g> GrantPaths<'g> {
     pub(crate) fn of(&self, grant: &FilesystemGrant) -> Result<RealPath, UnservedPath> {
         let may_be_made = grant.permissions().contains(Permissions::CREATE) && !grant.recursive();
         let place = self.walk(grant.path())?.place(may_be_made)?;
-        place.found(place.path.is_dir())?;
+        place.check_found(place.path.is_dir())?;
         self.grants
             .filesystem_place(grant, &place.path, self)
             .map_err(|denial| UnservedPath::new(&place.path, &denial))?;
@@ -169,7 +167,7 @@ impl<'g> GrantPaths<'g> {
     /// Where the program of a command is.
     pub(crate) fn of_program(&self, command: &Path) -> Result<RealPath, UnservedPath> {
         let place = self.walk(command)?.place(false)?;
-        place.found(false)?;
+        place.check_found(false)?;
         Ok(place)
     }
 
@@ -204,7 +202,7 @@ impl RealPaths for GrantPaths<'_> {
 
     fn allowed(&self, path: &Path) -> Option<PathBuf> {
         let walk = self.walk(path).ok()?;
-        match walk.own {
+        match walk.plugins_link {
             Some(_) if !walk.path.is_dir() => None,
             _ => Some(walk.whole()),
         }
@@ -227,8 +225,8 @@ struct Walk {
     end: Option<Errno>,
     /// The step that is not there is the path's own last one.
     last: bool,
-    rest: VecDeque<OsString>,
-    own: Option<PathBuf>,
+    rest: Steps,
+    plugins_link: Option<PathBuf>,
 }
 
 impl Walk {
@@ -241,7 +239,7 @@ impl Walk {
         Ok(RealPath {
             path: self.path,
             missing,
-            own: self.own,
+            plugins_link: self.plugins_link,
         })
     }
 
@@ -265,11 +263,11 @@ fn take_step(path: &mut PathBuf, step: OsString) {
 /// Follows the links of an absolute path.
 fn walk(path: &Path, follow: impl Fn(&Path) -> Follow) -> Result<Walk, UnservedPath> {
     let mut place = PathBuf::from("/");
-    let mut rest = steps(path);
+    let mut rest = Steps::new(path);
     // So many steps at the end of `rest` are the path's, not a link's.
     let mut written = rest.len();
-    let (mut links, mut own) = (0, None);
-    while let Some(step) = rest.pop_front() {
+    let mut plugins_link = None;
+    while let Some(step) = rest.take() {
         let of_link = rest.len() >= written;
         written = written.min(rest.len());
         let up = step == "..";
@@ -288,7 +286,7 @@ fn walk(path: &Path, follow: impl Fn(&Path) -> Follow) -> Result<Walk, UnservedP
                     end,
                     last,
                     rest,
-                    own,
+                    plugins_link,
                 });
             }
         };
@@ -296,36 +294,20 @@ fn walk(path: &Path, follow: impl Fn(&Path) -> Follow) -> Result<Walk, UnservedP
             Follow::Yes => {}
             // With more steps to come it can only be followed to a directory.
             Follow::ToDirectory if !rest.is_empty() => {}
-            Follow::ToDirectory => own = Some(place.clone()),
-            Follow::No => return Err(UnservedPath::Own(place)),
+            Follow::ToDirectory => plugins_link = Some(place.clone()),
+            Follow::No => return Err(UnservedPath::PluginsLink(place)),
         }
-        links += 1;
-        if links > LINKS {
-            return Err(Errno::LOOP.into());
-        }
+        rest.follow(&text)?;
         place.pop();
         if text.is_absolute() {
             place = PathBuf::from("/");
         }
-        let mut text = steps(&text);
-        text.append(&mut rest);
-        rest = text;
     }
     Ok(Walk {
         path: place,
         end: None,
         last: false,
         rest,
-        own,
+        plugins_link,
     })
-}
-
-fn steps(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter_map(|step| match step {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-        })
-        .collect()
 }
