@@ -111,16 +111,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Makes text of uncertain origin safe to print on one line, without quoting it.
+/// Text of uncertain origin, safe to print on one line, without quotes.
 pub(crate) fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\'' | '"' | '\\' => safe.push(c),
-            _ => safe.extend(c.escape_debug()),
-        }
-    }
-    safe
+    outrigger_wire::text::printable(text).into_owned()
 }
 
 /// The names nearest to `wanted`, best first, at most three.
@@ -182,13 +175,5 @@ mod tests {
             ["proto.KV/Get", "proto.KV/Put"]
         );
         assert!(near("unrelated", names).is_empty());
-    }
-
-    #[test]
-    fn printable_text_holds_no_terminal_codes() {
-        assert_eq!(
-            printable("a\u{1b}[2J\u{9b}b\n\"c\""),
-            "a\\u{1b}[2J\\u{9b}b\\n\"c\""
-        );
     }
 }

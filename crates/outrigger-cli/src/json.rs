@@ -2,6 +2,7 @@
 
 use std::io;
 
+use outrigger_wire::text::is_visible;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
@@ -71,7 +72,7 @@ impl<F: Formatter> Formatter for Safe<F> {
     {
         let mut plain = 0;
         for (at, c) in fragment.char_indices() {
-            if c.is_ascii() && !c.is_ascii_control() || c.escape_debug().len() == 1 {
+            if is_visible(c) {
                 continue;
             }
             writer.write_all(&fragment.as_bytes()[plain..at])?;
@@ -136,11 +137,7 @@ mod tests {
     fn invisible_characters_are_escaped_and_read_back_unchanged() {
         let text = "ü \u{1b}[2J \u{9b}1m \u{202e} \u{7f} \u{e0041} 'q' \"d\" \\";
         let json = line(text).expect("a line");
-        assert!(
-            json.chars()
-                .all(|c| c.escape_debug().len() == 1 || "\"'\\".contains(c)),
-            "{json}"
-        );
+        assert!(json.chars().all(is_visible), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), text);
     }
 

@@ -47,6 +47,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use outrigger_transport::plugin_log::PLUGIN_LOG;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -153,7 +154,7 @@ fn log_to_stderr() {
     let targets = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("outrigger", LevelFilter::DEBUG)
-        .with_target("outrigger::plugin", LevelFilter::TRACE);
+        .with_target(PLUGIN_LOG, LevelFilter::TRACE);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());

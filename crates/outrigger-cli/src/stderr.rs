@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_wire::logs::{Entry, Piece, Record, StderrClassifier};
-
-use crate::failure::printable;
+use outrigger_transport::plugin_log::PLUGIN_LOG;
+use outrigger_wire::logs::{Piece, StderrClassifier};
+use outrigger_wire::text::printable;
 
 /// How much of the end of a plugin's stderr is kept, in bytes.
 const KEPT: usize = 32 << 10;
@@ -110,7 +110,7 @@ fn lines_of(bytes: &[u8]) -> Vec<String> {
                 complete: true,
                 long: false,
             };
-            shorten(printable(&text_of(classifier.classify(&piece))))
+            shorten(classifier.classify(&piece).to_string())
         })
         .collect()
 }
@@ -160,29 +160,6 @@ fn own_place(trace: &[String]) -> Option<String> {
     Some(format!("in {function} at {place}"))
 }
 
-/// A log entry as people read it.
-fn text_of(entry: Entry) -> String {
-    match entry {
-        Entry::Text { text, .. } => text,
-        Entry::Json(record) => record_text(&record),
-    }
-}
-
-fn record_text(record: &Record) -> String {
-    let mut text = format!(
-        "[{}] {}",
-        record.level.as_str().to_uppercase(),
-        record.message
-    );
-    for (key, value) in &record.fields {
-        let value = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        text.push_str(&format!(" {key}={value}"));
-    }
-    text
-}
-
 fn shorten(line: String) -> String {
     let count = line.chars().count();
     if count <= SHOWN_LINE {
@@ -216,7 +193,7 @@ impl Write for LoggedLines {
             if part.ends_with(b"\n") || self.line.len() >= KEPT {
                 let text = String::from_utf8_lossy(&self.line);
                 let line = printable(text.trim_end_matches('\n'));
-                tracing::info!(target: "outrigger::plugin", stream = self.stream, "{line}");
+                tracing::info!(target: PLUGIN_LOG, stream = self.stream, "{line}");
                 self.line.clear();
             }
         }
@@ -241,7 +218,7 @@ mod tests {
     #[test]
     fn log_records_are_shown_as_text_and_other_lines_escaped() {
         let record = br#"{"@level":"error","@message":"tls init","@timestamp":"2026-01-01T00:00:00.000000Z","error":"no token","n":3}"#;
-        assert_eq!(lines(record), ["[ERROR] tls init error=no token n=3"]);
+        assert_eq!(lines(record), ["[ERROR] tls init error=\"no token\" n=3"]);
         assert_eq!(lines(b"a\x1b[2J\n\nb"), ["a\\u{1b}[2J", "b"]);
     }
 

@@ -1,11 +1,11 @@
 //! A plugin's stderr, as `tracing` events of the host.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_wire::logs::{Entry, Level, LineSplitter, Piece, Record, StderrClassifier};
+use outrigger_transport::plugin_log;
+use outrigger_wire::logs::{Level, LineSplitter, Piece, StderrClassifier};
 use outrigger_wire::{EXCERPT_LIMIT, Excerpt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -78,8 +78,8 @@ pub(crate) async fn pump(
         if !piece.bytes.is_empty() {
             tail.push(piece.bytes);
         }
-        if tracing::enabled!(target: "outrigger::plugin", tracing::Level::ERROR) {
-            emit(&plugin, classifier.classify(&piece));
+        if plugin_log::is_kept(Level::Error) {
+            plugin_log::emit(&plugin, &classifier.classify(&piece));
         }
     };
     loop {
@@ -93,105 +93,6 @@ pub(crate) async fn pump(
         }
     }
     splitter.finish(&mut sink);
-}
-
-fn emit(plugin: &str, entry: Entry) {
-    match entry {
-        Entry::Text { level, text } => {
-            let message = escape(&text);
-            macro_rules! text {
-                ($level:ident) => {
-                    tracing::event!(
-                        target: "outrigger::plugin",
-                        tracing::Level::$level,
-                        plugin,
-                        "{message}"
-                    )
-                };
-            }
-            match level {
-                Level::Trace => text!(TRACE),
-                Level::Debug => text!(DEBUG),
-                Level::Info => text!(INFO),
-                Level::Warn => text!(WARN),
-                Level::Error => text!(ERROR),
-            }
-        }
-        Entry::Json(record) => emit_record(plugin, &record),
-    }
-}
-
-fn emit_record(plugin: &str, record: &Record) {
-    let message = escape(&record.message);
-    let (module, caller) = (
-        record.module.as_deref().map(escape),
-        record.caller.as_deref().map(escape),
-    );
-    let (module, caller) = (module.as_deref(), caller.as_deref());
-    let time = (record.time != Record::NO_TIME).then(|| record.time.to_string());
-    let fields = (!record.fields.is_empty()).then(|| fields_text(record));
-    macro_rules! record {
-        ($level:ident) => {
-            tracing::event!(
-                target: "outrigger::plugin",
-                tracing::Level::$level,
-                plugin,
-                time,
-                module,
-                caller,
-                fields,
-                "{message}"
-            )
-        };
-    }
-    match record.level {
-        Level::Trace => record!(TRACE),
-        Level::Debug => record!(DEBUG),
-        Level::Info => record!(INFO),
-        Level::Warn => record!(WARN),
-        Level::Error => record!(ERROR),
-    }
-}
-
-/// `key=value` pairs as hclog prints them, none of which can pass for two.
-fn fields_text(record: &Record) -> String {
-    let pairs: Vec<String> = record
-        .fields
-        .iter()
-        .map(|(key, value)| match value {
-            serde_json::Value::String(text) => format!("{}={}", word(key), word(text)),
-            other => format!("{}={}", word(key), escape(&other.to_string())),
-        })
-        .collect();
-    pairs.join(" ")
-}
-
-/// A key or a value: quoted, unless it is a plain word.
-fn word(text: &str) -> Cow<'_, str> {
-    let parts = |c: char| c.is_whitespace() || matches!(c, '=' | '"' | '\'' | '\\');
-    if text.is_empty() || text.contains(parts) {
-        return Cow::Owned(format!("\"{}\"", text.escape_debug()));
-    }
-    escape(text)
-}
-
-/// What a plugin says must not move the cursor, end the line of a log, or turn
-/// its direction.
-fn escape(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| matches!(c, '\t' | '"' | '\'' | '\\');
-    let printable = |c: char| harmless(c) || matches!(c, ' '..='~');
-    if text.chars().all(printable) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if harmless(c) {
-            escaped.push(c);
-        } else {
-            escaped.extend(c.escape_debug());
-        }
-    }
-    Cow::Owned(escaped)
 }
 
 #[cfg(test)]
@@ -230,17 +131,5 @@ mod tests {
         let lines = tail.lines();
         assert_eq!(lines.len(), TAIL_LINES);
         assert!(!lines.last().expect("a line").contains('\x1b'), "{lines:?}");
-    }
-
-    #[test]
-    fn control_characters_are_escaped_and_text_is_kept() {
-        assert_eq!(escape("a\x1b[31mb\r\n\tü"), "a\\u{1b}[31mb\\r\\n\tü");
-        assert_eq!(
-            escape("it's \u{202e}txt\u{2028}"),
-            "it's \\u{202e}txt\\u{2028}"
-        );
-        assert_eq!(word("plain"), "plain");
-        assert_eq!(word("a admin=true"), "\"a admin=true\"");
-        assert_eq!(word(""), "\"\"");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use outrigger_wire::logs::{Level, Record, write_hclog};
+use outrigger_wire::logs::{Level, LogRecord, LogSource, write_hclog};
+use outrigger_wire::text::shortened;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -27,13 +28,16 @@ impl<S: Subscriber> Layer<S> for HclogLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let caller = metadata.file().zip(metadata.line());
-        let line = write_hclog(&Record {
-            level: level_of(*metadata.level()),
-            message: fields.message,
-            time: jiff::Timestamp::now(),
+        let line = write_hclog(&LogRecord {
+            time: Some(jiff::Timestamp::now()),
             module: Some(metadata.target().to_owned()),
             caller: caller.map(|(file, line)| format!("{file}:{line}")),
             fields: fields.others,
+            ..LogRecord::new(
+                LogSource::Hclog,
+                level_of(*metadata.level()),
+                fields.message,
+            )
         });
         write_stderr(format!("{line}\n").as_bytes());
     }
@@ -64,16 +68,8 @@ impl Fields {
     }
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
+fn cut(text: &str) -> String {
+    shortened(text, MAX_TEXT).into_owned()
 }
 
 impl Visit for Fields {
@@ -81,11 +77,11 @@ impl Visit for Fields {
         let mut text = String::new();
         // Formatting into a string fails only when the value's own code fails.
         let _ = write!(text, "{value:?}");
-        self.put(field, Value::String(cut(text)));
+        self.put(field, Value::String(cut(&text)));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, Value::String(cut(value.to_owned())));
+        self.put(field, Value::String(cut(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -121,13 +117,13 @@ impl log::Log for HclogLogger {
         // The visitor itself never fails.
         let _ = record.key_values().visit(&mut pairs);
         let caller = record.file().zip(record.line());
-        let line = write_hclog(&Record {
-            level: level_of_log(record.level()),
-            message: cut(record.args().to_string()),
-            time: jiff::Timestamp::now(),
+        let message = cut(&record.args().to_string());
+        let line = write_hclog(&LogRecord {
+            time: Some(jiff::Timestamp::now()),
             module: Some(record.target().to_owned()),
             caller: caller.map(|(file, line)| format!("{file}:{line}")),
             fields: pairs.0,
+            ..LogRecord::new(LogSource::Hclog, level_of_log(record.level()), message)
         });
         write_stderr(format!("{line}\n").as_bytes());
     }
@@ -165,7 +161,7 @@ impl<'kvs> log::kv::VisitSource<'kvs> for Pairs {
             (_, Some(number), ..) => number.into(),
             (_, _, Some(number), _) => number.into(),
             (_, _, _, Some(number)) => number.into(),
-            _ => Value::String(cut(value.to_string())),
+            _ => Value::String(cut(&value.to_string())),
         };
         self.0.push((key.to_string(), value));
         Ok(())

@@ -25,6 +25,7 @@ mod headers;
 pub mod health;
 mod identity;
 pub mod netrpc;
+pub mod plugin_log;
 pub mod process;
 pub mod proto;
 pub mod reflection;

@@ -47,7 +47,7 @@ pub const DEFAULT_PORT_RANGE: PortRange = PortRange {
 /// nobody out.
 ///
 /// ```
-/// use outrigger_wire::MagicCookie;
+/// use outrigger_wire::{Coded, MagicCookie};
 ///
 /// let cookie = MagicCookie::new("GREETER_PLUGIN", "hello");
 /// assert!(cookie.check(|_| Some("hello".to_owned())).is_ok());

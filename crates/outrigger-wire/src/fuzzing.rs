@@ -7,12 +7,13 @@ use prost::Message;
 
 use crate::authority::huffman;
 use crate::descriptors::{FrameBuffer, FrameTooLong, MAX_FRAME, put_frame};
-use crate::logs::{Entry, LineSplitter, Piece, Record, StderrClassifier, write_hclog};
+use crate::logs::{LineSplitter, LogRecord, LogSource, Piece, StderrClassifier, write_hclog};
 use crate::proto::host::{DescriptorReply, DescriptorRequest};
 use crate::proto::plugin::ConnInfo;
+use crate::text::{self, is_visible};
 use crate::{
     Address, AllowedTransports, AppProtocolVersion, AuthorityFilter, BrokerMessage, Coded,
-    EXCERPT_LIMIT, HandshakeLine, HandshakeRules, MAX_KNOCK_ERROR, RawConnInfo,
+    EXCERPT_LIMIT, Excerpt, HandshakeLine, HandshakeRules, MAX_KNOCK_ERROR, RawConnInfo,
 };
 
 /// No error may print more than this, whatever a peer wrote: two excerpts in
@@ -62,16 +63,71 @@ pub fn hclog_lines(bytes: &[u8]) {
     let mut classifier = StderrClassifier::new();
     for (bytes, complete, long) in &whole {
         assert!(bytes.len() <= buffer);
-        let entry = classifier.classify(&Piece {
+        let record = classifier.classify(&Piece {
             bytes,
             complete: *complete,
             long: *long,
         });
-        match entry {
-            Entry::Text { text, .. } => assert_eq!(text, String::from_utf8_lossy(bytes)),
-            Entry::Json(record) => check_record(record),
+        assert!(record.to_string().chars().all(is_visible));
+        match record.source {
+            LogSource::Text => assert_eq!(record.message, String::from_utf8_lossy(bytes)),
+            _ => check_record(record),
         }
     }
+}
+
+/// Text that somebody else chose is one line of visible characters, says what was
+/// there, is no longer than it may be, and no word of a record passes for two. The
+/// first byte chooses where the text is cut.
+pub fn shown_text(bytes: &[u8]) {
+    check_message(&Excerpt::new(bytes).to_string());
+    let Some((first, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let text = &*String::from_utf8_lossy(bytes);
+    assert!(text::printable(text).chars().all(is_visible));
+    let seen = |c| c == '\t' || is_visible(c);
+    assert!(text::message(text).chars().all(seen));
+
+    let quoted = text::quoted(text);
+    assert!(quoted.chars().all(is_visible));
+    assert_eq!(unquoted(&quoted).as_deref(), Some(text));
+    let word = text::word(text);
+    if word != quoted {
+        let parts = |c: char| c.is_whitespace() || matches!(c, '=' | '"');
+        assert!(!word.is_empty() && !word.contains(parts), "{word}");
+    }
+
+    let most = usize::from(*first);
+    let shortened = text::shortened(text, most);
+    let kept = shortened.rfind("… (+").filter(|_| text.len() > most);
+    let kept = kept.map_or(&*shortened, |mark| &shortened[..mark]);
+    assert!(text.starts_with(kept) && kept.len() <= most);
+    assert!(text.len() - kept.len() < 4 || kept.len() + 4 > most);
+}
+
+/// What stands between quotes, its escapes undone.
+fn unquoted(text: &str) -> Option<String> {
+    let mut rest = text.strip_prefix('"')?.strip_suffix('"')?.chars();
+    let mut read = String::new();
+    while let Some(c) = rest.next() {
+        read.push(match c {
+            '"' => return None,
+            '\\' => match rest.next()? {
+                '0' => '\0',
+                't' => '\t',
+                'n' => '\n',
+                'r' => '\r',
+                'u' => {
+                    let digits: String = rest.by_ref().skip(1).take_while(|c| *c != '}').collect();
+                    char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?
+                }
+                c => c,
+            },
+            c => c,
+        });
+    }
+    Some(read)
 }
 
 /// A message of the broker is understood or refused, keeps little, and says
@@ -251,7 +307,7 @@ fn check_nothing_is_lost(stream: &[u8], pieces: &[OwnedPiece]) {
     assert_eq!(copy, expected);
 }
 
-fn check_record(record: Record) {
+fn check_record(record: LogRecord) {
     let line = write_hclog(&record);
     assert!(!line.contains(['\n', '\r']));
     let piece = Piece {
@@ -259,9 +315,8 @@ fn check_record(record: Record) {
         complete: true,
         long: false,
     };
-    let Entry::Json(again) = StderrClassifier::new().classify(&piece) else {
-        panic!("{line:?} was not taken as a record");
-    };
+    let again = StderrClassifier::new().classify(&piece);
+    assert_eq!(again.source, LogSource::Hclog, "{line:?} is no record");
     let is_renamed = |(name, _): &(String, _)| name == "@module" || name == "@caller";
     if !record.fields.iter().any(is_renamed) {
         assert_eq!(again, record, "written as {line:?}");
@@ -348,6 +403,15 @@ mod tests {
                 ],
             ) {
                 conn_info(&bytes);
+            }
+
+            #[test]
+            fn no_text_breaks_a_promise(
+                text in any::<String>(),
+                bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            ) {
+                shown_text(text.as_bytes());
+                shown_text(&bytes);
             }
 
             #[test]

@@ -72,7 +72,7 @@ impl HandshakeLine {
     ///
     /// ```
     /// use std::collections::BTreeSet;
-    /// use outrigger_wire::{AllowedTransports, AppProtocolVersion, HandshakeLine, HandshakeRules};
+    /// use outrigger_wire::{AllowedTransports, AppProtocolVersion, Coded, HandshakeLine, HandshakeRules};
     ///
     /// let offered = BTreeSet::from([AppProtocolVersion(4), AppProtocolVersion(5)]);
     /// let rules = HandshakeRules {

@@ -36,7 +36,6 @@ mod coded;
 pub mod descriptors;
 mod environment;
 mod errno;
-mod excerpt;
 #[cfg(all(feature = "messages", feature = "logs"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -49,6 +48,7 @@ mod numbers;
 pub mod proto;
 #[cfg(feature = "messages")]
 mod status;
+pub mod text;
 
 pub use address::{Address, AddressError, Endpoint, MAX_ADDRESS, Network, UnknownNetwork};
 #[cfg(feature = "messages")]
@@ -63,7 +63,6 @@ pub use environment::{
     PortRangeError, SCRUBBED,
 };
 pub use errno::SystemError;
-pub use excerpt::{EXCERPT_LIMIT, Excerpt};
 pub use handshake::{
     CORE_PROTOCOL_VERSION, CertificateProblem, HandshakeError, HandshakeLine, HandshakeRules,
     MAX_HANDSHAKE_LINE, MIN_CERTIFICATE_FIELD, MuxUnsupported,
@@ -74,3 +73,4 @@ pub use negotiation::{
 pub use numbers::{parse_go_bool, parse_go_int};
 #[cfg(feature = "messages")]
 pub use status::{ErrorInfo, HOST_DOMAIN, RichStatus};
+pub use text::{EXCERPT_LIMIT, Excerpt};

@@ -1,32 +1,7 @@
 //! What one line of a plugin's stderr says.
 
-use super::hclog::{Record, Rejected};
-use super::{Level, Piece};
-
-/// What one [`Piece`] of a plugin's stderr says.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Entry {
-    /// Text without structure, with the level it is taken to have. Bytes that
-    /// are not UTF-8 have been replaced.
-    Text {
-        /// Read off the text, or assumed.
-        level: Level,
-        /// The whole piece; a prefix that gave the level is kept.
-        text: String,
-    },
-    /// A record of the plugin's own logger.
-    Json(Record),
-}
-
-impl Entry {
-    /// The level of the text or record.
-    pub fn level(&self) -> Level {
-        match self {
-            Entry::Text { level, .. } => *level,
-            Entry::Json(record) => record.level,
-        }
-    }
-}
+use super::hclog::Rejected;
+use super::{Level, LogRecord, LogSource, Piece};
 
 /// Judges the pieces of one plugin's stderr, in order.
 ///
@@ -39,7 +14,7 @@ impl Entry {
 /// let mut classifier = StderrClassifier::new();
 /// let mut level = |text: &str| {
 ///     let piece = Piece { bytes: text.as_bytes(), complete: true, long: false };
-///     classifier.classify(&piece).level()
+///     classifier.classify(&piece).level
 /// };
 /// assert_eq!(level("listening"), Level::Debug);
 /// assert_eq!(level("panic: out of cheese"), Level::Error);
@@ -57,20 +32,16 @@ impl StderrClassifier {
         StderrClassifier::default()
     }
 
-    /// Judges the next piece.
-    pub fn classify(&mut self, piece: &Piece<'_>) -> Entry {
+    /// What the next piece says.
+    pub fn classify(&mut self, piece: &Piece<'_>) -> LogRecord {
         let text = String::from_utf8_lossy(piece.bytes);
-        if piece.long {
-            return verbatim(text.into_owned());
-        }
-        match Record::parse(&text) {
-            Ok(record) => Entry::Json(record),
-            Err(Rejected::NoLevel) => verbatim(text.into_owned()),
-            Err(Rejected::NotARecord) => Entry::Text {
-                level: self.level_of(&text),
-                text: text.into_owned(),
-            },
-        }
+        let level = match LogRecord::parse(&text) {
+            _ if piece.long => Level::Debug,
+            Ok(record) => return record,
+            Err(Rejected::NoLevel) => Level::Debug,
+            Err(Rejected::NotARecord) => self.level_of(&text),
+        };
+        LogRecord::new(LogSource::Text, level, text)
     }
 
     fn level_of(&mut self, text: &str) -> Level {
@@ -91,13 +62,6 @@ impl StderrClassifier {
         } else {
             Level::Debug
         }
-    }
-}
-
-fn verbatim(text: String) -> Entry {
-    Entry::Text {
-        level: Level::Debug,
-        text,
     }
 }
 

@@ -5,35 +5,14 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::Level;
 use super::repair::repair;
+use super::{LogRecord, LogSource};
 
 const LEVEL: &str = "@level";
 const MESSAGE: &str = "@message";
 const MODULE: &str = "@module";
 const CALLER: &str = "@caller";
 const TIMESTAMP: &str = "@timestamp";
-
-/// A log record as Go's hclog writes it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Record {
-    /// How much it matters.
-    pub level: Level,
-    /// What it says; empty if the plugin left it out.
-    pub message: String,
-    /// When it was written, to the microsecond; [`Record::NO_TIME`] if the
-    /// plugin did not say.
-    pub time: Timestamp,
-    /// The name of the logger that wrote it.
-    pub module: Option<String>,
-    /// The place in the source that wrote it, as `file:line`.
-    pub caller: Option<String>,
-    /// Everything else, in the order of the keys, each key once. Integers keep
-    /// all their digits as long as they fit 64 bits; other numbers are the
-    /// nearest double, and those beyond any (`1e999`, `NaN`, `Infinity`) their
-    /// text. A value nested more than 64 deep is its text.
-    pub fields: Vec<(String, Value)>,
-}
 
 /// Why a line is not taken as a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +23,9 @@ pub(super) enum Rejected {
     NoLevel,
 }
 
-impl Record {
-    /// The time of a record that has none: the beginning of year 1, which is
-    /// also what Go makes of it.
-    pub const NO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
-
-    pub(super) fn parse(line: &str) -> Result<Record, Rejected> {
+impl LogRecord {
+    /// Reads a line that hclog wrote.
+    pub(super) fn parse(line: &str) -> Result<LogRecord, Rejected> {
         let read = match serde_json::from_str(line) {
             // One odd value would cost the level and the message.
             Err(_) if may_be_object(line) => serde_json::from_str(&repair(line)),
@@ -63,10 +39,9 @@ impl Record {
         // A Go host crashes if one of these is not a string.
         let message = take_string(&mut keys, MESSAGE)?.unwrap_or_default();
         let level = take_string(&mut keys, LEVEL)?;
-        let time = match take_string(&mut keys, TIMESTAMP)? {
-            Some(text) => parse_time(&text).ok_or(Rejected::NotARecord)?,
-            None => Record::NO_TIME,
-        };
+        let time = take_string(&mut keys, TIMESTAMP)?
+            .map(|text| parse_time(&text).ok_or(Rejected::NotARecord))
+            .transpose()?;
         let level = level
             .and_then(|word| word.parse().ok())
             .ok_or(Rejected::NoLevel)?;
@@ -76,13 +51,12 @@ impl Record {
         let caller = take_string(&mut keys, CALLER).unwrap_or_default();
         let mut fields: Vec<_> = keys.into_iter().collect();
         fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(Record {
-            level,
-            message,
+        Ok(LogRecord {
             time,
             module,
             caller,
             fields,
+            ..LogRecord::new(LogSource::Hclog, level, message)
         })
     }
 }
@@ -141,20 +115,17 @@ fn has_form(text: &[u8], form: &[u8]) -> bool {
 /// without one inside.
 ///
 /// The time is given in UTC with six digits, cut rather than rounded, and left
-/// out for [`Record::NO_TIME`] and years that do not have four digits. A field
-/// whose name is one of the record's own (`@level` and so on) gets a `_` in
+/// out of years that do not have four digits. A field whose name is one of the record's own (`@level` and so on) gets a `_` in
 /// front, since a second `@level` could change the first, or crash the host.
 ///
 /// ```
-/// use outrigger_wire::logs::{Level, Record, write_hclog};
+/// use outrigger_wire::logs::{Level, LogRecord, LogSource, write_hclog};
 ///
-/// let record = Record {
-///     level: Level::Info,
-///     message: "opened\n".to_owned(),
-///     time: "2026-11-21T10:30:00.25Z".parse()?,
+/// let record = LogRecord {
+///     time: Some("2026-11-21T10:30:00.25Z".parse()?),
 ///     module: Some("greeter.store".to_owned()),
-///     caller: None,
 ///     fields: vec![("path".to_owned(), "/tmp/a".into()), ("size".to_owned(), 12.into())],
+///     ..LogRecord::new(LogSource::Hclog, Level::Info, "opened\n")
 /// };
 /// assert_eq!(
 ///     write_hclog(&record),
@@ -162,7 +133,7 @@ fn has_form(text: &[u8], form: &[u8]) -> bool {
 /// );
 /// # Ok::<(), jiff::Error>(())
 /// ```
-pub fn write_hclog(record: &Record) -> String {
+pub fn write_hclog(record: &LogRecord) -> String {
     let mut line = Object::new();
     if let Some(caller) = &record.caller {
         line.string(CALLER, caller);
@@ -172,7 +143,7 @@ pub fn write_hclog(record: &Record) -> String {
     if let Some(module) = &record.module {
         line.string(MODULE, module);
     }
-    if let Some(time) = format_time(record.time) {
+    if let Some(time) = record.time.and_then(format_time) {
         line.string(TIMESTAMP, &time);
     }
     for (name, value) in &record.fields {
@@ -186,7 +157,7 @@ pub fn write_hclog(record: &Record) -> String {
 
 fn format_time(time: Timestamp) -> Option<String> {
     let text = format!("{time:.6}");
-    (time != Record::NO_TIME && parse_time(&text).is_some()).then_some(text)
+    parse_time(&text).is_some().then_some(text)
 }
 
 /// A JSON object in the making. Its keys stay in the order they are added in,

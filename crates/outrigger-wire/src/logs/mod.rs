@@ -6,33 +6,32 @@
 //! with [`write_hclog`].
 //!
 //! ```
-//! use outrigger_wire::logs::{Entry, Level, LineSplitter, StderrClassifier};
+//! use outrigger_wire::logs::{Level, LineSplitter, LogRecord, LogSource, StderrClassifier};
 //!
 //! let mut splitter = LineSplitter::default();
 //! let mut classifier = StderrClassifier::new();
-//! let mut entries = Vec::new();
+//! let mut records = Vec::new();
 //! splitter.push(
 //!     b"{\"@level\":\"info\",\"@message\":\"ready\"}\n[WARN] low on disk\n",
-//!     &mut |piece| entries.push(classifier.classify(&piece)),
+//!     &mut |piece| records.push(classifier.classify(&piece)),
 //! );
-//! let Entry::Json(record) = &entries[0] else { panic!() };
-//! assert_eq!((record.level, record.message.as_str()), (Level::Info, "ready"));
-//! assert_eq!(
-//!     entries[1],
-//!     Entry::Text { level: Level::Warn, text: "[WARN] low on disk".to_owned() }
-//! );
+//! assert_eq!(records[0], LogRecord::new(LogSource::Hclog, Level::Info, "ready"));
+//! assert_eq!(records[1], LogRecord::new(LogSource::Text, Level::Warn, "[WARN] low on disk"));
 //! ```
 //!
-//! Nothing here is escaped: what a plugin prints may contain control
-//! characters, and whoever shows it on a terminal must take them out.
+//! Nothing in a [`LogRecord`] is escaped: what a plugin prints may contain control
+//! characters. Its `Display`, and [`text`](crate::text), take them out for whoever
+//! shows it.
 
 mod classify;
 mod hclog;
 mod level;
+mod record;
 mod repair;
 mod split;
 
-pub use classify::{Entry, StderrClassifier};
-pub use hclog::{Record, write_hclog};
+pub use classify::StderrClassifier;
+pub use hclog::write_hclog;
 pub use level::{Level, UnknownLevel};
+pub use record::{LogRecord, LogSource};
 pub use split::{DEFAULT_LINE_BUFFER, LineSplitter, MIN_LINE_BUFFER, Piece};

@@ -83,27 +83,16 @@ impl Kind {
     }
 
     fn text(&self, name: &str) -> String {
-        let name = printable(name);
+        // A name may hold terminal codes of its own.
+        let name = name.escape_debug();
         match self {
             Self::Folder => format!("\x1b[1;34m{name}/\x1b[0m"),
-            Self::Link { target } => format!("\x1b[36m{name}\x1b[0m -> {}", printable(target)),
+            Self::Link { target } => format!("\x1b[36m{name}\x1b[0m -> {}", target.escape_debug()),
             Self::Program { size } => format!("\x1b[32m{name}\x1b[0m  {}", size_text(*size)),
             Self::File { size } => format!("{name}  {}", size_text(*size)),
             Self::Unknown => format!("\x1b[31m{name}\x1b[0m"),
         }
     }
-}
-
-/// A name may hold terminal codes of its own.
-fn printable(name: &str) -> String {
-    let escaped = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.into()
-        }
-    };
-    name.chars().map(escaped).collect()
 }
 
 fn size_text(bytes: i64) -> String {

@@ -10,11 +10,8 @@ fn line(text: &str) -> Piece<'_> {
     }
 }
 
-fn text(level: Level, text: &str) -> Entry {
-    Entry::Text {
-        level,
-        text: text.to_owned(),
-    }
+fn text(level: Level, text: &str) -> LogRecord {
+    LogRecord::new(LogSource::Text, level, text)
 }
 
 #[test]
@@ -79,7 +76,7 @@ fn t40_a_non_string_where_a_string_belongs_makes_the_line_text() {
 fn h24_after_a_panic_plain_lines_are_errors() {
     for start in ["panic: oh no", "fatal error: out of memory"] {
         let mut classifier = StderrClassifier::new();
-        let mut level = |observed: &str| classifier.classify(&line(observed)).level();
+        let mut level = |observed: &str| classifier.classify(&line(observed)).level;
         assert_eq!(level("before"), Level::Debug);
         assert_eq!(level(start), Level::Error);
         assert_eq!(level(""), Level::Error);
@@ -104,7 +101,7 @@ fn h24_only_the_beginning_of_a_line_starts_a_crash_report() {
         "thread 'main' panicked at src/main.rs:1:1:",
     ] {
         classifier.classify(&line(observed));
-        assert_eq!(classifier.classify(&line("x")).level(), Level::Debug);
+        assert_eq!(classifier.classify(&line("x")).level, Level::Debug);
     }
 }
 
@@ -122,7 +119,7 @@ fn h25_pieces_of_an_over_long_line_are_not_interpreted() {
         }
     }
     // A `panic: ` that was not interpreted starts nothing.
-    assert_eq!(classifier.classify(&line("x")).level(), Level::Debug);
+    assert_eq!(classifier.classify(&line("x")).level, Level::Debug);
 }
 
 /// Has the shape of the vector in the Go library's
@@ -138,10 +135,13 @@ fn h25_with_a_buffer_of_64_a_long_record_becomes_two_pieces() {
     let mut keep = |piece: Piece<'_>| entries.push(classifier.classify(&piece));
     splitter.push(stream.as_bytes(), &mut keep);
     splitter.finish(&mut keep);
-    let [Entry::Json(record), rest @ ..] = entries.as_slice() else {
+    let [record, rest @ ..] = entries.as_slice() else {
         panic!("expected a record first, found {entries:?}");
     };
-    assert_eq!(record.level, Level::Info);
+    assert_eq!(
+        (record.source, record.level),
+        (LogSource::Hclog, Level::Info)
+    );
     assert_eq!(record.message, "this is a message");
     assert_eq!(
         rest,
@@ -167,18 +167,16 @@ fn bytes_that_are_no_text_are_replaced() {
         bytes: b"{\"@level\":\"info\",\"@message\":\"\xff\"}",
         ..piece
     };
-    let Entry::Json(record) = StderrClassifier::new().classify(&piece) else {
-        panic!("expected a record");
-    };
+    let record = StderrClassifier::new().classify(&piece);
+    assert_eq!(record.source, LogSource::Hclog);
     assert_eq!(record.message, "\u{fffd}");
 }
 
 #[test]
 fn h21_fields_and_numbers_are_kept() {
     let observed = r#" {"z":12345678,"foo":"bar","@level":"info","@message":"m","n":18446744073709551615,"f":0.1,"o":{"a":[null]}} "#;
-    let Entry::Json(record) = StderrClassifier::new().classify(&line(observed)) else {
-        panic!("expected a record");
-    };
+    let record = StderrClassifier::new().classify(&line(observed));
+    assert_eq!(record.source, LogSource::Hclog);
     assert_eq!(
         record.fields,
         [

@@ -1,8 +1,9 @@
 //! What people see. Plugins' words are made safe before they get here.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
+
+use outrigger_wire::text;
 
 /// How much of one line of a plugin is shown, in characters.
 const LONGEST: usize = 160;
@@ -83,9 +84,10 @@ impl Screen {
                 shown.push('…');
                 break;
             }
-            push_printable(&mut shown, next);
+            let (next, after) = rest.split_at(next.len_utf8());
+            shown.push_str(&text::printable(next));
             length += 1;
-            rest = &rest[next.len_utf8()..];
+            rest = after;
         }
         if coloured {
             shown.push_str("\x1b[0m");
@@ -105,25 +107,7 @@ fn colour_at_start(text: &str) -> Option<&str> {
 
 /// Text of uncertain origin, safe to print on one line.
 pub(crate) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for (n, c) in text.chars().enumerate() {
-        if n == LONGEST * 4 {
-            shown.push('…');
-            break;
-        }
-        push_printable(&mut shown, c);
-    }
-    shown
-}
-
-fn push_printable(shown: &mut String, c: char) {
-    match c {
-        '\'' | '"' | '\\' => shown.push(c),
-        // Writing to a `String` cannot fail.
-        c => {
-            let _ = write!(shown, "{}", c.escape_debug());
-        }
-    }
+    text::printable(&text::shortened(text, LONGEST * 4)).into_owned()
 }
 
 /// How wide a name is on the screen, near enough.

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_wire::logs::{Entry, Level, LineSplitter, Piece, StderrClassifier};
-
-use crate::screen::printable;
+use outrigger_wire::logs::{Level, LineSplitter, LogRecord, LogSource, Piece, StderrClassifier};
 
 /// How many lines are kept.
 const KEPT: usize = 5;
@@ -52,7 +50,7 @@ impl Write for Listener {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (classifier, words) = (&mut self.classifier, &self.words);
         self.splitter.push(bytes, &mut |piece: Piece<'_>| {
-            if let Some(line) = line(classifier.classify(&piece)) {
+            if let Some(line) = line(&classifier.classify(&piece)) {
                 words.keep(line);
             }
         });
@@ -64,28 +62,14 @@ impl Write for Listener {
     }
 }
 
-/// A log entry as people read it; what only developers of the plugin care for
-/// is left out.
-fn line(entry: Entry) -> Option<String> {
-    match entry {
-        Entry::Json(record) if matches!(record.level, Level::Trace | Level::Debug) => None,
-        Entry::Json(record) => {
-            let mut text = format!(
-                "[{}] {}",
-                record.level.as_str().to_uppercase(),
-                record.message
-            );
-            for (key, value) in &record.fields {
-                let value = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                text.push_str(&format!(" {key}={value}"));
-            }
-            Some(printable(&text))
-        }
-        Entry::Text { text, .. } if text.trim().is_empty() => None,
-        Entry::Text { text, .. } => Some(printable(&text)),
-    }
+/// A record as people read it; what only developers of the plugin care for is
+/// left out.
+fn line(record: &LogRecord) -> Option<String> {
+    let wanted = match record.source {
+        LogSource::Text => !record.message.trim().is_empty(),
+        _ => record.level > Level::Debug,
+    };
+    wanted.then(|| record.to_string())
 }
 
 #[cfg(test)]
