@@ -40,7 +40,7 @@ pub(crate) struct Introduced {
 pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serving, Failure> {
     session
         .plugin
-        .attach(&granting.services)
+        .serve(&granting.services)
         .await
         .map_err(|error| {
             let message = "the host's services could not be offered to the plugin";

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use outrigger_host::netrpc::HostSession;
 use outrigger_host::{
-    AllowedTransports, Channel, Command, Deadlines, HandshakeError, Launch, LaunchError,
-    LaunchErrorKind, MagicCookie, PluginExited, PluginSet, ProcessRunner, Runner, RunnerError,
-    RunningPlugin, Started, Transport,
+    AllowedTransports, Attach, Channel, Command, Connection, Deadlines, HandshakeError, Launch,
+    LaunchError, LaunchErrorKind, PluginExited, PluginSet, ProcessRunner, Reattach, Runner,
+    RunnerError, RunningPlugin, Started, Transport,
 };
 use outrigger_transport::reflection::{self, ReflectionError};
 use outrigger_wire::MAX_HANDSHAKE_LINE;
@@ -108,15 +108,10 @@ pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
                 joined: args.reattach.is_some(),
                 gone: AtomicBool::new(false),
             });
-            match (session.plugin.channel(), session.plugin.netrpc()) {
-                (Some(channel), _) => Ok(Start::Grpc(session, channel)),
-                (None, Some(control)) => Ok(Start::NetRpc(session, control)),
-                (None, None) => Err(Failure::new(
-                    Exit::Internal,
-                    "runtime-failed",
-                    format!("plugin `{}` speaks a protocol unknown here", target.name()),
-                )),
-            }
+            Ok(match session.plugin.connection().clone() {
+                Connection::Grpc(channel) => Start::Grpc(session, channel),
+                Connection::NetRpc(control) => Start::NetRpc(session, control),
+            })
         }
         Err((error, seen)) => Err(explain(&error, &seen, target)),
     }
@@ -167,6 +162,28 @@ pub(crate) fn option_unsupported(option: &str, protocol: Transport, target: &Tar
 type Outcome = Result<(RunningPlugin, Seen), (LaunchError, Seen)>;
 
 async fn attempt(target: &Target, offered: &BTreeSet<u32>) -> Outcome {
+    match &target.args.reattach {
+        Some(joined) => attach(target, &joined.0, offered).await,
+        None => launch(target, offered).await,
+    }
+}
+
+async fn attach(target: &Target, reattach: &Reattach, offered: &BTreeSet<u32>) -> Outcome {
+    let attach = Attach::new(reattach.clone())
+        .named(target.name())
+        .mirror_stdout(LoggedLines::new("stdout"))
+        .mirror_stderr(LoggedLines::new("stderr"));
+    let attach = offered.iter().fold(attach, |attach, version| {
+        attach.offer(*version, PluginSet::new())
+    });
+    let seen = Seen::default();
+    match attach.connect().await {
+        Ok(plugin) => Ok((plugin, seen)),
+        Err(error) => Err((error, seen)),
+    }
+}
+
+async fn launch(target: &Target, offered: &BTreeSet<u32>) -> Outcome {
     let (args, granting) = (&target.args, &target.granting);
     let runner = Watching::default();
     let seen = runner.seen.clone();
@@ -176,16 +193,7 @@ async fn attempt(target: &Target, offered: &BTreeSet<u32>) -> Outcome {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .stderr = stderr.clone();
-    // A cookie without a name is not put into the environment.
-    let cookie = args
-        .cookie
-        .clone()
-        .unwrap_or_else(|| MagicCookie::new("", ""));
-    let launch = match &args.reattach {
-        Some(joined) => Launch::reattach(joined.0.clone()),
-        None => Launch::new(args.program(), cookie),
-    };
-    let mut launch = launch
+    let mut launch = Launch::new(args.program(), args.cookie.clone())
         .named(target.name())
         .args(args.arguments().iter().cloned())
         .allow(

@@ -4,62 +4,135 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_transport::netrpc::{
-    Budget, CallError, CallErrorKind, HostSession, MirroredStreams, SessionError,
-};
+use outrigger_transport::netrpc::{Budget, CallError, CallErrorKind, HostSession, SessionError};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
 use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
 use outrigger_transport::yamux::{self, YamuxError};
 use outrigger_transport::{
     Broker, BrokerOptions, Channel, ChannelOptions, ConnectError, Fate, GrpcBroker, OwnedTask,
-    Security, Stream, health,
+    Stream, connect, health,
 };
 use outrigger_wire::proto::health::HealthCheckRequest;
 use outrigger_wire::proto::plugin::{Empty, stdio_data};
+use outrigger_wire::{Address, Transport};
 use tokio::io::AsyncReadExt;
 use tonic::{Code, Status};
 
 /// Bytes of printed output that are copied at a time.
 const COPIED: usize = 8 << 10;
 
-/// A connection that a launch has made, before the plugin runs as such.
-pub(crate) enum Link {
-    Grpc {
-        channel: Channel,
-        session: Option<yamux::Session>,
-    },
-    NetRpc {
-        session: HostSession,
-        output: MirroredStreams,
-        fate: Fate,
-    },
+/// The main connection to a plugin, in the protocol that it speaks.
+///
+/// # Examples
+/// ```no_run
+/// use outrigger_host::{Connection, RunningPlugin};
+///
+/// async fn lost(plugin: &RunningPlugin) {
+///     match plugin.connection() {
+///         // Any client that tonic generated takes the channel.
+///         Connection::Grpc(channel) => channel.closed().await,
+///         Connection::NetRpc(session) => drop(session.closed().await),
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub enum Connection {
+    /// Calls of the plugin's gRPC services.
+    Grpc(Channel),
+    /// The control connection of a net/rpc plugin, which dispenses objects under
+    /// any name, also such that the host's own set does not know.
+    NetRpc(HostSession),
 }
 
-impl Link {
-    pub(crate) async fn grpc(
+/// How a plugin is reached.
+pub(crate) struct Dial {
+    pub(crate) address: Address,
+    pub(crate) transport: Transport,
+    /// Brokered connections are streams of the main one.
+    pub(crate) mux: bool,
+    /// How long connecting may take.
+    pub(crate) limit: Duration,
+    /// The largest net/rpc value.
+    pub(crate) max_value: usize,
+    /// What protects all connections, and how brokered ones are made.
+    pub(crate) broker: BrokerOptions,
+}
+
+impl Dial {
+    /// Connects, and returns with the connection the tasks that serve it.
+    pub(crate) async fn connect(
+        self,
+        mirror: Mirror,
+    ) -> Result<(Arc<Link>, Vec<OwnedTask>), ConnectError> {
+        let limit = self.limit;
+        let connecting = async {
+            let socket = connect(&self.address).await.map_err(|source| {
+                let address = self.address.to_string();
+                ConnectError::Socket { address, source }
+            })?;
+            match self.transport {
+                Transport::Grpc => self.grpc(socket, mirror).await,
+                Transport::NetRpc => self.netrpc(socket, mirror).await,
+            }
+        };
+        let connected = tokio::time::timeout(limit, connecting).await;
+        let (link, tasks) = connected.unwrap_or(Err(ConnectError::TimedOut(limit)))?;
+        Ok((Arc::new(link), tasks))
+    }
+
+    async fn grpc(
+        &self,
         socket: Stream,
-        mux: bool,
-        security: &Security,
-        limit: Duration,
-    ) -> Result<Self, ConnectError> {
-        if !mux {
-            let channel = call_over(socket, security, limit).await?;
-            return Ok(Self::Grpc {
-                channel,
-                session: None,
-            });
-        }
+        mirror: Mirror,
+    ) -> Result<(Link, Vec<OwnedTask>), ConnectError> {
+        let (channel, mux) = match self.mux {
+            false => (self.call_over(socket).await?, None),
+            true => {
+                let (channel, session) = self.call_within(socket).await?;
+                (channel, Some(session))
+            }
+        };
+        let options = BrokerOptions {
+            fate: channel.fate().clone(),
+            ..self.broker.clone()
+        };
+        let broker = Arc::new(match mux.clone() {
+            Some(session) => GrpcBroker::multiplexed(options, session),
+            None => GrpcBroker::plain(options),
+        });
+        let tasks = vec![
+            broker.open_control(channel.clone()),
+            OwnedTask::spawn(mirror_chunks(channel.clone(), mirror)),
+        ];
+        let link = Link {
+            fate: channel.fate().clone(),
+            connection: Connection::Grpc(channel),
+            broker,
+            mux,
+        };
+        Ok((link, tasks))
+    }
+
+    async fn call_over(&self, stream: Stream) -> Result<Channel, ConnectError> {
+        let stream = self.broker.security.connect(stream).await?;
+        let options = ChannelOptions {
+            connect_timeout: self.limit,
+            ..ChannelOptions::default()
+        };
+        Channel::connect(stream, options).await
+    }
+
+    /// Calls over the first stream of a yamux session, which carries the brokered
+    /// connections too.
+    async fn call_within(&self, socket: Stream) -> Result<(Channel, yamux::Session), ConnectError> {
         let session = yamux::Session::new(socket, yamux::Role::Client, yamux::Config::default());
         let connected = match session.open().await {
-            Ok(stream) => call_over(Box::new(stream), security, limit).await,
+            Ok(stream) => self.call_over(Box::new(stream)).await,
             Err(error) => Err(ConnectError::Mux(error)),
         };
         match connected {
-            Ok(channel) => Ok(Self::Grpc {
-                channel,
-                session: Some(session),
-            }),
+            Ok(channel) => Ok((channel, session)),
             // What ended the session is what everything above it suffers from.
             Err(_) if session.is_closed() => {
                 let reason = session.closed().await;
@@ -69,90 +142,36 @@ impl Link {
         }
     }
 
-    pub(crate) async fn netrpc(
+    async fn netrpc(
+        &self,
         socket: Stream,
-        security: &Security,
-        max_value: usize,
-        wait: Duration,
-    ) -> Result<Self, ConnectError> {
-        let stream = security.connect(socket).await?;
-        let fate = Fate::new();
-        let (session, output) =
-            HostSession::start(stream, fate.clone(), Budget::new(max_value), wait)
-                .await
-                .map_err(ConnectError::Mux)?;
-        Ok(Self::NetRpc {
-            session,
-            output,
-            fate,
-        })
-    }
-
-    pub(crate) fn fate(&self) -> Fate {
-        match self {
-            Self::Grpc { channel, .. } => channel.fate().clone(),
-            Self::NetRpc { fate, .. } => fate.clone(),
-        }
-    }
-
-    /// The connection in use, and the tasks that serve it.
-    pub(crate) fn run(
-        self,
-        options: BrokerOptions,
         mirror: Mirror,
-    ) -> (Connection, Vec<OwnedTask>) {
-        match self {
-            Self::Grpc { channel, session } => {
-                let broker = Arc::new(match session.clone() {
-                    Some(session) => GrpcBroker::multiplexed(options, session),
-                    None => GrpcBroker::plain(options),
-                });
-                let tasks = vec![
-                    broker.open_control(channel.clone()),
-                    OwnedTask::spawn(mirror_chunks(channel.clone(), mirror)),
-                ];
-                let connection = Connection::Grpc {
-                    channel,
-                    broker,
-                    session,
-                };
-                (connection, tasks)
-            }
-            Self::NetRpc {
-                session, output, ..
-            } => {
-                let tasks = vec![
-                    OwnedTask::spawn(mirror_stream(output.stdout, mirror.stdout)),
-                    OwnedTask::spawn(mirror_stream(output.stderr, mirror.stderr)),
-                ];
-                (Connection::NetRpc(session), tasks)
-            }
-        }
+    ) -> Result<(Link, Vec<OwnedTask>), ConnectError> {
+        let stream = self.broker.security.connect(socket).await?;
+        let (fate, budget) = (Fate::new(), Budget::new(self.max_value));
+        let started = HostSession::start(stream, fate.clone(), budget, self.broker.wait).await;
+        let (session, output) = started.map_err(ConnectError::Mux)?;
+        let tasks = vec![
+            OwnedTask::spawn(mirror_stream(output.stdout, mirror.stdout)),
+            OwnedTask::spawn(mirror_stream(output.stderr, mirror.stderr)),
+        ];
+        let link = Link {
+            fate,
+            broker: session.broker(),
+            connection: Connection::NetRpc(session),
+            mux: None,
+        };
+        Ok((link, tasks))
     }
 }
 
-async fn call_over(
-    stream: Stream,
-    security: &Security,
-    limit: Duration,
-) -> Result<Channel, ConnectError> {
-    let stream = security.connect(stream).await?;
-    let options = ChannelOptions {
-        connect_timeout: limit,
-        ..ChannelOptions::default()
-    };
-    Channel::connect(stream, options).await
-}
-
-/// The main connection to a plugin.
-#[derive(Clone, Debug)]
-pub(crate) enum Connection {
-    Grpc {
-        channel: Channel,
-        broker: Arc<GrpcBroker>,
-        session: Option<yamux::Session>,
-    },
-    NetRpc(HostSession),
+/// A connection with its broker.
+pub(crate) struct Link {
+    connection: Connection,
+    broker: Arc<dyn Broker>,
+    /// What carries a multiplexed gRPC connection.
+    mux: Option<yamux::Session>,
+    fate: Fate,
 }
 
 /// What came of asking a plugin to end.
@@ -186,28 +205,33 @@ impl PingError {
     }
 }
 
-impl Connection {
-    pub(crate) fn broker(&self) -> Arc<dyn Broker> {
-        match self {
-            Self::Grpc { broker, .. } => broker.clone(),
-            Self::NetRpc(session) => session.broker(),
-        }
+impl Link {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn broker(&self) -> &Arc<dyn Broker> {
+        &self.broker
+    }
+
+    pub(crate) fn fate(&self) -> &Fate {
+        &self.fate
     }
 
     /// Waits until the connection is over, and returns why.
     pub(crate) async fn closed(&self) -> String {
-        match self {
-            Self::Grpc { channel, .. } => {
+        match &self.connection {
+            Connection::Grpc(channel) => {
                 channel.closed().await;
                 channel.end().unwrap_or("it ended").to_owned()
             }
-            Self::NetRpc(session) => session.closed().await.to_string(),
+            Connection::NetRpc(session) => session.closed().await.to_string(),
         }
     }
 
     pub(crate) async fn ping(&self, limit: Duration) -> Result<(), PingError> {
-        match self {
-            Self::Grpc { channel, .. } => {
+        match &self.connection {
+            Connection::Grpc(channel) => {
                 let mut request = tonic::Request::new(HealthCheckRequest {
                     service: health::SERVICE_NAME.to_owned(),
                 });
@@ -215,23 +239,21 @@ impl Connection {
                 let answer = HealthClient::new(channel.clone()).check(request).await;
                 answer.map(|_| ()).map_err(PingError::Grpc)
             }
-            Self::NetRpc(session) => session.ping(limit).await.map_err(PingError::NetRpc),
+            Connection::NetRpc(session) => session.ping(limit).await.map_err(PingError::NetRpc),
         }
     }
 
     /// Asks the plugin to end, and waits for its answer or the end of the
     /// connection: Go's plugins hang up before their reply has left.
     pub(crate) async fn ask_to_end(&self) -> Asked {
-        let able = match self {
-            Self::Grpc {
-                channel, broker, ..
-            } => {
-                broker.close();
+        let able = match &self.connection {
+            Connection::Grpc(channel) => {
+                self.broker.close();
                 let mut controller = GrpcControllerClient::new(channel.clone());
                 let answer = controller.shutdown(Empty {}).await;
                 !matches!(answer, Err(status) if status.code() == Code::Unimplemented)
             }
-            Self::NetRpc(session) => match session.quit().await {
+            Connection::NetRpc(session) => match session.quit().await {
                 Err(SessionError::Call(error)) => !is_unknown_method(&error),
                 _ => true,
             },
@@ -244,16 +266,12 @@ impl Connection {
 
     /// Ends the connection.
     pub(crate) fn close(&self) {
-        match self {
-            Self::Grpc {
-                channel, session, ..
-            } => {
-                channel.close();
-                if let Some(session) = session {
-                    session.close();
-                }
-            }
-            Self::NetRpc(session) => session.close(),
+        match &self.connection {
+            Connection::Grpc(channel) => channel.close(),
+            Connection::NetRpc(session) => session.close(),
+        }
+        if let Some(session) = &self.mux {
+            session.close();
         }
     }
 }

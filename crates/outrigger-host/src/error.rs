@@ -31,9 +31,6 @@ pub(crate) struct Facts {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchErrorKind {
-    /// The launch itself is contradictory.
-    #[error("{0}")]
-    Configuration(&'static str),
     /// The program's content is not what was expected; it was not started.
     #[error(transparent)]
     Digest(DigestError),
@@ -124,7 +121,6 @@ impl LaunchError {
     /// The stable code of this kind of error.
     pub fn code(&self) -> &'static str {
         match &self.kind {
-            LaunchErrorKind::Configuration(_) => "launch-contradictory",
             LaunchErrorKind::Digest(error) => error.code(),
             LaunchErrorKind::Start(RunnerError::NotFound(error)) => error.code(),
             LaunchErrorKind::Start(error) if error.is_busy() => "program-busy",
@@ -188,10 +184,9 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plugin `{}` ", self.plugin)?;
         match &self.kind {
-            // These speak of the line or the launch, not of the plugin.
+            // These speak of the line or the file, not of the plugin.
             LaunchErrorKind::Handshake(_) => f.write_str("printed no usable handshake line")?,
             LaunchErrorKind::Digest(_) => f.write_str("is not the program that was meant")?,
-            LaunchErrorKind::Configuration(_) => f.write_str("cannot be launched like this")?,
             kind => write!(f, "{kind}")?,
         }
         if let Some((status, after)) = self.facts.exit {
@@ -210,7 +205,6 @@ impl std::error::Error for LaunchError {
             // The phrase of these is not part of ours, so they are the source themselves.
             LaunchErrorKind::Handshake(error) => Some(error),
             LaunchErrorKind::Digest(error) => Some(error),
-            kind @ LaunchErrorKind::Configuration(_) => Some(kind),
             kind => std::error::Error::source(kind),
         }
     }
@@ -220,12 +214,12 @@ impl std::error::Error for LaunchError {
 mod tests {
     use super::*;
 
-    const KINDS: usize = 18;
+    const KINDS: usize = 17;
 
     /// A number for each kind; a new one is missing here until it has an example below.
     fn number_of(kind: &LaunchErrorKind) -> usize {
         match kind {
-            LaunchErrorKind::Configuration(_) => 0,
+            LaunchErrorKind::HostServices(_) => 0,
             LaunchErrorKind::Digest(_) => 1,
             LaunchErrorKind::Start(_) => 2,
             LaunchErrorKind::Workspace(_) => 3,
@@ -242,7 +236,6 @@ mod tests {
             LaunchErrorKind::Connect(_) => 14,
             LaunchErrorKind::ProcessNotFound => 15,
             LaunchErrorKind::ExitedUnreached => 16,
-            LaunchErrorKind::HostServices(_) => 17,
         }
     }
 
@@ -269,12 +262,6 @@ mod tests {
         let late = Duration::from_millis(2500);
         let line = HandshakeError::CoreVersionMismatch { observed: 2 };
         vec![
-            (
-                Kind::Configuration("two things at once"),
-                "launch-contradictory",
-                "cannot be launched like this\ntwo things at once",
-                false,
-            ),
             (
                 Kind::Digest(DigestError::Missing),
                 "digest-missing",

@@ -53,12 +53,18 @@
 //! waits for that at the end of a program. This crate deliberately does not know which
 //! plugins are installed, what they may do, or when to start them again.
 
+mod aside;
+mod attach;
+mod connected;
 mod connection;
+mod deadlines;
 mod diagnose;
 mod digest;
 mod error;
 mod exit;
+mod held;
 mod launch;
+mod life;
 mod lifeline;
 mod logs;
 mod managed;
@@ -69,17 +75,22 @@ mod program;
 mod reattach;
 mod runner;
 mod set;
+mod settings;
+mod watch;
 mod workspace;
 
-pub use connection::PingError;
+pub use attach::Attach;
+pub use connected::Timings;
+pub use connection::{Connection, PingError};
+pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
 pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use error::{LaunchError, LaunchErrorKind};
 pub use exit::{ExitReport, ExitStatus, KillReason, PluginExited};
-pub use launch::{Deadlines, Launch};
+pub use launch::Launch;
 pub use lifeline::nothing_left;
 pub use managed::stop_managed;
-pub use plugin::{DispenseError, RunningPlugin, Timings};
+pub use plugin::{DispenseError, RunningPlugin};
 pub use process::ProcessRunner;
 pub use program::ProgramNotFound;
 pub use reattach::Reattach;

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::plugin::Inner;
+use crate::plugin::{Inner, RunningPlugin};
 
 static MANAGED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
-pub(crate) fn register(plugin: &Arc<Inner>) {
+pub(crate) fn register(plugin: &RunningPlugin) {
     let mut managed = MANAGED.lock().unwrap_or_else(PoisonError::into_inner);
     managed.retain(|plugin| plugin.strong_count() > 0);
-    managed.push(Arc::downgrade(plugin));
+    managed.push(Arc::downgrade(plugin.inner()));
 }
 
 /// Stops every plugin that was launched as managed, all at the same time.

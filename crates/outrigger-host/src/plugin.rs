@@ -2,32 +2,28 @@
 
 use std::any::TypeId;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use outrigger_transport::netrpc::{HostSession, SessionError};
+use outrigger_transport::netrpc::SessionError;
 use outrigger_transport::process::start_time;
 use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, OwnedTask,
-    PluginIdentity, Security, Serving, Side, Sockets,
+    AddressTranslator, Broker, BrokerError, HostServices, OwnedTask, PluginIdentity, Serving,
 };
 use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
-use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::connection::{Asked, Connection, Link, Mirror, PingError};
-use crate::exit::{ExitReport, ExitStatus, KillReason, PluginExited};
-use crate::launch::Deadlines;
+use crate::connected::{Connected, Timings};
+use crate::connection::{Asked, Connection, Link, PingError};
+use crate::deadlines::Deadlines;
+use crate::exit::{ExitReport, KillReason};
+use crate::life::Life;
 use crate::lifeline::OfProcess;
-use crate::logs::Tail;
-use crate::managed;
 use crate::reattach::Reattach;
 use crate::runner::AttachedRunner;
 use crate::set::{Interface, PluginSet, UnsupportedTransport};
-use crate::workspace::Places;
+use crate::watch::Watch;
 
-/// How long the last stderr lines of a process that ended are waited for.
-const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long a killed process is waited for.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// What a plugin prints while it ends still arrives for this long after its
@@ -36,24 +32,6 @@ const AFTER_KILL: Duration = Duration::from_secs(5);
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 /// How long a ping may take.
 const PING: Duration = Duration::from_secs(5);
-
-/// How long each step of a launch took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timings {
-    /// Certificates, directory, digest and process start.
-    pub spawn: Duration,
-    /// From the process start to its handshake line.
-    pub handshake: Duration,
-    /// Connecting, TLS and HTTP/2.
-    pub connect: Duration,
-}
-
-impl Timings {
-    /// All steps together.
-    pub fn total(&self) -> Duration {
-        self.spawn + self.handshake + self.connect
-    }
-}
 
 /// No client could be made for a name.
 #[derive(Debug, thiserror::Error)]
@@ -120,27 +98,6 @@ impl DispenseError {
     }
 }
 
-/// Everything that a launch found out and set up.
-pub(crate) struct Parts {
-    pub(crate) name: String,
-    pub(crate) set: PluginSet,
-    pub(crate) line: HandshakeLine,
-    pub(crate) link: Link,
-    pub(crate) security: Security,
-    pub(crate) sockets: Sockets,
-    pub(crate) translator: Arc<dyn AddressTranslator>,
-    pub(crate) process: Arc<dyn AttachedRunner>,
-    pub(crate) places: Places,
-    pub(crate) pumps: Vec<OwnedTask>,
-    pub(crate) tail: Tail,
-    pub(crate) mirror: Mirror,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) timings: Timings,
-    pub(crate) began: Instant,
-    pub(crate) managed: bool,
-    pub(crate) visiting: Option<Reattach>,
-}
-
 /// A plugin that runs. All methods may be called from several tasks.
 ///
 /// Dropping it kills the process; [`stop`](Self::stop) asks first.
@@ -158,18 +115,15 @@ pub(crate) struct Inner {
     translator: Arc<dyn AddressTranslator>,
     set: PluginSet,
     line: HandshakeLine,
-    connection: Connection,
+    link: Arc<Link>,
     /// Held by the watch, so that the process is gone before its places are.
     process: Weak<dyn AttachedRunner>,
     id: String,
-    exited: watch::Sender<Option<ExitReport>>,
-    killed: Arc<OnceLock<KillReason>>,
-    stopping: watch::Sender<usize>,
+    life: Arc<Life>,
     deadlines: Deadlines,
     timings: Timings,
-    tail: Tail,
     visiting: Option<Reattach>,
-    tasks: std::sync::Mutex<Vec<OwnedTask>>,
+    tasks: Mutex<Vec<OwnedTask>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -182,65 +136,46 @@ impl std::fmt::Debug for Inner {
 }
 
 impl RunningPlugin {
-    pub(crate) fn assemble(parts: Parts) -> Self {
-        let process = parts.process;
-        let fate = parts.link.fate();
-        let instance = Uuid::now_v7().to_string();
-        let identity = PluginIdentity::new(parts.name, instance, process.pid())
-            .with_lifeline(Arc::new(OfProcess));
-        let socket_dir = parts.places.dir().to_owned();
-        let options = BrokerOptions {
-            security: parts.security,
-            sockets: parts.sockets,
-            translator: parts.translator.clone(),
-            wait: parts.deadlines.broker,
-            fate: fate.clone(),
-            ..BrokerOptions::new(Side::Host)
-        };
-        let (connection, mut tasks) = parts.link.run(options, parts.mirror);
-        let exited = watch::Sender::new(None);
-        let killed = Arc::new(OnceLock::new());
-        let stopping = watch::Sender::new(0);
-        let (held, id) = (Arc::downgrade(&process), process.id());
-        let watch = Watch {
-            plugin: identity.name().to_owned(),
-            process,
-            connection: connection.clone(),
-            fate,
-            tail: parts.tail.clone(),
-            exited: exited.clone(),
-            killed: killed.clone(),
-            stopping: stopping.clone(),
-            lost_grace: parts.deadlines.lost_grace,
-            began: parts.began,
-            pumps: parts.pumps,
-            places: Some(parts.places),
-            kill: parts.visiting.is_none(),
-        };
+    pub(crate) fn new(connected: Connected) -> Self {
+        let Connected {
+            name,
+            set,
+            line,
+            link,
+            mut tasks,
+            translator,
+            held,
+            deadlines,
+            timings,
+            visiting,
+        } = connected;
+        let process = held.process();
+        let (id, pid, weak) = (process.id(), process.pid(), Arc::downgrade(process));
+        let socket_dir = held.places().dir().to_owned();
+        let life = Arc::new(Life::new(name.clone(), held.output.tail.clone()));
+        let (lost_grace, is_visit) = (deadlines.lost_grace, visiting.is_some());
+        let watch = Watch::new(life.clone(), held, link.clone(), lost_grace, is_visit);
         tasks.push(OwnedTask::spawn(watch.run()));
-        let inner = Arc::new(Inner {
-            identity,
-            located: OnceLock::new(),
-            socket_dir,
-            translator: parts.translator,
-            set: parts.set,
-            line: parts.line,
-            connection,
-            exited,
-            killed,
-            stopping,
-            deadlines: parts.deadlines,
-            timings: parts.timings,
-            tail: parts.tail,
-            visiting: parts.visiting,
-            tasks: std::sync::Mutex::new(tasks),
-            process: held,
-            id,
-        });
-        if parts.managed {
-            managed::register(&inner);
+        let instance = Uuid::now_v7().to_string();
+        Self {
+            inner: Arc::new(Inner {
+                identity: PluginIdentity::new(name, instance, pid)
+                    .with_lifeline(Arc::new(OfProcess)),
+                located: OnceLock::new(),
+                socket_dir,
+                translator,
+                set,
+                line,
+                link,
+                process: weak,
+                id,
+                life,
+                deadlines,
+                timings,
+                visiting,
+                tasks: Mutex::new(tasks),
+            }),
         }
-        Self { inner }
     }
 
     /// A typed client for the interface that the negotiated version has under
@@ -289,8 +224,8 @@ impl RunningPlugin {
     }
 
     async fn made<I: Interface>(&self, name: &str) -> Result<I::Client, DispenseError> {
-        let made = match &self.inner.connection {
-            Connection::Grpc { channel, .. } => I::grpc(channel.clone(), self.broker()),
+        let made = match self.connection() {
+            Connection::Grpc(channel) => I::grpc(channel.clone(), self.broker()),
             Connection::NetRpc(session) => {
                 let object = session
                     .dispense(name, self.inner.deadlines.start)
@@ -311,26 +246,18 @@ impl RunningPlugin {
         })
     }
 
-    /// The connection to the services of a plugin that speaks gRPC.
-    pub fn channel(&self) -> Option<Channel> {
-        match &self.inner.connection {
-            Connection::Grpc { channel, .. } => Some(channel.clone()),
-            Connection::NetRpc(_) => None,
-        }
+    /// The main connection, for calls without a typed client.
+    pub fn connection(&self) -> &Connection {
+        self.inner.link.connection()
     }
 
-    /// The control connection to a plugin that speaks net/rpc, for names that
-    /// the host's own set does not know.
-    pub fn netrpc(&self) -> Option<HostSession> {
-        match &self.inner.connection {
-            Connection::Grpc { .. } => None,
-            Connection::NetRpc(session) => Some(session.clone()),
-        }
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     /// The broker of this plugin.
     pub fn broker(&self) -> Arc<dyn Broker> {
-        self.inner.connection.broker()
+        self.inner.link.broker().clone()
     }
 
     /// Serves `services` to this plugin alone on a new broker id, bound to its
@@ -339,7 +266,7 @@ impl RunningPlugin {
     ///
     /// # Errors
     /// As [`Broker::accept`].
-    pub async fn attach(&self, services: &dyn HostServices) -> Result<Serving, BrokerError> {
+    pub async fn serve(&self, services: &dyn HostServices) -> Result<Serving, BrokerError> {
         let broker = self.broker();
         broker
             .serve(broker.next_id(), services.bind(self.identity()))
@@ -354,15 +281,12 @@ impl RunningPlugin {
     ) -> Result<(), BrokerError> {
         let services = services.bind(self.identity());
         let serving = self.broker().serve(id, services).await?;
-        let mut exited = self.inner.exited.subscribe();
+        let life = self.inner.life.clone();
         let task = OwnedTask::spawn(async move {
-            let _ = exited.wait_for(Option::is_some).await;
+            life.gone().await;
             drop(serving);
         });
-        let mut tasks = self.inner.tasks.lock();
-        if let Ok(tasks) = &mut tasks {
-            tasks.push(task);
-        }
+        self.inner.tasks().push(task);
         Ok(())
     }
 
@@ -372,7 +296,7 @@ impl RunningPlugin {
     /// # Errors
     /// It did not answer; with the exit as source where the plugin is gone.
     pub async fn ping(&self) -> Result<(), PingError> {
-        self.inner.connection.ping(PING).await
+        self.inner.link.ping(PING).await
     }
 
     /// Asks the plugin to end, waits for its answer (`stop_reply`) and then for
@@ -407,12 +331,12 @@ impl RunningPlugin {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn wait(&self) -> ExitReport {
-        self.inner.gone().await
+        self.inner.life.gone().await
     }
 
-    /// How the plugin ended, if it did.
+    /// How the plugin ended, once nothing is left of it.
     pub fn exited(&self) -> Option<ExitReport> {
-        self.inner.exited.borrow().clone()
+        self.inner.life.exited()
     }
 
     /// Who this plugin is to host services and logs.
@@ -457,7 +381,7 @@ impl RunningPlugin {
 
     /// The last lines of the plugin's stderr, escaped and cut.
     pub fn stderr_tail(&self) -> Vec<String> {
-        self.inner.tail.lines()
+        self.inner.life.tail.lines()
     }
 
     /// How another host joins this plugin.
@@ -490,18 +414,14 @@ impl Drop for RunningPlugin {
         if self.inner.visiting.is_none() && self.exited().is_none() {
             self.inner.end_process(KillReason::Unasked);
         }
-        self.inner.connection.broker().close();
-        if let Connection::NetRpc(session) = &self.inner.connection {
+        self.inner.link.broker().close();
+        if let Connection::NetRpc(session) = self.connection() {
             // Its control stream goes with this handle; a plugin may or may not
             // end the rest of the session with that.
             session.close();
         }
         // Ends the watch, whose end reaps the process and removes its directory.
-        self.inner
-            .tasks
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clear();
+        self.inner.tasks().clear();
     }
 }
 
@@ -516,44 +436,28 @@ impl Inner {
         })
     }
 
-    /// Whether this host may end the process.
+    fn tasks(&self) -> MutexGuard<'_, Vec<OwnedTask>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this host must not end the process.
     fn is_test(&self) -> bool {
         self.visiting.as_ref().is_some_and(|reattach| reattach.test)
     }
 
-    fn report_now(&self, status: ExitStatus) -> ExitReport {
-        ExitReport {
-            status,
-            forced: false,
-            kill_reason: None,
-            connection_lost: None,
-            ran: Duration::ZERO,
-            stderr: self.tail.lines(),
-        }
-    }
-
-    async fn gone(&self) -> ExitReport {
-        let mut exited = self.exited.subscribe();
-        match exited.wait_for(Option::is_some).await {
-            Ok(report) => report
-                .clone()
-                .unwrap_or_else(|| self.report_now(ExitStatus::Unknown)),
-            Err(_) => self.report_now(ExitStatus::Unknown),
-        }
-    }
-
     /// Within `limit`, or else within the deadlines of the launch.
     pub(crate) async fn stop(&self, limit: Option<Duration>) -> ExitReport {
-        if let Some(report) = self.exited.borrow().clone() {
+        if let Some(report) = self.life.exited() {
             return report;
         }
         if self.is_test() {
-            return self.report_now(ExitStatus::Unknown);
+            return self.life.unknown();
         }
-        let _stopping = Stopping::begin(&self.stopping);
+        let _stopping = self.life.stopping();
         tokio::select! {
             biased;
-            report = self.gone() => report,
+            // What it left behind may take longer than its time to be removed.
+            () = self.life.ended.cancelled() => self.life.gone().await,
             reason = self.outstay(limit) => {
                 tracing::warn!(plugin = self.identity.name(), "killed: {reason}");
                 self.kill(reason).await
@@ -565,7 +469,7 @@ impl Inner {
     async fn outstay(&self, limit: Option<Duration>) -> KillReason {
         let asked = Instant::now();
         let patience = limit.unwrap_or(self.deadlines.stop_reply);
-        match tokio::time::timeout(patience, self.connection.ask_to_end()).await {
+        match tokio::time::timeout(patience, self.link.ask_to_end()).await {
             Ok(Asked::Heard) => {}
             Ok(Asked::Unable) => return KillReason::NoController,
             Err(_) => return KillReason::NoAnswer(patience),
@@ -575,13 +479,17 @@ impl Inner {
         });
         let last_output = LAST_OUTPUT.min(grace / 2);
         tokio::time::sleep(last_output).await;
-        self.connection.close();
+        self.link.close();
         tokio::time::sleep(grace - last_output).await;
         KillReason::Stayed(grace)
     }
 
+    /// Kills the process, unless it has ended already.
     fn end_process(&self, reason: KillReason) {
-        let _ = self.killed.set(reason);
+        if self.life.ended.is_cancelled() {
+            return;
+        }
+        let _ = self.life.killed.set(reason);
         if let Some(process) = self.process.upgrade()
             && let Err(error) = process.kill()
         {
@@ -590,146 +498,19 @@ impl Inner {
     }
 
     async fn kill(&self, reason: KillReason) -> ExitReport {
-        if let Some(report) = self.exited.borrow().clone() {
+        if let Some(report) = self.life.exited() {
             return report;
         }
         if self.is_test() {
-            return self.report_now(ExitStatus::Unknown);
+            return self.life.unknown();
         }
         self.end_process(reason);
-        self.connection.close();
-        match tokio::time::timeout(AFTER_KILL, self.gone()).await {
-            Ok(report) => report,
-            Err(_) => self.report_now(ExitStatus::Unknown),
-        }
-    }
-}
-
-/// Somebody stops the plugin, and has deadlines of his own.
-struct Stopping<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Stopping<'a> {
-    fn begin(stopping: &'a watch::Sender<usize>) -> Self {
-        stopping.send_modify(|stopping| *stopping += 1);
-        Self(stopping)
-    }
-}
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|stopping| *stopping -= 1);
-    }
-}
-
-/// Waits for the process to end and tells everybody.
-struct Watch {
-    plugin: String,
-    process: Arc<dyn AttachedRunner>,
-    connection: Connection,
-    fate: Fate,
-    tail: Tail,
-    exited: watch::Sender<Option<ExitReport>>,
-    killed: Arc<OnceLock<KillReason>>,
-    /// How many stop the plugin.
-    stopping: watch::Sender<usize>,
-    lost_grace: Duration,
-    began: Instant,
-    pumps: Vec<OwnedTask>,
-    /// Dropped after the process.
-    places: Option<Places>,
-    kill: bool,
-}
-
-impl Watch {
-    async fn run(mut self) {
-        let (status, connection_lost) = tokio::select! {
+        self.link.close();
+        tokio::select! {
             biased;
-            status = self.process.wait() => (status, None),
-            // Without a process, the connection is all there is to watch.
-            _ = self.connection.closed(), if self.process.id().is_empty() => (ExitStatus::Unknown, None),
-            why = self.useless(), if self.kill => self.end_useless(why).await,
-        };
-        let ran = self.began.elapsed();
-        // A grandchild may hold the pipes open for ever; its words are not waited for.
-        let drained = async {
-            while !self.pumps.iter().all(OwnedTask::is_finished) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let _ = tokio::time::timeout(LAST_WORDS, drained).await;
-        let kill_reason = self.killed.get().copied();
-        let forced = kill_reason.is_some();
-        let report = ExitReport {
-            status,
-            forced,
-            kill_reason,
-            connection_lost,
-            ran,
-            stderr: self.tail.lines(),
-        };
-        let plugin = self.plugin.clone();
-        if status.is_success() || forced || status == ExitStatus::Unknown {
-            tracing::info!(plugin, "{status}");
-        } else {
-            tracing::error!(plugin, "{status}");
+            () = self.life.ended.cancelled() => self.life.gone().await,
+            () = tokio::time::sleep(AFTER_KILL) => self.life.unknown(),
         }
-        self.fate.set(Arc::new(PluginExited {
-            plugin,
-            report: report.clone(),
-        }));
-        self.connection.broker().close();
-        self.process.cleared().await;
-        let places = self.places.take();
-        // A plugin may have piled up much there. When the runtime ends first, it
-        // is done then.
-        let _ = tokio::task::spawn_blocking(move || drop(places)).await;
-        self.exited.send_replace(Some(report));
-    }
-}
-
-impl Watch {
-    /// Waits until the connection has been lost for so long that the plugin is not
-    /// about to end by itself, and nobody stops it; returns why it was lost. A
-    /// connection is never made again, so the plugin is of no more use.
-    async fn useless(&self) -> String {
-        let why = self.connection.closed().await;
-        tokio::time::sleep(self.lost_grace).await;
-        let mut stopping = self.stopping.subscribe();
-        let _ = stopping.wait_for(|stopping| *stopping == 0).await;
-        why
-    }
-
-    async fn end_useless(&self, why: String) -> (ExitStatus, Option<String>) {
-        let reason = KillReason::ConnectionLost(self.lost_grace);
-        let lost = self.killed.set(reason).is_ok().then_some(why);
-        if let Some(why) = &lost {
-            tracing::error!(plugin = self.plugin, why, "killed: {reason}");
-        }
-        if let Err(error) = self.process.kill() {
-            tracing::warn!(plugin = self.plugin, %error, "could not kill a plugin");
-        }
-        (self.process.wait().await, lost)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Dropped with its handle or with the runtime: the process must not
-        // outlive them, and nobody learns any more how it ends.
-        if self.exited.borrow().is_some() {
-            return;
-        }
-        if self.kill {
-            let _ = self.process.kill();
-        }
-        self.exited.send_replace(Some(ExitReport {
-            status: ExitStatus::Unknown,
-            forced: self.kill,
-            kill_reason: self.kill.then_some(KillReason::Unasked),
-            connection_lost: None,
-            ran: self.began.elapsed(),
-            stderr: self.tail.lines(),
-        }));
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_host::{
-    BrokerId, Deadlines, ExitStatus, KillReason, Launch, LaunchError, MAX_MESSAGE, MagicCookie,
-    PluginExited, PluginSet, RunningPlugin,
+    BrokerId, Connection, Deadlines, ExitStatus, KillReason, Launch, LaunchError, MAX_MESSAGE,
+    MagicCookie, PluginExited, PluginSet, RunningPlugin,
 };
 use outrigger_testing::{Fault, TestDir, holds_within, memory_of, processes_with, program};
 use outrigger_transport::proto::health::health_client::HealthClient;
@@ -241,7 +241,10 @@ async fn call(plugin: &RunningPlugin) -> Result<(), Status> {
 
 /// A call with a deadline of its own, for a reply as large as any.
 async fn call_within(plugin: &RunningPlugin, limit: Duration) -> Result<(), Status> {
-    let client = HealthClient::new(plugin.channel().expect("a gRPC plugin"));
+    let Connection::Grpc(channel) = plugin.connection() else {
+        panic!("a gRPC plugin");
+    };
+    let client = HealthClient::new(channel.clone());
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let request = HealthCheckRequest {
         service: "plugin".to_owned(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outrigger_host::{
-    Address, AddressTranslator, AppProtocolVersion, AttachedRunner, BrokerId, Deadlines,
+    Address, AddressTranslator, AppProtocolVersion, Attach, AttachedRunner, BrokerId, Deadlines,
     ExitStatus, ExpectedDigest, HostServices, KillReason, Launch, Network, PingError, PluginExited,
     PluginIdentity, PluginSet, ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin,
     ServiceSet, Started, Transport, stop_managed,
@@ -182,8 +182,8 @@ async fn a_plugin_without_a_broker_is_offered_services_and_can_be_dialled_by_nob
     let plugin = launch.start().await.expect("started");
     plugin.ping().await.expect("an answer");
     until("it is known", || plugin.broker().is_missing()).await;
-    let first = plugin.attach(&NoServices).await.expect("offered");
-    let second = plugin.attach(&NoServices).await.expect("offered");
+    let first = plugin.serve(&NoServices).await.expect("offered");
+    let second = plugin.serve(&NoServices).await.expect("offered");
     assert_ne!(first.id(), second.id());
     let began = Instant::now();
     let error = plugin.broker().dial(BrokerId(1)).await.map(drop);
@@ -197,7 +197,7 @@ async fn a_plugin_without_a_broker_is_offered_services_and_can_be_dialled_by_nob
     assert!(began.elapsed() < Duration::from_secs(2), "known at once");
     plugin.ping().await.expect("still well");
     assert_eq!(plugin.stop().await.status, ExitStatus::Code(0));
-    let gone = plugin.attach(&NoServices).await.expect_err("it is gone");
+    let gone = plugin.serve(&NoServices).await.expect_err("it is gone");
     assert_eq!(gone.code(), "broker-closed");
     nothing_left(&dir).await;
 }
@@ -445,12 +445,12 @@ async fn a_plugin_is_joined_left_and_stopped_by_another_host() {
     assert_eq!(reattach.pid, owner.pid());
     assert!(reattach.started.is_some() && !reattach.test);
     let join = || {
-        Launch::reattach(reattach.clone())
+        Attach::new(reattach.clone())
             .temp_dir(dir.path())
             .offer(1, PluginSet::new())
     };
 
-    let visitor = join().start().await.expect("joined");
+    let visitor = join().connect().await.expect("joined");
     visitor.ping().await.expect("an answer");
     assert_eq!(visitor.reattach(), reattach);
     assert_eq!(visitor.negotiated_version(), AppProtocolVersion(1));
@@ -459,15 +459,15 @@ async fn a_plugin_is_joined_left_and_stopped_by_another_host() {
         .ping()
         .await
         .expect("a visitor that leaves ends nothing");
-    let left = join().start().await.expect("joined").leave();
+    let left = join().connect().await.expect("joined").leave();
     assert_eq!(left, Some(reattach.clone()));
     owner.ping().await.expect("still there");
 
-    let visitor = join().start().await.expect("joined");
+    let visitor = join().connect().await.expect("joined");
     let report = visitor.stop().await;
     assert_eq!((report.status, report.forced), (ExitStatus::Unknown, false));
     assert_eq!(owner.wait().await.status, ExitStatus::Code(0));
-    let gone = join().start().await.expect_err("nothing to join");
+    let gone = join().connect().await.expect_err("nothing to join");
     assert_eq!(gone.code(), "process-not-found");
     drop(visitor);
     nothing_left(&dir).await;
@@ -479,10 +479,10 @@ async fn a_process_that_only_has_the_same_id_is_neither_joined_nor_harmed() {
     let owner = kv(&dir).start().await.expect("started");
     let mut reattach = owner.reattach();
     reattach.started = reattach.started.map(|ticks| ticks + 1);
-    let error = Launch::reattach(reattach.clone())
+    let error = Attach::new(reattach.clone())
         .temp_dir(dir.path())
         .offer(1, PluginSet::new())
-        .start()
+        .connect()
         .await
         .expect_err("another process");
     assert_eq!(error.code(), "process-not-found");
@@ -492,8 +492,8 @@ async fn a_process_that_only_has_the_same_id_is_neither_joined_nor_harmed() {
     // The right process, and nothing at the address.
     let mut elsewhere = owner.reattach();
     elsewhere.address.text += "-not-here";
-    let launch = Launch::reattach(elsewhere).temp_dir(dir.path());
-    let error = launch.start().await.expect_err("nobody listens");
+    let launch = Attach::new(elsewhere).temp_dir(dir.path());
+    let error = launch.connect().await.expect_err("nobody listens");
     assert_eq!(error.code(), "process-not-found");
     owner.ping().await.expect("not harmed");
     owner.stop().await;
@@ -516,8 +516,8 @@ async fn a_closed_port_is_nothing_to_join() {
         started: None,
         test: false,
     };
-    let error = Launch::reattach(reattach)
-        .start()
+    let error = Attach::new(reattach)
+        .connect()
         .await
         .expect_err("nobody listens");
     assert_eq!(error.code(), "process-not-found");
@@ -532,10 +532,10 @@ async fn a_plugin_in_test_mode_is_never_stopped() {
         pid: None,
         ..owner.reattach()
     };
-    let launch = Launch::reattach(reattach).temp_dir(dir.path());
+    let launch = Attach::new(reattach).temp_dir(dir.path());
     let visitor = launch
         .offer(1, PluginSet::new())
-        .start()
+        .connect()
         .await
         .expect("joined");
     assert_eq!((visitor.id(), visitor.pid()), (String::new(), None));
@@ -546,32 +546,6 @@ async fn a_plugin_in_test_mode_is_never_stopped() {
     owner.ping().await.expect("an answer");
     owner.stop().await;
     nothing_left(&dir).await;
-}
-
-#[tokio::test]
-async fn what_a_running_plugin_cannot_have_is_refused() {
-    let reattach = Reattach {
-        transport: Transport::Grpc,
-        version: AppProtocolVersion(1),
-        address: Address {
-            network: Network::Unix,
-            text: "/nonexistent".into(),
-        },
-        pid: None,
-        started: None,
-        test: false,
-    };
-    let digest = ExpectedDigest::sha256(&[0; 32]).expect("32 bytes");
-    let join = || Launch::reattach(reattach.clone());
-    for launch in [
-        join().auto_mtls(),
-        join().mux_broker(),
-        join().expect_digest(digest),
-    ] {
-        let error = launch.start().await.expect_err("contradictory");
-        assert_eq!(error.code(), "launch-contradictory");
-        assert!(chain(&error).lines().count() == 2, "{}", chain(&error));
-    }
 }
 
 #[tokio::test]
@@ -747,7 +721,7 @@ async fn a_socket_directory_that_a_cleaner_removed_is_made_again() {
     };
     for _ in 0..2 {
         std::fs::remove_dir_all(socket_dir).expect("removed");
-        let serving = plugin.attach(&NoServices).await.expect("offered");
+        let serving = plugin.serve(&NoServices).await.expect("offered");
         let mode = std::fs::metadata(socket_dir).expect("made again");
         assert_eq!(mode.permissions().mode() & 0o7777, 0o700);
         let sockets = std::fs::read_dir(socket_dir).expect("listed").count();
@@ -1152,14 +1126,15 @@ async fn a_process_that_another_runner_holds_is_joined_through_it() {
         pid: None,
         ..owner.reattach()
     };
-    let visitor: RunningPlugin = Launch::reattach_with(reattach, Arc::new(Immortal))
+    let visitor: RunningPlugin = Attach::new(reattach)
+        .runner(Arc::new(Immortal))
         .temp_dir(dir.path())
         .offer(1, PluginSet::new())
         .deadlines(Deadlines {
             stop_grace: Duration::from_millis(10),
             ..Deadlines::default()
         })
-        .start()
+        .connect()
         .await
         .expect("joined");
     assert_eq!(visitor.id(), "immortal");

@@ -12,7 +12,9 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use outrigger_host::{ExitStatus, ExpectedDigest, Launch, LaunchError, MagicCookie, PluginSet};
+use outrigger_host::{
+    Attach, ExitStatus, ExpectedDigest, Launch, LaunchError, MagicCookie, PluginSet,
+};
 use outrigger_testing::{Fault, NEWER_CALLS, TestDir, copy_program, program, write_script};
 use support::{chain, kv, misbehaving, nothing_left, shell};
 
@@ -381,10 +383,10 @@ async fn a_life_in_short() {
     plugin.ping().await.expect("an answer");
     assert_eq!(plugin.stop().await.status, ExitStatus::Code(0));
     let owner = kv(&dir).start().await.expect("started");
-    let visitor = Launch::reattach(owner.reattach()).temp_dir(dir.path());
+    let visitor = Attach::new(owner.reattach()).temp_dir(dir.path());
     let visitor = visitor
         .offer(1, PluginSet::new())
-        .start()
+        .connect()
         .await
         .expect("joined");
     assert_eq!(visitor.kill().await.status, ExitStatus::Unknown);

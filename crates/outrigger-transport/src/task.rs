@@ -20,6 +20,18 @@ impl OwnedTask {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// Waits until the work is over. When it is known to be over, this returns at once.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn finished(&mut self) {
+        if let Some(task) = &mut self.0 {
+            // How it ended matters to nobody: a panic has been reported.
+            let _ = task.await;
+            self.0 = None;
+        }
+    }
+
     /// Lets the work go on without an owner; it must have an end of its own.
     pub fn detach(mut self) {
         self.0 = None;

@@ -211,8 +211,8 @@ impl Coded for PortRangeError {
 /// What a host tells its plugin through the environment.
 #[derive(Clone, Copy, Debug)]
 pub struct HostEnvironment<'a> {
-    /// The cookie of this kind of plugin.
-    pub cookie: &'a MagicCookie,
+    /// The cookie of this kind of plugin; the variable is left out without one.
+    pub cookie: Option<&'a MagicCookie>,
     /// The ports the plugin may use if it listens on TCP.
     pub ports: PortRange,
     /// The versions the host offers.
@@ -238,7 +238,7 @@ impl HostEnvironment<'_> {
     ///
     /// let cookie = MagicCookie::new("GREETER_PLUGIN", "hello");
     /// let environment = HostEnvironment {
-    ///     cookie: &cookie,
+    ///     cookie: Some(&cookie),
     ///     ports: DEFAULT_PORT_RANGE,
     ///     versions: &BTreeSet::from([AppProtocolVersion(3), AppProtocolVersion(2)]),
     ///     mux: false,
@@ -262,19 +262,18 @@ impl HostEnvironment<'_> {
             ),
             (ENV_UNIX_SOCKET_DIR, self.socket_dir),
         ];
-        [
-            (self.cookie.key.clone(), self.cookie.value.clone()),
+        // The system knows no variable without a name.
+        let cookie = self.cookie.filter(|cookie| !cookie.key.is_empty());
+        let cookie = cookie.map(|cookie| (cookie.key.clone(), cookie.value.clone()));
+        let always = [
             (ENV_MIN_PORT.to_owned(), self.ports.min.to_string()),
             (ENV_MAX_PORT.to_owned(), self.ports.max.to_string()),
             (ENV_PROTOCOL_VERSIONS.to_owned(), versions.join(",")),
-        ]
-        .into_iter()
-        .chain(
-            optional
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))),
-        )
-        .collect()
+        ];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        cookie.into_iter().chain(always).chain(optional).collect()
     }
 }
 
@@ -376,7 +375,7 @@ mod tests {
     fn the_host_sets_its_variables_in_a_fixed_order() {
         let cookie = MagicCookie::from(("COOKIE", "value"));
         let environment = HostEnvironment {
-            cookie: &cookie,
+            cookie: Some(&cookie),
             ports: DEFAULT_PORT_RANGE,
             versions: &versions(&[10, 2]),
             mux: true,
@@ -402,7 +401,7 @@ mod tests {
     fn optional_variables_are_absent_rather_than_empty() {
         let cookie = MagicCookie::new("COOKIE", "value");
         let environment = HostEnvironment {
-            cookie: &cookie,
+            cookie: Some(&cookie),
             ports: PortRange { min: 0, max: 0 },
             versions: &versions(&[]),
             mux: false,
@@ -425,7 +424,7 @@ mod tests {
     fn t38_what_a_nested_host_must_not_pass_on_is_exactly_what_is_optional() {
         let cookie = MagicCookie::new("COOKIE", "value");
         let everything = HostEnvironment {
-            cookie: &cookie,
+            cookie: Some(&cookie),
             ports: DEFAULT_PORT_RANGE,
             versions: &versions(&[1]),
             mux: true,
@@ -561,7 +560,7 @@ mod tests {
             let offered: BTreeSet<_> = numbers.into_iter().map(AppProtocolVersion).collect();
             let cookie = MagicCookie::new("COOKIE", "value");
             let variables: HashMap<_, _> = HostEnvironment {
-                cookie: &cookie,
+                cookie: Some(&cookie),
                 ports: PortRange { min: ports.0, max: ports.1 },
                 versions: &offered,
                 mux,

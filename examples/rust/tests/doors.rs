@@ -618,7 +618,7 @@ impl Limited {
         let services = services.clone().limits(limits);
         let mut serving = BTreeMap::new();
         for door in doors {
-            let served = door.plugin.attach(&services).await.expect("it is served");
+            let served = door.plugin.serve(&services).await.expect("it is served");
             serving.insert(door.name, served);
         }
         Self(serving)
@@ -635,7 +635,7 @@ async fn what_fails_is_told_alike_by_descriptor_call_host_serve_and_in_python() 
     let services = place.services();
     let rust = start(Launch::new(PROGRAM, host_services_cookie()), &services).await;
     let python = python(&services).await;
-    let host_serve = rust.attach(&services).await.expect("it is served");
+    let host_serve = rust.serve(&services).await.expect("it is served");
     let door = |name, plugin, way| Door {
         name,
         plugin,

@@ -36,7 +36,7 @@ fn host<I: Interface>(
 ) {
     send(launch.start());
     send(plugin.dispense::<I>(""));
-    send(plugin.attach(services));
+    send(plugin.serve(services));
     send(plugin.ping());
     send(plugin.stop());
     send(plugin.stop_within(WAIT));

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use outrigger_examples::Test;
 use outrigger_examples::proto::grpctest::TestRequest;
 use outrigger_host::{
-    Address, AppProtocolVersion, Launch, Network, PluginSet, Reattach, Transport,
+    Address, AppProtocolVersion, Attach, Network, PluginSet, Reattach, Transport,
 };
 use support::{files_beneath, go_peer, runs, signal, wait_until};
 
@@ -74,7 +74,7 @@ impl Bare {
         self.line.trim_end_matches('\n').split('|').collect()
     }
 
-    fn reattach(&self) -> Launch {
+    fn reattach(&self) -> Attach {
         let reattach = Reattach {
             transport: Transport::Grpc,
             version: AppProtocolVersion(1),
@@ -86,7 +86,7 @@ impl Bare {
             started: None,
             test: false,
         };
-        Launch::reattach(reattach).offer(1, PluginSet::new().with::<Test>("test"))
+        Attach::new(reattach).offer(1, PluginSet::new().with::<Test>("test"))
     }
 
     /// Everything that it printed after its handshake, once it has ended.
@@ -233,7 +233,7 @@ fn a_plugin_announces_the_protocol_that_its_version_has() {
 #[tokio::test]
 async fn a_plugin_prints_its_handshake_and_nothing_else_on_stdout() {
     let bare = Bare::start(PEER, &["--print", "5000"], &[]);
-    let plugin = bare.reattach().start().await.expect("joined");
+    let plugin = bare.reattach().connect().await.expect("joined");
     plugin.ping().await.expect("well");
     let report = plugin.stop().await;
     assert!(!report.forced, "{report:?}");
@@ -376,13 +376,13 @@ async fn a_plugin_outlives_silent_connections_and_serves_one_host_after_the_othe
         drop(UnixStream::connect(bare.fields()[3]).expect("connected"));
     }
     for input in 0..3 {
-        let plugin = bare.reattach().start().await.expect("joined");
+        let plugin = bare.reattach().connect().await.expect("joined");
         let mut client = plugin.dispense::<Test>("test").await.expect("a client");
         let reply = client.double(TestRequest { input }).await.expect("a reply");
         assert_eq!(reply.into_inner().output, input * 2);
         // Leaving ends the connection and not the plugin.
     }
-    let plugin = bare.reattach().start().await.expect("joined");
+    let plugin = bare.reattach().connect().await.expect("joined");
     let report = plugin.stop().await;
     assert!(!report.forced, "{report:?}");
     assert_eq!(files_beneath(bare.dir.path()), NOTHING);

@@ -18,8 +18,8 @@ use outrigger_examples::proto::counter::{PutRequest, SumRequest, SumResponse};
 use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
 use outrigger_examples::{Counter, Test, basic_cookie, peer_cookie, ping_pong};
 use outrigger_host::{
-    Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,
-    ExpectedDigest, KillReason, Launch, LaunchError, Network, PluginExited, PluginSet,
+    Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Attach, Deadlines,
+    ExitStatus, ExpectedDigest, KillReason, Launch, LaunchError, Network, PluginExited, PluginSet,
     ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport,
     stop_managed,
 };
@@ -50,6 +50,13 @@ fn helper(program: &Path, mode: &str) -> Launch {
 async fn refused(launch: Launch) -> LaunchError {
     let began = Instant::now();
     let error = launch.start().await.expect_err("refused");
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    error
+}
+
+async fn not_joined(attach: Attach) -> LaunchError {
+    let began = Instant::now();
+    let error = attach.connect().await.expect_err("nothing to join");
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     error
 }
@@ -498,9 +505,9 @@ impl Drop for Stranger {
 async fn a_host_joins_a_detached_go_plugin_and_ends_it() {
     let mut stranger = Stranger::start(&go!("helper"), "test-grpc-daemon");
     let reattach = stranger.reattach();
-    let plugin = Launch::reattach(reattach.clone())
+    let plugin = Attach::new(reattach.clone())
         .offer(1, test_set())
-        .start()
+        .connect()
         .await;
     let plugin = plugin.expect("joined");
     assert_eq!(plugin.reattach(), reattach);
@@ -508,9 +515,9 @@ async fn a_host_joins_a_detached_go_plugin_and_ends_it() {
     assert!(plugin.exited().is_none());
     // Leaving does not end it; whoever comes next finds it.
     drop(plugin);
-    let plugin = Launch::reattach(reattach)
+    let plugin = Attach::new(reattach)
         .offer(1, test_set())
-        .start()
+        .connect()
         .await
         .expect("joined");
     assert_eq!(double(&plugin, 5).await.expect("a reply"), 10);
@@ -547,9 +554,9 @@ async fn joining_nothing_is_process_not_found_and_harms_no_other_process() {
         },
     ] {
         for pid in [Some(other.id()), None] {
-            let launch = Launch::reattach(reattach(address.clone(), pid)).offer(1, test_set());
+            let attach = Attach::new(reattach(address.clone(), pid)).offer(1, test_set());
             assert_eq!(
-                refused(launch).await.code(),
+                not_joined(attach).await.code(),
                 "process-not-found",
                 "{address} {pid:?}"
             );
@@ -563,8 +570,8 @@ async fn joining_nothing_is_process_not_found_and_harms_no_other_process() {
         network: Network::Tcp,
         text: "127.0.0.1:9".into(),
     };
-    let launch = Launch::reattach(reattach(gone, Some(pid))).offer(1, test_set());
-    assert_eq!(refused(launch).await.code(), "process-not-found");
+    let attach = Attach::new(reattach(gone, Some(pid))).offer(1, test_set());
+    assert_eq!(not_joined(attach).await.code(), "process-not-found");
 }
 
 #[tokio::test]
@@ -582,9 +589,9 @@ async fn a_go_plugin_in_test_mode_is_visited_and_never_stopped() {
         started: None,
         test: true,
     };
-    let plugin = Launch::reattach(reattach)
+    let plugin = Attach::new(reattach)
         .offer(1, test_set())
-        .start()
+        .connect()
         .await
         .expect("joined");
     assert_eq!(plugin.negotiated_version(), AppProtocolVersion(1));
@@ -596,42 +603,6 @@ async fn a_go_plugin_in_test_mode_is_visited_and_never_stopped() {
     wait_until("the end of the program", || !runs(stranger.child.id()));
     assert!(stranger.child.wait().expect("its status").success());
     plugin.ping().await.expect_err("it has ended");
-}
-
-#[tokio::test]
-async fn a_launch_that_contradicts_a_reattach_is_refused() {
-    let reattach = || {
-        Launch::reattach(Reattach {
-            transport: Transport::Grpc,
-            version: AppProtocolVersion(1),
-            address: Address {
-                network: Network::Tcp,
-                text: "127.0.0.1:9".into(),
-            },
-            pid: None,
-            started: None,
-            test: false,
-        })
-    };
-    let digest = ExpectedDigest::sha256(&[0; 32]).expect("a digest");
-    for (launch, words) in [
-        (
-            reattach().mux_broker(),
-            "gRPC broker multiplexing is not supported with Reattach config",
-        ),
-        (
-            reattach().expect_digest(digest),
-            "only one of Reattach or SecureConfig can be set",
-        ),
-        (reattach().auto_mtls(), "AutoMTLS needs a launch"),
-    ] {
-        let error = refused(launch).await;
-        assert_eq!(error.code(), "launch-contradictory");
-        let source = std::error::Error::source(&error)
-            .expect("a source")
-            .to_string();
-        assert!(source.contains(words), "{source}");
-    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::proto::bench::CallbackRequest;
 use outrigger_examples::proto::filelister::FileListRequest;
 use outrigger_examples::{Bench, FileLister, bench_cookie, host_services_cookie};
-use outrigger_host::{AllowedTransports, Launch, PluginSet, RunningPlugin};
+use outrigger_host::{AllowedTransports, Connection, Launch, PluginSet, RunningPlugin};
 use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_services::{
     AuditLog, GrantedServices, Limits, NetworkLimits, NetworkSettings, Verdict,
@@ -267,7 +267,9 @@ async fn a_plugin_uses_its_host_over_netrpc() {
         .allow(AllowedTransports::ALL)
         .auto_mtls();
     let plugin = launch.start().await.expect("it starts");
-    let session = plugin.netrpc().expect("net/rpc");
+    let Connection::NetRpc(session) = plugin.connection() else {
+        panic!("net/rpc");
+    };
     let client = session
         .dispense("client", std::time::Duration::from_secs(5))
         .await
@@ -289,7 +291,7 @@ async fn counted_bytes_stay_with_the_host_and_services_can_come_with_a_call() {
     let counting = side.services.clone().limits(limits);
     let plugin = launch(&side).start().await.expect("it starts");
     for (kind, services) in [("quota", &counting), ("files", &side.services)] {
-        let serving = plugin.attach(services).await.expect("it is served");
+        let serving = plugin.serve(services).await.expect("it is served");
         let id = serving.id().0;
         let asked = ask(&plugin, &format!("{kind}@{id}")).await;
         asked.unwrap_or_else(|error| panic!("{error}"));
@@ -300,10 +302,10 @@ async fn counted_bytes_stay_with_the_host_and_services_can_come_with_a_call() {
         ..Limits::default()
     };
     let slow = side.services.clone().limits(limits);
-    let serving = plugin.attach(&slow).await.expect("it is served");
+    let serving = plugin.serve(&slow).await.expect("it is served");
     let asked = ask(&plugin, &format!("calls-files@{}", serving.id().0)).await;
     asked.unwrap_or_else(|error| panic!("{error}"));
-    let serving = plugin.attach(&slow).await.expect("it is served");
+    let serving = plugin.serve(&slow).await.expect("it is served");
     let asked = ask(&plugin, &format!("files@{}", serving.id().0)).await;
     assert!(asked.expect_err("no descriptors").contains("hands over no"));
     plugin.stop().await;
@@ -344,7 +346,7 @@ async fn what_was_written_to_a_dropped_connection_arrives_by_descriptor_and_by_c
         ..Limits::default()
     };
     let slow = side.services.clone().limits(limits);
-    let serving = plugin.attach(&slow).await.expect("it is served");
+    let serving = plugin.serve(&slow).await.expect("it is served");
     let asked = ask(&plugin, &format!("calls-dropped@{}", serving.id().0)).await;
     asked.unwrap_or_else(|error| panic!("{error}"));
     // Two by address and two by name: in both ways, and slowly.
@@ -513,7 +515,7 @@ async fn all_of_the_sdk_in_python_works_by_descriptor_and_by_call() {
         ..Limits::default()
     };
     let slow = side.services.clone().limits(limits);
-    let serving = plugin.attach(&slow).await.expect("it is served");
+    let serving = plugin.serve(&slow).await.expect("it is served");
     let asked = ask(format!("calls-dropped@{}", serving.id().0)).await;
     asked.unwrap_or_else(|error| panic!("{error}"));
     let mut taken = Vec::new();
@@ -575,7 +577,7 @@ async fn a_lister_keeps_what_it_saw_with_its_host_until_it_is_gone() {
         .start()
         .await
         .expect("a plugin");
-    let serving = plugin.attach(&services).await.expect("services");
+    let serving = plugin.serve(&services).await.expect("services");
     let mut lister = plugin
         .dispense::<FileLister>("color-lister")
         .await

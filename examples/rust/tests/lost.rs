@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use outrigger_examples::{Test, peer_cookie};
 use outrigger_host::{
-    Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Deadlines, ExitStatus,
-    KillReason, Launch, Network, PluginExited, PluginSet, Reattach, Transport,
+    Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Attach, Connection,
+    Deadlines, ExitStatus, KillReason, Launch, Network, PluginExited, PluginSet, Reattach,
+    Transport,
 };
 use support::{SOON, go_peer, runs};
 
@@ -175,20 +176,23 @@ async fn a_plugin_that_was_joined_outlives_the_connection() {
         test: false,
     };
     let middle = Cuttable::new(&dir);
-    let join = || Launch::reattach(reattach()).offer(1, PluginSet::new());
+    let join = || Attach::new(reattach()).offer(1, PluginSet::new());
     let first = join()
         .translate(middle.clone())
         .deadlines(Deadlines {
             lost_grace: Duration::ZERO,
             ..Deadlines::default()
         })
-        .start()
+        .connect()
         .await
         .expect("joined");
     middle.cut();
-    first.channel().expect("gRPC").closed().await;
+    let Connection::Grpc(channel) = first.connection() else {
+        panic!("gRPC");
+    };
+    channel.closed().await;
     // It is there for others, and for whoever comes again.
-    let second = join().start().await.expect("joined again");
+    let second = join().connect().await.expect("joined again");
     second.ping().await.expect("well");
     assert!(first.exited().is_none());
     second.stop().await;

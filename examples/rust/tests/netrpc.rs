@@ -21,8 +21,8 @@ use outrigger_examples::tls::static_tls;
 use outrigger_examples::{basic_cookie, peer_cookie};
 use outrigger_host::netrpc::{CallError, CallErrorKind, Client, Methods};
 use outrigger_host::{
-    Address, AllowedTransports, AppProtocolVersion, Broker, ExitStatus, Interface, Launch, Network,
-    PluginExited, PluginSet, Reattach, RunningPlugin, Transport, UnsupportedTransport,
+    Address, AllowedTransports, AppProtocolVersion, Attach, Broker, ExitStatus, Interface, Launch,
+    Network, PluginExited, PluginSet, Reattach, RunningPlugin, Transport, UnsupportedTransport,
 };
 use support::{SOON, go_peer, lines_of, runs, signal, stops_cleanly, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -316,8 +316,8 @@ impl Stranger {
     }
 
     async fn joined(&self, set: PluginSet) -> RunningPlugin {
-        let launch = Launch::reattach(self.reattach()).offer(1, set);
-        launch.start().await.expect("joined")
+        let launch = Attach::new(self.reattach()).offer(1, set);
+        launch.connect().await.expect("joined")
     }
 }
 

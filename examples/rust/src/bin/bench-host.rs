@@ -333,7 +333,7 @@ impl Session {
     async fn call_back(&mut self, kind: &str, size: u64, work: &Work) -> Result<(Vec<u64>, u64)> {
         let dir = self.granted_dir(size)?;
         let services = granting::services(&dir, granting::Rights::Read, &[])?;
-        let serving = self.plugin(false).await?.attach(&services).await?;
+        let serving = self.plugin(false).await?.serve(&services).await?;
         let request = CallbackRequest {
             broker_id: serving.id().0,
             kind: format!("host.{kind}"),

@@ -313,7 +313,7 @@ impl<'a> Guests<'a> {
         plugin: &RunningPlugin,
         services: &dyn HostServices,
     ) -> Result<u32, Trouble> {
-        let serving = plugin.attach(services).await;
+        let serving = plugin.serve(services).await;
         let serving =
             serving.map_err(|error| Trouble::new(error.code(), printable(&chain(&error))))?;
         let id = serving.id().0;

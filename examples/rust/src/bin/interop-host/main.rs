@@ -38,9 +38,9 @@ use outrigger_examples::{
     ping_pong, tls,
 };
 use outrigger_host::{
-    Address, AllowedTransports, AppProtocolVersion, BrokerId, Deadlines, ExpectedDigest, Interface,
-    Launch, MagicCookie, PingError, PluginSet, ProcessRunner, Reattach, RunningPlugin, ServiceSet,
-    Transport,
+    Address, AllowedTransports, AppProtocolVersion, Attach, BrokerId, Deadlines, ExpectedDigest,
+    Interface, Launch, MagicCookie, PingError, PluginSet, ProcessRunner, Reattach, RunningPlugin,
+    ServiceSet, Transport,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
@@ -104,10 +104,10 @@ struct Args {
     #[arg(long)]
     runner: bool,
     /// Instead of starting a program, join the plugin that this JSON describes
-    #[arg(long)]
-    attach: Option<String>,
+    #[arg(long = "attach")]
+    join: Option<String>,
     /// The plugin and its arguments
-    #[arg(last = true, required_unless_present = "attach")]
+    #[arg(last = true, required_unless_present = "join")]
     program: Vec<String>,
 }
 
@@ -188,15 +188,12 @@ impl Args {
     }
 
     fn launch(&self, dir: &Path) -> Result<Launch> {
-        let mut launch = match (&self.attach, self.program.as_slice()) {
-            (Some(json), _) => Launch::reattach(attach(json)?),
-            (None, [program, arguments @ ..]) => {
-                Launch::new(std::path::absolute(program)?, self.cookie()?)
-                    .args(arguments)
-                    .current_dir(dir)
-            }
-            (None, []) => bail!("no program"),
+        let [program, arguments @ ..] = self.program.as_slice() else {
+            bail!("no program");
         };
+        let mut launch = Launch::new(std::path::absolute(program)?, self.cookie()?)
+            .args(arguments)
+            .current_dir(dir);
         launch = launch.allow(self.allowed()?).deadlines(Deadlines {
             start: STEP,
             ..Deadlines::default()
@@ -223,10 +220,21 @@ impl Args {
         }
         Ok(launch)
     }
+
+    fn attach(&self, reattach: Reattach, versions: &[u32]) -> Result<Attach> {
+        let mut attach = Attach::new(reattach);
+        for version in versions {
+            attach = attach.offer(*version, self.set()?);
+        }
+        if let Some(dir) = &self.tls_dir {
+            attach = attach.tls(tls::static_tls(dir)?);
+        }
+        Ok(attach)
+    }
 }
 
 /// Where a plugin runs that this host is to join.
-fn attach(json: &str) -> Result<Reattach> {
+fn reattach(json: &str) -> Result<Reattach> {
     #[derive(serde::Deserialize)]
     struct At {
         protocol: Option<String>,
@@ -780,7 +788,7 @@ impl Session {
         std::fs::create_dir_all(dir.join("folder"))?;
         std::fs::write(dir.join("file.txt"), "text")?;
         let services = granting::services(&dir, Rights::Read, &[])?;
-        let serving = self.plugin.attach(&services).await?;
+        let serving = self.plugin.serve(&services).await?;
         let mut client = self.dispense::<FileLister>("file-lister").await?;
         self.step("list", async {
             let host_service = serving.id().0;
@@ -823,12 +831,9 @@ impl Session {
         if is_kv {
             self.step("put", self.kv_put("kept", b"value")).await?;
         }
-        let mut launch = Launch::reattach(self.plugin.reattach());
-        if let Some(dir) = &self.args.tls_dir {
-            launch = launch.tls(tls::static_tls(dir)?);
-        }
-        let launch = launch.offer(self.plugin.negotiated_version().0, self.args.set()?);
-        let second = launch.start().await?;
+        let version = self.plugin.negotiated_version().0;
+        let attach = self.args.attach(self.plugin.reattach(), &[version])?;
+        let second = attach.connect().await?;
         self.step("reattach", async {
             second.ping().await?;
             if is_kv {
@@ -943,14 +948,18 @@ async fn drive(args: Args, log: &Log, report: &mut Report) -> Result<()> {
     done
 }
 
-async fn session(args: Args, dir: &Path, log: &Log, report: &mut Report) -> Result<()> {
-    let (stdout, stderr) = (Printed::default(), Printed::default());
-    let scenarios = args.scenarios();
+/// Starts the plugin; none if it was rightly refused.
+async fn start(
+    args: &Args,
+    dir: &Path,
+    scenarios: &[String],
+    stdout: &Printed,
+    stderr: &Printed,
+) -> Result<Option<RunningPlugin>> {
     let mut launch = args
         .launch(dir)?
         .mirror_stdout(stdout.clone())
         .mirror_stderr(stderr.clone());
-    args.give_stdin(dir)?;
     let program = Path::new(args.program.first().map_or("", String::as_str));
     if scenarios
         .iter()
@@ -964,13 +973,32 @@ async fn session(args: Args, dir: &Path, log: &Log, report: &mut Report) -> Resu
     {
         launch = launch.expect_digest(ExpectedDigest::sha256(&[0; 32])?);
         return match launch.start().await {
-            Err(error) if error.code() == "digest-mismatch" => Ok(()),
+            Err(error) if error.code() == "digest-mismatch" => Ok(None),
             Err(error) => Err(error.into()),
             Ok(_) => bail!("a program with another content was started"),
         };
     }
+    Ok(Some(launch.start().await?))
+}
+
+async fn session(args: Args, dir: &Path, log: &Log, report: &mut Report) -> Result<()> {
+    let (stdout, stderr) = (Printed::default(), Printed::default());
+    let scenarios = args.scenarios();
+    args.give_stdin(dir)?;
     let began = Instant::now();
-    let plugin = launch.start().await?;
+    let plugin = match &args.join {
+        Some(json) => {
+            args.attach(reattach(json)?, &args.versions)?
+                .mirror_stdout(stdout.clone())
+                .mirror_stderr(stderr.clone())
+                .connect()
+                .await?
+        }
+        None => match start(&args, dir, &scenarios, &stdout, &stderr).await? {
+            Some(plugin) => plugin,
+            None => return Ok(()),
+        },
+    };
     report.start_ms = millis(began);
     report.negotiated_version = plugin.negotiated_version().0;
     report.protocol = plugin.transport().to_string();
