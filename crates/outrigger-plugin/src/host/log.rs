@@ -1,0 +1,91 @@
+//! The host's log.
+
+use outrigger_wire::proto::host as messages;
+
+use super::calls::call;
+use super::{Host, HostError};
+
+/// How severe a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Every step.
+    Trace,
+    /// What helps to find a fault.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may become a problem.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+impl LogLevel {
+    fn to_wire(self) -> messages::LogLevel {
+        match self {
+            Self::Trace => messages::LogLevel::Trace,
+            Self::Debug => messages::LogLevel::Debug,
+            Self::Info => messages::LogLevel::Info,
+            Self::Warn => messages::LogLevel::Warn,
+            Self::Error => messages::LogLevel::Error,
+        }
+    }
+
+    fn from_wire(level: messages::LogLevel) -> Option<Self> {
+        match level {
+            messages::LogLevel::Trace => Some(Self::Trace),
+            messages::LogLevel::Debug => Some(Self::Debug),
+            messages::LogLevel::Info => Some(Self::Info),
+            messages::LogLevel::Warn => Some(Self::Warn),
+            messages::LogLevel::Error => Some(Self::Error),
+            messages::LogLevel::Unspecified => None,
+        }
+    }
+}
+
+/// The host's log, under the plugin's name.
+///
+/// What the plugin logs with `tracing` goes to the host in any case. A record
+/// that is written here is with the host when [`write`](Self::write) returns.
+///
+/// ```no_run
+/// # async fn example(host: outrigger_plugin::Host) -> Result<(), outrigger_plugin::HostError> {
+/// use outrigger_plugin::host::LogLevel;
+///
+/// let fields = [("rows".to_owned(), "12".to_owned())];
+/// host.log().write(LogLevel::Info, "imported", fields).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Log(pub(super) Host);
+
+impl Log {
+    /// Writes one record and says whether the host keeps its level.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn write(
+        &self,
+        level: LogLevel,
+        message: impl Into<String>,
+        fields: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<bool, HostError> {
+        let record = messages::LogRecord {
+            level: level.to_wire().into(),
+            message: message.into(),
+            fields: fields.into_iter().collect(),
+            ..messages::LogRecord::default()
+        };
+        let records = vec![record];
+        Ok(call!(self.0, log.write, messages::WriteLogRequest { records })?.written > 0)
+    }
+
+    /// The least severe level that the host keeps; nothing when it keeps none.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn level(&self) -> Result<Option<LogLevel>, HostError> {
+        let reply = call!(self.0, log.level, messages::LevelRequest {})?;
+        Ok(LogLevel::from_wire(reply.level()))
+    }
+}
