@@ -1,25 +1,54 @@
 //! What a plugin's services get to work with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use outrigger_transport::{Broker, BrokerError, BrokerId, Channel};
+use outrigger_transport::{Broker, BrokerError, BrokerErrorKind, BrokerId, Channel};
+use outrigger_wire::ENV_HOST_SERVICES;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
-use crate::host::{self, Host, HostError};
-use crate::hostserve::HostServices;
+use crate::host::{Host, HostError};
+use crate::hostserve::HostServe;
+
+/// How long the plugin waits for services that its host is about to serve.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The plugin's side of its connection to the host. Clones are cheap.
+///
+/// Each factory of a [`PluginSet`](crate::PluginSet) gets one, and gives a clone
+/// to the services that call back:
+/// ```
+/// use outrigger_plugin::netrpc::Methods;
+/// use outrigger_plugin::{PluginContext, PluginSet};
+///
+/// async fn first_line(ctx: PluginContext, path: String) -> Result<String, String> {
+///     let host = ctx.host().await.map_err(|error| error.to_string())?;
+///     let text = host.fs().read_to_string(path).await.map_err(|error| error.to_string())?;
+///     Ok(text.lines().next().unwrap_or_default().to_owned())
+/// }
+///
+/// let set = PluginSet::new().netrpc("reader", |ctx| {
+///     let ctx = ctx.clone();
+///     Methods::new().method("FirstLine", move |path| first_line(ctx.clone(), path))
+/// });
+/// # drop(set);
+/// ```
 #[derive(Clone, Debug)]
 pub struct PluginContext {
-    pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) stopping: CancellationToken,
-    host: Arc<HostOnce>,
+    broker: Arc<dyn Broker>,
+    stopping: CancellationToken,
+    announced: Arc<Announced>,
 }
 
-/// The connection to the host's services, and what they said of themselves.
+/// The services that the host serves for the plugin's whole life: the connection
+/// to them, and what they said of themselves.
 #[derive(Debug, Default)]
-struct HostOnce {
+struct Announced {
     channel: OnceCell<Channel>,
     host: OnceCell<Host>,
 }
@@ -29,7 +58,7 @@ impl PluginContext {
         Self {
             broker,
             stopping,
-            host: Arc::default(),
+            announced: Arc::default(),
         }
     }
 
@@ -37,23 +66,60 @@ impl PluginContext {
     /// connection is made once and kept; clones of the context share it.
     ///
     /// # Errors
-    /// The host offers none, or they cannot be reached; see [`HostError`].
+    /// The host offers none (`no-host-services`), or they cannot be reached; see
+    /// [`HostError`].
     pub async fn host(&self) -> Result<Host, HostError> {
-        let connect = async || Host::over(self.host_channel().await?).await;
-        self.host.host.get_or_try_init(connect).await.cloned()
+        let connect = async || Host::over(self.announced_channel().await?).await;
+        let host = self.announced.host.get_or_try_init(connect);
+        host.await.cloned()
     }
 
-    async fn host_channel(&self) -> Result<Channel, HostError> {
-        let id = host::announced()?;
-        let dial = || host::dial_patiently(self.broker.as_ref(), id);
-        self.host.channel.get_or_try_init(dial).await.cloned()
+    /// The same services, where the host sent a broker id for them in one of its
+    /// calls. An id can be dialled once; the value that is returned can be cloned.
+    ///
+    /// # Errors
+    /// The host does not serve `id`, or other services than `outrigger.host.v1`.
+    pub async fn host_on(&self, id: u32) -> Result<Host, HostError> {
+        let channel = self.broker.connect(BrokerId(id)).await;
+        Host::over(channel.map_err(HostError::broker)?).await
+    }
+
+    /// The services of `hostserve.v1`, for which the host sent a broker id in one
+    /// of its calls. An id can be dialled once; the value that is returned can be
+    /// cloned.
+    ///
+    /// # Errors
+    /// The host does not serve `id`, or cannot be reached.
+    pub async fn host_serve(&self, id: u32) -> Result<HostServe, BrokerError> {
+        let channel = self.broker.connect(BrokerId(id)).await?;
+        Ok(HostServe::over(channel))
+    }
+
+    /// Opens further connections to the host, for services of your own.
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        self.broker.clone()
+    }
+
+    /// Waits until the host asks the plugin to end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
+    }
+
+    async fn announced_channel(&self) -> Result<Channel, HostError> {
+        let id = announced_id()?;
+        let dial = || dial_patiently(self.broker.as_ref(), id);
+        let channel = self.announced.channel.get_or_try_init(dial);
+        channel.await.cloned()
     }
 
     /// Connects to the host's services before anyone asks: go-plugin's brokers
     /// announce an id once and forget it after a few seconds.
-    pub(crate) async fn look_for_host(self) {
-        while host::announced().is_ok() && !self.stopping.is_cancelled() {
-            match self.host_channel().await {
+    pub(crate) async fn connect_early(self) {
+        while announced_id().is_ok() && !self.stopping.is_cancelled() {
+            match self.announced_channel().await {
                 Ok(_) => return,
                 // The host has not connected yet, or takes its time.
                 Err(error) if error.code() == "broker-id-never-accepted" => {}
@@ -65,26 +131,34 @@ impl PluginContext {
             }
         }
     }
+}
 
-    /// Opens further connections to the host.
-    pub fn broker(&self) -> Arc<dyn Broker> {
-        self.broker.clone()
+/// Connects to what the host serves on `id` or is about to serve.
+async fn dial_patiently(broker: &dyn Broker, id: BrokerId) -> Result<Channel, HostError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match broker.connect(id).await {
+            Ok(channel) => return Ok(channel),
+            Err(error)
+                if matches!(error.kind(), BrokerErrorKind::Closed)
+                    || Instant::now() + PAUSE >= until =>
+            {
+                return Err(HostError::broker(error));
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
     }
+}
 
-    /// Connects to the services that the host offers on `id`, a number that it
-    /// sent in one of its calls.
-    ///
-    /// # Errors
-    /// The host does not serve `id`, or cannot be reached.
-    pub async fn host_services(&self, id: u32) -> Result<HostServices, BrokerError> {
-        HostServices::connect(self.broker.as_ref(), BrokerId(id)).await
-    }
-
-    /// Waits until the host asks the plugin to end.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub async fn stopping(&self) {
-        self.stopping.cancelled().await;
-    }
+/// The broker id of the host's services, which the host sets in the environment.
+fn announced_id() -> Result<BrokerId, HostError> {
+    let text = std::env::var(ENV_HOST_SERVICES).unwrap_or_default();
+    text.parse().map(BrokerId).map_err(|_| {
+        let text = format!(
+            "this host offers no services: it sets no {ENV_HOST_SERVICES}. \
+             A host on outrigger-host offers them with `Launch::host_services`; \
+             a number that it sends in a call is for `PluginContext::host_on`"
+        );
+        HostError::local("no-host-services", "host.connect", Code::Unavailable, text)
+    })
 }

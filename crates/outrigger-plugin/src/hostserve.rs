@@ -1,13 +1,14 @@
-//! The services that a host offers to its plugin, as if they were local.
+//! A client of `hostserve.v1`, the services of a well-known example of go-plugin.
 
-use outrigger_transport::{Broker, BrokerError, BrokerId, Channel, MAX_MESSAGE};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use outrigger_transport::{Channel, MAX_MESSAGE};
 use outrigger_wire::proto::hostserve as messages;
-use tonic::metadata::MetadataValue;
-use tonic::service::Interceptor;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Status};
-use uuid::Uuid;
 
+use crate::host::{DirEntry, FileKind, Metadata};
+use crate::labels::Labels;
 use crate::proto::hostserve::host_service_client::HostServiceClient;
 
 /// A host service failed.
@@ -34,6 +35,11 @@ pub enum HostServeError {
 }
 
 impl HostServeError {
+    fn call(operation: &'static str, status: Status) -> Self {
+        let status = Box::new(status);
+        Self::Call { operation, status }
+    }
+
     /// The stable code of this kind of error.
     pub fn code(&self) -> &'static str {
         match self {
@@ -43,45 +49,35 @@ impl HostServeError {
     }
 }
 
-/// Tells the host's log which calls belong together. The host takes nothing
-/// from it: it knows its plugin by the connection.
+/// The services of a host that speaks `hostserve.v1`: what
+/// [`PluginContext::host_serve`](crate::PluginContext::host_serve) gives. Clones
+/// share the connection.
+///
+/// Paths are beneath `root`, a granted directory; where that is empty they are
+/// beneath the host's own.
+///
+/// ```no_run
+/// # async fn example(ctx: outrigger_plugin::PluginContext, id: u32) -> Result<(), Box<dyn std::error::Error>> {
+/// // `id` came from the host, in a call of your interface.
+/// let host = ctx.host_serve(id).await?;
+/// for entry in host.read_dir("/data", ".").await? {
+///     println!("{}", entry.name);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
-pub struct Labels {
-    client: MetadataValue<tonic::metadata::Ascii>,
-}
-
-impl Interceptor for Labels {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let id = label();
-        let metadata = request.metadata_mut();
-        metadata.insert("client", self.client.clone());
-        metadata.insert("request", id);
-        Ok(request)
-    }
-}
-
-fn label() -> MetadataValue<tonic::metadata::Ascii> {
-    let text = Uuid::now_v7().to_string();
-    MetadataValue::try_from(text).unwrap_or_else(|_| MetadataValue::from_static("unlabelled"))
-}
-
-/// The services of `hostserve.v1`. Clones share the connection.
-#[derive(Clone, Debug)]
-pub struct HostServices {
+pub struct HostServe {
     client: HostServiceClient<InterceptedService<Channel, Labels>>,
     label: String,
 }
 
 /// Makes one call and turns an error inside its answer into an error.
 macro_rules! ask {
-    ($self:ident, $method:ident, $request:expr) => {{
+    ($self:expr, $method:ident, $request:expr) => {{
         let operation = stringify!($method);
         let answer = $self.client.clone().$method($request).await;
         let answer = answer
-            .map_err(|status| HostServeError::Call {
-                operation,
-                status: Box::new(status),
-            })?
+            .map_err(|status| HostServeError::call(operation, status))?
             .into_inner();
         match answer.error {
             Some(reason) => return Err(HostServeError::Refused { operation, reason }),
@@ -90,18 +86,14 @@ macro_rules! ask {
     }};
 }
 
-impl HostServices {
-    /// Dials `id` and labels the connection.
-    ///
-    /// # Errors
-    /// The host does not serve `id`, or cannot be reached.
-    pub async fn connect(broker: &dyn Broker, id: BrokerId) -> Result<Self, BrokerError> {
-        let channel = broker.connect(id).await?;
-        let client = label();
-        let label = client.to_str().unwrap_or_default().to_owned();
-        let client = HostServiceClient::with_interceptor(channel, Labels { client })
+impl HostServe {
+    /// The services at the other end of `channel`.
+    pub fn over(channel: Channel) -> Self {
+        let labels = Labels::unique();
+        let label = labels.client().to_owned();
+        let client = HostServiceClient::with_interceptor(channel, labels)
             .max_decoding_message_size(MAX_MESSAGE);
-        Ok(Self { client, label })
+        Self { client, label }
     }
 
     /// The label of this connection: what `EstablishHostServices` answers.
@@ -109,7 +101,8 @@ impl HostServices {
         &self.label
     }
 
-    /// The generated client, for the operations that have no method here.
+    /// The generated client, for the operations that have no method here. Its
+    /// messages are in [`proto::hostserve`](crate::proto::hostserve).
     pub fn client(&self) -> HostServiceClient<InterceptedService<Channel, Labels>> {
         self.client.clone()
     }
@@ -118,23 +111,27 @@ impl HostServices {
     ///
     /// # Errors
     /// See [`HostServeError`].
-    pub async fn read_dir(
-        &self,
-        root: &str,
-        path: &str,
-    ) -> Result<Vec<messages::DirEntry>, HostServeError> {
+    pub async fn read_dir(&self, root: &str, path: &str) -> Result<Vec<DirEntry>, HostServeError> {
         let request = messages::ReadDirRequest {
             root_dir: root.into(),
             path: path.into(),
         };
-        Ok(ask!(self, read_dir, request).entries)
+        let entries = ask!(self, read_dir, request).entries.into_iter();
+        let entries = entries.map(|entry| DirEntry {
+            name: entry.name,
+            kind: match entry.is_dir {
+                true => FileKind::Directory,
+                false => FileKind::File,
+            },
+        });
+        Ok(entries.collect())
     }
 
     /// Reads a whole file.
     ///
     /// # Errors
     /// See [`HostServeError`].
-    pub async fn read_file(&self, root: &str, path: &str) -> Result<bytes::Bytes, HostServeError> {
+    pub async fn read_file(&self, root: &str, path: &str) -> Result<Bytes, HostServeError> {
         let request = messages::ReadFileRequest {
             root_dir: root.into(),
             path: path.into(),
@@ -150,7 +147,7 @@ impl HostServices {
         &self,
         root: &str,
         path: &str,
-        data: impl Into<bytes::Bytes>,
+        data: impl Into<Bytes>,
         mode: u32,
     ) -> Result<(), HostServeError> {
         let request = messages::WriteFileRequest {
@@ -163,16 +160,62 @@ impl HostServices {
         Ok(())
     }
 
-    /// Describes what is at a path, following links beneath the granted directory.
+    /// Opens a file for reading.
     ///
     /// # Errors
     /// See [`HostServeError`].
-    pub async fn stat(&self, root: &str, path: &str) -> Result<messages::FileInfo, HostServeError> {
+    pub async fn open(&self, root: &str, path: &str) -> Result<HostServeFile, HostServeError> {
+        let request = messages::FileOpenRequest {
+            root_dir: root.into(),
+            path: path.into(),
+            flags: messages::OpenFileFlags::ReadOnly.into(),
+            perm: 0,
+        };
+        let handle = ask!(self, file_open, request).handle;
+        let host = self.clone();
+        Ok(HostServeFile { host, handle })
+    }
+
+    /// What is at a path, following links beneath the granted directory.
+    ///
+    /// # Errors
+    /// See [`HostServeError`].
+    pub async fn metadata(&self, root: &str, path: &str) -> Result<Metadata, HostServeError> {
         let request = messages::StatRequest {
             root_dir: root.into(),
             path: path.into(),
         };
-        Ok(ask!(self, stat, request).info.unwrap_or_default())
+        let info = ask!(self, stat, request).info;
+        Ok(Metadata::from_host_serve(info))
+    }
+
+    /// What is at a path, a link standing for itself.
+    ///
+    /// # Errors
+    /// See [`HostServeError`].
+    pub async fn symlink_metadata(
+        &self,
+        root: &str,
+        path: &str,
+    ) -> Result<Metadata, HostServeError> {
+        let request = messages::LstatRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
+        let info = ask!(self, lstat, request).info;
+        Ok(Metadata::from_host_serve(info))
+    }
+
+    /// The target of a link.
+    ///
+    /// # Errors
+    /// See [`HostServeError`].
+    pub async fn read_link(&self, root: &str, path: &str) -> Result<String, HostServeError> {
+        let request = messages::ReadlinkRequest {
+            root_dir: root.into(),
+            path: path.into(),
+        };
+        Ok(ask!(self, readlink, request).destination)
     }
 
     /// Makes a directory and those above it.
@@ -257,5 +300,71 @@ impl HostServices {
     /// See [`HostServeError`].
     pub async fn pid(&self) -> Result<i32, HostServeError> {
         Ok(ask!(self, getpid, messages::GetpidRequest {}).pid)
+    }
+}
+
+/// A file that a host keeps open for reading. Dropping it lets the host close it;
+/// [`close`](Self::close) also says whether that worked.
+#[derive(Debug)]
+pub struct HostServeFile {
+    host: HostServe,
+    handle: String,
+}
+
+impl HostServeFile {
+    /// The rest of the file in parts of `length` bytes. The host keeps the
+    /// position, which these parts share.
+    ///
+    /// # Errors
+    /// See [`HostServeError`].
+    pub async fn parts(
+        &self,
+        length: u32,
+    ) -> Result<impl Stream<Item = Result<Bytes, HostServeError>> + Send + use<>, HostServeError>
+    {
+        let operation = "file_reader";
+        let request = messages::FileReadRequest {
+            handle: self.handle.clone(),
+            chunk_size: length,
+        };
+        let parts = self.host.client().file_reader(request).await;
+        let parts = parts.map_err(|status| HostServeError::call(operation, status))?;
+        Ok(parts.into_inner().map(move |part| {
+            let part = part.map_err(|status| HostServeError::call(operation, status))?;
+            match part.error {
+                Some(reason) => Err(HostServeError::Refused { operation, reason }),
+                None => Ok(part.chunk.unwrap_or_default().data),
+            }
+        }))
+    }
+
+    /// Closes the file.
+    ///
+    /// # Errors
+    /// See [`HostServeError`].
+    pub async fn close(mut self) -> Result<(), HostServeError> {
+        let handle = std::mem::take(&mut self.handle);
+        let request = messages::FileCloseRequest { handle };
+        ask!(self.host, file_close, request);
+        Ok(())
+    }
+}
+
+impl Drop for HostServeFile {
+    fn drop(&mut self) {
+        let handle = std::mem::take(&mut self.handle);
+        if handle.is_empty() {
+            return;
+        }
+        // Outside a runtime the host closes it when the connection ends.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let mut client = self.host.client();
+            // Ends with the call.
+            runtime.spawn(async move {
+                let _ = client
+                    .file_close(messages::FileCloseRequest { handle })
+                    .await;
+            });
+        }
     }
 }

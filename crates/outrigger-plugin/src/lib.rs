@@ -27,27 +27,45 @@
 //! # drop(set);
 //! ```
 //!
+//! # The host's services
+//!
+//! A plugin reaches them through its [`PluginContext`]. Which of the three ways is
+//! right depends on the host:
+//!
+//! | the host | take | get |
+//! |---|---|---|
+//! | serves `outrigger.host.v1` to its plugins, as hosts on Outrigger do | [`ctx.host()`](PluginContext::host) | a [`Host`] |
+//! | serves the same to single calls, and sends a broker id in each | [`ctx.host_on(id)`](PluginContext::host_on) | a [`Host`] |
+//! | was written for `hostserve.v1`, the services of a well-known example of go-plugin, and sends a broker id | [`ctx.host_serve(id)`](PluginContext::host_serve) | a [`HostServe`] |
+//!
+//! For a new interface take the first: files, commands, connections, variables,
+//! clock and log work [as in the standard library](host), under what was granted.
+//!
+//! # Printing and logging
+//!
+//! What the plugin prints goes to its host. What it logs with `tracing` or the
+//! `log` crate goes to the host's log, and so does a panic with its backtrace.
 //! Compressed messages of a host are taken by every service. A reply with
 //! [`SendGzip`] among its extensions is sent compressed to a host that takes it.
 //!
-//! What the plugin prints goes to its host; what it logs with `tracing` or the
-//! `log` crate goes to the host's log; a panic is logged with its backtrace. This crate
-//! deliberately does not know how a plugin is found, started or confined.
+//! This crate deliberately does not know how a plugin is found, started or confined.
 
 mod context;
+mod go_plugin;
 pub mod host;
 mod hostserve;
+mod labels;
 mod logs;
 pub mod proto;
 mod serve;
-mod services;
 mod set;
 mod stdio;
 mod test_mode;
 
 pub use context::PluginContext;
 pub use host::{Host, HostError};
-pub use hostserve::{HostServeError, HostServices, Labels};
+pub use hostserve::{HostServe, HostServeError, HostServeFile};
+pub use labels::Labels;
 pub use logs::HclogLayer;
 pub use serve::{Serve, ServeError, serve, serve_by_argument};
 pub use set::PluginSet;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::PluginContext;
 use crate::set::PluginSet;
 use crate::stdio::{self, Capture, Output};
-use crate::{logs, services};
+use crate::{go_plugin, logs};
 
 /// Connections to the plugin at the same time.
 const MAX_CONNECTIONS: usize = 64;
@@ -120,7 +120,9 @@ impl Serve {
         self
     }
 
-    /// Serves until the host asks the plugin to end, on the current runtime.
+    /// Serves until the host asks the plugin to end, on the current runtime. Logs
+    /// and prints reach the host as with [`serve`]; what the outcome means for the
+    /// exit code is up to the caller.
     ///
     /// # Errors
     /// See [`ServeError`].
@@ -128,6 +130,7 @@ impl Serve {
     /// # Cancel safety
     /// Dropping the future ends all connections and removes the socket.
     pub async fn run(self) -> Result<(), ServeError> {
+        self.install_logs();
         let environment = |name: &str| std::env::var(name).ok();
         self.cookie.check(environment).map_err(ServeError::Cookie)?;
         let environment = PluginEnvironment::read(environment);
@@ -142,6 +145,13 @@ impl Serve {
         prepared.serve().await;
         drop(capture);
         Ok(())
+    }
+
+    fn install_logs(&self) {
+        if !self.own_logs {
+            logs::install();
+            logs::log_panics();
+        }
     }
 
     /// Binds the listener and builds the services; nothing is printed yet.
@@ -231,6 +241,9 @@ pub enum ServeError {
     /// The host's certificate is unusable, or none could be made.
     #[error("could not prepare TLS")]
     Tls(#[source] TlsError),
+    /// The system lacked what an async runtime needs, such as a thread.
+    #[error("could not start the async runtime")]
+    Runtime(#[source] io::Error),
     /// Descriptors 1 and 2 could not be redirected.
     #[error("could not redirect stdout and stderr")]
     Stdio(#[source] io::Error),
@@ -248,6 +261,7 @@ impl ServeError {
             Self::Ports(error) => error.code(),
             Self::Listen(error) => error.code(),
             Self::Tls(error) => error.code(),
+            Self::Runtime(_) => "runtime-not-started",
             Self::Stdio(_) => "stdio-not-redirected",
             Self::Handshake(_) => "handshake-not-printed",
         }
@@ -256,7 +270,9 @@ impl ServeError {
     /// The exit code that go-plugin ends with: 0 where it only logs the reason.
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Cookie(_) | Self::Stdio(_) | Self::Handshake(_) => ExitCode::FAILURE,
+            Self::Cookie(_) | Self::Runtime(_) | Self::Stdio(_) | Self::Handshake(_) => {
+                ExitCode::FAILURE
+            }
             Self::NoVersions | Self::Ports(_) | Self::Listen(_) | Self::Tls(_) => ExitCode::SUCCESS,
         }
     }
@@ -268,10 +284,6 @@ impl ServeError {
 /// # Panics
 /// Inside a tokio runtime; use [`Serve::run`] there.
 pub fn serve(plugin: Serve) -> ExitCode {
-    if !plugin.own_logs {
-        logs::install();
-        logs::log_panics();
-    }
     let runtime = match plugin.threads {
         None => tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -288,7 +300,10 @@ pub fn serve(plugin: Serve) -> ExitCode {
             runtime.shutdown_background();
             served
         }
-        Err(error) => Err(ServeError::Stdio(error)),
+        Err(error) => {
+            plugin.install_logs();
+            Err(ServeError::Runtime(error))
+        }
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -414,7 +429,7 @@ impl Prepared {
                 }
             };
             let context = PluginContext::new(session.broker(), stopping.clone());
-            let looking = OwnedTask::spawn(context.clone().look_for_host());
+            let looking = OwnedTask::spawn(context.clone().connect_early());
             let dispense = move |name: &str| set.object(name, &context);
             let copying = stdio::copy_to(output, mirror, stopping.clone());
             let mirroring = tokio::spawn(copying);
@@ -443,7 +458,7 @@ impl Prepared {
         });
         let context = PluginContext::new(broker.clone(), self.stopping.clone());
         let services = self.services(&broker, &context);
-        let looking = OwnedTask::spawn(context.look_for_host());
+        let looking = OwnedTask::spawn(context.connect_early());
         let mut connections = JoinSet::new();
         while let Some(stream) = self.next_connection(Some(&broker), &mut connections).await {
             self.answer(&mut connections, stream, &services);
@@ -532,8 +547,8 @@ impl Prepared {
             .services(context)
             .with(health::service())
             .with(broker.service())
-            .with(services::controller(self.stopping.clone()))
-            .with(services::stdio(self.output.clone(), self.stopping.clone()))
+            .with(go_plugin::controller(self.stopping.clone()))
+            .with(go_plugin::stdio(self.output.clone(), self.stopping.clone()))
             .describe(GO_PLUGIN_DESCRIPTORS)
             .with_reflection()
     }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use outrigger_plugin::{BrokerError, HostServices, PluginContext};
+use outrigger_plugin::{BrokerError, HostServe, PluginContext};
 use tokio::sync::Mutex;
 use tonic::Status;
 
@@ -11,7 +11,7 @@ use tonic::Status;
 #[derive(Debug)]
 pub struct HostLink {
     context: PluginContext,
-    established: Mutex<Option<(u32, HostServices)>>,
+    established: Mutex<Option<(u32, HostServe)>>,
 }
 
 impl HostLink {
@@ -31,14 +31,14 @@ impl HostLink {
     ///
     /// # Cancel safety
     /// The previous connection stays when the future is dropped.
-    pub async fn establish(&self, id: u32) -> Result<HostServices, BrokerError> {
+    pub async fn establish(&self, id: u32) -> Result<HostServe, BrokerError> {
         let mut established = self.established.lock().await;
         if let Some((known, services)) = &*established
             && *known == id
         {
             return Ok(services.clone());
         }
-        let services = self.context.host_services(id).await?;
+        let services = self.context.host_serve(id).await?;
         tracing::debug!(
             id,
             client = services.client_id(),
@@ -53,7 +53,7 @@ impl HostLink {
     /// # Errors
     /// `FAILED_PRECONDITION` when the host has offered nothing, `UNAVAILABLE`
     /// when it cannot be reached.
-    pub async fn services(&self, id: u32) -> Result<HostServices, Status> {
+    pub async fn services(&self, id: u32) -> Result<HostServe, Status> {
         if id != 0 {
             let services = self.establish(id).await;
             return services.map_err(|error| Status::unavailable(chain(&error)));

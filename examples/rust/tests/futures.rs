@@ -12,7 +12,8 @@ use outrigger_plugin::host::{
     OpenOptions, Processes, ReadDir, Session, Ticks, UdpSocket, Watch,
 };
 use outrigger_plugin::{
-    Host, HostServices, PluginContext, Serve, ServeLimits, ServiceSet, TestPlugin, serve_for_test,
+    Host, HostServe, HostServeFile, PluginContext, Serve, ServeLimits, ServiceSet, TestPlugin,
+    serve_for_test,
 };
 use outrigger_services::AuditReceiver;
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
@@ -54,9 +55,9 @@ fn plugin(serve: Serve, other: Serve, context: &PluginContext, test: TestPlugin,
     send(serve_for_test(other, true));
     send(test.stop());
     send(context.host());
-    send(context.host_services(1));
+    send(context.host_serve(1));
     send(context.stopping());
-    send(Host::connect(context, 1));
+    send(context.host_on(1));
     send(Host::over(channel));
 }
 
@@ -97,9 +98,9 @@ fn plugin_open_files(options: OpenOptions, other: OpenOptions, dir: &Dir, mut fi
     send(other.open_at(dir, ""));
     send(file.read_at(&mut [0], 0));
     send(file.read_exact_at(&mut [0], 0));
-    send(file.write_at(&[0], 0));
+    send(file.write_all_at(&[0], 0));
     send(file.read(&mut [0]));
-    send(file.write(&[0]));
+    send(file.write_all(&[0]));
     send(file.seek(std::io::SeekFrom::Start(0)));
     send(file.read_to_end(&mut Vec::new()));
     send(file.write_stream(0, tokio_stream::empty::<Bytes>()));
@@ -138,7 +139,7 @@ fn plugin_processes(processes: &Processes, command: fn() -> Command, child: &mut
     send(child.signal(1));
 }
 
-fn plugin_small(env: &Env, clock: &Clock, ticks: &mut Ticks, log: &Log, session: &Session) {
+fn plugin_facts(env: &Env, clock: &Clock, ticks: &mut Ticks, log: &Log, session: &Session) {
     send(env.var(""));
     send(env.vars());
     send(env.names());
@@ -158,12 +159,14 @@ fn plugin_small(env: &Env, clock: &Clock, ticks: &mut Ticks, log: &Log, session:
     send(session.usage());
 }
 
-fn plugin_hostserve(broker: &dyn Broker, services: &HostServices) {
-    send(HostServices::connect(broker, ID));
+fn plugin_hostserve(services: &HostServe, file: HostServeFile) {
     send(services.read_dir("", ""));
     send(services.read_file("", ""));
     send(services.write_file("", "", "", 0));
-    send(services.stat("", ""));
+    send(services.open("", ""));
+    send(services.metadata("", ""));
+    send(services.symlink_metadata("", ""));
+    send(services.read_link("", ""));
     send(services.create_dir_all("", "", 0));
     send(services.remove("", ""));
     send(services.create_temp_dir(""));
@@ -172,6 +175,8 @@ fn plugin_hostserve(broker: &dyn Broker, services: &HostServices) {
     send(services.home_dir());
     send(services.uid());
     send(services.pid());
+    send(file.parts(1));
+    send(file.close());
 }
 
 fn transport(

@@ -23,14 +23,14 @@ use tonic::Code;
 
 use super::HostError;
 
-/// Connections at the same time; each carries one request at a time.
+/// The most connections to the socket; each carries one request at a time.
 const CONNECTIONS: usize = 3;
-/// How many of them may wait for somebody on the network, who may be slow: the
-/// others open files meanwhile.
+/// How many of them may carry requests that wait for the network. Opening a file
+/// always finds another one.
 const DIALLING: usize = CONNECTIONS - 1;
-/// After so many failures in a row the socket is left alone.
+/// After so many failed connections in a row no more are tried.
 const FAILURES: u32 = 3;
-/// How long the host may take to greet.
+/// How long the host may take for its first message.
 const GREETING: Duration = Duration::from_secs(5);
 
 /// Where the host hands over descriptors.
@@ -51,9 +51,6 @@ impl std::fmt::Debug for Descriptors {
     }
 }
 
-/// What came with a reply.
-pub(super) type Taken = (Reply, Vec<OwnedFd>);
-
 impl Descriptors {
     pub(super) fn new(offer: DescriptorOffer) -> Self {
         Self {
@@ -65,14 +62,14 @@ impl Descriptors {
         }
     }
 
-    /// Asks the host; nothing when the same must be asked by a call, which is
-    /// known before anything was done: the host wants it so, the request is too
-    /// long for the socket, or others keep it.
+    /// Asks the host. Nothing means that nothing was done and the same has to be
+    /// asked by a call: the host said so, the request is too long for the socket,
+    /// or slow requests occupy it.
     pub(super) async fn ask(
         &self,
         operation: &'static str,
         request: Request,
-    ) -> Result<Option<Taken>, HostError> {
+    ) -> Result<Option<(Reply, Vec<OwnedFd>)>, HostError> {
         if self.failures.load(Ordering::Relaxed) >= FAILURES {
             return Ok(None);
         }
@@ -113,6 +110,23 @@ impl Descriptors {
         }
     }
 
+    /// Asks for exactly one descriptor, as [`ask`](Self::ask).
+    pub(super) async fn ask_for_one(
+        &self,
+        operation: &'static str,
+        request: Request,
+    ) -> Result<Option<(Reply, OwnedFd)>, HostError> {
+        let Some((reply, descriptors)) = self.ask(operation, request).await? else {
+            return Ok(None);
+        };
+        match <[OwnedFd; 1]>::try_from(descriptors) {
+            Ok([descriptor]) => Ok(Some((reply, descriptor))),
+            Err(_) => Err(HostError::protocol(operation)),
+        }
+    }
+
+    /// Waits for a connection that may be used; nothing where too many already
+    /// wait for the network.
     async fn place(
         &self,
         request: &DescriptorRequest,

@@ -1,37 +1,40 @@
 //! Files beneath what was granted.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::StreamExt;
 use outrigger_wire::proto::host as messages;
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
-use tonic::{Status, Streaming};
 
-use super::file::{self, File, Lease};
-use super::{Host, HostError, call};
-use crate::proto::host::filesystem_client::FilesystemClient;
+use super::calls::call;
+use super::lease::Lease;
+use super::{Dir, File, Host, HostError, Metadata, OpenOptions, ReadDir, Watch};
 
 /// Files beneath what was granted. A path is absolute, or relative to the only
 /// granted directory where there is exactly one.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(host: outrigger_plugin::Host) -> Result<(), outrigger_plugin::HostError> {
+/// let fs = host.fs();
+/// let settings = match fs.read_to_string("/data/settings.toml").await {
+///     Err(error) if error.is_not_found() => String::new(),
+///     read => read?,
+/// };
+/// fs.write("/data/settings.toml", format!("{settings}seen = true\n")).await?;
+///
+/// let mut entries = fs.read_dir("/data");
+/// while let Some(entry) = entries.next().await? {
+///     println!("{} is a {:?}", entry.name, entry.kind);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
-pub struct Fs(Host);
-
-macro_rules! fs {
-    ($host:expr, $method:ident, $request:expr) => {
-        call!($host, FilesystemClient, "filesystem", $method, $request)
-    };
-}
+pub struct Fs(pub(super) Host);
 
 impl Fs {
-    pub(super) fn new(host: Host) -> Self {
-        Self(host)
-    }
-
     /// Opens a file for reading.
     ///
     /// # Errors
@@ -51,10 +54,7 @@ impl Fs {
 
     /// Opens a file in another way.
     pub fn options(&self) -> OpenOptions {
-        OpenOptions {
-            host: self.0.clone(),
-            options: messages::OpenOptions::default(),
-        }
+        OpenOptions::new(self.0.clone())
     }
 
     /// Opens a directory, from which files can be opened.
@@ -63,9 +63,9 @@ impl Fs {
     /// See [`HostError`].
     pub async fn open_dir(&self, path: impl Into<String>) -> Result<Dir, HostError> {
         let request = messages::OpenDirRequest { path: path.into() };
-        let id = fs!(self.0, open_dir, request)?.lease;
+        let id = call!(self.0, filesystem.open_dir, request)?.lease;
         let host = self.0.clone();
-        Ok(Dir(Lease { host, id }))
+        Ok(Dir::new(Lease { host, id }))
     }
 
     /// A whole file, however large.
@@ -104,11 +104,11 @@ impl Fs {
                 data: Bytes::copy_from_slice(contents),
                 ..messages::WriteFileRequest::default()
             };
-            fs!(self.0, write_file, request)?;
+            call!(self.0, filesystem.write_file, request)?;
             return Ok(());
         }
         let mut file = self.create(path).await?;
-        file.write(contents).await?;
+        file.write_all(contents).await?;
         file.close().await
     }
 
@@ -127,7 +127,7 @@ impl Fs {
             data: data.into(),
             mode: 0,
         };
-        Ok(fs!(self.0, append, request)?.size)
+        Ok(call!(self.0, filesystem.append, request)?.size)
     }
 
     /// Copies a file and says how large it is. What is at `to` is replaced.
@@ -144,7 +144,7 @@ impl Fs {
             to: to.into(),
             replace: true,
         };
-        Ok(fs!(self.0, copy, request)?.copied)
+        Ok(call!(self.0, filesystem.copy, request)?.copied)
     }
 
     /// What is at a path, following links.
@@ -153,8 +153,8 @@ impl Fs {
     /// See [`HostError`].
     pub async fn metadata(&self, path: impl Into<String>) -> Result<Metadata, HostError> {
         let request = messages::StatRequest { path: path.into() };
-        let stat = fs!(self.0, stat, request)?;
-        Ok(Metadata::new(stat.info.unwrap_or_default()))
+        let stat = call!(self.0, filesystem.stat, request)?;
+        Ok(Metadata::from_wire(stat.info))
     }
 
     /// What is at a path, a link standing for itself.
@@ -163,8 +163,8 @@ impl Fs {
     /// See [`HostError`].
     pub async fn symlink_metadata(&self, path: impl Into<String>) -> Result<Metadata, HostError> {
         let request = messages::LstatRequest { path: path.into() };
-        let stat = fs!(self.0, lstat, request)?;
-        Ok(Metadata::new(stat.info.unwrap_or_default()))
+        let stat = call!(self.0, filesystem.lstat, request)?;
+        Ok(Metadata::from_wire(stat.info))
     }
 
     /// Whether something is at a path.
@@ -173,20 +173,12 @@ impl Fs {
     /// See [`HostError`].
     pub async fn exists(&self, path: impl Into<String>) -> Result<bool, HostError> {
         let request = messages::ExistsRequest { path: path.into() };
-        Ok(fs!(self.0, exists, request)?.exists)
+        Ok(call!(self.0, filesystem.exists, request)?.exists)
     }
 
     /// The entries of a directory, fetched page by page as they are taken.
     pub fn read_dir(&self, path: impl Into<String>) -> ReadDir {
-        ReadDir {
-            host: self.0.clone(),
-            request: Some(messages::ListRequest {
-                path: path.into(),
-                ..messages::ListRequest::default()
-            }),
-            page: VecDeque::new(),
-            unreadable: 0,
-        }
+        ReadDir::new(self.0.clone(), path.into())
     }
 
     /// The target of a link.
@@ -195,7 +187,7 @@ impl Fs {
     /// See [`HostError`].
     pub async fn read_link(&self, path: impl Into<String>) -> Result<PathBuf, HostError> {
         let request = messages::ReadlinkRequest { path: path.into() };
-        Ok(fs!(self.0, readlink, request)?.target.into())
+        Ok(call!(self.0, filesystem.readlink, request)?.target.into())
     }
 
     /// Makes a directory.
@@ -215,16 +207,12 @@ impl Fs {
     }
 
     async fn mkdir(&self, path: String, parents: bool) -> Result<(), HostError> {
-        let mode = 0;
-        fs!(
-            self.0,
-            mkdir,
-            messages::MkdirRequest {
-                path,
-                mode,
-                parents
-            }
-        )?;
+        let request = messages::MkdirRequest {
+            path,
+            mode: 0,
+            parents,
+        };
+        call!(self.0, filesystem.mkdir, request)?;
         Ok(())
     }
 
@@ -242,7 +230,7 @@ impl Fs {
             to: to.into(),
             replace: true,
         };
-        fs!(self.0, rename, request)?;
+        call!(self.0, filesystem.rename, request)?;
         Ok(())
     }
 
@@ -251,11 +239,8 @@ impl Fs {
     /// # Errors
     /// See [`HostError`].
     pub async fn remove(&self, path: impl Into<String>) -> Result<(), HostError> {
-        fs!(
-            self.0,
-            remove,
-            messages::RemoveRequest { path: path.into() }
-        )?;
+        let request = messages::RemoveRequest { path: path.into() };
+        call!(self.0, filesystem.remove, request)?;
         Ok(())
     }
 
@@ -265,11 +250,8 @@ impl Fs {
     /// # Errors
     /// See [`HostError`].
     pub async fn remove_all(&self, path: impl Into<String>) -> Result<(), HostError> {
-        fs!(
-            self.0,
-            remove_all,
-            messages::RemoveAllRequest { path: path.into() }
-        )?;
+        let request = messages::RemoveAllRequest { path: path.into() };
+        call!(self.0, filesystem.remove_all, request)?;
         Ok(())
     }
 
@@ -283,7 +265,11 @@ impl Fs {
         new: impl Into<String>,
     ) -> Result<(), HostError> {
         let (existing, new) = (existing.into(), new.into());
-        fs!(self.0, link, messages::LinkRequest { existing, new })?;
+        call!(
+            self.0,
+            filesystem.link,
+            messages::LinkRequest { existing, new }
+        )?;
         Ok(())
     }
 
@@ -297,7 +283,11 @@ impl Fs {
         new: impl Into<String>,
     ) -> Result<(), HostError> {
         let (target, new) = (target.into(), new.into());
-        fs!(self.0, symlink, messages::SymlinkRequest { target, new })?;
+        call!(
+            self.0,
+            filesystem.symlink,
+            messages::SymlinkRequest { target, new }
+        )?;
         Ok(())
     }
 
@@ -311,7 +301,11 @@ impl Fs {
         mode: u32,
     ) -> Result<(), HostError> {
         let path = path.into();
-        fs!(self.0, chmod, messages::ChmodRequest { path, mode })?;
+        call!(
+            self.0,
+            filesystem.chmod,
+            messages::ChmodRequest { path, mode }
+        )?;
         Ok(())
     }
 
@@ -331,7 +325,7 @@ impl Fs {
             gid,
             no_follow: false,
         };
-        fs!(self.0, chown, request)?;
+        call!(self.0, filesystem.chown, request)?;
         Ok(())
     }
 
@@ -347,10 +341,10 @@ impl Fs {
     ) -> Result<(), HostError> {
         let request = messages::ChtimesRequest {
             path: path.into(),
-            accessed: accessed.map(file::stamp),
-            modified: modified.map(file::stamp),
+            accessed: accessed.map(SystemTime::into),
+            modified: modified.map(SystemTime::into),
         };
-        fs!(self.0, chtimes, request)?;
+        call!(self.0, filesystem.chtimes, request)?;
         Ok(())
     }
 
@@ -364,7 +358,7 @@ impl Fs {
             path: path.into(),
             size,
         };
-        fs!(self.0, truncate, request)?;
+        call!(self.0, filesystem.truncate, request)?;
         Ok(())
     }
 
@@ -377,22 +371,22 @@ impl Fs {
         &self,
         pattern: impl Into<String>,
     ) -> Result<(File, PathBuf), HostError> {
-        let pattern = pattern.into();
+        let request = messages::TempFileRequest {
+            pattern: pattern.into(),
+        };
         if let Some(descriptors) = self.0.descriptors().filter(|_| !self.0.counts_writes()) {
-            let pattern = pattern.clone();
-            let request = Request::TempFile(messages::TempFileRequest { pattern });
             let operation = "filesystem.temp_file";
-            if let Some((reply, mut taken)) = descriptors.ask(operation, request).await? {
-                return match (reply, taken.pop(), taken.is_empty()) {
-                    (Reply::TempFile(reply), Some(file), true) => {
-                        let file = File::from_descriptor(file.into(), false);
-                        Ok((file, reply.path.into()))
-                    }
-                    _ => Err(HostError::protocol(operation)),
-                };
+            let asked = Request::TempFile(request.clone());
+            match descriptors.ask_for_one(operation, asked).await? {
+                Some((Reply::TempFile(made), file)) => {
+                    let file = File::from_descriptor(file.into(), false);
+                    return Ok((file, made.path.into()));
+                }
+                Some(_) => return Err(HostError::protocol(operation)),
+                None => {}
             }
         }
-        let made = fs!(self.0, temp_file, messages::TempFileRequest { pattern })?;
+        let made = call!(self.0, filesystem.temp_file, request)?;
         let file = File::from_lease(self.0.clone(), made.lease, false);
         Ok((file, made.path.into()))
     }
@@ -403,7 +397,11 @@ impl Fs {
     /// See [`HostError`].
     pub async fn temp_dir(&self, pattern: impl Into<String>) -> Result<PathBuf, HostError> {
         let pattern = pattern.into();
-        let made = fs!(self.0, temp_dir, messages::TempDirRequest { pattern })?;
+        let made = call!(
+            self.0,
+            filesystem.temp_dir,
+            messages::TempDirRequest { pattern }
+        )?;
         Ok(made.path.into())
     }
 
@@ -418,342 +416,7 @@ impl Fs {
         recursive: bool,
     ) -> Result<Watch, HostError> {
         let path = path.into();
-        let changes = fs!(self.0, watch, messages::WatchRequest { path, recursive })?;
-        let mut watch = Watch(changes);
-        match watch.message().await? {
-            Some(first) if first.kind() == messages::ChangeKind::Ready => Ok(watch),
-            _ => Err(HostError::protocol("filesystem.watch")),
-        }
-    }
-}
-
-/// How a file is opened.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is opened before `open`"]
-pub struct OpenOptions {
-    host: Host,
-    options: messages::OpenOptions,
-}
-
-macro_rules! option {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty;)*) => {$(
-        $(#[$doc])*
-        pub fn $name(mut self, $name: $kind) -> Self {
-            self.options.$name = $name;
-            self
-        }
-    )*};
-}
-
-impl OpenOptions {
-    option! {
-        /// To read.
-        read: bool;
-        /// To write.
-        write: bool;
-        /// To write at its end, whatever the position is.
-        append: bool;
-        /// Emptied.
-        truncate: bool;
-        /// Made when it is not there.
-        create: bool;
-        /// Made, and an error when it is there.
-        create_new: bool;
-        /// Unix permission bits of a file that is made; 0600 without.
-        mode: u32;
-    }
-
-    /// Opens the file.
-    ///
-    /// # Errors
-    /// See [`HostError`].
-    pub async fn open(self, path: impl Into<String>) -> Result<File, HostError> {
-        let (options, path) = (Some(self.options), path.into());
-        let request = messages::OpenRequest { path, options };
-        let operation = "filesystem.open";
-        let by_descriptor = Request::Open(request.clone());
-        if let Some(file) = self.by_descriptor(operation, by_descriptor).await? {
-            return Ok(file);
-        }
-        let opened = fs!(self.host, open, request)?;
-        Ok(File::from_lease(
-            self.host,
-            opened.lease,
-            self.options.append,
-        ))
-    }
-
-    /// Opens a file beneath a directory.
-    ///
-    /// # Errors
-    /// See [`HostError`].
-    pub async fn open_at(self, dir: &Dir, path: impl Into<String>) -> Result<File, HostError> {
-        let request = messages::OpenAtRequest {
-            lease: dir.0.id.clone(),
-            path: path.into(),
-            options: Some(self.options),
-        };
-        let operation = "filesystem.open_at";
-        let by_descriptor = Request::OpenAt(request.clone());
-        if let Some(file) = self.by_descriptor(operation, by_descriptor).await? {
-            return Ok(file);
-        }
-        let opened = fs!(self.host, open_at, request)?;
-        Ok(File::from_lease(
-            self.host,
-            opened.lease,
-            self.options.append,
-        ))
-    }
-
-    async fn by_descriptor(
-        &self,
-        operation: &'static str,
-        request: Request,
-    ) -> Result<Option<File>, HostError> {
-        let Some(descriptors) = self.host.descriptors() else {
-            return Ok(None);
-        };
-        let writes = self.options.write || self.options.append;
-        if writes && self.host.counts_writes() {
-            return Ok(None);
-        }
-        let Some((reply, mut taken)) = descriptors.ask(operation, request).await? else {
-            return Ok(None);
-        };
-        match (reply, taken.pop(), taken.is_empty()) {
-            (Reply::Open(_), Some(file), true) => Ok(Some(File::from_descriptor(
-                file.into(),
-                self.options.append,
-            ))),
-            _ => Err(HostError::protocol(operation)),
-        }
-    }
-}
-
-/// An open directory: files are opened beneath it, whatever happens to its path.
-#[derive(Debug)]
-pub struct Dir(Lease);
-
-impl Dir {
-    /// Opens a file beneath it for reading.
-    ///
-    /// # Errors
-    /// See [`HostError`].
-    pub async fn open(&self, path: impl Into<String>) -> Result<File, HostError> {
-        let options = Fs(self.0.host.clone()).options().read(true);
-        options.open_at(self, path).await
-    }
-}
-
-/// What something at a path is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// Anything else.
-    Other,
-}
-
-impl FileKind {
-    fn from_wire(kind: messages::FileKind) -> Self {
-        match kind {
-            messages::FileKind::File => Self::File,
-            messages::FileKind::Directory => Self::Directory,
-            messages::FileKind::Symlink => Self::Symlink,
-            messages::FileKind::Other | messages::FileKind::Unspecified => Self::Other,
-        }
-    }
-
-    pub(super) fn to_wire(self) -> messages::FileKind {
-        match self {
-            Self::File => messages::FileKind::File,
-            Self::Directory => messages::FileKind::Directory,
-            Self::Symlink => messages::FileKind::Symlink,
-            Self::Other => messages::FileKind::Other,
-        }
-    }
-}
-
-/// What is known about a file or directory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metadata(messages::FileInfo);
-
-impl Metadata {
-    pub(super) fn new(info: messages::FileInfo) -> Self {
-        Self(info)
-    }
-
-    /// What it is.
-    pub fn kind(&self) -> FileKind {
-        FileKind::from_wire(self.0.kind())
-    }
-
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.kind() == FileKind::File
-    }
-
-    /// Whether it is a directory.
-    pub fn is_dir(&self) -> bool {
-        self.kind() == FileKind::Directory
-    }
-
-    /// Its size in bytes.
-    pub fn len(&self) -> u64 {
-        self.0.size
-    }
-
-    /// Whether it has no contents.
-    pub fn is_empty(&self) -> bool {
-        self.0.size == 0
-    }
-
-    /// Its permission bits.
-    pub fn mode(&self) -> u32 {
-        self.0.mode
-    }
-
-    /// When its contents changed last.
-    pub fn modified(&self) -> Option<SystemTime> {
-        file::time(self.0.modified)
-    }
-
-    /// When it was read last.
-    pub fn accessed(&self) -> Option<SystemTime> {
-        file::time(self.0.accessed)
-    }
-
-    /// The user it belongs to.
-    pub fn uid(&self) -> u32 {
-        self.0.uid
-    }
-
-    /// The group it belongs to.
-    pub fn gid(&self) -> u32 {
-        self.0.gid
-    }
-
-    /// How many names it has.
-    pub fn links(&self) -> u64 {
-        self.0.links
-    }
-}
-
-/// One entry of a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirEntry {
-    /// Its name in the directory.
-    pub name: String,
-    /// What it is, a link standing for itself.
-    pub kind: FileKind,
-}
-
-/// The entries of a directory.
-#[derive(Debug)]
-pub struct ReadDir {
-    host: Host,
-    request: Option<messages::ListRequest>,
-    page: VecDeque<DirEntry>,
-    unreadable: u32,
-}
-
-impl ReadDir {
-    /// The next entry; nothing after the last one.
-    ///
-    /// # Errors
-    /// See [`HostError`].
-    ///
-    /// # Cancel safety
-    /// A page is fetched again when the future is dropped; no entry is lost.
-    pub async fn next(&mut self) -> Result<Option<DirEntry>, HostError> {
-        while self.page.is_empty() {
-            let Some(request) = &self.request else {
-                return Ok(None);
-            };
-            let page = fs!(self.host, list, request.clone())?;
-            let entries = page.entries.into_iter().map(|entry| DirEntry {
-                kind: FileKind::from_wire(entry.kind()),
-                name: entry.name,
-            });
-            self.page.extend(entries);
-            self.unreadable += page.unreadable;
-            match &mut self.request {
-                Some(request) if !page.next.is_empty() => request.cookie = page.next,
-                request => *request = None,
-            }
-        }
-        Ok(self.page.pop_front())
-    }
-
-    /// Names so far that are no UTF-8 and were left out.
-    pub fn unreadable(&self) -> u32 {
-        self.unreadable
-    }
-
-    /// The entries as a stream.
-    pub fn stream(self) -> impl Stream<Item = Result<DirEntry, HostError>> + Send {
-        futures_util::stream::try_unfold(self, |mut entries| async {
-            Ok(entries.next().await?.map(|entry| (entry, entries)))
-        })
-    }
-}
-
-/// What happened to something that is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It is new.
-    Created,
-    /// It is not what it was.
-    Modified,
-    /// It is gone.
-    Removed,
-    /// Changes were lost: look again.
-    Overflow,
-}
-
-/// A change of something that is watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// What changed.
-    pub path: PathBuf,
-    /// How.
-    pub kind: ChangeKind,
-}
-
-/// Changes beneath a path, until it is dropped.
-#[derive(Debug)]
-pub struct Watch(Streaming<messages::WatchResponse>);
-
-impl Watch {
-    /// The next change; nothing when the host watches no longer.
-    ///
-    /// # Errors
-    /// See [`HostError`].
-    ///
-    /// # Cancel safety
-    /// No change is lost when the future is dropped.
-    pub async fn next(&mut self) -> Result<Option<Change>, HostError> {
-        while let Some(change) = self.message().await? {
-            let kind = match change.kind() {
-                messages::ChangeKind::Created => ChangeKind::Created,
-                messages::ChangeKind::Modified => ChangeKind::Modified,
-                messages::ChangeKind::Removed => ChangeKind::Removed,
-                messages::ChangeKind::Overflow => ChangeKind::Overflow,
-                messages::ChangeKind::Ready | messages::ChangeKind::Unspecified => continue,
-            };
-            let path = change.path.into();
-            return Ok(Some(Change { path, kind }));
-        }
-        Ok(None)
-    }
-
-    async fn message(&mut self) -> Result<Option<messages::WatchResponse>, HostError> {
-        let lost = |status: Status| HostError::status("filesystem.watch", status);
-        self.0.next().await.transpose().map_err(lost)
+        let request = messages::WatchRequest { path, recursive };
+        Watch::begin(call!(self.0, filesystem.watch, request)?).await
     }
 }

@@ -1,101 +1,114 @@
 //! The host's services as if they were local, under what the host has granted.
 //!
-//! ```no_run
-//! # async fn example(ctx: outrigger_plugin::PluginContext) -> Result<(), Box<dyn std::error::Error>> {
-//! let host = ctx.host().await?;
-//! let file = host.fs().open("/data/report.csv").await?;
-//! let mut start = [0; 512];
-//! let read = file.read_at(&mut start, 0).await?;
-//! println!("{read} bytes; the language is {:?}", host.env().var("LANG").await?);
-//! # Ok(()) }
-//! ```
-//!
 //! Where the host hands over descriptors, opened files and commands' pipes come
-//! as such: reading and writing are the kernel's business alone. Elsewhere, and
-//! where the host has to count bytes, the same methods are calls. What a value
-//! holds at the host is given back when it is dropped.
+//! as such, and the kernel alone reads and writes them. Elsewhere, and where the
+//! host has to count bytes, the same methods make calls. Dropping a value lets the
+//! host close what it stands for.
 
 mod calls;
+mod child;
+mod clock;
+mod contents;
 mod descriptors;
 mod environment;
 mod error;
+mod exit_status;
 mod file;
 mod fs;
+mod http;
+mod lease;
+mod log;
+mod metadata;
 mod network;
+mod open;
+mod parts;
+mod pending;
 mod process;
-mod small;
+mod read_dir;
+mod session;
+mod tcp;
+mod time;
 mod udp;
+mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use outrigger_transport::{Broker, BrokerErrorKind, BrokerId, Channel};
-use outrigger_wire::ENV_HOST_SERVICES;
+use outrigger_transport::Channel;
 use outrigger_wire::proto::host as messages;
-use tokio::time::Instant;
-use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 
-use crate::context::PluginContext;
+use crate::labels::Labels;
 use crate::proto::host::session_client::SessionClient;
-use calls::{Labels, call};
 use descriptors::Descriptors;
+use session::About;
 
-pub use environment::Env;
+pub use child::{Child, ChildInput, ChildOutput};
+pub use clock::{Clock, Ticks};
+pub use environment::{Dirs, Env, HostInfo, Ids};
 pub use error::HostError;
+pub use exit_status::ExitStatus;
 pub use file::File;
-pub use fs::{
-    Change, ChangeKind, Dir, DirEntry, FileKind, Fs, Metadata, OpenOptions, ReadDir, Watch,
+pub use fs::Fs;
+pub use http::{HttpRequest, HttpResponse};
+pub use log::{Log, LogLevel};
+pub use metadata::{DirEntry, FileKind, Metadata};
+pub use network::NetworkAccess;
+pub use open::{Dir, OpenOptions};
+pub use process::{Command, Output, ProcessInfo, Processes};
+pub use read_dir::ReadDir;
+pub use session::{
+    EgressGrant, ExecGrant, FilesystemGrant, Grants, IngressGrant, Limits, Session, Usage,
 };
-pub use network::{HttpRequest, HttpResponse, Listener, NetworkAccess, TcpStream};
-pub use process::{Child, ChildInput, ChildOutput, Command, ExitStatus, Output, Processes};
-pub use small::{Clock, Log, LogLevel, Session, Ticks};
+pub use tcp::{Listener, TcpStream};
 pub use udp::UdpSocket;
+pub use watch::{Change, ChangeKind, Watch};
 
-/// How long services that are not there yet are waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(20);
+/// What a host that names no limit takes in one message, in bytes.
+const MESSAGE: u64 = 4 << 20;
+/// Room in a message beside its contents, in bytes.
+const AROUND: usize = 1024;
 
 type Service = InterceptedService<Channel, Labels>;
 
-/// The services of the host. Clones share the connection.
+/// The services of a host, of `outrigger.host.v1`: what
+/// [`PluginContext::host`](crate::PluginContext::host) gives. Clones share the
+/// connection.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(ctx: outrigger_plugin::PluginContext) -> Result<(), Box<dyn std::error::Error>> {
+/// let host = ctx.host().await?;
+/// let file = host.fs().open("/data/report.csv").await?;
+/// let mut start = [0; 512];
+/// let read = file.read_at(&mut start, 0).await?;
+/// println!("{read} bytes; the language is {:?}", host.env().var("LANG").await?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Host(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     service: Service,
-    about: messages::DescribeResponse,
+    about: About,
     descriptors: Option<Arc<Descriptors>>,
 }
 
 impl Host {
-    /// Connects to the services that the host offers on `id`, a number that it
-    /// sent in one of its calls. [`PluginContext::host`] finds by itself what
-    /// the host serves for the plugin's whole life.
-    ///
-    /// # Errors
-    /// The host does not serve `id`, or other services than `outrigger.host.v1`.
-    pub async fn connect(context: &PluginContext, id: u32) -> Result<Self, HostError> {
-        let channel = context.broker.connect(BrokerId(id)).await;
-        Self::over(channel.map_err(HostError::broker)?).await
-    }
-
     /// The services at the other end of `channel`.
     ///
     /// # Errors
     /// They are not of `outrigger.host.v1`, or the connection is gone.
     pub async fn over(channel: Channel) -> Result<Self, HostError> {
-        let service = InterceptedService::new(channel, Labels::new());
+        let service = InterceptedService::new(channel, Labels::numbered());
         let mut client = SessionClient::new(service.clone());
         let about = client.describe(messages::DescribeRequest {}).await;
         let about = about.map_err(|status| HostError::status("session.describe", status))?;
-        let about = about.into_inner();
-        let descriptors = about.descriptors.clone().map(Descriptors::new);
+        let mut about = about.into_inner();
+        let descriptors = about.descriptors.take().map(Descriptors::new);
         Ok(Self(Arc::new(Inner {
             service,
-            about,
+            about: About::from_wire(about),
             descriptors: descriptors.map(Arc::new),
         })))
     }
@@ -112,40 +125,40 @@ impl Host {
 
     /// Files beneath what was granted.
     pub fn fs(&self) -> Fs {
-        Fs::new(self.clone())
+        Fs(self.clone())
     }
 
     /// Variables that were granted, and facts about the host.
     pub fn env(&self) -> Env {
-        Env::new(self.clone())
+        Env(self.clone())
     }
 
     /// Commands that were granted.
     pub fn process(&self) -> Processes {
-        Processes::new(self.clone())
+        Processes(self.clone())
     }
 
     /// Connections to granted places.
     pub fn network(&self) -> NetworkAccess {
-        NetworkAccess::new(self.clone())
+        NetworkAccess(self.clone())
     }
 
     /// Time and randomness of the host.
     pub fn clock(&self) -> Clock {
-        Clock::new(self.clone())
+        Clock(self.clone())
     }
 
     /// The host's log.
     pub fn log(&self) -> Log {
-        Log::new(self.clone())
+        Log(self.clone())
     }
 
     /// What this plugin is to the host.
     pub fn session(&self) -> Session {
-        Session::new(self.clone())
+        Session(self.clone())
     }
 
-    /// The connection, for the generated clients in [`proto`](crate::proto).
+    /// The connection, for the generated clients in [`proto::host`](crate::proto::host).
     pub fn service(&self) -> InterceptedService<Channel, Labels> {
         self.0.service.clone()
     }
@@ -155,7 +168,7 @@ impl Host {
         self.0.descriptors.is_some()
     }
 
-    fn about(&self) -> &messages::DescribeResponse {
+    fn about(&self) -> &About {
         &self.0.about
     }
 
@@ -166,50 +179,14 @@ impl Host {
     /// The most bytes of contents in one message.
     fn payload(&self) -> usize {
         let limits = self.0.about.limits.as_ref();
-        let message = limits.map_or(4 << 20, |limits| limits.message_bytes);
+        let message = limits.map_or(MESSAGE, |limits| limits.message_bytes);
         let message = usize::try_from(message).unwrap_or(usize::MAX);
-        message
-            .min(outrigger_transport::MAX_MESSAGE)
-            .saturating_sub(1024)
-            .max(1)
+        message.min(calls::LARGEST).saturating_sub(AROUND).max(1)
     }
 
-    /// Whether written bytes are counted, so that the host has to write them.
+    /// Whether the host counts written bytes, and so has to write them itself.
     fn counts_writes(&self) -> bool {
         let limits = self.0.about.limits.as_ref();
-        limits.is_some_and(|limits| limits.written_bytes != 0)
+        limits.is_some_and(|limits| limits.written_bytes.is_some())
     }
-}
-
-/// Connects to what the host serves on `id` or is about to serve.
-pub(crate) async fn dial_patiently(
-    broker: &dyn Broker,
-    id: BrokerId,
-) -> Result<Channel, HostError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match broker.connect(id).await {
-            Ok(channel) => return Ok(channel),
-            Err(error)
-                if matches!(error.kind(), BrokerErrorKind::Closed)
-                    || Instant::now() + PAUSE >= until =>
-            {
-                return Err(HostError::broker(error));
-            }
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
-}
-
-/// Where this plugin finds its host's services, by its environment.
-pub(crate) fn announced() -> Result<BrokerId, HostError> {
-    let text = std::env::var(ENV_HOST_SERVICES).unwrap_or_default();
-    text.parse().map(BrokerId).map_err(|_| {
-        let text = format!(
-            "this host offers no services: it sets no {ENV_HOST_SERVICES}. \
-             A host on outrigger-host offers them with `Launch::host_services`; \
-             a number that it sends in a call is for `Host::connect`"
-        );
-        HostError::local("no-host-services", "host.connect", Code::Unavailable, text)
-    })
 }

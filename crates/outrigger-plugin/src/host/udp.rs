@@ -1,7 +1,8 @@
 //! Datagrams to and from granted places.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram as StdUnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,9 +21,8 @@ use tokio::net::UnixDatagram;
 use tokio::sync::{Mutex, mpsc};
 use tonic::{Code, Streaming};
 
-use super::network::NetworkAccess;
-use super::{HostError, call};
-use crate::proto::host::network_client::NetworkClient;
+use super::calls::call;
+use super::{Host, HostError};
 
 const OPERATION: &str = "network.open_udp";
 /// The most contents of a datagram, in bytes.
@@ -33,87 +33,6 @@ const PACKET: usize = (64 << 10) + 1024;
 const WAITING: usize = 16;
 /// How long what was sent goes out after the socket was dropped.
 const LINGER: Duration = Duration::from_secs(10);
-
-impl NetworkAccess {
-    /// A UDP socket that leads to one granted place: what is sent goes there, and
-    /// nothing comes from elsewhere.
-    ///
-    /// # Errors
-    /// It is not granted, or see [`HostError`]. Whether anybody is there is known
-    /// no earlier than something was sent.
-    pub async fn connect_udp(
-        &self,
-        host: impl Into<String>,
-        port: u16,
-    ) -> Result<UdpSocket, HostError> {
-        let target = messages::Target {
-            host: host.into(),
-            port: port.into(),
-            timeout_ms: 0,
-        };
-        self.open_udp(Sent::Connect(target)).await
-    }
-
-    /// A UDP socket at a granted port, at 127.0.0.1 unless another address of the
-    /// host is named. What comes from allowed origins arrives, and they can be
-    /// answered.
-    ///
-    /// # Errors
-    /// It is not granted, the port is taken, or see [`HostError`].
-    pub async fn bind_udp(
-        &self,
-        address: Option<IpAddr>,
-        port: u16,
-    ) -> Result<UdpSocket, HostError> {
-        let address = address.map(|address| address.to_string());
-        let request = messages::ListenRequest {
-            port: port.into(),
-            address: address.unwrap_or_default(),
-        };
-        self.open_udp(Sent::Bind(request)).await
-    }
-
-    async fn open_udp(&self, wanted: Sent) -> Result<UdpSocket, HostError> {
-        let first = OpenUdpRequest { part: Some(wanted) };
-        if let Some(descriptors) = self.0.descriptors() {
-            let request = Request::OpenUdp(first.clone());
-            if let Some((reply, mut taken)) = descriptors.ask(OPERATION, request).await? {
-                let taken = (reply, taken.pop(), taken.is_empty());
-                let (Reply::Connected(connected), Some(socket), true) = taken else {
-                    return Err(HostError::protocol(OPERATION));
-                };
-                // Of packets, as datagrams are, and unlike them with an end.
-                let socket = StdUnixDatagram::from(socket);
-                let packets = socket
-                    .set_nonblocking(true)
-                    .and_then(|()| UnixDatagram::from_std(socket));
-                let packets = packets.map_err(|error| HostError::system(OPERATION, error))?;
-                return Ok(UdpSocket::new(Way::packets(packets), &connected));
-            }
-        }
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let further = futures_util::stream::unfold(receiver, async |mut receiver| {
-            let next = mpsc::Receiver::recv(&mut receiver).await?;
-            Some((next, receiver))
-        });
-        let sending = futures_util::stream::iter([first]).chain(further);
-        let mut replies: Streaming<OpenUdpResponse> =
-            call!(self.0, NetworkClient, "network", open_udp, sending)?;
-        let first = replies.next().await.transpose();
-        let first = first.map_err(|status| HostError::status(OPERATION, status))?;
-        let Some(Received::Opened(connected)) = first.and_then(|first| first.part) else {
-            return Err(HostError::protocol(OPERATION));
-        };
-        let replies = Some(Mutex::new(replies));
-        let wrote = AtomicBool::new(false);
-        let way = Way::Calls {
-            sender,
-            replies,
-            wrote,
-        };
-        Ok(UdpSocket::new(way, &connected))
-    }
-}
 
 /// A UDP socket of the host, as `tokio::net::UdpSocket` is one of this machine.
 ///
@@ -132,19 +51,21 @@ impl NetworkAccess {
 /// ```
 #[derive(Debug)]
 pub struct UdpSocket {
-    way: Way,
+    carrier: Carrier,
     remote: Option<SocketAddr>,
     local: Option<SocketAddr>,
     dropped: AtomicU64,
 }
 
-enum Way {
-    /// One end of a pair, which the host carries.
-    Packets {
+/// What carries datagrams between plugin and host.
+enum Carrier {
+    /// One end of a pair, which the host connects to the network. It is one of
+    /// packets, which unlike datagrams have an end.
+    Socket {
         pair: UnixDatagram,
         buffer: Mutex<Vec<u8>>,
     },
-    Calls {
+    Call {
         sender: mpsc::Sender<OpenUdpRequest>,
         /// Nothing once it is dropped.
         replies: Option<Mutex<Streaming<OpenUdpResponse>>>,
@@ -152,26 +73,64 @@ enum Way {
     },
 }
 
-impl std::fmt::Debug for Way {
+impl std::fmt::Debug for Carrier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Packets { .. } => "Packets",
-            Self::Calls { .. } => "Calls",
+            Self::Socket { .. } => "Socket",
+            Self::Call { .. } => "Call",
         })
     }
 }
 
-impl Way {
-    fn packets(pair: UnixDatagram) -> Self {
-        let buffer = Mutex::new(vec![0; PACKET]);
-        Self::Packets { pair, buffer }
+impl Carrier {
+    fn socket(socket: OwnedFd) -> io::Result<Self> {
+        let pair = StdUnixDatagram::from(socket);
+        pair.set_nonblocking(true)?;
+        Ok(Self::Socket {
+            pair: UnixDatagram::from_std(pair)?,
+            buffer: Mutex::new(vec![0; PACKET]),
+        })
     }
 }
 
 impl UdpSocket {
-    fn new(way: Way, connected: &messages::Connected) -> Self {
+    pub(super) async fn open(host: &Host, wanted: Sent) -> Result<Self, HostError> {
+        let first = OpenUdpRequest { part: Some(wanted) };
+        if let Some(descriptors) = host.descriptors() {
+            let asked = Request::OpenUdp(first.clone());
+            match descriptors.ask_for_one(OPERATION, asked).await? {
+                Some((Reply::Connected(connected), socket)) => {
+                    let carrier = Carrier::socket(socket);
+                    let carrier = carrier.map_err(|error| HostError::system(OPERATION, error))?;
+                    return Ok(Self::new(carrier, &connected));
+                }
+                Some(_) => return Err(HostError::protocol(OPERATION)),
+                None => {}
+            }
+        }
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let further = futures_util::stream::unfold(receiver, async |mut receiver| {
+            let next = mpsc::Receiver::recv(&mut receiver).await?;
+            Some((next, receiver))
+        });
+        let sending = futures_util::stream::iter([first]).chain(further);
+        let mut replies = call!(host, network.open_udp, sending)?;
+        let first = replies.next().await.transpose();
+        let first = first.map_err(|status| HostError::status(OPERATION, status))?;
+        let Some(Received::Opened(connected)) = first.and_then(|first| first.part) else {
+            return Err(HostError::protocol(OPERATION));
+        };
+        let carrier = Carrier::Call {
+            sender,
+            replies: Some(Mutex::new(replies)),
+            wrote: AtomicBool::new(false),
+        };
+        Ok(Self::new(carrier, &connected))
+    }
+
+    fn new(carrier: Carrier, connected: &messages::Connected) -> Self {
         Self {
-            way,
+            carrier,
             remote: connected.remote_address.parse().ok(),
             local: connected.local_address.parse().ok(),
             dropped: AtomicU64::new(0),
@@ -238,12 +197,12 @@ impl UdpSocket {
         let message = OpenUdpRequest {
             part: Some(Sent::Datagram(datagram)),
         };
-        match &self.way {
-            Way::Packets { pair, .. } => {
+        match &self.carrier {
+            Carrier::Socket { pair, .. } => {
                 let sent = pair.send(&message.encode_to_vec()).await;
                 sent.map_err(lost)?;
             }
-            Way::Calls { sender, wrote, .. } => {
+            Carrier::Call { sender, wrote, .. } => {
                 wrote.store(true, Ordering::Relaxed);
                 sender.send(message).await.map_err(|_| gone())?;
             }
@@ -310,8 +269,8 @@ impl UdpSocket {
     }
 
     async fn message(&self) -> Result<OpenUdpResponse, HostError> {
-        match &self.way {
-            Way::Packets { pair, buffer } => {
+        match &self.carrier {
+            Carrier::Socket { pair, buffer } => {
                 let mut buffer = buffer.lock().await;
                 let length = loop {
                     match pair.recv(&mut buffer).await {
@@ -326,7 +285,7 @@ impl UdpSocket {
                 let packet = buffer.get(..length).unwrap_or_default();
                 OpenUdpResponse::decode(packet).map_err(|_| HostError::protocol(OPERATION))
             }
-            Way::Calls { replies, .. } => {
+            Carrier::Call { replies, .. } => {
                 let Some(replies) = replies else {
                     return Err(gone());
                 };
@@ -344,11 +303,11 @@ impl Drop for UdpSocket {
     /// As with a socket of the system, what was sent goes out: the host takes it
     /// to its end from a descriptor, and has to be given time in a call.
     fn drop(&mut self) {
-        let Way::Calls {
+        let Carrier::Call {
             sender,
             replies,
             wrote,
-        } = &mut self.way
+        } = &mut self.carrier
         else {
             return;
         };

@@ -14,7 +14,7 @@ use outrigger_examples::proto::bench::{
     CallbackReply, CallbackRequest, Payload, ReadRequest, StreamReply, StreamRequest,
 };
 use outrigger_plugin::gob::Gob;
-use outrigger_plugin::host::{Host, HostError};
+use outrigger_plugin::host::HostError;
 use outrigger_plugin::netrpc::Methods;
 use outrigger_plugin::{BrokerId, Channel, PluginContext, PluginSet, Serve, ServiceSet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -98,7 +98,7 @@ async fn measure_host(
     kind: &str,
     request: &CallbackRequest,
 ) -> Result<CallbackReply, HostError> {
-    let host = Host::connect(context, request.broker_id).await?;
+    let host = context.host_on(request.broker_id).await?;
     let (calls, count) = (host.without_descriptors(), request.count.min(MAX_READS));
     let mut reply = CallbackReply::default();
     match kind {

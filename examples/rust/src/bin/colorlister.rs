@@ -13,15 +13,13 @@ use outrigger_examples::proto::filelister::file_lister_server::{FileLister, File
 use outrigger_examples::proto::filelister::{
     FileListRequest, FileListResponse, HostServiceRequest, HostServiceResponse,
 };
-use outrigger_plugin::{HostServeError, HostServices, PluginSet, Serve, ServiceSet};
-use outrigger_wire::proto::hostserve::{FileInfo, LstatRequest, ReadlinkRequest};
+use outrigger_plugin::host::FileKind;
+use outrigger_plugin::{HostServe, HostServeError, PluginSet, Serve, ServiceSet};
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
 /// How many entries are asked about at the same time.
 const AT_ONCE: usize = 16;
-/// Go's file mode bit of a symbolic link.
-const LINK: u32 = 1 << 27;
 
 struct Lister {
     host: HostLink,
@@ -36,41 +34,29 @@ enum Kind {
         target: String,
     },
     Program {
-        size: i64,
+        size: u64,
     },
     File {
-        size: i64,
+        size: u64,
     },
     /// The host could not tell.
     Unknown,
 }
 
 impl Kind {
-    async fn of(host: &HostServices, root: &str, path: &str) -> Self {
-        let request = LstatRequest {
-            root_dir: root.into(),
-            path: path.into(),
+    async fn of(host: &HostServe, root: &str, path: &str) -> Self {
+        let Ok(found) = host.symlink_metadata(root, path).await else {
+            return Self::Unknown;
         };
-        let info = match host.client().lstat(request).await {
-            Ok(reply) => reply.into_inner().info,
-            Err(_) => None,
-        };
-        match info {
-            None => Self::Unknown,
-            Some(info) if info.is_dir => Self::Folder,
-            Some(info) if info.mode & LINK != 0 => {
-                let request = ReadlinkRequest {
-                    root_dir: root.into(),
-                    path: path.into(),
-                };
-                let target = host.client().readlink(request).await;
-                let target = target.map(|reply| reply.into_inner().destination);
-                Self::Link {
-                    target: target.unwrap_or_default(),
-                }
+        let size = found.len();
+        match found.kind() {
+            FileKind::Directory => Self::Folder,
+            FileKind::Symlink => {
+                let target = host.read_link(root, path).await.unwrap_or_default();
+                Self::Link { target }
             }
-            Some(FileInfo { mode, size, .. }) if mode & 0o111 != 0 => Self::Program { size },
-            Some(FileInfo { size, .. }) => Self::File { size },
+            FileKind::File | FileKind::Other if found.mode() & 0o111 != 0 => Self::Program { size },
+            FileKind::File | FileKind::Other => Self::File { size },
         }
     }
 
@@ -95,7 +81,7 @@ impl Kind {
     }
 }
 
-fn size_text(bytes: i64) -> String {
+fn size_text(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -115,7 +101,7 @@ const SEEN: &str = "seen";
 impl Lister {
     async fn entries(
         &self,
-        host: &HostServices,
+        host: &HostServe,
         root: &str,
         path: &str,
     ) -> Result<Vec<String>, HostServeError> {
@@ -138,7 +124,7 @@ impl Lister {
     /// one for which nothing is ever new.
     async fn remember(
         &self,
-        host: &HostServices,
+        host: &HostServe,
         root: &str,
         path: &str,
         names: &[&str],

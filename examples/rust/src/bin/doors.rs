@@ -19,8 +19,8 @@ use outrigger_examples::proto::filelister::{
     FileListRequest, FileListResponse, HostServiceRequest, HostServiceResponse,
 };
 use outrigger_plugin::host::{File, Host, OpenOptions};
-use outrigger_plugin::{HostError, HostServices, PluginContext, PluginSet, Serve, ServiceSet};
-use outrigger_wire::proto::hostserve as messages;
+use outrigger_plugin::proto::hostserve as messages;
+use outrigger_plugin::{HostError, HostServe, PluginContext, PluginSet, Serve, ServiceSet};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status};
 struct Doors {
     context: PluginContext,
     hosts: Mutex<HashMap<u32, Host>>,
-    host_serves: Mutex<HashMap<u32, HostServices>>,
+    host_serves: Mutex<HashMap<u32, HostServe>>,
 }
 
 /// The operation and its arguments.
@@ -209,9 +209,9 @@ async fn by_file(
         "read_at_empty" => file.read_at(&mut [], at).await.map(drop),
         "read_exact_at" => file.read_exact_at(&mut buffer, at).await,
         "read" => file.read(&mut buffer).await.map(drop),
-        "write_at" => file.write_at(b"new", at).await,
-        "write_at_empty" => file.write_at(b"", at).await,
-        "write" => file.write(b"new").await,
+        "write_at" => file.write_all_at(b"new", at).await,
+        "write_at_empty" => file.write_all_at(b"", at).await,
+        "write" => file.write_all(b"new").await,
         "seek" => file
             .seek(SeekFrom::Current(asked.number(2)))
             .await
@@ -255,7 +255,7 @@ fn go_mode(mode: u32) -> u32 {
 }
 
 /// How `hostserve.v1` told it: the call's status, or its answer's error.
-async fn by_host_serve(host: &HostServices, asked: &Asked<'_>) -> Result<Vec<String>, Status> {
+async fn by_host_serve(host: &HostServe, asked: &Asked<'_>) -> Result<Vec<String>, Status> {
     let mut client = host.client();
     let (first, second) = (asked.text(0).to_owned(), asked.text(1).to_owned());
     macro_rules! ask {
@@ -465,18 +465,18 @@ impl Doors {
         }
         let host = match id {
             0 => self.context.host().await?,
-            id => Host::connect(&self.context, id).await?,
+            id => self.context.host_on(id).await?,
         };
         hosts.insert(id, host.clone());
         Ok(host)
     }
 
-    async fn host_serve(&self, id: u32) -> Result<HostServices, Status> {
+    async fn host_serve(&self, id: u32) -> Result<HostServe, Status> {
         let mut known = self.host_serves.lock().await;
         if let Some(host) = known.get(&id) {
             return Ok(host.clone());
         }
-        let host = self.context.host_services(id).await;
+        let host = self.context.host_serve(id).await;
         let host = host.map_err(|error| Status::unavailable(error.to_string()))?;
         known.insert(id, host.clone());
         Ok(host)

@@ -12,10 +12,8 @@ use outrigger_examples::proto::filelister::file_lister_server::{FileLister, File
 use outrigger_examples::proto::filelister::{
     FileListRequest, FileListResponse, HostServiceRequest, HostServiceResponse,
 };
-use outrigger_plugin::{HostServeError, HostServices, PluginSet, Serve, ServiceSet};
-use outrigger_wire::proto::hostserve::{
-    DirEntry, FileCloseRequest, FileOpenRequest, FileReadRequest, OpenFileFlags,
-};
+use outrigger_plugin::host::{DirEntry, FileKind};
+use outrigger_plugin::{HostServe, HostServeError, HostServeFile, PluginSet, Serve, ServiceSet};
 use tonic::{Request, Response, Status};
 
 /// How many files are read at the same time; each holds one handle of the host.
@@ -29,8 +27,8 @@ struct Lister(HostLink);
 
 /// Folders as `d name/`, everything else as `- name`, with the number of its
 /// lines where it could be read.
-async fn line(host: &HostServices, root: &str, path: &str, entry: DirEntry) -> String {
-    if entry.is_dir {
+async fn line(host: &HostServe, root: &str, path: &str, entry: DirEntry) -> String {
+    if entry.kind == FileKind::Directory {
         return format!("d {}/", entry.name);
     }
     match lines(host, root, &format!("{path}/{}", entry.name)).await {
@@ -40,38 +38,19 @@ async fn line(host: &HostServices, root: &str, path: &str, entry: DirEntry) -> S
 }
 
 /// How many lines a text has; `None` if the host does not let it be read.
-async fn lines(host: &HostServices, root: &str, path: &str) -> Option<String> {
-    let request = FileOpenRequest {
-        root_dir: root.into(),
-        path: path.into(),
-        flags: OpenFileFlags::ReadOnly.into(),
-        perm: 0,
-    };
-    let opened = host.client().file_open(request).await.ok()?.into_inner();
-    if opened.error.is_some() {
-        return None;
-    }
-    let handle = opened.handle;
-    let counted = count(host, &handle).await;
-    // The host keeps a handle until it is closed, also when reading it failed.
-    let closed = host.client().file_close(FileCloseRequest { handle }).await;
-    closed.ok()?;
+async fn lines(host: &HostServe, root: &str, path: &str) -> Option<String> {
+    let file = host.open(root, path).await.ok()?;
+    let counted = count(&file).await;
+    file.close().await.ok()?;
     counted
 }
 
-/// Streams what is behind a handle and counts its lines.
-async fn count(host: &HostServices, handle: &str) -> Option<String> {
-    let request = FileReadRequest {
-        handle: handle.into(),
-        chunk_size: PIECE,
-    };
-    let mut pieces = host.client().file_reader(request).await.ok()?.into_inner();
+/// Streams a file and counts its lines.
+async fn count(file: &HostServeFile) -> Option<String> {
+    let mut pieces = Box::pin(file.parts(PIECE).await.ok()?);
     let (mut read, mut count, mut last) = (0, 0, b'\n');
-    while let Some(piece) = pieces.message().await.ok()? {
-        if piece.error.is_some() {
-            return None;
-        }
-        let data = piece.chunk.unwrap_or_default().data;
+    while let Some(data) = pieces.next().await {
+        let data = data.ok()?;
         read += data.len();
         count += data.iter().filter(|byte| **byte == b'\n').count();
         last = data.last().copied().unwrap_or(last);
@@ -88,11 +67,7 @@ async fn count(host: &HostServices, handle: &str) -> Option<String> {
 }
 
 /// The lines of one directory.
-async fn listing(
-    host: &HostServices,
-    root: &str,
-    path: &str,
-) -> Result<Vec<String>, HostServeError> {
+async fn listing(host: &HostServe, root: &str, path: &str) -> Result<Vec<String>, HostServeError> {
     let entries = host.read_dir(root, path).await?;
     let lines = futures_util::stream::iter(entries).map(|entry| line(host, root, path, entry));
     Ok(lines.buffered(AT_ONCE).collect().await)

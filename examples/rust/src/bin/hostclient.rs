@@ -48,7 +48,7 @@ macro_rules! same {
 async fn run(context: &PluginContext, kind: &str) -> Result<(), Error> {
     let host = match kind.split_once('@') {
         None => context.host().await?,
-        Some((_, id)) => Host::connect(context, id.parse()?).await?,
+        Some((_, id)) => context.host_on(id.parse()?).await?,
     };
     let kind = kind.split('@').next().unwrap_or_default();
     let hosts = match kind.strip_prefix("calls-") {
@@ -98,9 +98,9 @@ async fn files(host: &Host) -> Result<(), Error> {
     let (fs, path) = (host.fs(), format!("{}/file", dir()?));
     let mut file = fs.create(&path).await?;
     same!(file.descriptor().is_some(), host.has_descriptors());
-    file.write(b"hello ").await?;
-    file.write(b"world").await?;
-    file.write_at(b"W", 6).await?;
+    file.write_all(b"hello ").await?;
+    file.write_all(b"world").await?;
+    file.write_all_at(b"W", 6).await?;
     same!(file.metadata().await?.len(), 11);
     let unreadable = file.read_at(&mut [0; 4], 0).await;
     same!(unreadable.is_err(), true);
@@ -123,7 +123,7 @@ async fn files(host: &Host) -> Result<(), Error> {
     same!(file.read_at(&mut buffer, 9).await?, 2);
     same!(file.read_exact_at(&mut buffer, 9).await.is_err(), true);
     // A file that is open for reading is that and no more.
-    for refused in [file.write_at(b"x", 0).await, file.set_len(0).await] {
+    for refused in [file.write_all_at(b"x", 0).await, file.set_len(0).await] {
         let refused = refused.err().ok_or("changed what is open to read")?;
         same!(refused.errno().is_some(), true);
     }
@@ -131,9 +131,9 @@ async fn files(host: &Host) -> Result<(), Error> {
 
     let options = fs.options().append(true);
     let mut file = options.open(&path).await?;
-    same!(file.write_at(b"!", 0).await.is_err(), true);
-    file.write(b"!").await?;
-    file.write(b"!").await?;
+    same!(file.write_all_at(b"!", 0).await.is_err(), true);
+    file.write_all(b"!").await?;
+    file.write_all(b"!").await?;
     same!(file.seek(SeekFrom::Current(0)).await?, 13);
     file.close().await?;
     same!(fs.append(&path, &b"?"[..]).await?, 14);
@@ -157,14 +157,14 @@ async fn files(host: &Host) -> Result<(), Error> {
     // What was read ahead is not what is there after a change.
     AsyncSeekExt::seek(&mut file, SeekFrom::Start(0)).await?;
     AsyncReadExt::read_exact(&mut file, &mut two).await?;
-    file.write_at(b"LL", 2).await?;
+    file.write_all_at(b"LL", 2).await?;
     AsyncReadExt::read_exact(&mut file, &mut two).await?;
     same!(&two, b"LL");
     file.set_len(5).await?;
     text.clear();
     AsyncReadExt::read_to_string(&mut file, &mut text).await?;
     same!(text, "o");
-    file.write_at(b", all", 5).await?;
+    file.write_all_at(b", all", 5).await?;
     let rest: Vec<_> = file
         .stream(7, 2)
         .map(|part| part.unwrap_or_default())
@@ -192,7 +192,7 @@ async fn files(host: &Host) -> Result<(), Error> {
     same!(gone.operation(), "filesystem.open");
 
     let (mut temporary, path) = fs.temp_file("note-*.txt").await?;
-    temporary.write(b"note").await?;
+    temporary.write_all(b"note").await?;
     let path = path.to_str().ok_or("a text path")?.to_owned();
     same!(fs.read(path).await?, b"note");
     Ok(())
@@ -674,7 +674,7 @@ async fn quota(host: &Host) -> Result<(), Error> {
     let mut file = host.fs().create(&path).await?;
     same!(file.descriptor().is_none(), true);
     let before = host.session().usage().await?.written_bytes;
-    file.write(&[1; 1000]).await?;
+    file.write_all(&[1; 1000]).await?;
     same!(host.session().usage().await?.written_bytes - before, 1000);
     let file = host.fs().open(&path).await?;
     same!(file.descriptor().is_some(), host.has_descriptors());

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use futures_util::StreamExt;
 use outrigger_examples::host_services_cookie;
 use outrigger_examples::hosted::{HostLink, chain};
 use outrigger_examples::proto::DESCRIPTORS;
@@ -13,10 +14,7 @@ use outrigger_examples::proto::hostdemo::{
     HostServiceRequest, HostServiceResponse, ReadFrankensteinReq, ReadFrankensteinResp,
     TempDemoReq, TempDemoResp,
 };
-use outrigger_plugin::{HostServeError, HostServices, PluginSet, Serve, ServiceSet};
-use outrigger_wire::proto::hostserve::{
-    FileCloseRequest, FileOpenRequest, FileReadRequest, OpenFileFlags,
-};
+use outrigger_plugin::{HostServe, HostServeError, PluginSet, Serve, ServiceSet};
 use tonic::{Request, Response, Status};
 
 /// The text that is read in pieces.
@@ -52,12 +50,12 @@ fn answered(outcome: Result<String, Failure>) -> (String, Option<String>) {
     }
 }
 
-async fn variable(host: &HostServices, key: &str) -> Result<String, Failure> {
+async fn variable(host: &HostServe, key: &str) -> Result<String, Failure> {
     let value = host.env(key).await?;
     Ok(format!("{key} is {value:?} to the host"))
 }
 
-async fn ids_and_folders(host: &HostServices) -> Result<String, Failure> {
+async fn ids_and_folders(host: &HostServe) -> Result<String, Failure> {
     let (uid, pid) = (host.uid().await?, host.pid().await?);
     let (home, temp) = (host.home_dir().await?, host.temp_dir().await?);
     Ok(format!(
@@ -65,7 +63,7 @@ async fn ids_and_folders(host: &HostServices) -> Result<String, Failure> {
     ))
 }
 
-async fn temporary(host: &HostServices, pattern: &str, text: &str) -> Result<String, Failure> {
+async fn temporary(host: &HostServe, pattern: &str, text: &str) -> Result<String, Failure> {
     let folder = host.create_temp_dir(pattern).await?;
     host.write_file(&folder, "note.txt", text.to_owned(), 0o600)
         .await?;
@@ -83,50 +81,29 @@ async fn temporary(host: &HostServices, pattern: &str, text: &str) -> Result<Str
     ))
 }
 
-async fn folder_and_file(host: &HostServices, folder: &str, file: &str) -> Result<String, Failure> {
+async fn folder_and_file(host: &HostServe, folder: &str, file: &str) -> Result<String, Failure> {
     host.create_dir_all("", folder, 0o755).await?;
     let text = "written by a plugin, through its host\n";
     host.write_file(folder, file, text, 0o644).await?;
-    let info = host.stat(folder, file).await?;
-    Ok(format!(
-        "made {folder}/ and in it {} of {} bytes",
-        info.name, info.size
-    ))
+    let size = host.metadata(folder, file).await?.len();
+    Ok(format!("made {folder}/ and in it {file} of {size} bytes"))
 }
 
 /// Opens the text and streams it, as a plugin does with a file that does not
 /// fit into one message.
-async fn text_in_pieces(host: &HostServices) -> Result<String, Failure> {
-    let mut client = host.client();
-    let request = FileOpenRequest {
-        root_dir: String::new(),
-        path: TEXT.into(),
-        flags: OpenFileFlags::ReadOnly.into(),
-        perm: 0,
-    };
-    let opened = client.file_open(request).await?.into_inner();
-    if let Some(error) = opened.error {
-        return Err(Failure(format!("opening {TEXT}: {error}")));
-    }
-    let handle = opened.handle;
-    let request = FileReadRequest {
-        handle: handle.clone(),
-        chunk_size: PIECE,
-    };
-    let mut pieces = client.file_reader(request).await?.into_inner();
+async fn text_in_pieces(host: &HostServe) -> Result<String, Failure> {
+    let file = host.open("", TEXT).await?;
+    let mut pieces = Box::pin(file.parts(PIECE).await?);
     let (mut text, mut count) = (Vec::new(), 0);
-    while let Some(piece) = pieces.message().await? {
-        if let Some(error) = piece.error {
-            return Err(Failure(format!("reading {TEXT}: {error}")));
-        }
-        let data = piece.chunk.unwrap_or_default().data;
+    while let Some(data) = pieces.next().await {
+        let data = data?;
         if text.len() + data.len() > LONGEST {
             return Err(Failure(format!("{TEXT} is longer than {LONGEST} bytes")));
         }
         count += usize::from(!data.is_empty());
         text.extend_from_slice(&data);
     }
-    client.file_close(FileCloseRequest { handle }).await?;
+    file.close().await?;
     let mut answer = String::from_utf8_lossy(&text).into_owned();
     // Writing to a `String` cannot fail.
     let _ = write!(answer, "\n({} bytes in {count} pieces)", text.len());
