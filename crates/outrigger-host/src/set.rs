@@ -8,7 +8,8 @@ use outrigger_transport::netrpc::Client;
 use outrigger_transport::{Broker, Channel};
 
 /// One interface that plugins serve: how its typed client is made, over each
-/// protocol that it is served over.
+/// protocol that it is served over. Where a client that tonic generated is all
+/// there is, [`grpc_interface!`](crate::grpc_interface) writes it in one line.
 ///
 /// # Examples
 /// ```
@@ -41,6 +42,11 @@ pub trait Interface: 'static {
     /// The typed client.
     type Client;
 
+    /// The name under which plugins serve it. An interface without one is looked
+    /// for under the plugin's own name, as where each of many plugins is another
+    /// animal. See [`RunningPlugin::client`](crate::RunningPlugin::client).
+    const NAME: Option<&'static str> = None;
+
     /// Makes the client from a connection to a gRPC plugin, and from the broker
     /// for interfaces whose calls carry broker ids.
     ///
@@ -66,6 +72,52 @@ pub trait Interface: 'static {
         let _ = (object, broker);
         Err(UnsupportedTransport)
     }
+}
+
+/// Declares an [`Interface`] whose client is one that tonic generated.
+///
+/// After the arrow stands the client's type without its parameter, and after a
+/// comma, if all plugins serve the interface under one name, that name.
+///
+/// # Examples
+/// ```no_run
+/// # use outrigger_host::{Channel, RunningPlugin};
+/// # mod proto {
+/// #     pub struct KvClient<T>(T);
+/// #     impl<T> KvClient<T> {
+/// #         pub fn new(inner: T) -> Self { Self(inner) }
+/// #         pub fn max_decoding_message_size(self, _: usize) -> Self { self }
+/// #     }
+/// # }
+/// outrigger_host::grpc_interface! {
+///     /// A key/value store.
+///     pub Kv => proto::KvClient, "kv"
+/// }
+///
+/// # async fn example(plugin: RunningPlugin) -> Result<(), Box<dyn std::error::Error>> {
+/// let kv: proto::KvClient<Channel> = plugin.client::<Kv>().await?;
+/// # drop(kv); Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! grpc_interface {
+    ($(#[$attribute:meta])* $visibility:vis $name:ident => $($client:ident)::+ $(, $called:literal)?) => {
+        $(#[$attribute])*
+        $visibility struct $name;
+
+        impl $crate::Interface for $name {
+            type Client = $($client)::+<$crate::Channel>;
+
+            $(const NAME: ::core::option::Option<&'static str> = ::core::option::Option::Some($called);)?
+
+            fn grpc(
+                connection: $crate::Channel,
+                _broker: ::std::sync::Arc<dyn $crate::Broker>,
+            ) -> ::core::result::Result<Self::Client, $crate::UnsupportedTransport> {
+                let client = $($client)::+::new(connection);
+                ::core::result::Result::Ok(client.max_decoding_message_size($crate::MAX_MESSAGE))
+            }
+        }
+    };
 }
 
 /// An interface has no client for the protocol that the plugin speaks.
