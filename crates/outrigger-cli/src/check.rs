@@ -293,16 +293,16 @@ impl Found<'_> {
             .decision
             .granted()
             .iter()
-            .filter(|granted| granted.request().starts_with("capabilities."))
+            .filter(|granted| granted.request.starts_with("capabilities."))
             .collect();
         heading(text, "granted", AnsiColor::Green, granted.len());
         for granted in granted {
-            let (request, what) = (printable(granted.request()), printable(granted.text()));
+            let (request, what) = (printable(&granted.request), printable(&granted.text));
             let dim = Style::new().dimmed();
             let _ = writeln!(text, "  {request}: {what}");
             // Without rules there is one answer for all.
             if *self.policy != PolicyUsed::AllowRequested {
-                let _ = writeln!(text, "      {dim}by {}{dim:#}", printable(granted.rule()));
+                let _ = writeln!(text, "      {dim}by {}{dim:#}", printable(&granted.rule));
             }
         }
     }
@@ -363,15 +363,15 @@ fn refusal_text(refusal: &Refusal, listing: &Listing) -> String {
     let mut text = format!(
         "{yellow}refused[{}]{yellow:#}{bold}: {}: {}{bold:#}\n",
         refusal.code(),
-        printable(refusal.request()),
-        printable(refusal.text())
+        printable(&refusal.request),
+        printable(&refusal.text)
     );
-    let mut remarks = vec![("rule", printable(refusal.rule()))];
-    if let Some(narrowed) = refusal.narrowed_to() {
+    let mut remarks = vec![("rule", printable(&refusal.rule))];
+    if let Some(narrowed) = &refusal.narrowed_to {
         remarks.push(("granted instead", printable(narrowed)));
     }
     remarks.push(("help", refusal.help().to_owned()));
-    text.push_str(&listing.show(refusal.position(), "", yellow, &remarks));
+    text.push_str(&listing.show(refusal.position, "", yellow, &remarks));
     text
 }
 

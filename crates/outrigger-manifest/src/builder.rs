@@ -8,11 +8,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::check::Check;
+use crate::choices::{
+    Access, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode,
+};
 use crate::permissions::Permissions;
 use crate::problem::{Position, Problems};
 use crate::resources::Resources;
-use crate::words::{Access, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode};
-use crate::yaml::{Key, Kind, Node};
+use crate::tree::{Key, Kind, Node};
 use crate::{Manifest, Policy};
 
 fn node(kind: Kind) -> Node {

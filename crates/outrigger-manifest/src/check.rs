@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use crate::lines::{inside, lines};
+use crate::message::{alternatives, escaped, nearest, quoted, with_colon, without_leading_zeros};
 use crate::problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
-use crate::text::{alternatives, escaped, nearest, quoted, without_leading_zeros};
-use crate::yaml::{self, Key, Kind, Node};
+use crate::tree::{BROKEN, Key, Kind, Node, Scalar, is_null, scalar};
 
 /// Largest file that is read, in bytes.
 pub(crate) const MAX_BYTES: usize = 256 * 1024;
@@ -58,10 +59,10 @@ pub(crate) fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Problems>
     let (good, bad) = bytes.split_at(error.valid_up_to());
     let text = String::from_utf8_lossy(good);
     let mut check = Check::default();
-    let lines = yaml::lines(&text).count();
-    let last = yaml::lines(&text).last().unwrap_or_default();
+    let count = lines(&text).count();
+    let last = lines(&text).last().unwrap_or_default();
     let position = Position {
-        line: u32::try_from(lines).unwrap_or(u32::MAX),
+        line: u32::try_from(count).unwrap_or(u32::MAX),
         column: u32::try_from(last.chars().count()).unwrap_or(u32::MAX - 1) + 1,
     };
     let message = format!("the byte 0x{:02x} is not UTF-8", bad.first().unwrap_or(&0));
@@ -305,8 +306,8 @@ impl Check {
                         quoted(&key.text)
                     ),
                 )
-                .near(Some(crate::syntax::with_colon(&key.text)));
-                misspelt.push((meant, key, &yaml::BROKEN));
+                .near(Some(with_colon(&key.text)));
+                misspelt.push((meant, key, &BROKEN));
             } else if let Some(meant) = self.unknown_key(key, location, known) {
                 misspelt.push((meant, key, value));
             }
@@ -835,44 +836,6 @@ impl<'n> Fields<'n> {
     }
 }
 
-/// What an unquoted scalar would be taken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scalar {
-    Null,
-    Bool,
-    Number,
-    Text,
-}
-
-pub(crate) fn scalar(text: &str) -> Scalar {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => return Scalar::Bool,
-        _ => {}
-    }
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let based = |prefix: &str, radix: u32| {
-        unsigned
-            .strip_prefix(prefix)
-            .is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix)))
-    };
-    let starts = unsigned.starts_with(|c: char| c.is_ascii_digit())
-        || (unsigned.starts_with('.') && unsigned[1..].starts_with(|c: char| c.is_ascii_digit()));
-    let special = matches!(
-        unsigned,
-        ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN"
-    );
-    if special || based("0x", 16) || based("0o", 8) || (starts && unsigned.parse::<f64>().is_ok()) {
-        Scalar::Number
-    } else {
-        Scalar::Text
-    }
-}
-
-pub(crate) fn is_null(kind: &Kind) -> bool {
-    matches!(kind, Kind::Plain(text) if scalar(text) == Scalar::Null)
-}
-
 fn truth(text: &str) -> Option<&'static str> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "y" | "1" => Some("true"),
@@ -896,28 +859,6 @@ pub(crate) fn join(location: &str, key: &str) -> String {
         key
     } else {
         format!("{location}.{key}")
-    }
-}
-
-/// The nearest position that exists in the text.
-fn inside(position: Position, text: &str) -> Position {
-    let mut last = (1, "");
-    for (number, line) in (1_u32..).zip(yaml::lines(text)) {
-        last = (number, line);
-        if number == position.line {
-            break;
-        }
-    }
-    let (line, content) = last;
-    let end = u32::try_from(content.chars().count()).unwrap_or(u32::MAX - 1) + 1;
-    let column = if line == position.line {
-        position.column.min(end)
-    } else {
-        end
-    };
-    Position {
-        line,
-        column: column.max(1),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checksum files: what `sha256sum` prints about a plugin's program.
 
-use crate::text::quoted;
+use crate::message::quoted;
 
 /// Hexadecimal digits of a SHA-256 digest.
 const DIGITS: usize = 64;

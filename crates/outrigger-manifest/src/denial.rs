@@ -4,8 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::text::quoted;
-use crate::words::Capability;
+use crate::choices::Capability;
+use crate::message::quoted;
 
 /// What kind of denial it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +33,45 @@ pub struct Denial {
     pub(crate) missing: Option<String>,
 }
 
+const NO_GRANT: &str = "no grant covers it";
+
 impl Denial {
+    pub(crate) fn new(
+        kind: DenialKind,
+        capability: Capability,
+        operation: &str,
+        argument: &str,
+        rule: String,
+    ) -> Denial {
+        Denial {
+            kind,
+            capability,
+            operation: operation.to_owned(),
+            argument: argument.to_owned(),
+            rule,
+            missing: None,
+        }
+    }
+
+    /// The denial of what no grant covers: `refused` is the rule of the policy that refused the
+    /// request for it, and `missing` the grant that it would need.
+    pub(crate) fn not_granted(
+        capability: Capability,
+        operation: &str,
+        argument: &str,
+        refused: Option<&str>,
+        missing: String,
+    ) -> Denial {
+        let (kind, rule) = match refused {
+            Some(rule) => (DenialKind::RefusedByPolicy, rule.to_owned()),
+            None => (DenialKind::NotGranted, NO_GRANT.to_owned()),
+        };
+        Denial {
+            missing: Some(missing),
+            ..Denial::new(kind, capability, operation, argument, rule)
+        }
+    }
+
     /// What kind of denial it is.
     #[must_use]
     pub fn kind(&self) -> DenialKind {
@@ -66,7 +104,7 @@ impl Denial {
     /// What it was tried on, escaped and cut at 120 bytes.
     #[must_use]
     pub fn argument(&self) -> String {
-        crate::text::escaped(&self.argument)
+        crate::message::escaped(&self.argument)
     }
 
     /// Which rule said no, or that no grant covers it.

@@ -3,17 +3,18 @@
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use crate::args::{ArgPattern, list_text, word_text};
-use crate::check::{Check, Fields, Scalar, join, listed, scalar};
+use crate::arguments::ArgPattern;
+use crate::check::{Check, Fields, join, listed};
+use crate::choices::{Access, Children, Direction, HostService, ProcessControl, Protocol};
+use crate::flow::word_text;
 use crate::host::{HostPattern, PatternError};
+use crate::message::quoted;
 use crate::name::{VariablePattern, is_variable};
 use crate::path::{PathBase, PathError, PathTemplate};
 use crate::permissions::Permissions;
 use crate::ports::Ports;
 use crate::problem::{Position, ProblemCode};
-use crate::text::quoted;
-use crate::words::{Access, Children, Direction, ProcessControl, Protocol};
-use crate::yaml::{Kind, Node};
+use crate::tree::{Kind, Node, Scalar, scalar};
 
 /// Who speaks in an entry; what is left out means the narrowest to the one who asks or allows,
 /// and the widest to the one who denies.
@@ -83,9 +84,14 @@ impl FilesystemEntry {
     }
 
     pub(crate) fn text(&self) -> String {
+        self.text_with(self.permissions)
+    }
+
+    /// The entry as it would be written with other permissions.
+    pub(crate) fn text_with(&self, permissions: Permissions) -> String {
         filesystem_text(
             &self.path.to_string(),
-            self.permissions,
+            permissions,
             self.recursive,
             self.access(),
         )
@@ -233,10 +239,6 @@ pub(crate) fn exec_text(command: &str, args: &str) -> String {
     format!("{{command: {}, args: {args}}}", word_text(command))
 }
 
-pub(crate) fn args_text<S: AsRef<str>>(arguments: &[S]) -> String {
-    list_text(arguments.iter().map(AsRef::as_ref))
-}
-
 impl Serialize for ExecEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
@@ -248,7 +250,7 @@ impl Serialize for ExecEntry {
 
 /// The lists that a manifest's `capabilities` and a policy's `allow` and `deny` have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entries {
+pub(crate) struct Lists {
     pub(crate) filesystem: Vec<FilesystemEntry>,
     pub(crate) egress: Vec<NetworkEntry>,
     pub(crate) ingress: Vec<NetworkEntry>,
@@ -257,11 +259,23 @@ pub(crate) struct Entries {
     pub(crate) control: Vec<(ProcessControl, At)>,
 }
 
-impl Entries {
+impl Lists {
     pub(crate) fn network(&self, direction: Direction) -> &[NetworkEntry] {
         match direction {
             Direction::Egress => &self.egress,
             Direction::Ingress => &self.ingress,
+        }
+    }
+
+    /// Whether these lists name anything that a service gives, or the service carries no
+    /// authority. Reading variables stands in no list of these.
+    pub(crate) fn go_with(&self, service: HostService, read_variables: bool) -> bool {
+        match service {
+            HostService::Filesystem => !self.filesystem.is_empty(),
+            HostService::Environment => read_variables,
+            HostService::Process => !self.exec.is_empty() || !self.control.is_empty(),
+            HostService::Network => !self.egress.is_empty() || !self.ingress.is_empty(),
+            HostService::Clock | HostService::Log => true,
         }
     }
 
@@ -272,8 +286,8 @@ impl Entries {
             .map(|(_, at)| *at)
     }
 
-    pub(crate) fn read(check: &mut Check, fields: &Fields<'_>, side: Side) -> Entries {
-        let mut entries = Entries::default();
+    pub(crate) fn read(check: &mut Check, fields: &Fields<'_>, side: Side) -> Lists {
+        let mut entries = Lists::default();
         // A denial that was left without a value would silently deny nothing.
         let section = |key: &str| match side {
             Side::Request => fields.section(key),
@@ -342,7 +356,7 @@ impl Entries {
 
 /// Reads the keys of `network` and `process` that stand elsewhere.
 pub(crate) fn read_part(check: &mut Check, fields: &Fields<'_>, side: Side) {
-    let mut entries = Entries::default();
+    let mut entries = Lists::default();
     for key in ["egress", "ingress", "exec", "kill", "list", "signal"] {
         let Some((location, node)) = fields.get(key) else {
             continue;
@@ -575,7 +589,7 @@ fn read_path(check: &mut Check, node: &Node, location: &str) -> Option<PathTempl
                 .iter()
                 .map(|(known, _)| *known)
                 .collect();
-            let near = crate::text::nearest(&name, &known).filter(|near| *near != name);
+            let near = crate::message::nearest(&name, &known).filter(|near| *near != name);
             check
                 .report(
                     node.at,
@@ -782,7 +796,7 @@ fn read_ports(check: &mut Check, node: &Node, location: &str) -> Option<Ports> {
         let range = match &item.kind {
             Kind::Plain(text) | Kind::Text(text) => match Ports::parse_range(text) {
                 Some(range) => range,
-                None if crate::check::is_null(&item.kind) => {
+                None if crate::tree::is_null(&item.kind) => {
                     check.wrong_type(item, &location, "a port");
                     good = false;
                     continue;

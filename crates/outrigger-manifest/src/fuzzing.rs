@@ -62,7 +62,7 @@ fn check_decisions(manifest: &Manifest) {
 }
 
 fn check_problems(text: &str, problems: &Problems) {
-    let lines: Vec<usize> = crate::yaml::lines(text)
+    let lines: Vec<usize> = crate::lines::lines(text)
         .map(|line| line.chars().count())
         .collect();
     assert!(problems.len() > 0);

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::text::quoted;
+use crate::message::quoted;
 
 /// Why a text is no host.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

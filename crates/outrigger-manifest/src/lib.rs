@@ -27,19 +27,22 @@
 //! no process: whoever carries an operation out resolves paths and names, and asks here. A
 //! [`Manifest`] or [`Policy`] that exists is valid; [`Grants`] come from [`Policy::decide`] alone.
 
-mod args;
+mod arguments;
 mod builder;
-mod ceiling;
 mod check;
 mod checksum;
+mod choices;
 mod decide;
 mod denial;
 mod entries;
+mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grants;
 mod host;
+mod lines;
 mod manifest;
+mod message;
 mod name;
 mod path;
 mod permissions;
@@ -47,25 +50,27 @@ mod policy;
 mod ports;
 mod problem;
 mod resources;
+mod rule;
 mod schema;
 mod size;
 mod syntax;
-mod text;
-mod words;
+mod tree;
 mod yaml;
 
-pub use args::ArgPattern;
+pub use arguments::ArgPattern;
 pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
-pub use ceiling::RealPaths;
 pub use checksum::{ChecksumError, checksum_of};
+pub use choices::{
+    Access, Capability, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode,
+};
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
 pub use entries::{ExecEntry, FilesystemEntry, NetworkEntry};
 pub use grants::{
     EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, NetworkGrant, NetworkGrants,
-    ProcessGrants, Rule,
+    ProcessGrants, RealPaths,
 };
 pub use host::{AddressClass, Host, HostError, HostName, HostPattern, classify};
 pub use manifest::{About, Capabilities, Handshake, Manifest, SCHEMA_VERSION};
@@ -76,7 +81,5 @@ pub use policy::Policy;
 pub use ports::Ports;
 pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
 pub use resources::Resources;
+pub use rule::Rule;
 pub use size::{ByteSize, Cpu, SizeError};
-pub use words::{
-    Access, Capability, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode,
-};

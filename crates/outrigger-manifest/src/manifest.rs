@@ -4,17 +4,18 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use crate::check::{Check, Fields};
+use crate::choices::{Access, Direction, Format, HostService, ProcessControl, SandboxMode};
 use crate::entries::{
-    At, Entries, ExecEntry, FilesystemEntry, NetworkEntry, Side, invalid_variable, read_variables,
+    At, ExecEntry, FilesystemEntry, Lists, NetworkEntry, Side, invalid_variable, read_variables,
 };
+use crate::message::quoted;
 use crate::name::{Entrypoint, PluginName, is_variable};
 use crate::path::PathBase;
 use crate::permissions::Permissions;
 use crate::problem::{Position, ProblemCode, Problems};
 use crate::resources::Resources;
-use crate::text::quoted;
-use crate::words::{Access, Direction, Format, HostService, ProcessControl, SandboxMode};
-use crate::yaml::{self, Node};
+use crate::tree::Node;
+use crate::yaml;
 
 /// The version of the manifest's schema that this crate reads.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -150,7 +151,7 @@ impl Handshake {
 /// What a manifest asks for. What is not here is not asked for, and so never granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    pub(crate) entries: Entries,
+    pub(crate) lists: Lists,
     pub(crate) read: Vec<(String, At)>,
     pub(crate) set: Vec<(String, String, At)>,
 }
@@ -159,31 +160,31 @@ impl Capabilities {
     /// Parts of the file tree.
     #[must_use]
     pub fn filesystem(&self) -> &[FilesystemEntry] {
-        &self.entries.filesystem
+        &self.lists.filesystem
     }
 
     /// Connections to open.
     #[must_use]
     pub fn egress(&self) -> &[NetworkEntry] {
-        &self.entries.egress
+        &self.lists.egress
     }
 
     /// Connections to accept.
     #[must_use]
     pub fn ingress(&self) -> &[NetworkEntry] {
-        &self.entries.ingress
+        &self.lists.ingress
     }
 
     /// Commands to run.
     #[must_use]
     pub fn exec(&self) -> &[ExecEntry] {
-        &self.entries.exec
+        &self.lists.exec
     }
 
     /// Whether control of this kind over the plugin's own children is asked for.
     #[must_use]
     pub fn controls_children(&self, control: ProcessControl) -> bool {
-        self.entries.controls(control).is_some()
+        self.lists.controls(control).is_some()
     }
 
     /// Names of the host's environment variables to read.
@@ -200,17 +201,7 @@ impl Capabilities {
 
     /// Whether a capability is asked for that this service gives, or none is needed for it.
     fn imply(&self, service: HostService) -> bool {
-        match service {
-            HostService::Filesystem => !self.entries.filesystem.is_empty(),
-            HostService::Environment => !self.read.is_empty(),
-            HostService::Process => {
-                !self.entries.exec.is_empty() || !self.entries.control.is_empty()
-            }
-            HostService::Network => {
-                !self.entries.egress.is_empty() || !self.entries.ingress.is_empty()
-            }
-            HostService::Clock | HostService::Log => true,
-        }
+        self.lists.go_with(service, !self.read.is_empty())
     }
 
     /// Whether nothing is asked for.
@@ -356,6 +347,11 @@ impl Manifest {
             .copied()
             .filter(|service| self.capabilities.imply(*service))
             .collect()
+    }
+
+    /// The lists of capabilities that a policy has as well.
+    pub(crate) fn lists(&self) -> &Lists {
+        &self.capabilities.lists
     }
 
     /// Whether the manifest itself says which services it wants.
@@ -692,7 +688,7 @@ fn reserved(check: &mut Check, at: Position, location: &str, name: &str) {
 
 fn read_capabilities(check: &mut Check, fields: &Fields<'_>) -> Capabilities {
     let mut capabilities = Capabilities {
-        entries: Entries::read(check, fields, Side::Request),
+        lists: Lists::read(check, fields, Side::Request),
         ..Capabilities::default()
     };
     let Some((location, node)) = fields.section("environment") else {
@@ -752,7 +748,7 @@ fn check_cookie(check: &mut Check, asked: &Capabilities, handshake: &Handshake) 
 }
 
 fn check_program(check: &mut Check, asked: &Capabilities, entrypoint: &Entrypoint) {
-    for (index, entry) in asked.entries.filesystem.iter().enumerate() {
+    for (index, entry) in asked.lists.filesystem.iter().enumerate() {
         let is_program =
             entry.path.base() == PathBase::PluginDir && entry.path.rest() == entrypoint.as_str();
         let of_directories = Permissions::LIST | Permissions::CREATE;
@@ -774,7 +770,7 @@ fn check_services(check: &mut Check, asked: &Capabilities, services: &[HostServi
     let direct = |entry: &FilesystemEntry| entry.access() == Access::Direct;
     for service in HostService::ALL {
         let needed = match service {
-            HostService::Filesystem => !asked.entries.filesystem.iter().all(direct),
+            HostService::Filesystem => !asked.lists.filesystem.iter().all(direct),
             HostService::Environment | HostService::Process | HostService::Network => {
                 asked.imply(*service)
             }
@@ -866,7 +862,7 @@ impl Serialize for Capabilities {
             set: Option<Set<'c>>,
         }
         let mut map = serializer.serialize_map(None)?;
-        self.entries.serialize_into::<S>(&mut map)?;
+        self.lists.serialize_into::<S>(&mut map)?;
         if !self.read.is_empty() || !self.set.is_empty() {
             let environment = Environment {
                 read: self.environment_names().collect(),
@@ -878,7 +874,7 @@ impl Serialize for Capabilities {
     }
 }
 
-impl Entries {
+impl Lists {
     /// The sections that are not empty, as a manifest and a policy spell them.
     pub(crate) fn serialize_into<S: Serializer>(
         &self,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::text::quoted;
+use crate::message::quoted;
 
 /// The name of a plugin: 1 to 64 lower-case ASCII letters, digits, `-`, `_` and `.`, beginning
 /// with a letter, ending with a letter or digit, never with two of `-`, `_`, `.` in a row.

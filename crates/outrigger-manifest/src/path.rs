@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::text::{escaped, quoted};
+use crate::message::{escaped, quoted};
 
 /// Where a path of a manifest or policy begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

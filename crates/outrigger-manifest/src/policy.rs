@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use crate::check::{Check, Fields, is_null};
-use crate::entries::{At, Entries, Side, read_variable_patterns};
+use crate::check::{Check, Fields};
+use crate::choices::{HostService, SandboxMode};
+use crate::entries::{At, Lists, Side, read_variable_patterns};
 use crate::manifest::{SCHEMA_VERSION, read_schema, report_name};
+use crate::message::quoted;
 use crate::name::{PluginName, VariablePattern};
 use crate::problem::{ProblemCode, Problems};
 use crate::resources::Resources;
-use crate::text::quoted;
-use crate::words::{HostService, SandboxMode};
-use crate::yaml::{self, Kind, Node};
+use crate::tree::{Kind, Node, is_null};
+use crate::yaml;
 
 /// Name under which problems of a policy are shown unless another is given.
 pub(crate) const FILE: &str = "policy.yaml";
@@ -36,8 +37,8 @@ pub(crate) const FILE: &str = "policy.yaml";
 /// ").unwrap();
 /// let places = Places::new("/opt/plugins/cat", "/var/lib/app/cat").unwrap();
 /// let decision = policy.decide(&manifest, &places);
-/// assert_eq!(decision.granted()[0].text(), "{path: /srv/data/in, permissions: [read]}");
-/// assert_eq!(decision.refused()[0].text(), "{path: /srv/data/in, permissions: [write]}");
+/// assert_eq!(decision.granted()[0].text, "{path: /srv/data/in, permissions: [read]}");
+/// assert_eq!(decision.refused()[0].text, "{path: /srv/data/in, permissions: [write]}");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -52,25 +53,25 @@ pub(crate) struct Section {
     pub(crate) jit: Option<bool>,
     pub(crate) resources: Resources,
     pub(crate) allow: Allow,
-    pub(crate) deny: Rules,
+    pub(crate) deny: PolicyEntries,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Allow {
     /// Whatever a manifest asks.
     Requested,
-    Rules(Rules),
+    Rules(PolicyEntries),
 }
 
 impl Default for Allow {
     fn default() -> Self {
-        Allow::Rules(Rules::default())
+        Allow::Rules(PolicyEntries::default())
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rules {
-    pub(crate) entries: Entries,
+pub(crate) struct PolicyEntries {
+    pub(crate) lists: Lists,
     pub(crate) read: Vec<(VariablePattern, At)>,
     pub(crate) set: Vec<(VariablePattern, At)>,
     pub(crate) services: Option<Vec<HostService>>,
@@ -231,17 +232,17 @@ fn read_section_fields(check: &mut Check, fields: &Fields<'_>) -> Section {
     }
 }
 
-fn read_rules(check: &mut Check, node: &Node, location: &str, side: Side) -> Rules {
+fn read_rules(check: &mut Check, node: &Node, location: &str, side: Side) -> PolicyEntries {
     match check.map(node, location, &Policy::RULE_KEYS) {
         Some(fields) => read_rules_fields(check, &fields, side),
-        None => Rules::default(),
+        None => PolicyEntries::default(),
     }
 }
 
-fn read_rules_fields(check: &mut Check, fields: &Fields<'_>, side: Side) -> Rules {
-    let mut rules = Rules {
-        entries: Entries::read(check, fields, side),
-        ..Rules::default()
+fn read_rules_fields(check: &mut Check, fields: &Fields<'_>, side: Side) -> PolicyEntries {
+    let mut rules = PolicyEntries {
+        lists: Lists::read(check, fields, side),
+        ..PolicyEntries::default()
     };
     if let Some((location, node)) = fields.get("environment")
         && let Some(fields) = check.map(node, &location, &["read", "set"])
@@ -266,7 +267,7 @@ fn read_rules_fields(check: &mut Check, fields: &Fields<'_>, side: Side) -> Rule
 }
 
 /// What one section allows and denies word for word.
-fn section_conflicts(check: &mut Check, fields: &Fields<'_>, allow: &Allow, deny: &Rules) {
+fn section_conflicts(check: &mut Check, fields: &Fields<'_>, allow: &Allow, deny: &PolicyEntries) {
     let Allow::Rules(allow) = allow else { return };
     let mut conflict = |at: At, location: String, what: &str| {
         check
@@ -278,14 +279,14 @@ fn section_conflicts(check: &mut Check, fields: &Fields<'_>, allow: &Allow, deny
             )
             .help("a denial always wins: keep one of them");
     };
-    for (index, entry) in deny.entries.filesystem.iter().enumerate() {
+    for (index, entry) in deny.lists.filesystem.iter().enumerate() {
         let same = |other: &&crate::FilesystemEntry| {
             other.path == entry.path
                 && other.recursive == entry.recursive
                 && entry.access.is_none()
                 && entry.permissions.contains(other.permissions)
         };
-        if allow.entries.filesystem.iter().any(|other| same(&other)) {
+        if allow.lists.filesystem.iter().any(|other| same(&other)) {
             let location = format!("{}[{index}]", fields.location("deny.filesystem"));
             conflict(entry.at, plain_location(&location), &entry.path.to_string());
         }
@@ -339,17 +340,17 @@ impl Serialize for Section {
         }
         match &self.allow {
             Allow::Requested => map.serialize_entry("allow", "requested")?,
-            Allow::Rules(rules) if *rules == Rules::default() => {}
+            Allow::Rules(rules) if *rules == PolicyEntries::default() => {}
             Allow::Rules(rules) => map.serialize_entry("allow", rules)?,
         }
-        if self.deny != Rules::default() {
+        if self.deny != PolicyEntries::default() {
             map.serialize_entry("deny", &self.deny)?;
         }
         map.end()
     }
 }
 
-impl Serialize for Rules {
+impl Serialize for PolicyEntries {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Environment<'r> {
@@ -359,7 +360,7 @@ impl Serialize for Rules {
             set: Vec<&'r VariablePattern>,
         }
         let mut map = serializer.serialize_map(None)?;
-        self.entries.serialize_into::<S>(&mut map)?;
+        self.lists.serialize_into::<S>(&mut map)?;
         if !self.read.is_empty() || !self.set.is_empty() {
             let names = |list: &'_ [(VariablePattern, At)]| {
                 list.iter()

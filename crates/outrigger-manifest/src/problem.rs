@@ -5,7 +5,7 @@ use std::fmt;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-use crate::text::counted;
+use crate::message::counted;
 
 /// The largest number of problems that are listed for one file.
 pub const MAX_PROBLEMS: usize = 200;
@@ -233,11 +233,11 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.position)?;
         }
         if !self.location.is_empty() {
-            write!(f, "{}: ", crate::text::escaped(&self.location))?;
+            write!(f, "{}: ", crate::message::escaped(&self.location))?;
         }
         write!(f, "{}", self.message)?;
         if let Some(near) = &self.near_miss {
-            write!(f, "; did you mean {}?", crate::text::quoted(near))?;
+            write!(f, "; did you mean {}?", crate::message::quoted(near))?;
         }
         write!(f, " [{}]", self.code)?;
         if let Some(help) = &self.help {
@@ -297,7 +297,7 @@ impl Problems {
     pub fn headline(&self) -> String {
         format!(
             "{} has {}",
-            crate::text::escaped(&self.file),
+            crate::message::escaped(&self.file),
             counted(self.list.len(), "problem")
         )
     }
@@ -315,7 +315,7 @@ impl<'a> IntoIterator for &'a Problems {
 /// One problem a line, each beginning with `file:line:column:`.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = crate::text::escaped(&self.file);
+        let file = crate::message::escaped(&self.file);
         for (index, problem) in self.list.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::check::{Check, Fields};
+use crate::message::quoted;
 use crate::problem::ProblemCode;
 use crate::size::{ByteSize, Cpu};
-use crate::text::quoted;
-use crate::yaml::{Kind, Node};
+use crate::tree::{Kind, Node};
 
 /// Limits on what a plugin uses. In a manifest: what it asks for; in a policy: the most it gets;
 /// in grants: what holds. `None` leaves the limit to the host's own default.
@@ -105,6 +105,12 @@ impl Resources {
         }
     }
 
+    /// The text of one limit, if it is given.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        let mut texts = self.texts().into_iter();
+        texts.find(|(other, _)| *other == key).map(|(_, text)| text)
+    }
+
     /// Key and text of each limit that is given.
     pub(crate) fn texts(&self) -> Vec<(&'static str, String)> {
         let texts = [
@@ -132,7 +138,7 @@ fn read_size(check: &mut Check, node: &Node, location: &str) -> Option<ByteSize>
     };
     match text.parse::<ByteSize>() {
         Ok(size) => Some(size),
-        Err(_) if crate::check::is_null(&node.kind) => {
+        Err(_) if crate::tree::is_null(&node.kind) => {
             check.wrong_type(node, location, "a size");
             None
         }
@@ -154,7 +160,7 @@ fn read_size(check: &mut Check, node: &Node, location: &str) -> Option<ByteSize>
 
 fn read_cpu(check: &mut Check, node: &Node, location: &str) -> Option<Cpu> {
     let text = match &node.kind {
-        Kind::Plain(text) if !crate::check::is_null(&node.kind) => text,
+        Kind::Plain(text) if !crate::tree::is_null(&node.kind) => text,
         Kind::Text(text) => text,
         _ => {
             check.wrong_type(node, location, "a number of cores");

@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::choices::{Access, Format, HostService, ProcessControl, Protocol, SandboxMode};
 use crate::manifest::{Manifest, SCHEMA_VERSION};
 use crate::path::PathBase;
 use crate::permissions::Permissions;
 use crate::policy::Policy;
-use crate::words::{Access, Format, HostService, ProcessControl, Protocol, SandboxMode};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 const NAME: &str = "^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$";

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::text::{quoted, without_leading_zeros};
+use crate::message::{quoted, without_leading_zeros};
 
 const UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),

@@ -3,11 +3,11 @@
 //! A parser notices an open bracket, an open quote or a missing `:` only lines later. What it
 //! says is traced back here to the line that is to be mended.
 
-use granit_parser::{ErrorKind, ScanError};
+use granit_parser::{ErrorKind, Marker, ScanError};
 
+use crate::lines::lines;
+use crate::message::{escaped, quoted, with_colon};
 use crate::problem::Position;
-use crate::text::{escaped, quoted};
-use crate::yaml::{lines, position};
 
 /// What a syntax error is, and where it began.
 #[derive(Debug)]
@@ -282,15 +282,6 @@ fn lacks_colon(line: &str, number: u32) -> SyntaxError {
     }
 }
 
-/// `key value` and `key:value` with a `:` and a space.
-pub(crate) fn with_colon(text: &str) -> String {
-    match (text.split_once(':'), text.split_once(' ')) {
-        (Some((key, value)), _) if !key.contains(' ') => format!("{key}: {value}"),
-        (_, Some((key, value))) => format!("{key}: {}", value.trim_start()),
-        _ => format!("{text}:"),
-    }
-}
-
 /// `key [` or `key:{`, of which YAML takes everything up to the next `: ` for a key.
 fn lacks_colon_before_bracket(line: &str) -> bool {
     let (_, rest) = content(line);
@@ -326,5 +317,12 @@ fn first_column(line: &str, number: u32) -> Position {
     Position {
         line: number,
         column: u32::try_from(indent + 1).unwrap_or(u32::MAX),
+    }
+}
+
+pub(crate) fn position(marker: &Marker) -> Position {
+    Position {
+        line: u32::try_from(marker.line()).unwrap_or(u32::MAX),
+        column: u32::try_from(marker.col()).unwrap_or(u32::MAX - 1) + 1,
     }
 }

@@ -3,88 +3,16 @@
 //! Nothing is interpreted here. A scalar keeps its letters, a map keeps keys written twice, and
 //! what cannot be represented is reported and left out as [`Kind::Broken`].
 
-use std::collections::HashSet;
-
-use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StructureStyle};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, StructureStyle};
 
 use crate::check::Check;
+use crate::lines::lines;
 use crate::problem::{Position, ProblemCode};
-use crate::syntax::{Context, trace};
+use crate::syntax::{Context, position, trace};
+use crate::tree::{Key, Kind, Node};
 
 /// Deepest nesting of flow collections, and of block collections.
 const MAX_DEPTH: usize = 24;
-
-/// A value of the file and where it stands.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) at: Position,
-    pub(crate) kind: Kind,
-}
-
-/// A value that stands for one that cannot be read.
-pub(crate) static BROKEN: Node = Node {
-    at: Position::START,
-    kind: Kind::Broken,
-};
-
-impl Node {
-    /// The key at this position, and its value.
-    pub(crate) fn entry(&self, key: Position) -> Option<(&Key, &Node)> {
-        match &self.kind {
-            Kind::Map(entries) => entries.iter().find_map(|(mine, value)| {
-                if mine.at == key {
-                    Some((mine, value))
-                } else {
-                    value.entry(key)
-                }
-            }),
-            Kind::List(items) => items.iter().find_map(|item| item.entry(key)),
-            Kind::Plain(_) | Kind::Text(_) | Kind::NotUtf8(_) | Kind::Broken => None,
-        }
-    }
-
-    /// Where it and everything in it stands.
-    pub(crate) fn positions(&self) -> HashSet<Position> {
-        fn add(node: &Node, all: &mut HashSet<Position>) {
-            all.insert(node.at);
-            match &node.kind {
-                Kind::Map(entries) => {
-                    for (key, value) in entries {
-                        all.insert(key.at);
-                        add(value, all);
-                    }
-                }
-                Kind::List(items) => items.iter().for_each(|item| add(item, all)),
-                Kind::Plain(_) | Kind::Text(_) | Kind::NotUtf8(_) | Kind::Broken => {}
-            }
-        }
-        let mut all = HashSet::new();
-        add(self, &mut all);
-        all
-    }
-}
-
-/// A key of a map and where it stands.
-#[derive(Clone, Debug)]
-pub(crate) struct Key {
-    pub(crate) at: Position,
-    pub(crate) text: String,
-}
-
-/// What a value is, before anything is made of it.
-#[derive(Clone, Debug)]
-pub(crate) enum Kind {
-    Map(Vec<(Key, Node)>),
-    List(Vec<Node>),
-    /// Unquoted: could be a text, a number, a truth value or nothing.
-    Plain(String),
-    /// Quoted or a block: certainly a text.
-    Text(String),
-    /// A path that is no text, made in code and shown as near as a text comes.
-    NotUtf8(String),
-    /// Something already reported.
-    Broken,
-}
 
 enum Frame {
     Map {
@@ -463,30 +391,4 @@ fn quoted_over_lines(event: &Event<'_>, start: Position, end: Position) -> bool 
         Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..)
     );
     quoted && start.line < end.line
-}
-
-pub(crate) fn position(marker: &Marker) -> Position {
-    Position {
-        line: u32::try_from(marker.line()).unwrap_or(u32::MAX),
-        column: u32::try_from(marker.col()).unwrap_or(u32::MAX - 1) + 1,
-    }
-}
-
-/// The lines of a text as YAML counts them.
-pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let Some(end) = text.find(['\n', '\r']) else {
-            rest = None;
-            return Some(text);
-        };
-        let skip = if text[end..].starts_with("\r\n") {
-            2
-        } else {
-            1
-        };
-        rest = Some(&text[end + skip..]);
-        Some(&text[..end])
-    })
 }

@@ -36,18 +36,14 @@ fn requested(manifest: &str) -> Grants {
 
 /// One line for each thing granted and refused.
 fn shown(decision: &Decision) -> String {
-    let granted = decision.granted().iter().map(|granted| {
-        format!(
-            "+ {} {} by {}",
-            granted.request(),
-            granted.text(),
-            granted.rule()
-        )
-    });
+    let granted = decision
+        .granted()
+        .iter()
+        .map(|granted| format!("+ {} {} by {}", granted.request, granted.text, granted.rule));
     let refused = decision
         .refused()
         .iter()
-        .map(|refusal| format!("- {}: {refusal} [{}]", refusal.position(), refusal.code()));
+        .map(|refusal| format!("- {}: {refusal} [{}]", refusal.position, refusal.code()));
     granted.chain(refused).collect::<Vec<_>>().join("\n")
 }
 

@@ -1,6 +1,5 @@
 //! Time and randomness of the host.
 
-use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,26 +9,40 @@ use outrigger_wire::proto::host::*;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::argument::Argument;
+use crate::arguments::Arguments;
 use crate::fault::Fault;
+use crate::operation::{Described, Operation, described};
 use crate::proto::host::clock_server;
-use crate::session::{Operation, Session};
+use crate::running::{Caller, Running};
+use crate::session::Session;
+use crate::streaming::Replies;
 
-const NOW: Operation = operation("now");
-const MONOTONIC: Operation = operation("monotonic");
-const SLEEP: Operation = operation("sleep");
-const TICKS: Operation = operation("ticks");
-const RANDOM: Operation = operation("random");
-const UUID: Operation = operation("uuid");
+described! {
+    operation("now"), NowRequest {}
+    operation("monotonic"), MonotonicRequest {}
+    operation("sleep"), SleepRequest { milliseconds }
+    operation("ticks"), TicksRequest { period_ms }
+    operation("random"), RandomRequest { length }
+    operation("uuid"), UuidRequest { version }
+}
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Clock, name)
+}
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    NowRequest::OPERATION,
+    MonotonicRequest::OPERATION,
+    SleepRequest::OPERATION,
+    TicksRequest::OPERATION,
+    RandomRequest::OPERATION,
+    UuidRequest::OPERATION,
+];
 
 /// The most random bytes of one call.
 const MOST_RANDOM: u32 = 64 << 10;
 /// The longest time between two ticks: a day.
 const LONGEST_PERIOD: u64 = 24 * 60 * 60 * 1000;
-
-const fn operation(name: &'static str) -> Operation {
-    Operation::of_service(HostService::Clock, name)
-}
 
 /// What [`monotonic`] counts from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -46,36 +59,31 @@ impl ClockService {
 #[tonic::async_trait]
 impl clock_server::Clock for ClockService {
     async fn now(&self, request: Request<NowRequest>) -> Result<Response<NowResponse>, Status> {
-        let work = async |_: &_| {
+        let work = async |_: &Running, _| {
             let time = Some(SystemTime::now().into());
             Ok(NowResponse { time })
         };
-        self.0.call(NOW, request.metadata(), |_| {}, work).await
+        self.0.call(request, work).await
     }
 
     async fn monotonic(
         &self,
         request: Request<MonotonicRequest>,
     ) -> Result<Response<MonotonicResponse>, Status> {
-        let work = async |_: &_| {
+        let work = async |_: &Running, _| {
             let nanoseconds = monotonic();
             Ok(MonotonicResponse { nanoseconds })
         };
-        self.0
-            .call(MONOTONIC, request.metadata(), |_| {}, work)
-            .await
+        self.0.call(request, work).await
     }
 
     async fn sleep(
         &self,
         request: Request<SleepRequest>,
     ) -> Result<Response<SleepResponse>, Status> {
-        let milliseconds = request.get_ref().milliseconds;
-        let work = async |_: &_| {
-            let (time, most) = (
-                Duration::from_millis(milliseconds),
-                self.0.limits().call_timeout,
-            );
+        let work = async |_: &Running, request: SleepRequest| {
+            let time = Duration::from_millis(request.milliseconds);
+            let most = self.0.limits().call_timeout;
             if time >= most {
                 let most = most.as_millis();
                 let text = format!("a sleep is shorter than {most} ms (`call_timeout`)");
@@ -84,31 +92,26 @@ impl clock_server::Clock for ClockService {
             tokio::time::sleep(time).await;
             Ok(SleepResponse {})
         };
-        let shown = |shown: &mut Argument| {
-            shown.number("milliseconds", milliseconds);
-        };
-        self.0.call(SLEEP, request.metadata(), shown, work).await
+        self.0.call(request, work).await
     }
 
-    type TicksStream = Pin<Box<dyn Stream<Item = Result<TicksResponse, Status>> + Send>>;
+    type TicksStream = Replies<TicksResponse>;
 
     async fn ticks(
         &self,
         request: Request<TicksRequest>,
     ) -> Result<Response<Self::TicksStream>, Status> {
-        let period = request.get_ref().period_ms;
-        let begun = self.0.begin(TICKS, request.metadata(), |shown| {
-            shown.number("period_ms", period);
-        });
-        let running = begun.map_err(|fault| fault.status(&TICKS.full_name()))?;
-        match ticks(period) {
+        let (caller, request) = Caller::of(request);
+        let show = |shown: &mut Arguments| request.show(shown);
+        let running = self.0.begin_call(TicksRequest::OPERATION, &caller, show)?;
+        match ticks(request.period_ms) {
             Ok(ticks) => Ok(Response::new(Box::pin(ticks.map(move |missed| {
                 // Ticks have no end of their own: their record is made when
                 // the plugin lets go of them.
                 let _ = &running;
                 Ok(TicksResponse { missed })
             })))),
-            Err(fault) => running.finish(Err(fault)),
+            Err(fault) => Err(running.fail(&fault)),
         }
     }
 
@@ -116,28 +119,20 @@ impl clock_server::Clock for ClockService {
         &self,
         request: Request<RandomRequest>,
     ) -> Result<Response<RandomResponse>, Status> {
-        let length = request.get_ref().length;
-        let work = async |running: &crate::session::Running| {
-            let data = random(length)?;
+        let work = async |running: &Running, request: RandomRequest| {
+            let data = random(request.length)?;
             running.read(data.len() as u64);
             Ok(RandomResponse { data: data.into() })
         };
-        let shown = |shown: &mut Argument| {
-            shown.number("length", length);
-        };
-        self.0.call(RANDOM, request.metadata(), shown, work).await
+        self.0.call(request, work).await
     }
 
     async fn uuid(&self, request: Request<UuidRequest>) -> Result<Response<UuidResponse>, Status> {
-        let version = request.get_ref().version;
-        let work = async |_: &_| {
-            let uuid = uuid(version)?;
+        let work = async |_: &Running, request: UuidRequest| {
+            let uuid = uuid(request.version)?;
             Ok(UuidResponse { uuid })
         };
-        let shown = |shown: &mut Argument| {
-            shown.number("version", version);
-        };
-        self.0.call(UUID, request.metadata(), shown, work).await
+        self.0.call(request, work).await
     }
 }
 

@@ -10,31 +10,37 @@ use outrigger_wire::proto::host::*;
 use tonic::{Code, Request, Response, Status};
 
 use crate::fault::Fault;
+use crate::fs::call::SessionFiles;
+use crate::operation::{Described, Operation, described};
+use crate::progress::Progress;
 use crate::proto::host::environment_server;
-use crate::session::{Notes, Operation, Running, Session};
+use crate::running::Running;
+use crate::session::Session;
 
-const GET: Operation = operation("get");
-const LIST: Operation = operation("list");
-const NAMES: Operation = operation("names");
-const IDS: Operation = operation("ids");
-const DIRS: Operation = operation("dirs");
-const HOST_INFO: Operation = operation("host_info");
+described! {
+    operation("get"), GetRequest { name }
+    operation("list"), ListVariablesRequest {}
+    operation("names"), NamesRequest {}
+    operation("ids"), IdsRequest {}
+    operation("dirs"), DirsRequest {}
+    operation("host_info"), HostInfoRequest {}
+}
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Environment, name)
+}
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    GetRequest::OPERATION,
+    ListVariablesRequest::OPERATION,
+    NamesRequest::OPERATION,
+    IdsRequest::OPERATION,
+    DirsRequest::OPERATION,
+    HostInfoRequest::OPERATION,
+];
 
 /// The longest value, in bytes; also bounded by what fits into a message.
 const LONGEST_VALUE: usize = 128 << 10;
-
-const fn operation(name: &'static str) -> Operation {
-    Operation::of_service(HostService::Environment, name)
-}
-
-/// `outrigger.host.v1.Environment` for one plugin connection.
-pub(crate) struct EnvironmentService(Arc<Session>);
-
-impl EnvironmentService {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self(session)
-    }
-}
 
 /// A granted variable.
 pub(crate) struct Found {
@@ -68,11 +74,11 @@ pub(crate) fn get(grants: &Grants, name: &str) -> Result<Found, Fault> {
 /// [`get`] for a reply, noted.
 pub(crate) fn answer(
     session: &Session,
-    notes: &Notes,
+    progress: &Progress,
     name: &str,
 ) -> Result<Option<String>, Fault> {
     let Found { value, rule } = get(session.grants(), name)?;
-    notes.allowed_by(&rule);
+    progress.allowed_by(&rule);
     let most = session.limits().payload();
     match &value {
         Some(value) if value.len() > most => Err(too_long(most)),
@@ -120,57 +126,66 @@ fn list(grants: &Grants, most: usize) -> Result<BTreeMap<String, String>, Fault>
     Ok(variables)
 }
 
+/// `outrigger.host.v1.Environment` for one plugin connection.
+pub(crate) struct EnvironmentService(Arc<SessionFiles>);
+
+impl EnvironmentService {
+    pub(crate) fn new(files: Arc<SessionFiles>) -> Self {
+        Self(files)
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        self.0.session()
+    }
+}
+
 #[tonic::async_trait]
 impl environment_server::Environment for EnvironmentService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |running: &Running| {
-            let value = answer(&self.0, running.notes(), &message.name)?;
+        let work = async |running: &Running, request: GetRequest| {
+            let value = answer(self.session(), running.progress(), &request.name)?;
             Ok(GetResponse {
                 set: value.is_some(),
                 value: value.unwrap_or_default(),
             })
         };
-        let shown = |shown: &mut crate::argument::Argument| {
-            shown.text("name", &message.name);
-        };
-        self.0.call(GET, &metadata, shown, work).await
+        self.session().call(request, work).await
     }
 
     async fn list(
         &self,
         request: Request<ListVariablesRequest>,
     ) -> Result<Response<ListVariablesResponse>, Status> {
-        let work = async |_: &_| {
-            let variables = list(self.0.grants(), self.0.limits().payload())?;
+        let work = async |_: &Running, _| {
+            let variables = list(self.session().grants(), self.session().limits().payload())?;
             Ok(ListVariablesResponse {
                 variables: HashMap::from_iter(variables),
             })
         };
-        self.0.call(LIST, request.metadata(), |_| {}, work).await
+        self.session().call(request, work).await
     }
 
     async fn names(
         &self,
         request: Request<NamesRequest>,
     ) -> Result<Response<NamesResponse>, Status> {
-        let work = async |_: &_| {
-            let names = names(self.0.grants());
+        let work = async |_: &Running, _| {
+            let names = names(self.session().grants());
             Ok(NamesResponse {
                 names: names.into_iter().map(str::to_owned).collect(),
             })
         };
-        self.0.call(NAMES, request.metadata(), |_| {}, work).await
+        self.session().call(request, work).await
     }
 
     async fn ids(&self, request: Request<IdsRequest>) -> Result<Response<IdsResponse>, Status> {
-        let work = async |_: &_| ids();
-        self.0.call(IDS, request.metadata(), |_| {}, work).await
+        self.session().call(request, async |_, _| ids()).await
     }
 
     async fn dirs(&self, request: Request<DirsRequest>) -> Result<Response<DirsResponse>, Status> {
-        let work = async |_: &_| {
-            let temp = self.0.blocking(|session| session.temp_dir()).await?;
+        let work = async |_: &Running, _| {
+            let files = self.0.clone();
+            let temp = self.session().blocking(move || files.temp_dir()).await?;
             let dir = |dir: UserDir| dir.find(|name| std::env::var_os(name)).unwrap_or_default();
             Ok(DirsResponse {
                 temp: text(temp.into_os_string())?,
@@ -179,14 +194,14 @@ impl environment_server::Environment for EnvironmentService {
                 config: dir(UserDir::Config),
             })
         };
-        self.0.call(DIRS, request.metadata(), |_| {}, work).await
+        self.session().call(request, work).await
     }
 
     async fn host_info(
         &self,
         request: Request<HostInfoRequest>,
     ) -> Result<Response<HostInfoResponse>, Status> {
-        let work = async |_: &_| {
+        let work = async |_: &Running, _| {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
             Ok(HostInfoResponse {
                 os: std::env::consts::OS.into(),
@@ -195,9 +210,7 @@ impl environment_server::Environment for EnvironmentService {
                 version: env!("CARGO_PKG_VERSION").into(),
             })
         };
-        self.0
-            .call(HOST_INFO, request.metadata(), |_| {}, work)
-            .await
+        self.session().call(request, work).await
     }
 }
 

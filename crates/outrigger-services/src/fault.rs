@@ -66,6 +66,9 @@ pub(crate) enum Fault {
     Cancelled,
     /// A panic of ours.
     Broken,
+    /// The operation would have to wait on a thread that must not. It is then run on
+    /// another one: no plugin is told.
+    WouldWait,
 }
 
 /// What the plugin is told by a contract with errors in its replies.
@@ -163,7 +166,7 @@ impl Fault {
             Self::Exhausted { text, .. } => status(Code::ResourceExhausted, text),
             Self::Deadline => status(Code::DeadlineExceeded, &self.public()),
             Self::Cancelled => status(Code::Cancelled, &self.public()),
-            Self::Broken => status(Code::Internal, &self.public()),
+            Self::Broken | Self::WouldWait => status(Code::Internal, &self.public()),
             Self::UnknownLease => Told::InBand("no such handle".into()),
             Self::Outside
             | Self::Denied(_)
@@ -194,7 +197,7 @@ impl Fault {
             Self::Unsupported(text) => (*text).into(),
             Self::Deadline => "the host did not finish in time".into(),
             Self::Cancelled => "the call was given up".into(),
-            Self::Broken => "the host failed".into(),
+            Self::Broken | Self::WouldWait => "the host failed".into(),
         }
     }
 
@@ -213,7 +216,7 @@ impl Fault {
             Self::Unsupported(_) => Code::Unimplemented,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
-            Self::Broken => Code::Internal,
+            Self::Broken | Self::WouldWait => Code::Internal,
         }
     }
 
@@ -234,7 +237,8 @@ impl Fault {
             | Self::Failed { .. }
             | Self::Deadline
             | Self::Cancelled
-            | Self::Broken => false,
+            | Self::Broken
+            | Self::WouldWait => false,
         }
     }
 
@@ -251,7 +255,7 @@ impl Fault {
             Self::UnknownLease => "no such lease on this connection".into(),
             Self::Deadline => "not finished within `call_timeout`".into(),
             Self::Cancelled => "the plugin did not wait for the end".into(),
-            Self::Broken => "a panic in the host's service".into(),
+            Self::Broken | Self::WouldWait => "a panic in the host's service".into(),
             Self::System(_)
             | Self::Failed { .. }
             | Self::Ungranted { .. }
@@ -275,7 +279,8 @@ impl Fault {
             | Self::Failed { .. }
             | Self::Deadline
             | Self::Cancelled
-            | Self::Broken => String::new(),
+            | Self::Broken
+            | Self::WouldWait => String::new(),
         }
     }
 
@@ -305,7 +310,7 @@ impl Fault {
             Self::Unsupported(_) => "unsupported",
             Self::Deadline => "call-timeout",
             Self::Cancelled => "cancelled",
-            Self::Broken => "internal",
+            Self::Broken | Self::WouldWait => "internal",
         }
     }
 }

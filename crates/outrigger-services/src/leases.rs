@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fault::Fault;
-use crate::process::Process;
 
 /// A place for one more lease.
 #[derive(Debug)]
@@ -22,25 +21,32 @@ pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Something lent. It counts until its last holder lets go of it, which may be
-/// a stream that outlives its name.
+/// A value that a plugin can hold by name.
+pub(crate) trait Lease: Any + Send + Sync {
+    /// How far something is that has an end of its own; nothing for what lasts
+    /// until it is given back.
+    fn life(&self) -> Option<Life> {
+        None
+    }
+}
+
+/// A value that is lent. It counts until its last holder lets go of it, which may
+/// be a stream that outlives the name.
 #[derive(Debug)]
-pub(crate) struct Held<T> {
+pub(crate) struct Leased<T> {
     value: T,
     used: Used,
     _slot: Slot,
 }
 
-pub(crate) type Lent<T> = Arc<Held<T>>;
-
-impl<T> Held<T> {
+impl<T> Leased<T> {
     /// Puts off the moment at which it counts as unused.
     pub(crate) fn touch(&self) {
         self.used.now();
     }
 }
 
-impl<T> Deref for Held<T> {
+impl<T> Deref for Leased<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -78,21 +84,20 @@ pub(crate) enum Life {
     },
 }
 
-trait AnyHeld: Any + Send + Sync {
+/// A leased value of any kind, as the table keeps it.
+trait Entry: Send + Sync {
     fn idle(&self, now: Instant) -> Duration;
-    /// Nothing for what lasts until it is given back.
     fn life(&self) -> Option<Life>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-impl<T: Send + Sync + 'static> AnyHeld for Held<T> {
+impl<T: Lease> Entry for Leased<T> {
     fn idle(&self, now: Instant) -> Duration {
         self.used.idle(now)
     }
 
     fn life(&self) -> Option<Life> {
-        let process = (&self.value as &dyn Any).downcast_ref::<Process>()?;
-        Some(process.life())
+        self.value.life()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -102,7 +107,7 @@ impl<T: Send + Sync + 'static> AnyHeld for Held<T> {
 
 /// The leases of one connection.
 pub(crate) struct Leases {
-    table: Mutex<HashMap<u128, Arc<dyn AnyHeld>>>,
+    table: Mutex<HashMap<u128, Arc<dyn Entry>>>,
     slots: Arc<Semaphore>,
     most: usize,
     since: Instant,
@@ -158,7 +163,7 @@ impl Leases {
     }
 
     /// Keeps `value` and names it.
-    pub(crate) fn lend<T: Send + Sync + 'static>(&self, slot: Slot, value: T) -> (String, Lent<T>) {
+    pub(crate) fn lend<T: Lease>(&self, slot: Slot, value: T) -> (String, Arc<Leased<T>>) {
         // The fixed bits of the one are covered by random bits of the other.
         let id = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(64);
         let used = Used {
@@ -166,7 +171,7 @@ impl Leases {
             at: AtomicU64::new(0),
         };
         used.now();
-        let held = Arc::new(Held {
+        let held = Arc::new(Leased {
             value,
             used,
             _slot: slot,
@@ -176,7 +181,7 @@ impl Leases {
     }
 
     /// What `lease` names here, if it is of that kind.
-    pub(crate) fn get<T: Send + Sync + 'static>(&self, lease: &str) -> Result<Lent<T>, Fault> {
+    pub(crate) fn get<T: Lease>(&self, lease: &str) -> Result<Arc<Leased<T>>, Fault> {
         let id = parse(lease)?;
         let found = self.table().get(&id).cloned();
         let held = downcast::<T>(found.ok_or(Fault::UnknownLease)?)?;
@@ -185,7 +190,7 @@ impl Leases {
     }
 
     /// Takes back what `lease` names here, if it is of that kind.
-    pub(crate) fn take<T: Send + Sync + 'static>(&self, lease: &str) -> Result<Lent<T>, Fault> {
+    pub(crate) fn take<T: Lease>(&self, lease: &str) -> Result<Arc<Leased<T>>, Fault> {
         let id = parse(lease)?;
         let mut table = self.table();
         let held = downcast::<T>(table.get(&id).cloned().ok_or(Fault::UnknownLease)?)?;
@@ -194,7 +199,7 @@ impl Leases {
     }
 
     /// All of one kind, with their names.
-    pub(crate) fn all<T: Send + Sync + 'static>(&self) -> Vec<(String, Lent<T>)> {
+    pub(crate) fn all<T: Lease>(&self) -> Vec<(String, Arc<Leased<T>>)> {
         let all: Vec<_> = self
             .table()
             .iter()
@@ -234,12 +239,12 @@ impl Leases {
         (next, expired)
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<u128, Arc<dyn AnyHeld>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<u128, Arc<dyn Entry>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn downcast<T: Send + Sync + 'static>(held: Arc<dyn AnyHeld>) -> Result<Lent<T>, Fault> {
+fn downcast<T: Lease>(held: Arc<dyn Entry>) -> Result<Arc<Leased<T>>, Fault> {
     held.into_any().downcast().map_err(|_| Fault::UnknownLease)
 }
 
@@ -253,6 +258,11 @@ fn parse(lease: &str) -> Result<u128, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Lease for u8 {}
+    impl Lease for u32 {}
+    impl Lease for u64 {}
+    impl Lease for () {}
 
     #[test]
     fn a_lease_is_of_one_kind_and_counts_until_its_last_holder_is_gone() {

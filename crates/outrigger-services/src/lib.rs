@@ -69,36 +69,44 @@
 
 #![forbid(unsafe_code)]
 
-mod argument;
+mod arguments;
 mod audit;
+mod call_limit;
 mod clock;
 mod descriptors;
 mod environment;
 mod fault;
 mod fs;
-mod gate;
-mod granted;
-mod grants;
 mod hostserve;
 mod leases;
 mod limits;
 mod log;
 mod network;
-mod places;
+mod operation;
+mod operations;
 mod process;
+mod progress;
 mod proto;
 mod random;
 mod rate;
+mod real_paths;
+mod record;
+mod running;
+mod services;
 mod session;
-mod session_service;
+mod session_info;
+mod streaming;
+#[cfg(test)]
+mod testing;
 mod text;
-mod work;
 
 pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
-pub use fs::{LimitedGrant, UnusableGrant};
-pub use granted::{GrantedServices, HOST_SERVICES_DESCRIPTORS, HardLinks};
+pub use fs::areas::{LimitedGrant, UnusableGrant};
+pub use fs::call::HardLinks;
 pub use limits::Limits;
-pub use network::{
-    Dialer, NetworkLimits, NetworkSettings, NoCertificates, Resolver, SystemDialer, SystemResolver,
-    TrustedRoots,
-};
+pub use network::dial::{Dialer, SystemDialer};
+pub use network::resolve::{Resolver, SystemResolver};
+pub use network::settings::{NetworkLimits, NetworkSettings};
+pub use network::tls::{NoCertificates, TrustedRoots};
+pub use operations::{OperationName, operations};
+pub use services::{GrantedServices, HOST_SERVICES_DESCRIPTORS};

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use outrigger_manifest::Grants;
+
 /// Room in a message for everything that is not file contents, in bytes.
 const OVERHEAD: usize = 1024;
 
@@ -91,6 +93,23 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// These limits, none of them wider than what was granted of resources.
+    pub(crate) fn within(mut self, grants: &Grants) -> Self {
+        let resources = grants.resources();
+        if let Some(message) = resources.message_size {
+            let message = usize::try_from(message.bytes()).unwrap_or(usize::MAX);
+            self.message = self.message.min(message);
+        }
+        if let Some(streams) = resources.streams {
+            self.calls = self.calls.min(streams as usize);
+        }
+        if let Some(files) = resources.open_files {
+            self.leases = self.leases.min(files as usize);
+        }
+        self.whole_file = self.whole_file.min(self.payload());
+        self
+    }
+
     /// The most bytes of contents that fit into one message.
     pub(crate) fn payload(&self) -> usize {
         self.message.saturating_sub(OVERHEAD)

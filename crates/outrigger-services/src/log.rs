@@ -11,15 +11,36 @@ use outrigger_wire::logs::Level;
 use outrigger_wire::proto::host::*;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::argument::Argument;
+use crate::arguments::Arguments;
 use crate::fault::Fault;
+use crate::operation::{Described, Operation, described};
 use crate::proto::host::log_server;
 use crate::rate::Bucket;
-use crate::session::{Operation, Running, Session};
+use crate::running::{Caller, Running};
+use crate::session::Session;
 
-const WRITE: Operation = operation("write");
+impl Described for WriteLogRequest {
+    const OPERATION: Operation = operation("write");
+
+    fn show(&self, shown: &mut Arguments) {
+        shown.shown("records", self.records.len());
+    }
+}
+
+described! { operation("level"), LevelRequest {} }
+
+/// [`WriteLogRequest`]s that come one after another.
 const WRITE_STREAM: Operation = operation("write_stream");
-const LEVEL: Operation = operation("level");
+
+const fn operation(name: &'static str) -> Operation {
+    Operation::new(HostService::Log, name)
+}
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    WriteLogRequest::OPERATION,
+    WRITE_STREAM,
+    LevelRequest::OPERATION,
+];
 
 /// The most records of one message.
 const MOST_RECORDS: usize = 1024;
@@ -33,10 +54,6 @@ const LONGEST_MESSAGE: usize = 64 << 10;
 const LONGEST_TEXT: usize = 8 << 10;
 /// The longest fields of a record together, in bytes.
 const LONGEST_FIELDS: usize = 64 << 10;
-
-const fn operation(name: &'static str) -> Operation {
-    Operation::of_service(HostService::Log, name)
-}
 
 /// `outrigger.host.v1.Log` for one plugin connection.
 pub(crate) struct LogService {
@@ -79,8 +96,7 @@ impl log_server::Log for LogService {
         &self,
         request: Request<WriteLogRequest>,
     ) -> Result<Response<WriteLogResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let work = async |_: &Running| {
+        let work = async |_: &Running, message: WriteLogRequest| {
             check(&message.records)?;
             let late = |after| Fault::Exhausted {
                 code: "rate-limited",
@@ -93,19 +109,15 @@ impl log_server::Log for LogService {
             self.write_all(&message.records, &mut counts);
             Ok(counts)
         };
-        let shown = |shown: &mut Argument| {
-            shown.shown("records", message.records.len());
-        };
-        self.session.call(WRITE, &metadata, shown, work).await
+        self.session.call(request, work).await
     }
 
     async fn write_stream(
         &self,
         request: Request<Streaming<WriteLogRequest>>,
     ) -> Result<Response<WriteLogResponse>, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
-        let begun = self.session.begin(WRITE_STREAM, &metadata, |_| {});
-        let running = begun.map_err(|fault| fault.status(&WRITE_STREAM.full_name()))?;
+        let (caller, mut messages) = Caller::of(request);
+        let running = self.session.begin_call(WRITE_STREAM, &caller, |_| {})?;
         let mut counts = WriteLogResponse::default();
         let outcome = loop {
             match messages.message().await {
@@ -131,13 +143,11 @@ impl log_server::Log for LogService {
         &self,
         request: Request<LevelRequest>,
     ) -> Result<Response<LevelResponse>, Status> {
-        let work = async |_: &_| {
+        let work = async |_: &Running, _| {
             let level = least().into();
             Ok(LevelResponse { level })
         };
-        self.session
-            .call(LEVEL, request.metadata(), |_| {}, work)
-            .await
+        self.session.call(request, work).await
     }
 }
 

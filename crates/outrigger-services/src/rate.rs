@@ -59,14 +59,14 @@ impl Bucket {
     }
 }
 
-/// Which of many alike are kept: so many per second. The others are counted.
+/// Chooses so many of many alike per second to be recorded, and counts the others.
 #[derive(Debug)]
-pub(crate) struct Thinned {
+pub(crate) struct Sampler {
     kept: Bucket,
     left_out: AtomicU64,
 }
 
-impl Thinned {
+impl Sampler {
     pub(crate) fn new(per_second: u64, now: Instant) -> Self {
         Self {
             kept: Bucket::new(per_second, now),
@@ -74,9 +74,9 @@ impl Thinned {
         }
     }
 
-    /// Counts one more. If it is to be kept: how many since the last such one
-    /// were not.
-    pub(crate) fn keep(&self, now: Instant) -> Option<u64> {
+    /// Decides on one more. If it is to be recorded: how many were left out since
+    /// the last one that was.
+    pub(crate) fn sample(&self, now: Instant) -> Option<u64> {
         match self.kept.take(1, now) {
             Ok(()) => Some(self.rest()),
             Err(_) => {
@@ -86,7 +86,7 @@ impl Thinned {
         }
     }
 
-    /// How many were not kept since the last one that was.
+    /// How many were left out since the last one that was recorded.
     pub(crate) fn rest(&self) -> u64 {
         self.left_out.swap(0, Ordering::Relaxed)
     }
@@ -138,12 +138,12 @@ mod tests {
     #[test]
     fn each_one_that_is_not_kept_is_counted_once() {
         let start = Instant::now();
-        let thinned = Thinned::new(2, start);
-        let kept: Vec<_> = (0..5).map(|_| thinned.keep(start)).collect();
+        let sampler = Sampler::new(2, start);
+        let kept: Vec<_> = (0..5).map(|_| sampler.sample(start)).collect();
         assert_eq!(kept, [Some(0), Some(0), None, None, None]);
         let later = start + Duration::from_secs(1);
-        assert_eq!(thinned.keep(later), Some(3));
-        assert_eq!((thinned.keep(later), thinned.rest()), (Some(0), 0));
-        assert_eq!((thinned.keep(later), thinned.rest()), (None, 1));
+        assert_eq!(sampler.sample(later), Some(3));
+        assert_eq!((sampler.sample(later), sampler.rest()), (Some(0), 0));
+        assert_eq!((sampler.sample(later), sampler.rest()), (None, 1));
     }
 }

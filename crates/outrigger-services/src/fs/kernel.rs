@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, Stat, StatFs};
 use rustix::io::Errno;
 
-use super::area::{RAMFS, TMPFS};
+use super::io::{RAMFS, TMPFS};
 use crate::fault::Fault;
 
 /// What is at a place.
@@ -357,28 +357,29 @@ mod tests {
 
     #[test]
     fn no_process_is_reached_with_and_without_openat2() {
-        use crate::fs::{Wanted, races};
+        use crate::testing::file_call;
 
         let all = "read, write, list, create, delete";
         let pid = std::process::id();
         for stepwise in [false, true] {
-            let cx = races::cx(&[(Path::new("/"), all, true)], stepwise);
-            let wanted = |path: &str| Wanted::new(&cx.session, path).expect("a path");
+            let call = file_call(&[(Path::new("/"), all, true)], stepwise);
+            let wanted = |path: &str| call.path(path).expect("a path");
             for own in ["/proc/self/environ", &format!("/proc/{pid}/environ")] {
-                let read = cx.read_file(&wanted(own), "");
+                let read = call.read_file(&wanted(own), "");
                 assert!(matches!(read, Err(Fault::Refused(_))), "{own}: {read:?}");
-                let changed = cx.chmod(&wanted(own), Mode::RUSR);
+                let changed = call.chmod(&wanted(own), Mode::RUSR);
                 assert!(matches!(changed, Err(Fault::Refused(_))), "{own}");
             }
-            cx.read_file(&wanted("/proc/version"), "").expect("public");
-            let changed = cx.remove(&wanted("/proc/version"));
+            call.read_file(&wanted("/proc/version"), "")
+                .expect("public");
+            let changed = call.remove(&wanted("/proc/version"));
             assert!(matches!(changed, Err(Fault::Refused(_))));
             let dir = tempfile::tempdir().expect("a directory");
             let file = dir.path().join("file");
             std::fs::write(&file, b"x").expect("a file");
             let file = wanted(file.to_str().expect("text"));
-            assert_eq!(cx.read_file(&file, "").expect("ordinary"), b"x");
-            cx.remove(&file).expect("ordinary");
+            assert_eq!(call.read_file(&file, "").expect("ordinary"), b"x");
+            call.remove(&file).expect("ordinary");
         }
     }
 

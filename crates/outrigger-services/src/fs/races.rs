@@ -1,22 +1,21 @@
 //! Attacks on the resolution of paths: names that are exchanged while they are
 //! used, with and without `openat2`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_transport::PluginIdentity;
 use rustix::fs::{CWD, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use super::area::{Area, Opening};
-use super::{Cx, Files, Wanted};
-use crate::GrantedServices;
+use super::call::FileCall;
+use super::open::LentFile;
+use super::open_file::OpenFile;
+use super::place::Opening;
+use super::requested_path::RequestedPath;
 use crate::fault::Fault;
-use crate::places::Place;
-use crate::session::Session;
+use crate::testing::file_call;
 
 /// A thread that exchanges pairs of names as fast as it can until dropped.
 struct Swapping {
@@ -52,69 +51,36 @@ impl Drop for Swapping {
     }
 }
 
-/// An operation's side of a session under grants for these directories.
-pub(super) fn cx(entries: &[(&Path, &str, bool)], stepwise: bool) -> Cx {
-    let entries: Vec<String> = entries
-        .iter()
-        .map(|(path, permissions, recursive)| {
-            format!("{{path: {path:?}, permissions: [{permissions}], recursive: {recursive}}}")
-        })
-        .collect();
-    let manifest = Manifest::parse(&format!(
-        "plugin: {{name: racer, format: grpc, entrypoint: racer}}\n\
-         handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
-         capabilities: {{filesystem: [{}]}}\n",
-        entries.join(", ")
-    ))
-    .expect("a manifest");
-    let places = Places::new("/nowhere/plugin", "/nowhere/data").expect("places");
-    let grants = Policy::allow_requested()
-        .decide(&manifest, &places)
-        .grants();
-    let mut shared = GrantedServices::new(grants.clone()).shared();
-    if stepwise {
-        let take = |grant: &outrigger_manifest::FilesystemGrant| {
-            let (path, rights) = (grant.path().to_owned(), grant.permissions());
-            let place = Place::plain(&path);
-            let area = Area::take(path, place, rights, grant.recursive(), "test".into());
-            Ok(Arc::new(area.expect("an area").one_by_one()))
-        };
-        let areas = grants.filesystem().iter().map(take).collect();
-        shared.files = Arc::new(Files { areas });
-    }
-    let identity = PluginIdentity::new("racer", "racer-1", None);
-    Cx {
-        session: Arc::new(Session::new(Arc::new(shared), identity)),
-        notes: Arc::default(),
-    }
-}
-
-fn wanted(cx: &Cx, path: &str) -> Wanted {
-    Wanted::new(&cx.session, path).expect("a path")
+fn wanted(call: &FileCall, path: &str) -> RequestedPath {
+    call.path(path).expect("a path")
 }
 
 /// Opens and reads in each of the ways that a plugin can.
-fn read(cx: &Cx, path: &str, way: usize) -> Option<Result<Vec<u8>, Fault>> {
-    let wanted = wanted(cx, path);
-    let from = |opened: Result<super::open::Lending, Fault>| {
-        opened.and_then(|(lease, file, _)| {
-            let text = file.read(100, 0)?;
-            cx.session.give_back::<super::open::OpenFile>(&lease)?;
+fn read(call: &FileCall, path: &str, way: usize) -> Option<Result<Vec<u8>, Fault>> {
+    let wanted = wanted(call, path);
+    let from = |lent: Result<LentFile, Fault>| {
+        lent.and_then(|lent| {
+            let text = lent.file.read(100, 0, true)?;
+            call.session.give_back::<OpenFile>(&lent.lease)?;
             Ok(text)
         })
     };
-    match way {
-        0 => cx.read_file_now(&wanted),
-        1 => Some(cx.read_file(&wanted, "")),
-        2 => cx.lend_now(&wanted).map(from),
-        3 => Some(from(cx.lend(&wanted, Opening::READ))),
+    let outcome = match way {
+        0 => call.at_once().read_file(&wanted, ""),
+        1 => call.read_file(&wanted, ""),
+        2 => from(call.at_once().lend(&wanted, Opening::READ)),
+        3 => from(call.lend(&wanted, Opening::READ)),
         _ => {
             let how = Opening {
                 write: true,
                 ..Opening::READ
             };
-            Some(from(cx.lend(&wanted, how)))
+            from(call.lend(&wanted, how))
         }
+    };
+    match outcome {
+        Err(Fault::WouldWait) => None,
+        outcome => Some(outcome),
     }
 }
 
@@ -132,7 +98,7 @@ fn race(stepwise: bool, turns: usize) {
     std::os::unix::fs::symlink("../../outside/last/file", at("granted/last/link")).expect("a link");
     let granted = at("granted");
     std::fs::create_dir(granted.join("dir/sub")).expect("a directory");
-    let cx = cx(
+    let call = file_call(
         &[(&granted, "read, write, list, create, delete", true)],
         stepwise,
     );
@@ -148,7 +114,7 @@ fn race(stepwise: bool, turns: usize) {
             "no race: {inside} inside, {refused} refused"
         );
         let path = ["dir/file", "last/file", "dir/../dir/file"][turn % 3];
-        match read(&cx, path, turn / 3 % 5) {
+        match read(&call, path, turn / 3 % 5) {
             Some(Ok(text)) => {
                 assert_eq!(text, b"inside", "leaked on turn {turn}");
                 inside += 1;
@@ -159,18 +125,18 @@ fn race(stepwise: bool, turns: usize) {
         }
         if turn % 100 == 0 {
             // Changes must not get out either; that they fail is fine.
-            let _ = cx.mkdir(&wanted(&cx, "dir/made"), Mode::RWXU);
-            let _ = cx.chmod(&wanted(&cx, "dir"), Mode::RWXU | Mode::ROTH);
-            let _ = cx.remove_all(&wanted(&cx, "dir/made"));
+            let _ = call.mkdir(&wanted(&call, "dir/made"), Mode::RWXU);
+            let _ = call.chmod(&wanted(&call, "dir"), Mode::RWXU | Mode::ROTH);
+            let _ = call.remove_all(&wanted(&call, "dir/made"));
             let how = Opening {
                 write: true,
                 create: true,
                 exclusive: true,
                 ..Opening::default()
             };
-            let _ = cx.write_file(&wanted(&cx, "dir/new"), how, b"new");
-            let _ = cx.remove(&wanted(&cx, "dir/new"));
-            if let Ok(mut listing) = cx.listing(&wanted(&cx, "dir")) {
+            let _ = call.write_file(&wanted(&call, "dir/new"), how, b"new");
+            let _ = call.remove(&wanted(&call, "dir/new"));
+            if let Ok(mut listing) = call.listing(&wanted(&call, "dir")) {
                 let listed = listing.each(|name, _| {
                     assert_ne!(name, c"outside-only");
                     Ok(())
@@ -180,8 +146,8 @@ fn race(stepwise: bool, turns: usize) {
             }
             // What is on the way is not what was named: the exchange of it would fail.
             for _ in 0..4 {
-                let _ = cx.remove_all(&wanted(&cx, "dir/./sub/../sub/none"));
-                let _ = cx.remove_all(&wanted(&cx, "dir/sub/none"));
+                let _ = call.remove_all(&wanted(&call, "dir/./sub/../sub/none"));
+                let _ = call.remove_all(&wanted(&call, "dir/sub/none"));
             }
         }
         if turn == 0 {
@@ -232,13 +198,13 @@ fn a_grant_is_what_was_taken_whatever_happens_to_its_path() {
         let granted = base.join("granted");
         std::fs::create_dir(&granted).expect("a directory");
         std::fs::write(granted.join("file"), b"inside").expect("a file");
-        let cx = cx(&[(&granted, "read", true)], stepwise);
+        let call = file_call(&[(&granted, "read", true)], stepwise);
         std::fs::rename(&granted, base.join("moved")).expect("moved");
         std::fs::create_dir(&granted).expect("a directory");
         std::fs::write(granted.join("file"), b"OTHER").expect("a file");
         let path = granted.join("file");
         let path = path.to_str().expect("UTF-8");
-        let read = cx.read_file(&wanted(&cx, path), "").expect("there");
+        let read = call.read_file(&wanted(&call, path), "").expect("there");
         assert_eq!(read, b"inside");
     }
 }

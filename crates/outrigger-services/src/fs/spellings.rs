@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::Stat;
 
-use super::races::cx;
-use super::{Cx, Wanted};
+use super::call::FileCall;
 use crate::fault::Fault;
+use crate::testing::file_call;
 
 /// One thing in the tree.
 #[derive(Clone, Debug)]
@@ -127,12 +127,12 @@ fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-fn compare(cx: &Cx, top: &Path, path: &str) -> Result<(), TestCaseError> {
-    let wanted = match Wanted::new(&cx.session, path) {
+fn compare(call: &FileCall, top: &Path, path: &str) -> Result<(), TestCaseError> {
+    let wanted = match call.path(path) {
         Ok(wanted) => wanted,
         Err(_) => return Ok(()),
     };
-    let (expected, found) = (inside(top, path), cx.stat(&wanted));
+    let (expected, found) = (inside(top, path), call.stat(&wanted));
     match (&expected, &found) {
         (Some(expected), Ok(known)) => {
             let stat = rustix::fs::stat(expected).expect("there");
@@ -145,18 +145,19 @@ fn compare(cx: &Cx, top: &Path, path: &str) -> Result<(), TestCaseError> {
         (None, Err(_)) => {}
     }
     // The quick way says the same, or nothing.
-    if let Some(now) = cx.stat_now(&wanted) {
+    let now = call.at_once().stat(&wanted);
+    if !matches!(now, Err(Fault::WouldWait)) {
         let now = now.map(|known| identity(&known.stat)).map_err(drop);
         prop_assert_eq!(now, found.map(|known| identity(&known.stat)).map_err(drop));
     }
     // Contents come from inside, whatever the kernel thinks of the path.
-    if let Ok(contents) = cx.read_file(&wanted, "") {
+    if let Ok(contents) = call.read_file(&wanted, "") {
         prop_assert_ne!(&contents, b"SECRET");
         // The kernel refuses a link whose text spells a file as a directory.
         let real = top.join(path).canonicalize();
         prop_assert!(real.is_err() || real.is_ok_and(|real| real.starts_with(top)));
     }
-    match cx.remove_all(&wanted) {
+    match call.remove_all(&wanted) {
         Ok(()) | Err(Fault::Refused(_) | Fault::Outside | Fault::System(_)) => Ok(()),
         Err(fault) => Err(TestCaseError::fail(format!("{path}: {fault:?}"))),
     }
@@ -178,11 +179,11 @@ fn run(stepwise: bool, cases: u32) {
     let outcome = runner.run(&(nodes(), paths()), |(nodes, paths)| {
         std::fs::create_dir(&top).expect("a directory");
         plant(&top, &outside, &nodes);
-        let cx = cx(
+        let call = file_call(
             &[(&top, "read, write, list, create, delete", true)],
             stepwise,
         );
-        let outcome = paths.iter().try_for_each(|path| compare(&cx, &top, path));
+        let outcome = paths.iter().try_for_each(|path| compare(&call, &top, path));
         std::fs::remove_dir_all(&top).expect("removed");
         outcome
     });

@@ -14,10 +14,12 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::area::Area;
+use super::io::on_disk;
 use super::kernel::Purpose;
-use super::open::OpenFile;
+use super::open_file::OpenFile;
+use super::paths::clean;
 use crate::fault::Fault;
-use crate::leases::{Held, Lent};
+use crate::leases::Leased;
 
 /// How often a free name is looked for.
 const ATTEMPTS: usize = 32;
@@ -42,7 +44,7 @@ pub(crate) struct TempArea {
     used: Mutex<Used>,
     /// Open files: they take room also when they are removed. Not held while the
     /// directory is measured: those who open files may be a runtime's thread.
-    open: Mutex<Vec<Weak<Held<OpenFile>>>>,
+    open: Mutex<Vec<Weak<Leased<OpenFile>>>>,
 }
 
 /// How much room the directory takes.
@@ -71,7 +73,7 @@ impl TempArea {
     ///
     /// It goes with the host's process, should that end before it is removed.
     pub(crate) fn create(root: &Path, identity: &PluginIdentity) -> Result<Self, Fault> {
-        let given = super::area::clean(&std::path::absolute(root)?);
+        let given = clean(&std::path::absolute(root)?);
         let canonical = std::fs::canonicalize(root)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = rustix::fs::openat(CWD, &canonical, flags, Mode::empty())?;
@@ -106,12 +108,12 @@ impl TempArea {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<Weak<Held<OpenFile>>>> {
+    fn open(&self) -> MutexGuard<'_, Vec<Weak<Leased<OpenFile>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a file that is open for longer than a call.
-    pub(crate) fn note_open(&self, file: &Lent<OpenFile>) {
+    /// Progress a file that is open for longer than a call.
+    pub(crate) fn note_open(&self, file: &Arc<Leased<OpenFile>>) {
         let mut open = self.open();
         open.retain(|open| open.strong_count() > 0);
         open.push(Arc::downgrade(file));
@@ -194,11 +196,6 @@ fn measure(dir: BorrowedFd<'_>, depth: usize, until: Instant) -> Option<u64> {
         }
     }
     Some(total)
-}
-
-/// What so many blocks, as the system counts them, take in bytes.
-pub(super) fn on_disk(blocks: i64) -> u64 {
-    u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
 }
 
 impl Drop for TempArea {
@@ -337,15 +334,18 @@ mod tests {
 
     #[test]
     fn a_file_is_opened_while_the_directory_is_measured() {
-        let (cx, temp) = (crate::fs::races::cx(&[], false), "the temporary directory");
-        let made = cx.temp().expect(temp).area().canonical.clone();
+        let (call, temp) = (
+            crate::testing::file_call(&[], false),
+            "the temporary directory",
+        );
+        let made = call.files.temp().expect(temp).area().canonical.clone();
         std::fs::write(made.join("file"), b"x").expect("a file");
         let (sender, opened) = mpsc::channel();
-        let opener = cx.clone();
-        let _measuring = cx.temp().expect(temp).used();
+        let opener = call.clone();
+        let _measuring = call.files.temp().expect(temp).used();
         std::thread::spawn(move || {
-            let wanted = crate::fs::Wanted::absolute(made.join("file"));
-            let lent = opener.lend(&wanted, crate::fs::area::Opening::READ);
+            let wanted = crate::fs::requested_path::RequestedPath::absolute(made.join("file"));
+            let lent = opener.lend(&wanted, crate::fs::place::Opening::READ);
             let _ = sender.send(lent.map(drop).map_err(|fault| fault.code()));
         });
         let waited = opened.recv_timeout(Duration::from_secs(30));

@@ -12,35 +12,26 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::area::Place;
+use super::call::{FileCall, WATCHES};
 use super::kernel::Purpose;
-use super::{Cx, Follow, Needs, Wanted};
+use super::place::Place;
+use super::requested_path::RequestedPath;
+use super::resolve::Follow;
+use super::rights::Required;
 use crate::fault::Fault;
 use crate::leases::Slot;
-use crate::session::Running;
 
-/// Watches of one connection: the kernel has few to give.
-const WATCHES: usize = 8;
 /// Changes after which a look ends, and twice of which it keeps: more are an
 /// overflow.
 const KEPT: usize = 4096;
 /// The same for the bytes of their paths.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// The places for watches of one connection.
-#[derive(Debug)]
-pub(crate) struct Watches(Arc<Semaphore>);
-
-impl Default for Watches {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(WATCHES)))
-    }
-}
-
 /// A path that is watched.
 pub(crate) struct Watching {
+    call: FileCall,
     notifier: AsyncFd<OwnedFd>,
     state: Arc<Mutex<State>>,
     ready: VecDeque<WatchResponse>,
@@ -75,7 +66,7 @@ impl Changes {
         self.list.len() >= KEPT || self.bytes >= KEPT_BYTES
     }
 
-    /// Keeps one, or notes that there is no room for it; `top` is what is watched.
+    /// Keeps one, or progress that there is no room for it; `top` is what is watched.
     fn push(&mut self, top: &Path, path: &Path, kind: ChangeKind) {
         if self.overflown {
             return;
@@ -95,22 +86,23 @@ impl Changes {
 
 impl Watching {
     pub(crate) async fn start(
-        running: &Running,
-        wanted: Wanted,
+        call: FileCall,
+        wanted: RequestedPath,
         recursive: bool,
     ) -> Result<Self, Fault> {
-        let cx = running.cx();
-        let slot = running.session().slot()?;
-        let permit = running.session().own().watches.0.clone();
+        let slot = call.session.slot()?;
+        let permit = call.files.watches.clone();
         let permit = permit.try_acquire_owned().map_err(|_| {
             Fault::exhausted("too-many-watches", format!("at most {WATCHES} at a time"))
         })?;
-        let state = running
-            .session()
-            .blocking(move |_| State::start(&cx, &wanted, recursive))
+        let starting = call.clone();
+        let state = call
+            .session
+            .blocking(move || State::start(&starting, &wanted, recursive))
             .await?;
         let notifier = state.notifier.try_clone()?;
         Ok(Self {
+            call,
             // The descriptor is owned, and never changes: what `register` asks for.
             #[allow(deprecated, reason = "the alternative is an unsafe function")]
             notifier: AsyncFd::new(notifier)?,
@@ -125,7 +117,7 @@ impl Watching {
     }
 
     /// The next change.
-    pub(crate) async fn next(&mut self, running: &Running) -> Result<WatchResponse, Fault> {
+    pub(crate) async fn change(&mut self) -> Result<WatchResponse, Fault> {
         loop {
             if let Some(change) = self.ready.pop_front() {
                 return Ok(change);
@@ -134,10 +126,10 @@ impl Watching {
                 return Err(Fault::System(Errno::NOENT));
             }
             let mut readable = self.notifier.readable().await?;
-            let (state, cx) = (self.state.clone(), running.cx());
-            let look = running.session().blocking(move |_| {
+            let (state, call) = (self.state.clone(), self.call.clone());
+            let look = self.call.session.blocking(move || {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                let drained = state.read(&cx)?;
+                let drained = state.read(&call)?;
                 Ok((std::mem::take(&mut state.changes).list, state.gone, drained))
             });
             let (changes, gone, drained) = look.await?;
@@ -152,31 +144,31 @@ impl Watching {
 }
 
 impl State {
-    fn start(cx: &Cx, wanted: &Wanted, recursive: bool) -> Result<Self, Fault> {
-        let (top, held) = cx.reach(wanted, Follow::Yes, Needs::Listed, |place| {
+    fn start(call: &FileCall, wanted: &RequestedPath, recursive: bool) -> Result<Self, Fault> {
+        let (top, held) = call.reach(wanted, Follow::Yes, Required::Listed, |place| {
             Ok((place.clone(), place.inode()?))
         })?;
         let mut state = Self {
             notifier: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             recursive: recursive && top.area.is_dir(),
-            most: cx.session.limits().watched_dirs,
+            most: call.session.limits().watched_dirs,
             top,
             held,
             watched: HashMap::new(),
             changes: Changes::default(),
             gone: false,
         };
-        state.add_all(cx)?;
+        state.add_all(call)?;
         Ok(state)
     }
 
     /// Watches all of it. Where it is taken from its place meanwhile, the first
     /// look finds out.
-    fn add_all(&mut self, cx: &Cx) -> Result<(), Fault> {
+    fn add_all(&mut self, call: &FileCall) -> Result<(), Fault> {
         let top = self.top.path.clone();
-        self.add_one(cx, &top)?;
+        self.add_one(call, &top)?;
         if self.recursive {
-            self.add_below(cx, top, Found::Old)?;
+            self.add_below(call, top, Found::Old)?;
         }
         Ok(())
     }
@@ -192,7 +184,7 @@ impl State {
 
     /// Watches what is at `path` beneath the area, which is no link. Whoever
     /// watches a directory learns what is in it.
-    fn add_one(&mut self, cx: &Cx, path: &Path) -> Result<(), Fault> {
+    fn add_one(&mut self, call: &FileCall, path: &Path) -> Result<(), Fault> {
         if self.watched.len() >= self.most {
             let text = format!("more than {} directories (`watched_dirs`)", self.most);
             return Err(Fault::exhausted("too-many-watches", text));
@@ -204,7 +196,7 @@ impl State {
             place.inode()?
         };
         if FileType::from_raw_mode(rustix::fs::fstat(&inode)?.st_mode) == FileType::Directory {
-            cx.lists(&place)?;
+            call.lists(&place)?;
         }
         let flags = WatchFlags::CREATE
             | WatchFlags::DELETE
@@ -224,10 +216,10 @@ impl State {
 
     /// Watches the directories beneath `path`, and reports what is in them when
     /// they are new.
-    fn add_below(&mut self, cx: &Cx, path: PathBuf, found: Found) -> Result<(), Fault> {
+    fn add_below(&mut self, call: &FileCall, path: PathBuf, found: Found) -> Result<(), Fault> {
         let mut todo = vec![path];
         while let Some(path) = todo.pop() {
-            cx.notes.check()?;
+            call.progress.check()?;
             let dir = match self.at(&path).directory() {
                 Ok(dir) => dir,
                 // It has changed again; that is reported too.
@@ -245,7 +237,7 @@ impl State {
                     self.report(&below, ChangeKind::Created);
                 }
                 if entry.file_type() == FileType::Directory && name.to_str().is_ok() {
-                    match self.add_one(cx, &below) {
+                    match self.add_one(call, &below) {
                         Ok(()) => todo.push(below),
                         // A part of the tree may not be granted for listing, or not
                         // be served at all.
@@ -260,7 +252,7 @@ impl State {
     }
 
     /// Takes what the kernel has to say; whether that was all.
-    fn read(&mut self, cx: &Cx) -> Result<bool, Fault> {
+    fn read(&mut self, call: &FileCall) -> Result<bool, Fault> {
         let mut buffer = [MaybeUninit::uninit(); 8 << 10];
         let notifier = self.notifier.try_clone()?;
         let mut events = inotify::Reader::new(&notifier, &mut buffer);
@@ -282,21 +274,21 @@ impl State {
             let name = event
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
-            self.event(cx, event.wd(), event.events(), name)?;
+            self.event(call, event.wd(), event.events(), name)?;
         }
         Ok(false)
     }
 
     fn event(
         &mut self,
-        cx: &Cx,
+        call: &FileCall,
         number: i32,
         what: ReadFlags,
         name: Option<String>,
     ) -> Result<(), Fault> {
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.overflow();
-            return self.start_again(cx);
+            return self.start_again(call);
         }
         if what.contains(ReadFlags::IGNORED) {
             self.watched.remove(&number);
@@ -320,7 +312,7 @@ impl State {
         } else if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             self.report(&path, ChangeKind::Created);
             if is_dir && self.recursive {
-                self.add_new(cx, path)?;
+                self.add_new(call, path)?;
             }
         } else if what.intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB) {
             self.report(&path, ChangeKind::Modified);
@@ -328,10 +320,10 @@ impl State {
         Ok(())
     }
 
-    fn add_new(&mut self, cx: &Cx, path: PathBuf) -> Result<(), Fault> {
+    fn add_new(&mut self, call: &FileCall, path: PathBuf) -> Result<(), Fault> {
         let added = self
-            .add_one(cx, &path)
-            .and_then(|()| self.add_below(cx, path, Found::New));
+            .add_one(call, &path)
+            .and_then(|()| self.add_below(call, path, Found::New));
         match added {
             // It is gone again, or may not be listed.
             Err(Fault::Denied(_) | Fault::Refused(_)) => Ok(()),
@@ -359,10 +351,10 @@ impl State {
     }
 
     /// After events were lost it is not known what is where.
-    fn start_again(&mut self, cx: &Cx) -> Result<(), Fault> {
+    fn start_again(&mut self, call: &FileCall) -> Result<(), Fault> {
         let top = self.top.path.clone();
         self.forget(&top);
-        match self.add_all(cx) {
+        match self.add_all(call) {
             Err(Fault::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
                 self.is_gone();
                 Ok(())

@@ -3,44 +3,44 @@
 use outrigger_wire::proto::hostserve::*;
 use rustix::process;
 
-use super::variables::{self, UserDir};
+use crate::environment::{self, UserDir};
 use crate::fault::Fault;
-use crate::fs::Cx;
+use crate::fs::call::FileCall;
 
 /// The contract's ids are signed.
 fn id(raw: u32) -> i32 {
     raw.cast_signed()
 }
 
-pub(crate) fn getuid(_: &Cx, _: &GetuidRequest) -> Result<GetuidResponse, Fault> {
+pub(crate) fn getuid(_: &FileCall, _: &GetuidRequest) -> Result<GetuidResponse, Fault> {
     Ok(GetuidResponse {
         uid: id(process::getuid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn getgid(_: &Cx, _: &GetgidRequest) -> Result<GetgidResponse, Fault> {
+pub(crate) fn getgid(_: &FileCall, _: &GetgidRequest) -> Result<GetgidResponse, Fault> {
     Ok(GetgidResponse {
         gid: id(process::getgid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn geteuid(_: &Cx, _: &GeteuidRequest) -> Result<GeteuidResponse, Fault> {
+pub(crate) fn geteuid(_: &FileCall, _: &GeteuidRequest) -> Result<GeteuidResponse, Fault> {
     Ok(GeteuidResponse {
         euid: id(process::geteuid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn getegid(_: &Cx, _: &GetegidRequest) -> Result<GetegidResponse, Fault> {
+pub(crate) fn getegid(_: &FileCall, _: &GetegidRequest) -> Result<GetegidResponse, Fault> {
     Ok(GetegidResponse {
         egid: id(process::getegid().as_raw()),
         error: None,
     })
 }
 
-pub(crate) fn getpid(_: &Cx, _: &GetpidRequest) -> Result<GetpidResponse, Fault> {
+pub(crate) fn getpid(_: &FileCall, _: &GetpidRequest) -> Result<GetpidResponse, Fault> {
     Ok(GetpidResponse {
         pid: process::getpid().as_raw_nonzero().get(),
         error: None,
@@ -49,12 +49,12 @@ pub(crate) fn getpid(_: &Cx, _: &GetpidRequest) -> Result<GetpidResponse, Fault>
 
 /// 0 when the parent is outside the host's process namespace, as the system
 /// says it.
-pub(crate) fn getppid(_: &Cx, _: &GetppidRequest) -> Result<GetppidResponse, Fault> {
+pub(crate) fn getppid(_: &FileCall, _: &GetppidRequest) -> Result<GetppidResponse, Fault> {
     let ppid = process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     Ok(GetppidResponse { ppid, error: None })
 }
 
-pub(crate) fn get_groups(_: &Cx, _: &GetGroupsRequest) -> Result<GetGroupsResponse, Fault> {
+pub(crate) fn get_groups(_: &FileCall, _: &GetGroupsRequest) -> Result<GetGroupsResponse, Fault> {
     let groups = process::getgroups()?
         .into_iter()
         .map(|gid| id(gid.as_raw()))
@@ -65,16 +65,21 @@ pub(crate) fn get_groups(_: &Cx, _: &GetGroupsRequest) -> Result<GetGroupsRespon
     })
 }
 
-pub(crate) fn get_env(cx: &Cx, request: &GetEnvRequest) -> Result<GetEnvResponse, Fault> {
-    let val = variables::get(cx, &request.key)?;
+pub(crate) fn get_env(call: &FileCall, request: &GetEnvRequest) -> Result<GetEnvResponse, Fault> {
+    let value = environment::answer(&call.session, &call.progress, &request.key)?;
+    // Empty where it is not set, as with Go's `os.Getenv`.
+    let val = value.unwrap_or_default();
     Ok(GetEnvResponse { val, error: None })
 }
 
 /// The plugin's own temporary directory rather than the system's: the one that
 /// it can use.
-pub(crate) fn temp_dir(cx: &Cx, _: &TempDirRequest) -> Result<TempDirResponse, Fault> {
-    let area = cx.temp()?.area();
-    cx.notes.allowed_by(&area.rule);
+pub(crate) fn temp_dir(call: &FileCall, _: &TempDirRequest) -> Result<TempDirResponse, Fault> {
+    if call.files.temp_if_made().is_none() {
+        call.wait()?;
+    }
+    let area = call.files.temp()?.area();
+    call.progress.allowed_by(&area.rule);
     match area.canonical.to_str() {
         Some(dir) => Ok(TempDirResponse {
             dir: dir.into(),
@@ -84,20 +89,12 @@ pub(crate) fn temp_dir(cx: &Cx, _: &TempDirRequest) -> Result<TempDirResponse, F
     }
 }
 
-/// [`temp_dir`] once the directory exists.
-pub(crate) fn temp_dir_now(
-    cx: &Cx,
-    request: &TempDirRequest,
-) -> Option<Result<TempDirResponse, Fault>> {
-    cx.session.temp_if_made().map(|_| temp_dir(cx, request))
-}
-
 fn user_dir(dir: UserDir) -> Result<String, Fault> {
     dir.find(|name| std::env::var_os(name))
 }
 
 pub(crate) fn user_cache_dir(
-    _: &Cx,
+    _: &FileCall,
     _: &UserCacheDirRequest,
 ) -> Result<UserCacheDirResponse, Fault> {
     Ok(UserCacheDirResponse {
@@ -107,7 +104,7 @@ pub(crate) fn user_cache_dir(
 }
 
 pub(crate) fn user_config_dir(
-    _: &Cx,
+    _: &FileCall,
     _: &UserConfigDirRequest,
 ) -> Result<UserConfigDirResponse, Fault> {
     Ok(UserConfigDirResponse {
@@ -116,7 +113,10 @@ pub(crate) fn user_config_dir(
     })
 }
 
-pub(crate) fn user_home_dir(_: &Cx, _: &UserHomeDirRequest) -> Result<UserHomeDirResponse, Fault> {
+pub(crate) fn user_home_dir(
+    _: &FileCall,
+    _: &UserHomeDirRequest,
+) -> Result<UserHomeDirResponse, Fault> {
     Ok(UserHomeDirResponse {
         dir: user_dir(UserDir::Home)?,
         error: None,

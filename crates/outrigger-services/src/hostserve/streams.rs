@@ -7,20 +7,37 @@ use outrigger_manifest::HostService;
 use outrigger_wire::proto::hostserve::*;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::describe::{Describe, Reply};
-use super::failed;
-use crate::argument::Argument;
+use super::operations::Reply;
+use super::told::failed;
 use crate::fault::Fault;
-use crate::fs::open::OpenFile;
-use crate::fs::stream::{self, Part, Reading};
-use crate::leases::Lent;
-use crate::session::{Operation, Running, Session};
-use crate::work::{self, Replies};
+use crate::fs::call::SessionFiles;
+use crate::fs::stream::{self, Reading, WriteError, WriteMessage};
+use crate::operation::{Described, Operation, described};
+use crate::running::{Caller, Running};
+use crate::streaming::{self, Next, Replies, Source};
+
+described! {
+    streamed("FileReader"), FileReadRequest { handle, chunk_size }
+    streamed("FileReaderAt"), FileReadAtRequest { handle, offset, chunk_size }
+    streamed("FileWriter"), FileWriteRequest { handle }
+    streamed("FileWriterAt"), FileWriteAtRequest { handle, offset }
+}
+
+const fn streamed(name: &'static str) -> Operation {
+    Operation::new(HostService::Filesystem, name)
+}
+
+/// The operations that are streams.
+pub(crate) const STREAMS: &[Operation] = &[
+    FileReadRequest::OPERATION,
+    FileReadAtRequest::OPERATION,
+    FileWriteRequest::OPERATION,
+    FileWriteAtRequest::OPERATION,
+];
 
 /// A request that starts a stream of a file's parts.
-pub(super) trait ReadRequest: Describe + Send + 'static {
+pub(super) trait ReadRequest: Described + Send + 'static {
     type Reply: Reply + Send + 'static;
-    const NAME: &'static str;
 
     fn handle(&self) -> &str;
     fn chunk_size(&self) -> u32;
@@ -29,296 +46,165 @@ pub(super) trait ReadRequest: Describe + Send + 'static {
     fn reply(chunk: FileChunk) -> Self::Reply;
 }
 
-impl ReadRequest for FileReadRequest {
-    type Reply = FileReadResponse;
-    const NAME: &'static str = "FileReader";
+macro_rules! read_requests {
+    ($($request:ident -> $reply:ident, |$message:ident| $offset:expr;)*) => {$(
+        impl ReadRequest for $request {
+            type Reply = $reply;
 
-    fn handle(&self) -> &str {
-        &self.handle
-    }
+            fn handle(&self) -> &str {
+                &self.handle
+            }
 
-    fn chunk_size(&self) -> u32 {
-        self.chunk_size
-    }
+            fn chunk_size(&self) -> u32 {
+                self.chunk_size
+            }
 
-    fn offset(&self) -> Option<u64> {
-        None
-    }
+            fn offset(&self) -> Option<u64> {
+                let $message = self;
+                $offset
+            }
 
-    fn reply(chunk: FileChunk) -> FileReadResponse {
-        FileReadResponse {
-            chunk: Some(chunk),
-            error: None,
+            fn reply(chunk: FileChunk) -> $reply {
+                $reply { chunk: Some(chunk), error: None }
+            }
         }
-    }
+    )*};
 }
 
-impl ReadRequest for FileReadAtRequest {
-    type Reply = FileReadAtResponse;
-    const NAME: &'static str = "FileReaderAt";
-
-    fn handle(&self) -> &str {
-        &self.handle
-    }
-
-    fn chunk_size(&self) -> u32 {
-        self.chunk_size
-    }
-
-    fn offset(&self) -> Option<u64> {
-        Some(self.offset)
-    }
-
-    fn reply(chunk: FileChunk) -> FileReadAtResponse {
-        FileReadAtResponse {
-            chunk: Some(chunk),
-            error: None,
-        }
-    }
+read_requests! {
+    FileReadRequest -> FileReadResponse, |_message| None;
+    FileReadAtRequest -> FileReadAtResponse, |message| Some(message.offset);
 }
 
-/// Starts a stream of the parts of a file. The last one says so; it is empty
+/// The parts of a file, for the replies to `Q`. The last one says so; it is empty
 /// when the file's end is where a part ended.
+struct Parts<Q>(Reading, std::marker::PhantomData<fn(Q)>);
+
+impl<Q: ReadRequest> Source for Parts<Q> {
+    type Reply = Q::Reply;
+
+    async fn next(&mut self, running: &Running) -> Result<Next<Q::Reply>, Fault> {
+        let part = self.0.part(running).await?;
+        let reply = Q::reply(FileChunk {
+            data: part.data,
+            offset: part.offset,
+            is_final: part.last,
+        });
+        Ok(match part.last {
+            true => Next::Last(reply),
+            false => Next::Reply(reply),
+        })
+    }
+}
+
+/// Starts a stream of the parts of a file.
 pub(super) fn read<Q: ReadRequest>(
-    session: &Arc<Session>,
+    files: &Arc<SessionFiles>,
     request: Request<Q>,
 ) -> Result<Response<Replies<Q::Reply>>, Status> {
-    let (metadata, _, request) = request.into_parts();
-    let operation = Operation::new(HostService::Filesystem, Q::NAME);
-    let shown = |shown: &mut Argument| request.arguments(shown);
-    let one = |reply: Result<Q::Reply, Status>| -> Response<Replies<Q::Reply>> {
+    let (caller, request) = Caller::of(request);
+    let session = files.session();
+    let only = |fault: &Fault| -> Response<Replies<Q::Reply>> {
+        let reply = failed(Q::OPERATION.name, "", fault);
         Response::new(Box::pin(futures_util::stream::iter([reply])))
     };
-    let running = match session.begin(operation, &metadata, shown) {
+    let running = match session.begin(Q::OPERATION, &caller, |shown| request.show(shown)) {
         Ok(running) => running,
-        Err(fault) => return Ok(one(failed(Q::NAME, "", &fault))),
+        Err(fault) => return Ok(only(&fault)),
     };
-    let file = match running.cx().file(request.handle()) {
+    let file = match files.call(&running).file(request.handle()) {
         Ok(file) => file,
         Err(fault) => {
             running.end(Some(&fault));
-            return Ok(one(failed(Q::NAME, "", &fault)));
+            return Ok(only(&fault));
         }
     };
     let chunk = session.limits().chunk_size(request.chunk_size());
     let reading = Reading::start(&file, request.offset(), None, chunk);
-    let producing = (reading, Some(running));
-    let parts =
-        futures_util::stream::unfold(producing, async |(mut reading, mut running)| match reading
-            .next(running.as_ref()?)
-            .await
-        {
-            Ok(part) => {
-                if part.last {
-                    running.take()?.end(None);
-                }
-                let Part { data, offset, last } = part;
-                let reply = Q::reply(FileChunk {
-                    data,
-                    offset,
-                    is_final: last,
-                });
-                Some((Ok(reply), (reading, running)))
-            }
-            Err(fault) => {
-                running.take()?.end(Some(&fault));
-                Some((failed(Q::NAME, "", &fault), (reading, running)))
-            }
-        });
-    Ok(Response::new(Box::pin(parts)))
+    let parts = Parts::<Q>(reading, std::marker::PhantomData);
+    let replies = streaming::replies_or(running, parts, |running, fault| {
+        running.end(Some(&fault));
+        failed(Q::OPERATION.name, "", &fault)
+    });
+    Ok(Response::new(replies))
 }
 
 /// A message of a stream that writes a file.
-pub(super) trait WriteRequest: Describe + Send + 'static {
+pub(super) trait WriteRequest: WriteMessage {
     type Reply: Reply;
-    const NAME: &'static str;
 
-    fn handle(&self) -> &str;
-    /// Where this part goes; nothing means the file's own position.
-    fn offset(&self) -> Option<u64>;
-    fn take_chunk(&mut self) -> Option<FileChunk>;
     fn reply(bytes_written: u32) -> Self::Reply;
 }
 
-impl WriteRequest for FileWriteRequest {
-    type Reply = FileWriteResponse;
-    const NAME: &'static str = "FileWriter";
+macro_rules! write_requests {
+    ($($request:ident -> $reply:ident, $at:expr;)*) => {$(
+        impl WriteMessage for $request {
+            const NO_FILE: Option<&'static str> =
+                Some("the stream's first message names no handle");
+            const SECOND_FILE: &'static str = "the stream names a second handle";
+            const MOST: u64 = u32::MAX as u64;
 
-    fn handle(&self) -> &str {
-        &self.handle
-    }
+            fn file(&self) -> &str {
+                &self.handle
+            }
 
-    fn offset(&self) -> Option<u64> {
-        None
-    }
+            fn offset(&self, start: &mut Option<u64>, written: u64) -> Result<Option<u64>, Fault> {
+                let at: fn(&Self, &mut Option<u64>, u64) -> Option<u64> = $at;
+                Ok(at(self, start, written))
+            }
 
-    fn take_chunk(&mut self) -> Option<FileChunk> {
-        self.chunk.take()
-    }
-
-    fn reply(bytes_written: u32) -> FileWriteResponse {
-        FileWriteResponse {
-            bytes_written,
-            error: None,
+            fn take(&mut self) -> (Bytes, bool) {
+                match self.chunk.take() {
+                    Some(chunk) => (chunk.data, chunk.is_final),
+                    None => (Bytes::new(), false),
+                }
+            }
         }
-    }
+
+        impl WriteRequest for $request {
+            type Reply = $reply;
+
+            fn reply(bytes_written: u32) -> $reply {
+                $reply { bytes_written, error: None }
+            }
+        }
+    )*};
 }
 
-impl WriteRequest for FileWriteAtRequest {
-    type Reply = FileWriteAtResponse;
-    const NAME: &'static str = "FileWriterAt";
-
-    fn handle(&self) -> &str {
-        &self.handle
-    }
-
-    fn offset(&self) -> Option<u64> {
-        Some(self.offset)
-    }
-
-    fn take_chunk(&mut self) -> Option<FileChunk> {
-        self.chunk.take()
-    }
-
-    fn reply(bytes_written: u32) -> FileWriteAtResponse {
-        FileWriteAtResponse {
-            bytes_written,
-            error: None,
-        }
-    }
+write_requests! {
+    FileWriteRequest -> FileWriteResponse, |_, _, _| None;
+    FileWriteAtRequest -> FileWriteAtResponse, |message, start, written| {
+        message.chunk.as_ref().filter(|chunk| !chunk.data.is_empty())?;
+        // Peers either repeat where the stream started or say where each part goes.
+        Some(match *start.get_or_insert(message.offset) {
+            start if start == message.offset => start.saturating_add(written),
+            _ => message.offset,
+        })
+    };
 }
 
-/// Writes the parts of a stream one after another, until one says that it is
-/// the last or the stream ends.
+/// Writes the parts of a stream one after another.
 pub(super) async fn write<Q: WriteRequest>(
-    session: &Arc<Session>,
+    files: &Arc<SessionFiles>,
     request: Request<Streaming<Q>>,
 ) -> Result<Response<Q::Reply>, Status> {
-    let (metadata, _, mut messages) = request.into_parts();
-    let operation = Operation::new(HostService::Filesystem, Q::NAME);
-    let mut running = match session.begin(operation, &metadata, |_| {}) {
+    let (caller, mut messages) = Caller::of(request);
+    let name = Q::OPERATION.name;
+    let mut running = match files.session().begin(Q::OPERATION, &caller, |_| {}) {
         Ok(running) => running,
-        Err(fault) => return failed(Q::NAME, "", &fault).map(Response::new),
+        Err(fault) => return failed(name, "", &fault).map(Response::new),
     };
-    let first = work::first(session, &mut messages).await;
-    if let Ok(first) = &first {
-        running.show(|shown| first.arguments(shown));
-    }
-    let mut writing = Writing {
-        file: None,
-        handle: String::new(),
-        start: None,
-        written: 0,
-    };
-    match writing.run(&running, first, &mut messages).await {
-        Ok(()) => {
+    match stream::write(files, &mut running, &mut messages).await {
+        Ok(written) => {
             running.end(None);
-            let written = u32::try_from(writing.written).unwrap_or(u32::MAX);
+            let written = u32::try_from(written).unwrap_or(u32::MAX);
             Ok(Response::new(Q::reply(written)))
         }
-        Err(Stop::Fault(fault)) => {
+        Err(WriteError::Fault(fault)) => {
             running.end(Some(&fault));
-            failed(Q::NAME, "", &fault).map(Response::new)
+            failed(name, "", &fault).map(Response::new)
         }
-        // It is recorded as given up.
-        Err(Stop::Status(status)) => Err(status),
-    }
-}
-
-enum Stop {
-    Fault(Fault),
-    /// The stream itself failed; the plugin knows.
-    Status(Status),
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-struct Writing {
-    file: Option<Lent<OpenFile>>,
-    handle: String,
-    start: Option<u64>,
-    written: u64,
-}
-
-impl Writing {
-    async fn run<Q: WriteRequest>(
-        &mut self,
-        running: &Running,
-        first: Result<Q, Fault>,
-        messages: &mut Streaming<Q>,
-    ) -> Result<(), Stop> {
-        let patience = running.session().limits().call_timeout;
-        let mut message = first?;
-        loop {
-            let chunk = message.take_chunk();
-            let file = self.file_for(running, &message)?;
-            let last = chunk.as_ref().is_some_and(|chunk| chunk.is_final);
-            if let Some(data) = chunk
-                .map(|chunk| chunk.data)
-                .filter(|data| !data.is_empty())
-            {
-                self.write(running, &file, data, message.offset()).await?;
-            }
-            if last {
-                return Ok(());
-            }
-            let next = tokio::time::timeout(patience, messages.message()).await;
-            match next.map_err(|_| Fault::Deadline)?.map_err(Stop::Status)? {
-                Some(next) => message = next,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// The file of the stream: the first message names it, later ones may only
-    /// repeat it.
-    fn file_for<Q: WriteRequest>(
-        &mut self,
-        running: &Running,
-        message: &Q,
-    ) -> Result<Lent<OpenFile>, Fault> {
-        match &self.file {
-            None if message.handle().is_empty() => {
-                Err(Fault::abuse("the stream's first message names no handle"))
-            }
-            None => {
-                self.handle = message.handle().to_owned();
-                let file = running.cx().file(message.handle())?;
-                self.file = Some(file.clone());
-                Ok(file)
-            }
-            Some(file) if message.handle().is_empty() || message.handle() == self.handle => {
-                Ok(file.clone())
-            }
-            Some(_) => Err(Fault::abuse("the stream names a second handle")),
-        }
-    }
-
-    async fn write(
-        &mut self,
-        running: &Running,
-        file: &Lent<OpenFile>,
-        data: Bytes,
-        offset: Option<u64>,
-    ) -> Result<(), Fault> {
-        let total = self.written + data.len() as u64;
-        if u32::try_from(total).is_err() {
-            return Err(Fault::exhausted(
-                "stream-too-long",
-                "a stream writes less than 4 GiB",
-            ));
-        }
-        // Peers either repeat where the stream started or say where each part goes.
-        let at = offset.map(|offset| match *self.start.get_or_insert(offset) {
-            start if start == offset => offset.saturating_add(self.written),
-            _ => offset,
-        });
-        stream::write(running, file, data, at).await?;
-        self.written = total;
-        Ok(())
+        // Its record says that it was given up.
+        Err(WriteError::Stream(status)) => Err(status),
     }
 }

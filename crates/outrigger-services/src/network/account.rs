@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 
 use crate::fault::Fault;
-use crate::session::{Running, Session};
+use crate::running::Running;
+use crate::session::Session;
 
 /// The account of one open connection: it paces what moves, and leaves one
 /// record when the connection ends.
@@ -47,7 +48,7 @@ impl Account {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes more about what let the connection, or its peers, in.
+    /// Progress more about what let the connection, or its peers, in.
     pub(crate) fn allowed_by(&self, rule: &str) {
         self.with(|running| running.allowed_by(rule));
     }
@@ -86,10 +87,7 @@ impl Account {
     /// Records why it ended early, and says it to the plugin.
     pub(crate) fn fail(&self, fault: Fault) -> Status {
         match self.take() {
-            Some(open) => match open.running.finish::<()>(Err(fault)) {
-                Ok(()) => Status::internal("the host failed"),
-                Err(status) => status,
-            },
+            Some(open) => open.running.fail(&fault),
             None => Status::internal("the connection has ended already"),
         }
     }

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::NetworkLimits;
 use super::account::Account;
-use super::trouble;
+use super::failure;
+use super::settings::NetworkLimits;
 use crate::fault::Fault;
 
 /// What stands for a moment that can never come.
@@ -63,8 +63,8 @@ impl Activity {
         let idle = after(after(self.started, last), self.idle);
         let total = after(self.started, self.total);
         match idle < total {
-            true => (idle, trouble::late("idle_timeout", self.idle)),
-            false => (total, trouble::late("total_timeout", self.total)),
+            true => (idle, failure::late("idle_timeout", self.idle)),
+            false => (total, failure::late("total_timeout", self.total)),
         }
     }
 

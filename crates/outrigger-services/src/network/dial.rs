@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
 
-use super::trouble;
+use super::failure;
 use crate::fault::Fault;
 
 /// How long one address is tried alone before the next is tried as well.
@@ -95,7 +95,7 @@ pub(crate) async fn first_udp(
         }
         match dialer.dial_udp(address).await {
             Ok(socket) => return Ok((socket, address)),
-            Err(error) => failure = trouble::io(&error),
+            Err(error) => failure = failure::io(&error),
         }
     }
     Err(failure)

@@ -20,12 +20,12 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::client::TlsStream;
 
-use super::NetworkLimits;
-use super::door::{Allowance, Door, Lookups};
-use super::trouble;
+use super::egress::{Allowance, Egress, Lookups};
+use super::failure;
+use super::settings::NetworkLimits;
 use super::url::{Scheme, Url};
 use crate::fault::Fault;
-use crate::session::Running;
+use crate::running::Running;
 use crate::text::Quoted;
 
 /// Longest name of a method, in bytes.
@@ -135,7 +135,7 @@ impl Prepared {
         let url = self
             .url
             .join(location.as_bytes())
-            .map_err(|why| trouble::peer(format!("the redirect cannot be followed: {why}")))?;
+            .map_err(|why| failure::peer(format!("the redirect cannot be followed: {why}")))?;
         let mut next = Self {
             url,
             host_field: None,
@@ -174,7 +174,7 @@ impl Prepared {
     /// Dropping the future closes the connection.
     pub(crate) async fn send(
         &self,
-        door: &Door,
+        egress: &Egress,
         grants: &Grants,
         lookups: &Lookups,
         allowed: Allowance,
@@ -184,8 +184,8 @@ impl Prepared {
         if url.bracketed && !url.host.contains(':') {
             return Err(Fault::abuse("the URL's brackets hold no IPv6 address"));
         }
-        let (host, port, notes) = (&url.host, url.port.into(), running.notes());
-        let dialled = door.connect(grants, lookups, host, port, allowed, notes);
+        let (host, port, progress) = (&url.host, url.port.into(), running.progress());
+        let dialled = egress.connect(grants, lookups, host, port, allowed, progress);
         let dialled = dialled.await?;
         running.wrote(self.body_len() as u64);
         // What is asked for is what was matched, in the form that was matched.
@@ -200,11 +200,11 @@ impl Prepared {
                 Scheme::Http => Connection::Plain(dialled.stream),
                 Scheme::Https => {
                     let name = server_name(&dialled.host)?;
-                    let stream = door.tls.connect(name, dialled.stream).await?;
+                    let stream = egress.tls.connect(name, dialled.stream).await?;
                     Connection::Tls(Box::new(stream))
                 }
             };
-            exchange(connection, request, &door.limits).await
+            exchange(connection, request, &egress.limits).await
         };
         allowed.within(exchange).await
     }
@@ -222,7 +222,7 @@ impl Prepared {
                 )));
             }
         }
-        let broken = |_| trouble::broken("a checked request cannot be written");
+        let broken = |_| failure::broken("a checked request cannot be written");
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
         // Only the path: the server is the one that was dialled.
@@ -263,7 +263,7 @@ impl ReplyBody {
                     // Trailers belong to the connection; nothing is an empty part.
                     Ok(_) | Err(_) => {}
                 },
-                Err(error) => return Err(trouble(&error)),
+                Err(error) => return Err(hyper_failure(&error)),
             }
         }
         Ok(None)
@@ -375,7 +375,7 @@ async fn exchange(
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(connection))
         .await
-        .map_err(|error| trouble(&error))?;
+        .map_err(|error| hyper_failure(&error))?;
     let driver = Driver(tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection for HTTP ended early");
@@ -384,10 +384,10 @@ async fn exchange(
     let reply = sender
         .send_request(request)
         .await
-        .map_err(|error| trouble(&error))?;
+        .map_err(|error| hyper_failure(&error))?;
     let (head, incoming) = reply.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(trouble::peer("the server switched protocols unasked"));
+        return Err(failure::peer("the server switched protocols unasked"));
     }
     let location = head.headers.get(header::LOCATION).cloned();
     let headers = head
@@ -407,10 +407,10 @@ async fn exchange(
     })
 }
 
-fn trouble(error: &hyper::Error) -> Fault {
+fn hyper_failure(error: &hyper::Error) -> Fault {
     if error.is_parse() {
         // Also for a head that is too large (`headers`, `header_bytes`).
-        return trouble::peer(format!("the reply's head cannot be read: {error}"));
+        return failure::peer(format!("the reply's head cannot be read: {error}"));
     }
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
@@ -418,11 +418,11 @@ fn trouble(error: &hyper::Error) -> Fault {
         if let Some(io) = inner.downcast_ref::<std::io::Error>()
             && io.raw_os_error().is_some()
         {
-            return trouble::io(io);
+            return failure::io(io);
         }
         source = inner.source();
     }
-    trouble::peer(format!("the reply is not HTTP, or incomplete: {error}"))
+    failure::peer(format!("the reply is not HTTP, or incomplete: {error}"))
 }
 
 /// The task that moves a connection; gone with its reply.

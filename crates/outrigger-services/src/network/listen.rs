@@ -10,12 +10,14 @@ use outrigger_manifest::{Grants, Protocol};
 use outrigger_transport::OwnedTask;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::door::{Door, Lookups};
+use super::egress::{Egress, Lookups};
+use super::failure;
 use super::origins::Origins;
 use super::rules;
-use super::trouble;
 use crate::fault::Fault;
-use crate::session::{Notes, Session};
+use crate::leases::Lease;
+use crate::progress::Progress;
+use crate::session::Session;
 
 /// How long accepting pauses when the system has nothing left to accept with.
 const BREATH: Duration = Duration::from_millis(100);
@@ -39,6 +41,8 @@ pub(crate) struct Waiting {
     /// The grant that let it in, for the audit.
     pub(crate) rule: String,
 }
+
+impl Lease for Waiting {}
 
 impl Waiting {
     /// The connection, for whoever comes first.
@@ -65,19 +69,19 @@ pub(crate) enum Arrival {
 
 /// Binds `port` at `address`, if the grants cover it.
 pub(crate) async fn bind(
-    door: &Door,
+    egress: &Egress,
     grants: &Grants,
     lookups: &Lookups,
     address: &str,
     port: u32,
-    notes: &Notes,
+    progress: &Progress,
 ) -> Result<Bound, Fault> {
-    let address = asked(grants, Protocol::Tcp, address, port, notes)?;
+    let address = asked(grants, Protocol::Tcp, address, port, progress)?;
     let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|error| trouble::io(&error))?;
-    let origins = Origins::of(door, grants, lookups, Protocol::Tcp, address.port()).await;
+    let listener = listener.map_err(|error| failure::io(&error))?;
+    let origins = Origins::of(egress, grants, lookups, Protocol::Tcp, address.port()).await;
     Ok(Bound {
-        address: listener.local_addr().map_err(|error| trouble::io(&error))?,
+        address: listener.local_addr().map_err(|error| failure::io(&error))?,
         listener,
         origins,
     })
@@ -89,7 +93,7 @@ pub(crate) fn asked(
     protocol: Protocol,
     address: &str,
     port: u32,
-    notes: &Notes,
+    progress: &Progress,
 ) -> Result<SocketAddr, Fault> {
     let port = rules::port(port)?;
     let address = match address {
@@ -98,7 +102,7 @@ pub(crate) fn asked(
             .parse::<IpAddr>()
             .map_err(|_| Fault::abuse("the address to listen on is not an IP address"))?,
     };
-    notes.allowed_by(&rules::ingress(grants, protocol, port)?);
+    progress.allowed_by(&rules::ingress(grants, protocol, port)?);
     Ok(SocketAddr::new(address, port))
 }
 
@@ -127,7 +131,7 @@ impl Arrivals {
     /// arrived, which is closed.
     pub(crate) async fn next(
         &mut self,
-        door: &Arc<Door>,
+        egress: &Arc<Egress>,
         grants: &Grants,
         lookups: &Lookups,
         session: &Arc<Session>,
@@ -137,12 +141,12 @@ impl Arrivals {
                 && let Some((stream, remote)) = self.asking.pop_front()
             {
                 let rule = self.bound.origins.judge_now(grants, remote.ip());
-                return self.judged(rule, door, session, stream, remote);
+                return self.judged(rule, egress, session, stream, remote);
             }
             tokio::select! {
                 accepted = self.bound.listener.accept() => match accepted {
                     Ok((stream, remote)) => {
-                        let arrival = self.arrived(door, grants, lookups, session, stream, remote);
+                        let arrival = self.arrived(egress, grants, lookups, session, stream, remote);
                         if let Some(arrival) = arrival {
                             return arrival;
                         }
@@ -163,7 +167,7 @@ impl Arrivals {
     /// looked up. Nobody else waits for these.
     fn arrived(
         &mut self,
-        door: &Arc<Door>,
+        egress: &Arc<Egress>,
         grants: &Grants,
         lookups: &Lookups,
         session: &Arc<Session>,
@@ -171,11 +175,14 @@ impl Arrivals {
         remote: SocketAddr,
     ) -> Option<Arrival> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let rule = self.bound.origins.judge(door, grants, lookups, remote.ip());
+        let rule = self
+            .bound
+            .origins
+            .judge(egress, grants, lookups, remote.ip());
         if let Some(rule) = rule {
-            return Some(self.judged(rule, door, session, stream, remote));
+            return Some(self.judged(rule, egress, session, stream, remote));
         }
-        if self.asking.len() >= door.limits.backlog {
+        if self.asking.len() >= egress.limits.backlog {
             let text = "too many wait for the allowed origins to resolve (`backlog`)";
             let why = Fault::exhausted(CODE, text);
             return Some(Arrival::TurnedAway { remote, why });
@@ -188,7 +195,7 @@ impl Arrivals {
     fn judged(
         &mut self,
         rule: Result<String, Fault>,
-        door: &Door,
+        egress: &Egress,
         session: &Arc<Session>,
         stream: TcpStream,
         remote: SocketAddr,
@@ -200,7 +207,7 @@ impl Arrivals {
         };
         self.waiting
             .retain(|(lease, _)| session.lease::<Waiting>(lease).is_ok());
-        if self.waiting.len() >= door.limits.backlog {
+        if self.waiting.len() >= egress.limits.backlog {
             let text = "the plugin takes no connections (`backlog`)";
             return turned_away(Fault::exhausted(CODE, text));
         }
@@ -209,7 +216,7 @@ impl Arrivals {
             Err(fault) => return turned_away(fault),
         };
         if let Err(error) = stream.set_nodelay(true) {
-            return turned_away(trouble::io(&error));
+            return turned_away(failure::io(&error));
         }
         let waiting = Waiting {
             stream: Mutex::new(Some(stream)),
@@ -224,7 +231,7 @@ impl Arrivals {
         }
     }
 
-    /// Notes that a connection waits for the plugin until `expiry` gives it up.
+    /// Progress that a connection waits for the plugin until `expiry` gives it up.
     pub(crate) fn wait(&mut self, lease: String, expiry: OwnedTask) {
         self.waiting.push((lease, expiry));
     }
@@ -242,8 +249,12 @@ impl Arrivals {
 
 /// Gives a connection up that the plugin has not taken in time, and says whose
 /// it was.
-pub(crate) async fn unclaimed(door: &Door, session: &Session, lease: &str) -> Option<SocketAddr> {
-    tokio::time::sleep(door.limits.unclaimed_timeout).await;
+pub(crate) async fn unclaimed(
+    egress: &Egress,
+    session: &Session,
+    lease: &str,
+) -> Option<SocketAddr> {
+    tokio::time::sleep(egress.limits.unclaimed_timeout).await;
     let unclaimed = session.give_back::<Waiting>(lease).ok()?;
     Some(unclaimed.remote)
 }

@@ -9,7 +9,7 @@ use outrigger_manifest::{Grants, HostName, Protocol};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::door::{Allowance, Door, Lookups};
+use super::egress::{Allowance, Egress, Lookups};
 use super::rules;
 use crate::fault::Fault;
 
@@ -32,7 +32,7 @@ type Found = HashMap<IpAddr, Vec<HostName>>;
 impl Origins {
     /// Looks up what is named in the grants for a port.
     pub(crate) async fn of(
-        door: &Door,
+        egress: &Egress,
         grants: &Grants,
         lookups: &Lookups,
         protocol: Protocol,
@@ -42,7 +42,7 @@ impl Origins {
         Self {
             protocol,
             port,
-            found: look_up(door, lookups, &names).await,
+            found: look_up(egress, lookups, &names).await,
             names,
             refreshed: Instant::now(),
             lookup: JoinSet::new(),
@@ -53,7 +53,7 @@ impl Origins {
     /// so; nothing where that depends on names that are being looked up.
     pub(crate) fn judge(
         &mut self,
-        door: &Arc<Door>,
+        egress: &Arc<Egress>,
         grants: &Grants,
         lookups: &Lookups,
         origin: IpAddr,
@@ -62,12 +62,12 @@ impl Origins {
         if by_address.is_ok() || self.names.is_empty() {
             return Some(by_address);
         }
-        let stale = self.refreshed.elapsed() >= door.limits.origin_refresh;
+        let stale = self.refreshed.elapsed() >= egress.limits.origin_refresh;
         if stale && !self.is_looking_up() {
-            let (door, lookups) = (door.clone(), lookups.clone());
+            let (egress, lookups) = (egress.clone(), lookups.clone());
             let names = self.names.clone();
             self.lookup
-                .spawn(async move { look_up(&door, &lookups, &names).await });
+                .spawn(async move { look_up(&egress, &lookups, &names).await });
         }
         (!self.is_looking_up()).then(|| self.judge_now(grants, origin))
     }
@@ -101,12 +101,12 @@ impl Origins {
 
 /// Looks the names among the origins up, all together within
 /// `resolve_timeout`. One that does not resolve now lets nobody in until it does.
-async fn look_up(door: &Door, lookups: &Lookups, names: &[HostName]) -> Found {
-    let limit = door.limits.resolve_timeout;
+async fn look_up(egress: &Egress, lookups: &Lookups, names: &[HostName]) -> Found {
+    let limit = egress.limits.resolve_timeout;
     let allowed = Allowance::new(0, limit, "resolve_timeout", limit);
     let answers = names
         .iter()
-        .map(|name| door.resolve(lookups, name.as_str(), allowed));
+        .map(|name| egress.resolve(lookups, name.as_str(), allowed));
     let answers = futures_util::future::join_all(answers).await;
     let mut found = Found::new();
     for (name, answer) in names.iter().zip(answers) {

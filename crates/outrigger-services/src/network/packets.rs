@@ -13,10 +13,10 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socke
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
-use super::NetworkLimits;
 use super::account::Account;
+use super::failure;
 use super::relay::{LOOK, is_closed};
-use super::trouble;
+use super::settings::NetworkLimits;
 use super::udp::{Flow, LONGEST, OPERATION, Opened, Sender};
 use crate::fault::{self, Fault};
 
@@ -40,7 +40,7 @@ pub(crate) fn packets(
     };
     let (given, kept) = match pair() {
         Ok(pair) => pair,
-        Err(error) => return Err(account.fail(trouble::io(&error))),
+        Err(error) => return Err(account.fail(failure::io(&error))),
     };
     let (flow, mut carrier) = opened.split(account, limits);
     let carrying = async move {
@@ -77,7 +77,7 @@ async fn from_plugin(pair: &UnixDatagram, sender: &Sender<'_>) -> Result<(), Fau
             Ok((_, length)) => length,
             // It closed before it had taken everything; what it sent comes still.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::CONNRESET) => continue,
-            Err(error) => return Err(trouble::io(&error)),
+            Err(error) => return Err(failure::io(&error)),
         };
         if length == 0 {
             break;

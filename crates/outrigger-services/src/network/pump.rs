@@ -17,11 +17,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
 
-use super::NetworkLimits;
 use super::account::Account;
 use super::deadline::{Activity, Watch};
+use super::failure;
 use super::hello::{HelloGuard, Mismatch};
-use super::trouble;
+use super::settings::NetworkLimits;
 use crate::fault::Fault;
 
 /// Part of what a plugin sends.
@@ -176,7 +176,7 @@ impl<Q: Sent, R: Received> Pump<Q, R> {
                             self.activity.note();
                             return Ok(Step::Reply(R::data(self.buffer.split().freeze())));
                         }
-                        Err(error) => return Err(trouble::io(&error)),
+                        Err(error) => return Err(failure::io(&error)),
                     }
                 }
                 written = join(writer) => match written {
@@ -195,7 +195,7 @@ async fn join<Q>(writer: Option<&mut Writer<Q>>) -> Result<Streaming<Q>, Fault> 
         None => std::future::pending().await,
         Some(writer) => match (&mut writer.0).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(trouble::broken("a task of the host failed")),
+            Err(_) => Err(failure::broken("a task of the host failed")),
         },
     }
 }
@@ -231,7 +231,7 @@ async fn write<Q: Sent>(
     stream
         .shutdown()
         .await
-        .map_err(|error| trouble::io(&error))?;
+        .map_err(|error| failure::io(&error))?;
     Ok(messages)
 }
 
@@ -245,7 +245,7 @@ async fn put(
         match written {
             Ok(0) => return Err(Fault::System(rustix::io::Errno::PIPE)),
             Ok(_) => activity.note(),
-            Err(error) => return Err(trouble::io(&error)),
+            Err(error) => return Err(failure::io(&error)),
         }
     }
     Ok(())

@@ -13,10 +13,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
-use super::NetworkLimits;
 use super::account::Account;
 use super::deadline::Activity;
-use super::trouble;
+use super::failure;
+use super::settings::NetworkLimits;
 use crate::fault::Fault;
 
 /// How long what a plugin wrote before it closed its end is sent.
@@ -41,7 +41,7 @@ pub(crate) fn relay(
     };
     let (given, kept) = match pair() {
         Ok(pair) => pair,
-        Err(error) => return Err(account.fail(trouble::io(&error))),
+        Err(error) => return Err(account.fail(failure::io(&error))),
     };
     let limits = limits.clone();
     let carrying = async move {
@@ -135,7 +135,7 @@ enum Ended {
 
 impl From<std::io::Error> for Ended {
     fn from(error: std::io::Error) -> Self {
-        Self::Fault(trouble::io(&error))
+        Self::Fault(failure::io(&error))
     }
 }
 

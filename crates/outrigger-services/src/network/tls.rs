@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::trouble;
+use super::failure;
 use crate::fault::Fault;
 
 /// The certificates by which servers of HTTPS requests are known.
@@ -100,9 +100,9 @@ impl Tls {
         let connected = TlsConnector::from(config.clone()).connect(name, stream);
         connected.await.map_err(|error| match error.get_ref() {
             Some(inner) if inner.is::<rustls::Error>() => {
-                trouble::peer(format!("TLS failed: {inner}"))
+                failure::peer(format!("TLS failed: {inner}"))
             }
-            _ => trouble::io(&error),
+            _ => failure::io(&error),
         })
     }
 
@@ -122,14 +122,14 @@ impl Tls {
         });
         let store = load
             .await
-            .map_err(|_| trouble::broken("reading the trusted certificates failed"))?;
+            .map_err(|_| failure::broken("reading the trusted certificates failed"))?;
         if store.is_empty() {
-            return Err(trouble::broken("this host trusts no certificates"));
+            return Err(failure::broken("this host trusts no certificates"));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|_| trouble::broken("TLS cannot be set up"))?
+            .map_err(|_| failure::broken("TLS cannot be set up"))?
             .with_root_certificates(store)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

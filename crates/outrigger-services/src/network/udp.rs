@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrigger_manifest::Protocol;
+use outrigger_manifest::{HostService, Protocol};
 use outrigger_transport::OwnedTask;
 use outrigger_wire::proto::host::open_udp_request::Part as Asked;
 use outrigger_wire::proto::host::open_udp_response::Part;
@@ -19,18 +19,20 @@ use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
-use super::NetworkLimits;
 use super::account::Account;
 use super::datagrams::Datagrams;
 use super::deadline::{Activity, Watch};
 use super::dial;
-use super::door::{Door, Lookups};
+use super::egress::{Egress, Lookups};
+use super::failure;
 use super::listen;
 use super::origins::Origins;
-use super::trouble;
-use crate::argument::Argument;
+use super::settings::NetworkLimits;
+use crate::arguments::Arguments;
 use crate::fault::{self, Fault};
-use crate::session::{Notes, Session};
+use crate::operation::{Described, Operation};
+use crate::progress::Progress;
+use crate::session::Session;
 
 /// The full name of the operation, for what the plugin is told.
 pub(crate) const OPERATION: &str = "network.open_udp";
@@ -74,7 +76,7 @@ struct Port {
 
 /// What it takes to judge those who send to a port.
 pub(crate) struct Reach {
-    pub(crate) door: Arc<Door>,
+    pub(crate) egress: Arc<Egress>,
     pub(crate) session: Arc<Session>,
     pub(crate) lookups: Lookups,
 }
@@ -100,19 +102,19 @@ impl Opened {
         reach: Reach,
         address: &str,
         port: u32,
-        notes: &Notes,
+        progress: &Progress,
     ) -> Result<Self, Fault> {
         let grants = reach.session.grants();
-        let address = listen::asked(grants, Protocol::Udp, address, port, notes)?;
+        let address = listen::asked(grants, Protocol::Udp, address, port, progress)?;
         // One of a group could be bound, unlike with TCP.
         if !address.ip().is_unspecified() && !dial::is_single(address.ip()) {
             return Err(Fault::System(Errno::ADDRNOTAVAIL));
         }
         let socket = UdpSocket::bind(address).await;
-        let socket = socket.map_err(|error| trouble::io(&error))?;
-        let local = socket.local_addr().map_err(|error| trouble::io(&error))?;
+        let socket = socket.map_err(|error| failure::io(&error))?;
+        let local = socket.local_addr().map_err(|error| failure::io(&error))?;
         let port = local.port();
-        let origins = Origins::of(&reach.door, grants, &reach.lookups, Protocol::Udp, port).await;
+        let origins = Origins::of(&reach.egress, grants, &reach.lookups, Protocol::Udp, port).await;
         Ok(Self {
             connected: Connected {
                 remote_address: String::new(),
@@ -148,21 +150,22 @@ impl Opened {
     }
 }
 
-/// What a record shows of a request for a socket.
-pub(crate) fn show(argument: &mut Argument, request: &OpenUdpRequest) {
-    match &request.part {
-        Some(Asked::Connect(target)) => {
-            argument
-                .text("host", &target.host)
-                .number("port", target.port);
+impl Described for OpenUdpRequest {
+    const OPERATION: Operation = Operation::new(HostService::Network, "open_udp");
+
+    fn show(&self, shown: &mut Arguments) {
+        match &self.part {
+            Some(Asked::Connect(target)) => {
+                shown.text("host", &target.host).number("port", target.port);
+            }
+            Some(Asked::Bind(bind)) => {
+                shown
+                    .flag("listen", true)
+                    .number("port", bind.port)
+                    .text("address", &bind.address);
+            }
+            Some(Asked::Datagram(_) | Asked::Close(_)) | None => {}
         }
-        Some(Asked::Bind(bind)) => {
-            argument
-                .flag("listen", true)
-                .number("port", bind.port)
-                .text("address", &bind.address);
-        }
-        Some(Asked::Datagram(_) | Asked::Close(_)) | None => {}
     }
 }
 
@@ -313,7 +316,7 @@ async fn receive(socket: &UdpSocket, side: &mut Side, flow: &Flow) {
                 side.received(data, remote, flow);
             }
             Err(error) => {
-                let fault = trouble::io(&error);
+                let fault = failure::io(&error);
                 flow.tell(&fault);
                 if !matches!(fault, Fault::System(errno) if is_answer(errno)) {
                     tokio::time::sleep(BREATH).await;
@@ -366,13 +369,13 @@ impl Side {
             Self::Port(port) => {
                 let (reach, origin) = (&port.reach, canonical(raw).ip());
                 let grants = reach.session.grants();
-                let (door, lookups) = (&reach.door, &reach.lookups);
-                match port.origins.judge(door, grants, lookups, origin) {
+                let (egress, lookups) = (&reach.egress, &reach.lookups);
+                match port.origins.judge(egress, grants, lookups, origin) {
                     Some(verdict) => judged(verdict, data, raw, flow),
                     None => {
                         let waiting: usize = port.asking.iter().map(|(data, _)| data.len()).sum();
-                        let room = waiting + data.len() <= door.limits.datagram_bytes;
-                        if room && port.asking.len() < door.limits.backlog {
+                        let room = waiting + data.len() <= egress.limits.datagram_bytes;
+                        if room && port.asking.len() < egress.limits.backlog {
                             let data = Bytes::copy_from_slice(data);
                             port.asking.push_back((data, raw));
                         } else {
@@ -450,15 +453,15 @@ impl Sender<'_> {
             Ok(_) => Ok(()),
             // What the network answered to one before; this one did not leave.
             Err(error) if Errno::from_io_error(&error).is_some_and(is_answer) => {
-                self.flow.tell(&trouble::io(&error));
+                self.flow.tell(&failure::io(&error));
                 match send().await {
                     Ok(_) => Ok(()),
                     // Told already.
                     Err(again) if again.raw_os_error() == error.raw_os_error() => Ok(()),
-                    Err(again) => Err(trouble::io(&again)),
+                    Err(again) => Err(failure::io(&again)),
                 }
             }
-            Err(error) => Err(trouble::io(&error)),
+            Err(error) => Err(failure::io(&error)),
         }
     }
 }

@@ -4,14 +4,10 @@ mod child;
 mod family;
 mod output;
 mod processes;
-mod program;
-mod rpc;
+pub(crate) mod program;
+pub(crate) mod service;
 mod spawn;
 mod variables;
-
-pub(crate) use processes::Process;
-pub(crate) use program::Programs;
-pub(crate) use rpc::{ProcessService, WeakProcessService, show};
 
 #[cfg(test)]
 mod tests;

@@ -16,8 +16,8 @@ use super::family::Mark;
 use super::output::Outputs;
 use super::spawn::{self, Order};
 use crate::fault::Fault;
-use crate::fs::TempArea;
-use crate::leases::Life;
+use crate::fs::temp::TempArea;
+use crate::leases::{Lease, Life};
 
 /// A process that the plugin started; dropping it ends it.
 #[derive(Debug)]
@@ -43,18 +43,19 @@ impl Drop for Process {
     }
 }
 
-impl Process {
-    /// How far it is, for whoever lends it.
-    pub(crate) fn life(&self) -> Life {
-        match self.child.ended_at() {
+impl Lease for Process {
+    fn life(&self) -> Option<Life> {
+        Some(match self.child.ended_at() {
             None => Life::Runs,
             Some(at) => Life::Ended {
                 told: self.told.load(Ordering::Relaxed),
                 at,
             },
-        }
+        })
     }
+}
 
+impl Process {
     /// Waits for its end, which the plugin is then told.
     ///
     /// # Cancel safety

@@ -14,10 +14,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
-use crate::fs::UnusableGrant;
 use crate::fs::area::open_exactly;
+use crate::fs::areas::UnusableGrant;
 use crate::fs::kernel::Nature;
-use crate::places::{Astray, Places};
+use crate::real_paths::{GrantPaths, UnservedPath};
 
 /// An executable file.
 #[derive(Debug)]
@@ -38,14 +38,14 @@ pub(crate) enum ProgramError {
     ChangesUser,
     /// The policy has a say, so that only the host may know the reason.
     #[error("{0}")]
-    Elsewhere(Astray),
+    Elsewhere(UnservedPath),
 }
 
-impl From<Astray> for ProgramError {
-    fn from(astray: Astray) -> Self {
-        match astray {
-            Astray::System(errno) => Self::Unreadable(errno),
-            astray => Self::Elsewhere(astray),
+impl From<UnservedPath> for ProgramError {
+    fn from(unserved: UnservedPath) -> Self {
+        match unserved {
+            UnservedPath::System(errno) => Self::Unreadable(errno),
+            unserved => Self::Elsewhere(unserved),
         }
     }
 }
@@ -65,7 +65,7 @@ impl Programs {
         if grants.service(HostService::Process).is_err() {
             return programs;
         }
-        let places = Places::new(grants);
+        let places = GrantPaths::new(grants);
         for grant in grants.process().exec_grants() {
             let command = grant.command();
             let place = places.of_program(command);
@@ -73,8 +73,8 @@ impl Programs {
                 Ok(place) => places.judge_program(grant, place),
                 Err(_) => Ok(()),
             };
-            if let Err(astray) = judged {
-                let error = ProgramError::Elsewhere(astray);
+            if let Err(unserved) = judged {
+                let error = ProgramError::Elsewhere(unserved);
                 programs.not_usable(command, &error);
                 programs.refused.push((grant.clone(), error));
             } else if !programs.all.contains_key(command) {

@@ -1,0 +1,19 @@
+//! How a failure reaches a plugin that speaks `hostserve.v1`.
+
+use tonic::Status;
+
+use super::operations::Reply;
+use crate::fault::{Fault, Told};
+use crate::text::Quoted;
+
+/// How `fault` reaches the plugin: in the reply, or as the call's status.
+pub(super) fn failed<R: Reply>(operation: &str, subject: &str, fault: &Fault) -> Result<R, Status> {
+    match fault.told() {
+        Told::Status(status) => Err(status),
+        Told::InBand(text) if subject.is_empty() => Ok(R::failed(format!("{operation}: {text}"))),
+        Told::InBand(text) => Ok(R::failed(format!(
+            "{operation} {}: {text}",
+            Quoted(subject)
+        ))),
+    }
+}
