@@ -266,7 +266,7 @@ class ChildOutput(PartStream):
                 self._waiting.append(part)
             self._changed.notify_all()
 
-    def end_process(self) -> None:
+    def _end(self) -> None:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
