@@ -4,24 +4,28 @@
 import logging
 import os
 import sys
+from pathlib import Path
 
 # The C core reports every dropped connection on stderr otherwise.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+# This repository's package, where none is installed.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bindings/python"))
+
 import grpc
 
-import outrigger_host
-import pluginlite
+import outrigger.host
 from generated import filelister_pb2
+from outrigger import plugin
 
 log = logging.getLogger("granted-lister")
 
 
-def lines(host: outrigger_host.Host, folder: str) -> list[str]:
+def lines(host: outrigger.host.Host, folder: str) -> list[str]:
     """One line per entry; a file's line shows how it begins."""
     found = []
     for entry in sorted(host.fs().read_dir(folder), key=lambda entry: entry.name):
-        if entry.kind == outrigger_host.FileKind.FILE:
+        if entry.kind == outrigger.host.FileKind.FILE:
             with host.fs().open(f"{folder}/{entry.name}") as file:
                 how = "call" if file.descriptor() is None else "descriptor"
                 found.append(f"- {entry.name} {file.metadata().len()} {file.read(16)!r} by {how}")
@@ -30,9 +34,9 @@ def lines(host: outrigger_host.Host, folder: str) -> list[str]:
     return found
 
 
-def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
+def register(server: grpc.Server, broker: plugin.Broker) -> None:
     """Add filelister.v1.FileLister to the server."""
-    ctx = outrigger_host.Context(broker)
+    ctx = outrigger.host.Context(broker)
 
     def listing(request, _context) -> filelister_pb2.FileListResponse:
         try:
@@ -41,7 +45,7 @@ def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
             entries = lines(host, folder) + lines(host.without_descriptors(), folder)
             log.debug("listed", extra={"fields": {"path": folder, "entries": len(entries)}})
             return filelister_pb2.FileListResponse(entry=entries)
-        except outrigger_host.HostError as error:
+        except outrigger.host.HostError as error:
             return filelister_pb2.FileListResponse(error=f"{error.code}: {error}")
 
     methods = {
@@ -55,7 +59,7 @@ def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
 
 
 def main() -> int:
-    pluginlite.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
+    plugin.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
     return 0
 
 

@@ -6,14 +6,18 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 # The C core reports every dropped connection on stderr otherwise.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+# This repository's package, where none is installed.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bindings/python"))
+
 import grpc
 
-import pluginlite
 from generated import filelister_pb2, hostserve_pb2
+from outrigger import plugin
 
 CALL_SECONDS = 10
 
@@ -23,7 +27,7 @@ log = logging.getLogger("py-lister")
 class Lister:
     """filelister.v1.FileLister on top of hostserve.v1.HostService."""
 
-    def __init__(self, broker: pluginlite.Broker) -> None:
+    def __init__(self, broker: plugin.Broker) -> None:
         self._broker = broker
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -33,7 +37,7 @@ class Lister:
         """Dial the broker id on which the host serves, and name this client."""
         try:
             channel = self._broker.dial(request.host_service)
-        except pluginlite.BrokerError as error:
+        except plugin.BrokerError as error:
             return filelister_pb2.HostServiceResponse(error=str(error))
         client_id = new_id()
         with self._lock:
@@ -70,7 +74,7 @@ class Lister:
         return filelister_pb2.FileListResponse(entry=lines)
 
 
-def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
+def register(server: grpc.Server, broker: plugin.Broker) -> None:
     """Add filelister.v1.FileLister to the server."""
     lister = Lister(broker)
     methods = {
@@ -102,7 +106,7 @@ def main() -> int:
     if transport not in ("unix", "tcp"):
         print(f"usage: {sys.argv[0]} [unix|tcp]", file=sys.stderr)
         return 2
-    pluginlite.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register}, transport=transport)
+    plugin.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register}, transport=transport)
     return 0
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "examples/python"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bindings/python"))
 
-from pluginlite.generated import grpc_broker_pb2, grpc_controller_pb2, health_pb2
+from outrigger._generated import grpc_broker_pb2, grpc_controller_pb2, health_pb2
 
 BASIC_COOKIE = ("BASIC_PLUGIN", "hello")
 COOKIES = {"kv": BASIC_COOKIE, "counter": BASIC_COOKIE, "grpctest": ("TEST_MAGIC_COOKIE", "test")}

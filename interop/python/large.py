@@ -15,11 +15,11 @@ import sys
 
 # The C core reports every dropped connection on stderr otherwise.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "examples", "python"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "bindings", "python"))
 
 import grpc
 
-import pluginlite
+from outrigger import plugin
 
 CALL_SECONDS = 20
 
@@ -44,7 +44,7 @@ def double(request: bytes, context: grpc.ServicerContext) -> bytes:
     return b""
 
 
-def register(server: grpc.Server, _broker: pluginlite.Broker) -> None:
+def register(server: grpc.Server, _broker: plugin.Broker) -> None:
     """Add grpctest.Test to the server; its messages stay bytes."""
     methods = {"Double": grpc.unary_unary_rpc_method_handler(double)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpctest.Test", methods),))
@@ -69,7 +69,7 @@ def call(address: str) -> int:
 def main() -> int:
     match sys.argv[1:]:
         case ["plugin"]:
-            pluginlite.serve(cookie=("TEST_MAGIC_COOKIE", "test"), versions={1: register})
+            plugin.serve(cookie=("TEST_MAGIC_COOKIE", "test"), versions={1: register})
             return 0
         case ["call", address]:
             return call(address)

@@ -85,11 +85,14 @@ fn show(root: &Path, options: &Options) -> Result<Shown> {
         None => places.stage_all()?,
         Some(_) => places.build([])?,
     };
+    // An interrupted demo leaves its files.
+    let scratch = places.demo.join("scratch");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch)?;
+    }
+    fs::create_dir_all(&scratch)?;
     let mut host = tools::command(program(&programs, HOST)?);
-    host.arg("--dir")
-        .arg(&dir)
-        .arg("--scratch")
-        .arg(places.demo.join("scratch"));
+    host.arg("--dir").arg(&dir).arg("--scratch").arg(scratch);
     host.arg("--plugins")
         .arg(plugins.as_deref().unwrap_or(&places.plugins));
     // Nobody expects this repository to change because a plugin was tried.

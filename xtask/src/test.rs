@@ -79,6 +79,19 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         ];
         tools::cargo(root, &arguments)
     })?;
+    step("fuzz targets", || {
+        let arguments = [
+            "check",
+            "--package",
+            "outrigger-fuzz",
+            "--features",
+            "libfuzzer",
+            "--quiet",
+        ];
+        // What the fuzzer itself is made of is C++, and nobody links it here.
+        let mut check = tools::cargo_command(root, &arguments);
+        tools::run(check.env("CUSTOM_LIBFUZZER_PATH", "/not/linked/libfuzzer.a"))
+    })?;
     step("docs", || {
         let arguments = ["doc", "--workspace", "--no-deps", "--quiet"];
         tools::run(tools::cargo_command(root, &arguments).env("RUSTDOCFLAGS", "-D warnings"))

@@ -57,6 +57,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-wire",
         ],
     ),
+    (
+        "outrigger-fuzz",
+        &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
+    ),
     ("xtask", &[]),
     ("xtask-codegen", &[]),
 ];

@@ -91,7 +91,7 @@ pub(crate) fn python_version() -> Option<String> {
 /// A Python that has what our plugins and hosts in Python need. It is made anew when
 /// that changes, when Python does, and when the folder was moved.
 pub(crate) fn python_environment(root: &Path) -> Result<PathBuf> {
-    let requirements = root.join("examples/python/requirements.txt");
+    let requirements = root.join("bindings/python/requirements.txt");
     let environment = std::path::absolute(target(root))?.join("interop/venv");
     let (python, made_for) = (environment.join("bin/python"), environment.join("made-for"));
     let wanted = format!(

@@ -598,7 +598,10 @@ fn has_paths_of_its_own(case: &[&str]) -> bool {
 /// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
 async fn python(services: &GrantedServices) -> Option<RunningPlugin> {
     let python = std::env::var_os("OUTRIGGER_PYTHON")?;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/doors.py");
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../bindings/python/tests/doors.py"
+    );
     let launch = Launch::new(python, host_services_cookie()).arg(script);
     Some(start(launch, services).await)
 }

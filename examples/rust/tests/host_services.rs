@@ -474,7 +474,10 @@ async fn all_of_the_sdk_in_python_works_by_descriptor_and_by_call() {
     side.services = side
         .services
         .network(&NetworkSettings::new().limits(limits));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/hostclient.py");
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../bindings/python/tests/hostclient.py"
+    );
     let launch = Launch::new(python, host_services_cookie())
         .arg(script)
         .offer(1, PluginSet::new().with::<FileLister>("client"));

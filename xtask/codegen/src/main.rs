@@ -131,9 +131,9 @@ const fn example(dir: &'static str, protos: &'static [&'static [&'static str]]) 
     }
 }
 
-/// What the Python example makes its messages from, and a copy of what.
+/// What the Python package makes its messages from, and a copy of what.
 const PYTHON_COPY: [&str; 2] = [
-    "examples/python/generated/host_services.bin",
+    "bindings/python/outrigger/_generated/host_services.bin",
     "crates/outrigger-services/src/generated/host_services.bin",
 ];
 

@@ -25,11 +25,13 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Result;
+use clap::Parser;
 use futures_util::future::join_all;
 use outrigger_examples::granting::{self, Rights};
 use outrigger_examples::hosted::chain;
 use outrigger_host::RunningPlugin;
 use outrigger_services::AuditLog;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use options::Options;
@@ -45,13 +47,7 @@ const VARIABLES: [&str; 8] = [
 
 fn main() -> ExitCode {
     let screen = Screen::new();
-    let options = match Options::parse(std::env::args_os().skip(1)) {
-        Ok(options) => options,
-        Err(problem) => {
-            screen.problem("usage", &problem, [options::USAGE.to_owned()]);
-            return ExitCode::from(2);
-        }
-    };
+    let options = Options::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -84,45 +80,27 @@ fn main() -> ExitCode {
 
 /// A directory that goes with its owner: what the host demo may change, and
 /// where the plugins' temporary files are.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn make(asked: Option<&Path>) -> io::Result<Self> {
-        let scratch = Self(match asked {
-            Some(path) => std::path::absolute(path)?,
-            None => std::env::temp_dir().join(format!("outrigger-demo-{}", std::process::id())),
-        });
-        if asked.is_some() {
-            // An earlier run was interrupted.
-            scratch.clear();
-        }
-        fs::create_dir(&scratch.0)?;
+    fn make(parent: Option<&Path>) -> io::Result<Self> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let scratch = Self(TempDir::with_prefix_in(
+            "outrigger-demo-",
+            std::path::absolute(parent)?,
+        )?);
         fs::create_dir(scratch.granted())?;
         fs::create_dir(scratch.temporary())?;
         fs::write(scratch.granted().join("frankenstein.txt"), TEXT)?;
         Ok(scratch)
     }
 
-    /// Removes what the demo makes, and nothing else that may be there.
-    fn clear(&self) {
-        // What is in the way is reported when it is made anew.
-        let _ = fs::remove_dir_all(self.granted());
-        let _ = fs::remove_dir_all(self.temporary());
-        let _ = fs::remove_dir(&self.0);
-    }
-
     fn granted(&self) -> PathBuf {
-        self.0.join("granted")
+        self.0.path().join("granted")
     }
 
     fn temporary(&self) -> PathBuf {
-        self.0.join("temporary")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.clear();
+        self.0.path().join("temporary")
     }
 }
 
@@ -169,7 +147,7 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
         screen::printable(&options.plugins.to_string_lossy())
     ));
 
-    let mut guests = Guests::new(screen, &offered, &options.labels);
+    let mut guests = Guests::new(screen, &offered, options.labels.iter().cloned().collect());
     for plugin in &found {
         guests.visit(plugin).await;
     }

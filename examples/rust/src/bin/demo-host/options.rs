@@ -1,81 +1,51 @@
 //! The command line.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub(crate) const USAGE: &str =
-    "demo-host [--dir DIR] [--write] [--scratch DIR] [--label NAME=TEXT]… --plugins FOLDER";
+use clap::Parser;
 
-/// What the demo is to do.
-#[derive(Debug)]
+/// Starts the plugins of a folder, lets each do its work through services of this
+/// host, and stops them all.
+#[derive(Debug, Parser)]
+#[command(name = "demo-host")]
 pub(crate) struct Options {
-    /// The directory that is listed.
+    /// The directory that is listed
+    #[arg(long, default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// Whether plugins may change what is in it.
+    /// Let plugins change what is in DIR
+    #[arg(long)]
     pub(crate) write: bool,
-    /// The folder that holds the plugins' folders.
+    /// The folder that holds the plugins' folders
+    #[arg(long, value_name = "FOLDER")]
     pub(crate) plugins: PathBuf,
-    /// A directory of the demo's own, which is made and removed.
+    /// Where the demo makes a directory of its own, which it removes; the system's place
+    /// for temporary files otherwise
+    #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,
-    /// What is said about a plugin beside its name.
-    pub(crate) labels: BTreeMap<String, String>,
+    /// What is said about a plugin beside its name
+    #[arg(long = "label", value_name = "NAME=TEXT", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
 }
 
-impl Options {
-    pub(crate) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let (mut dir, mut plugins, mut scratch) = (PathBuf::from("."), None, None);
-        let (mut write, mut labels) = (false, BTreeMap::new());
-        while let Some(argument) = arguments.next() {
-            let mut value = || {
-                arguments
-                    .next()
-                    .ok_or("an option lacks its value".to_owned())
-            };
-            match argument.to_str() {
-                Some("--dir") => dir = value()?.into(),
-                Some("--plugins") => plugins = Some(value()?.into()),
-                Some("--scratch") => scratch = Some(value()?.into()),
-                Some("--write") => write = true,
-                Some("--label") => {
-                    let label = value()?.into_string().map_err(|_| "a label is not UTF-8")?;
-                    let (name, text) = label.split_once('=').ok_or("a label is NAME=TEXT")?;
-                    labels.insert(name.to_owned(), text.to_owned());
-                }
-                _ => return Err(format!("unknown argument {argument:?}")),
-            }
-        }
-        let plugins = plugins.ok_or("no folder of plugins was named")?;
-        Ok(Self {
-            dir,
-            write,
-            plugins,
-            scratch,
-            labels,
-        })
-    }
+fn label(argument: &str) -> Result<(String, String), &'static str> {
+    let (name, text) = argument.split_once('=').ok_or("a label is NAME=TEXT")?;
+    Ok((name.to_owned(), text.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Options, String> {
-        Options::parse(arguments.iter().map(OsString::from))
-    }
-
     #[test]
     fn the_folder_of_plugins_is_needed_and_the_rest_has_defaults() {
-        let options = parse(&["--plugins", "p", "--label", "a=Go"]).expect("options");
+        let parse = |arguments: &str| {
+            Options::try_parse_from(std::iter::once("demo-host").chain(arguments.split(' ')))
+        };
+        let options = parse("--plugins p --label a=Go").expect("options");
         assert_eq!((options.dir, options.plugins), (".".into(), "p".into()));
-        assert_eq!(options.labels["a"], "Go");
+        assert_eq!(options.labels, [("a".to_owned(), "Go".to_owned())]);
         assert!(!options.write);
-        for wrong in [
-            &["--dir", "d"][..],
-            &["--plugins"],
-            &["--plugins", "p", "--label", "x"],
-            &["x"],
-        ] {
+        for wrong in ["--dir d", "--plugins", "--plugins p --label x", "x"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

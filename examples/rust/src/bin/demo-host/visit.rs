@@ -120,7 +120,7 @@ pub(crate) fn find(folder: &Path) -> Result<Vec<Found>> {
 pub(crate) struct Guests<'a> {
     screen: &'a Screen,
     offered: &'a Offered,
-    labels: &'a BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     running: Vec<(Found, RunningPlugin)>,
     serving: Vec<Serving>,
     /// The names of those with which something went wrong.
@@ -149,7 +149,7 @@ impl<'a> Guests<'a> {
     pub(crate) fn new(
         screen: &'a Screen,
         offered: &'a Offered,
-        labels: &'a BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
     ) -> Self {
         Self {
             screen,

@@ -15,16 +15,21 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 # The C core reports every dropped connection on stderr otherwise.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+HERE = Path(__file__).resolve().parent
+# The package that is tested, and the messages of the examples.
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "examples/python")]
+
 import grpc
 
-import outrigger_host
-import pluginlite
+import outrigger.host
 from generated import filelister_pb2
-from outrigger_host import ChangeKind, ExitStatus, FileKind, Host, HostError, HttpRequest, LogLevel
+from outrigger import plugin
+from outrigger.host import ChangeKind, ExitStatus, FileKind, Host, HostError, HttpRequest, LogLevel
 
 # Bytes that `dropped` sends on each connection.
 SENT = 1 << 20
@@ -418,9 +423,9 @@ def run(host: Host, kind: str) -> None:
         work(way)
 
 
-def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
+def register(server: grpc.Server, broker: plugin.Broker) -> None:
     """Add filelister.v1.FileLister to the server."""
-    ctx = outrigger_host.Context(broker)
+    ctx = outrigger.host.Context(broker)
 
     def listing(request, _context) -> filelister_pb2.FileListResponse:
         kind, _, broker_id = request.path.partition("@")
@@ -441,7 +446,7 @@ def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
 
 
 def main() -> int:
-    pluginlite.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
+    plugin.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
     return 0
 
 

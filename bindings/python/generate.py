@@ -2,7 +2,7 @@
 
 The generator's version sets the oldest protobuf runtime that may load the result, which is what
 requirements.txt names. The service stubs are written by hand, so that running a plugin needs only
-grpcio and protobuf. `generated/host_services.bin` comes from `cargo xtask codegen`.
+grpcio and protobuf. `outrigger/_generated/host_services.bin` comes from `cargo xtask codegen`.
 """
 
 import sys
@@ -13,16 +13,16 @@ import grpc_tools
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+ROOT = HERE.parents[1]
 PROTO = ROOT / "proto"
 TARGETS = {
-    HERE / "pluginlite" / "generated": [
+    HERE / "outrigger" / "_generated": [
         "grpc/health/v1/health.proto",
         "grpc_broker.proto",
         "grpc_controller.proto",
         "grpc_stdio.proto",
     ],
-    HERE / "generated": ["filelister.proto", "hostserve.proto"],
+    ROOT / "examples" / "python" / "generated": ["filelister.proto", "hostserve.proto"],
     ROOT / "interop" / "python" / "generated": ["counter.proto", "grpctest.proto", "kv.proto"],
 }
 

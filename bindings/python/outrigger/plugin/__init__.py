@@ -1,11 +1,11 @@
 """Serve a go-plugin plugin from Python, over plain-text gRPC.
 
-    import pluginlite
+    from outrigger import plugin
 
     def register(server, broker):
         ...  # add the service's handlers to the server
 
-    pluginlite.serve(
+    plugin.serve(
         cookie=("KEY", "VALUE"),
         versions={1: register},
     )

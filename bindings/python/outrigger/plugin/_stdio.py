@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import grpc
 from google.protobuf import empty_pb2
 
+from .._generated import grpc_stdio_pb2
 from . import _sockets
-from .generated import grpc_stdio_pb2
 
 CHUNK = 1024
 # Bytes kept while the host does not read; beyond that the oldest are dropped, so that printing never blocks.

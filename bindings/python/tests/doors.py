@@ -9,16 +9,22 @@ the operation "system_errors" answers with.
 
 import os
 import sys
+from pathlib import Path
 
 # The C core reports every dropped connection on stderr otherwise.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+HERE = Path(__file__).resolve().parent
+# The package that is tested, and the messages of the examples.
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "examples/python")]
+
 import grpc
 
-import outrigger_host
-import pluginlite
+import outrigger.host
 from generated import filelister_pb2
-from outrigger_host import Host, HostError
+from outrigger import plugin
+from outrigger.host import Host, HostError
+from outrigger.host._errors import system_error
 
 
 def number(arguments: list[str], index: int) -> int:
@@ -144,12 +150,12 @@ def facts(error: HostError) -> list[str]:
 
 def system_errors() -> list[str]:
     """What is said of each number."""
-    return ["\t".join(facts(outrigger_host._system_error("read", number))) for number in range(1, 140)]
+    return ["\t".join(facts(system_error("read", number))) for number in range(1, 140)]
 
 
-def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
+def register(server: grpc.Server, broker: plugin.Broker) -> None:
     """Add filelister.v1.FileLister to the server."""
-    ctx, hosts = outrigger_host.Context(broker), {}
+    ctx, hosts = outrigger.host.Context(broker), {}
 
     def listing(request, _context) -> filelister_pb2.FileListResponse:
         way, operation, *arguments = request.path.split("\n")
@@ -174,7 +180,7 @@ def register(server: grpc.Server, broker: pluginlite.Broker) -> None:
 
 
 def main() -> int:
-    pluginlite.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
+    plugin.serve(cookie=("TEST_KEY", "TEST_VALUE"), versions={1: register})
     return 0
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import grpc
 
+from .._generated import grpc_controller_pb2, health_pb2
 from . import _logs, _sockets
 from ._broker import Broker
 from ._stdio import Stdio
-from .generated import grpc_controller_pb2, health_pb2
 
 CORE_PROTOCOL_VERSION = 1
 # Time for calls that are still running when the host asks for shutdown; hosts kill after two seconds.
@@ -20,7 +20,7 @@ SHUTDOWN_SECONDS = 0.5
 
 Register = Callable[[grpc.Server, Broker], None]
 
-_log = logging.getLogger("pluginlite")
+_log = logging.getLogger("outrigger.plugin")
 
 
 def serve(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from .._generated import grpc_broker_pb2
 from . import _sockets
-from .generated import grpc_broker_pb2
 
 # How long a dialler waits for an announcement, and how long an announcement is kept.
 WAIT_SECONDS = 5.0
