@@ -14,8 +14,8 @@ use crate::tools;
 const EDGES: &[(&str, &[&str])] = &[
     ("outrigger-wire", &[]),
     ("outrigger-gob-derive", &[]),
-    ("outrigger-gob", &["outrigger-gob-derive"]),
-    ("outrigger-manifest", &[]),
+    ("outrigger-gob", &["outrigger-gob-derive", "outrigger-wire"]),
+    ("outrigger-manifest", &["outrigger-wire"]),
     ("outrigger-transport", &["outrigger-gob", "outrigger-wire"]),
     (
         "outrigger-services",

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use outrigger_wire::MagicCookie;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand};
+use outrigger_wire::{MagicCookie, Transport};
 
 use crate::canned::Offer;
 use crate::descriptors::MethodName;
@@ -103,11 +104,11 @@ pub(crate) struct PluginArgs {
     /// The protocol that the plugin must speak. Without it, whichever it announces.
     #[arg(
         long,
-        value_enum,
+        value_parser = PossibleValuesParser::new(["grpc", "netrpc"]).try_map(|word| word.parse::<Transport>()),
         hide_possible_values = true,
         value_name = "grpc | netrpc"
     )]
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) protocol: Option<Transport>,
 
     /// Agree on one-time certificates with the plugin (AutoMTLS).
     #[arg(long)]
@@ -153,23 +154,6 @@ impl PluginArgs {
 
     pub(crate) fn arguments(&self) -> &[OsString] {
         self.program.get(1..).unwrap_or_default()
-    }
-}
-
-/// What plugins speak.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Protocol {
-    Grpc,
-    Netrpc,
-}
-
-impl Protocol {
-    /// As plugins announce it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Grpc => "grpc",
-            Self::Netrpc => "netrpc",
-        }
     }
 }
 

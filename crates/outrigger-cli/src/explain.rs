@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use outrigger_host::{ExitStatus, HandshakeError, LaunchError, LaunchErrorKind, diagnose};
-use outrigger_wire::Excerpt;
+use outrigger_wire::{Excerpt, Transport};
 
-use crate::args::{PluginArgs, Protocol};
+use crate::args::PluginArgs;
 use crate::cookies::Found;
 use crate::failure::{Exit, Failure, printable};
 use crate::granting::Target;
@@ -100,10 +100,10 @@ fn other_protocol(error: &LaunchError, target: &Target) -> Option<String> {
                     "plugin `{name}` speaks {observed}, and `--protocol {}` asks for the other",
                     asked.as_str()
                 ),
-                (true, Protocol::Grpc) => format!(
+                (true, Transport::Grpc) => format!(
                     "plugin `{name}` speaks {observed}, and its manifest says `format: grpc`"
                 ),
-                (true, Protocol::Netrpc) => format!(
+                (true, Transport::NetRpc) => format!(
                     "plugin `{name}` speaks {observed}, and its manifest says `format: rpc`"
                 ),
             })

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use outrigger_host::MagicCookie;
 use outrigger_manifest::{Decision, Format, Manifest, Places, Policy, SandboxMode};
 use outrigger_services::GrantedServices;
+use outrigger_wire::Transport;
 use serde::Serialize;
 
-use crate::args::{PluginArgs, Protocol};
+use crate::args::PluginArgs;
 use crate::audit::Audit;
 use crate::failure::{Exit, Failure, near, printable};
 use crate::files::{self, Kind, Source};
@@ -277,8 +278,8 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<Target, Failure> {
         // What runs already was started by another host, without this one's certificate.
         args.auto_mtls |= manifest.auto_mtls() == Some(true) && args.reattach.is_none();
         args.protocol.get_or_insert(match manifest.format() {
-            Format::Rpc => Protocol::Netrpc,
-            Format::Grpc => Protocol::Grpc,
+            Format::Rpc => Transport::NetRpc,
+            Format::Grpc => Transport::Grpc,
         });
         if args.program.is_empty() && args.reattach.is_none() {
             args.program = vec![known.program()?.into()];

@@ -21,7 +21,6 @@ use outrigger_transport::reflection::{self, ReflectionError};
 use outrigger_wire::MAX_HANDSHAKE_LINE;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::args::Protocol;
 use crate::contracts;
 use crate::descriptors::Catalogue;
 use crate::explain::explain;
@@ -189,11 +188,10 @@ async fn attempt(target: &Target, offered: &BTreeSet<u32>) -> Outcome {
     let mut launch = launch
         .named(target.name())
         .args(args.arguments().iter().cloned())
-        .allow(match args.protocol {
-            None => AllowedTransports::ALL,
-            Some(Protocol::Grpc) => AllowedTransports::GRPC,
-            Some(Protocol::Netrpc) => AllowedTransports::NETRPC,
-        })
+        .allow(
+            args.protocol
+                .map_or(AllowedTransports::ALL, AllowedTransports::from),
+        )
         .deadlines(Deadlines {
             start: args.start_timeout,
             ..Deadlines::default()

@@ -3,28 +3,11 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-/// How many bytes of an observed text an error shows.
-const EXCERPT: usize = 120;
+use outrigger_wire::{Coded, EXCERPT_LIMIT, Excerpt};
 
 /// Quotes the beginning of a text that a peer chose.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
-    let mut cut = bytes.len().min(EXCERPT);
-    while cut < bytes.len() && cut > EXCERPT - 3 && bytes[cut] & 0xc0 == 0x80 {
-        cut -= 1;
-    }
-    let mut out = String::from("\"");
-    for chunk in bytes[..cut].utf8_chunks() {
-        out.extend(chunk.valid().escape_debug());
-        for byte in chunk.invalid() {
-            // Writing to a `String` cannot fail.
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out.push('"');
-    if cut < bytes.len() {
-        let _ = write!(out, "… (+{} bytes)", bytes.len() - cut);
-    }
-    out
+    Excerpt::new(bytes).to_string()
 }
 
 /// Where in a value something is: `Resp.Err.Message`, `[]string[3]`.
@@ -78,7 +61,7 @@ impl fmt::Display for Path {
 /// A name as it is if it looks like one, quoted otherwise.
 fn plain(name: &str) -> Cow<'_, str> {
     let harmless = |c: char| c.is_alphanumeric() || "_.*/[]{} -".contains(c);
-    if name.len() <= EXCERPT && name.chars().all(harmless) {
+    if name.len() <= EXCERPT_LIMIT && name.chars().all(harmless) {
         Cow::Borrowed(name)
     } else {
         Cow::Owned(excerpt(name.as_bytes()))
@@ -264,26 +247,6 @@ impl DecodeError {
         self.0.offset
     }
 
-    /// A stable word for this kind of error.
-    pub fn code(&self) -> &'static str {
-        match self.0.kind {
-            DecodeErrorKind::Truncated(_) => "gob-truncated",
-            DecodeErrorKind::Trailing(..) => "gob-trailing-bytes",
-            DecodeErrorKind::LongInteger(_) => "gob-long-integer",
-            DecodeErrorKind::Length { .. } => "gob-impossible-length",
-            DecodeErrorKind::Malformed(_) => "gob-malformed",
-            DecodeErrorKind::Redefined(_) => "gob-type-redefined",
-            DecodeErrorKind::Undefined(_) => "gob-type-undefined",
-            DecodeErrorKind::Limit { .. } => "gob-limit",
-            DecodeErrorKind::Mismatch { .. } => "gob-type-mismatch",
-            DecodeErrorKind::NoCommonField { .. } => "gob-no-common-field",
-            DecodeErrorKind::Range { .. } => "gob-out-of-range",
-            DecodeErrorKind::NotUtf8(_) => "gob-not-utf8",
-            DecodeErrorKind::Refused { .. } => "gob-refused",
-            DecodeErrorKind::Ended => "gob-stream-ended",
-        }
-    }
-
     steps!();
 }
 
@@ -302,6 +265,27 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+impl Coded for DecodeError {
+    fn code(&self) -> &'static str {
+        match self.0.kind {
+            DecodeErrorKind::Truncated(_) => "gob-truncated",
+            DecodeErrorKind::Trailing(..) => "gob-trailing-bytes",
+            DecodeErrorKind::LongInteger(_) => "gob-long-integer",
+            DecodeErrorKind::Length { .. } => "gob-impossible-length",
+            DecodeErrorKind::Malformed(_) => "gob-malformed",
+            DecodeErrorKind::Redefined(_) => "gob-type-redefined",
+            DecodeErrorKind::Undefined(_) => "gob-type-undefined",
+            DecodeErrorKind::Limit { .. } => "gob-limit",
+            DecodeErrorKind::Mismatch { .. } => "gob-type-mismatch",
+            DecodeErrorKind::NoCommonField { .. } => "gob-no-common-field",
+            DecodeErrorKind::Range { .. } => "gob-out-of-range",
+            DecodeErrorKind::NotUtf8(_) => "gob-not-utf8",
+            DecodeErrorKind::Refused { .. } => "gob-refused",
+            DecodeErrorKind::Ended => "gob-stream-ended",
+        }
+    }
+}
 
 /// Why a value cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -384,22 +368,6 @@ impl EncodeError {
         &self.0.kind
     }
 
-    /// A stable word for this kind of error.
-    pub fn code(&self) -> &'static str {
-        match self.0.kind {
-            EncodeErrorKind::Nil => "gob-nil",
-            EncodeErrorKind::Mismatch { .. } => "gob-type-mismatch",
-            EncodeErrorKind::Range { .. } => "gob-out-of-range",
-            EncodeErrorKind::Name(_) => "gob-type-name",
-            EncodeErrorKind::NoStaticType(_) => "gob-no-static-type",
-            EncodeErrorKind::Incomplete => "gob-type-incomplete",
-            EncodeErrorKind::Depth(_) => "gob-too-deep",
-            EncodeErrorKind::Refused { .. } => "gob-refused",
-            EncodeErrorKind::Limit { .. } => "gob-limit",
-            EncodeErrorKind::Received(_) => "gob-received",
-        }
-    }
-
     steps!();
 }
 
@@ -420,3 +388,20 @@ impl fmt::Display for EncodeError {
 }
 
 impl std::error::Error for EncodeError {}
+
+impl Coded for EncodeError {
+    fn code(&self) -> &'static str {
+        match self.0.kind {
+            EncodeErrorKind::Nil => "gob-nil",
+            EncodeErrorKind::Mismatch { .. } => "gob-type-mismatch",
+            EncodeErrorKind::Range { .. } => "gob-out-of-range",
+            EncodeErrorKind::Name(_) => "gob-type-name",
+            EncodeErrorKind::NoStaticType(_) => "gob-no-static-type",
+            EncodeErrorKind::Incomplete => "gob-type-incomplete",
+            EncodeErrorKind::Depth(_) => "gob-too-deep",
+            EncodeErrorKind::Refused { .. } => "gob-refused",
+            EncodeErrorKind::Limit { .. } => "gob-limit",
+            EncodeErrorKind::Received(_) => "gob-received",
+        }
+    }
+}

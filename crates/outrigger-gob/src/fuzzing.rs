@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    Complex, DecodeError, Decoder, Encoded, Encoder, GoString, Gob, Interface, Limits, Time, Value,
+    Coded, Complex, DecodeError, Decoder, Encoded, Encoder, GoString, Gob, Interface, Limits, Time,
+    Value,
 };
 
 /// Small enough that a fuzzer reaches all of them.

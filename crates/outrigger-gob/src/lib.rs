@@ -90,6 +90,7 @@ pub use interface::{Interface, Named};
 pub use limits::Limits;
 pub use opaque::Opaque;
 pub use outrigger_gob_derive::Gob;
+pub use outrigger_wire::Coded;
 pub use stream::{Decoder, Encoded};
 pub use syntax::{Expanded, TypeError};
 pub use time::Time;

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
+use outrigger_wire::Coded;
+
 use crate::error::excerpt;
 use crate::types::{Builtin, Def, DefKind, Name, OpaqueKind, Ref, Type};
 
@@ -223,9 +225,8 @@ enum Problem {
     Depth,
 }
 
-impl TypeError {
-    /// A stable word for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for TypeError {
+    fn code(&self) -> &'static str {
         match self.problem {
             Problem::Unexpected(..) => "go-type-syntax",
             Problem::Unknown(_) => "go-type-unknown",

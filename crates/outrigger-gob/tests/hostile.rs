@@ -1,5 +1,6 @@
 //! Streams that a peer would only send by mistake or on purpose.
 
+use outrigger_gob::Coded as _;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

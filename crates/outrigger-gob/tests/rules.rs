@@ -1,6 +1,7 @@
 //! Which types can be read as which, by Go's rules, and what is said when
 //! they cannot.
 
+use outrigger_gob::Coded as _;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 

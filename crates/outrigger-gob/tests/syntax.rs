@@ -1,5 +1,6 @@
 //! Types in Go's words.
 
+use outrigger_gob::Coded as _;
 use outrigger_gob::{Builtin, Kind, Type, Width};
 
 #[track_caller]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use outrigger_transport::{BrokerError, ConnectError, TlsError};
-use outrigger_wire::{Excerpt, HandshakeError};
+use outrigger_wire::{Coded, Excerpt, HandshakeError};
 
 use crate::diagnose::Diagnosis;
 use crate::digest::DigestError;
@@ -158,7 +158,7 @@ impl LaunchError {
                 (self.facts.exit.is_some_and(|(status, _)| status == ExitStatus::Code(1)) && !silent)
                     .then(|| "read its stderr above; a plugin that complains about being run by hand did not get its magic cookie".to_owned())
             }),
-            LaunchErrorKind::Handshake(error) => error.hint(),
+            LaunchErrorKind::Handshake(error) => error.hint().map(Into::into),
             LaunchErrorKind::HandshakeTimeout(_) => {
                 Some("do slow work after serving began, or raise `start`".into())
             }

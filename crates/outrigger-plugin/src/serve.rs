@@ -13,7 +13,7 @@ use outrigger_transport::{
     serve_connection, yamux,
 };
 use outrigger_wire::{
-    Address, AppProtocolVersion, CookieError, HandshakeLine, MagicCookie, Network,
+    Address, AppProtocolVersion, Coded, CookieError, HandshakeLine, MagicCookie, Network,
     PluginEnvironment, PortRangeError, Transport, negotiate,
 };
 use tokio::signal::unix::{SignalKind, signal};

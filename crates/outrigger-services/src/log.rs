@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outrigger_manifest::HostService;
+use outrigger_wire::logs::Level;
 use outrigger_wire::proto::host::*;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -140,62 +141,38 @@ impl log_server::Log for LogService {
     }
 }
 
-/// How much a record matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
+/// The level of that number; info for one that names none.
+fn level_of(number: i32) -> Level {
+    let level = LogLevel::try_from(number).ok();
+    level.and_then(Level::from_message).unwrap_or(Level::Info)
 }
 
-impl Level {
-    /// The level of that number; info for one that names none.
-    fn of(number: i32) -> Self {
-        match LogLevel::try_from(number) {
-            Ok(LogLevel::Trace) => Self::Trace,
-            Ok(LogLevel::Debug) => Self::Debug,
-            Ok(LogLevel::Info | LogLevel::Unspecified) | Err(_) => Self::Info,
-            Ok(LogLevel::Warn) => Self::Warn,
-            Ok(LogLevel::Error) => Self::Error,
-        }
+/// Whether the host keeps records of this level.
+fn is_kept(level: Level) -> bool {
+    macro_rules! kept {
+        ($level:ident) => {
+            tracing::enabled!(target: "outrigger::plugin", tracing::Level::$level)
+        };
     }
-
-    /// Whether the host keeps records of this level.
-    fn is_kept(self) -> bool {
-        macro_rules! kept {
-            ($level:ident) => {
-                tracing::enabled!(target: "outrigger::plugin", tracing::Level::$level)
-            };
-        }
-        match self {
-            Self::Trace => kept!(TRACE),
-            Self::Debug => kept!(DEBUG),
-            Self::Info => kept!(INFO),
-            Self::Warn => kept!(WARN),
-            Self::Error => kept!(ERROR),
-        }
+    match level {
+        Level::Trace => kept!(TRACE),
+        Level::Debug => kept!(DEBUG),
+        Level::Info => kept!(INFO),
+        Level::Warn => kept!(WARN),
+        Level::Error => kept!(ERROR),
     }
 }
 
 /// The least severe level that the host keeps; nothing when it keeps none.
 fn least() -> LogLevel {
-    let levels = [
-        (Level::Trace, LogLevel::Trace),
-        (Level::Debug, LogLevel::Debug),
-        (Level::Info, LogLevel::Info),
-        (Level::Warn, LogLevel::Warn),
-        (Level::Error, LogLevel::Error),
-    ];
-    let kept = levels.into_iter().find(|(level, _)| level.is_kept());
-    kept.map_or(LogLevel::Unspecified, |(_, level)| level)
+    let kept = Level::ALL.into_iter().find(|level| is_kept(*level));
+    kept.map_or(LogLevel::Unspecified, LogLevel::from)
 }
 
 /// Writes a record under the name of `plugin`; whether the host keeps it.
 fn write(plugin: &str, record: &LogRecord) -> bool {
-    let level = Level::of(record.level);
-    if !level.is_kept() {
+    let level = level_of(record.level);
+    if !is_kept(level) {
         return false;
     }
     let message = shown(&record.message, LONGEST_MESSAGE);
@@ -339,8 +316,8 @@ mod tests {
 
     #[test]
     fn an_unknown_level_is_info() {
-        assert_eq!(Level::of(0), Level::Info);
-        assert_eq!(Level::of(99), Level::Info);
-        assert_eq!(Level::of(5), Level::Error);
+        assert_eq!(level_of(0), Level::Info);
+        assert_eq!(level_of(99), Level::Info);
+        assert_eq!(level_of(5), Level::Error);
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::Excerpt;
 use crate::numbers::parse_go_int;
+use crate::{Coded, Excerpt};
 
 /// The longest address text that is accepted from a peer, in bytes. Real ones
 /// stay far below: a socket path has 107 bytes, a host name 253.
@@ -74,9 +74,8 @@ pub struct UnknownNetwork {
     pub observed: Excerpt,
 }
 
-impl UnknownNetwork {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for UnknownNetwork {
+    fn code(&self) -> &'static str {
         "unknown-network"
     }
 }
@@ -273,9 +272,8 @@ pub enum AddressError {
     },
 }
 
-impl AddressError {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for AddressError {
+    fn code(&self) -> &'static str {
         match self {
             AddressError::UnknownNetwork { .. } => "address-unknown-network",
             AddressError::TooLong { .. } => "address-too-long",

@@ -180,6 +180,7 @@ fn knock_error(acknowledged: bool, mut error: String) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Coded as _;
     use proptest::prelude::*;
     use prost::Message as _;
 

@@ -4,6 +4,8 @@
 
 use prost::Message;
 
+use crate::Coded;
+
 /// The longest message in either direction, in bytes, without its length.
 pub const MAX_FRAME: usize = 64 << 10;
 /// The most descriptors that come with one reply: a command's three pipes.
@@ -22,12 +24,13 @@ pub struct FrameTooLong {
     pub length: usize,
 }
 
-impl FrameTooLong {
-    /// The stable code of this error.
-    pub fn code(&self) -> &'static str {
+impl Coded for FrameTooLong {
+    fn code(&self) -> &'static str {
         "frame-too-long"
     }
+}
 
+impl FrameTooLong {
     fn check(length: usize) -> Result<usize, Self> {
         if length > MAX_FRAME {
             return Err(Self { length });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::numbers::{parse_go_bool, parse_go_int};
-use crate::{AppProtocolVersion, Excerpt};
+use crate::{AppProtocolVersion, Coded, Excerpt};
 
 /// Lowest TCP port the plugin may listen on, decimal.
 pub const ENV_MIN_PORT: &str = "PLUGIN_MIN_PORT";
@@ -112,9 +112,8 @@ pub enum CookieError {
     },
 }
 
-impl CookieError {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for CookieError {
+    fn code(&self) -> &'static str {
         match self {
             CookieError::NotConfigured => "cookie-not-configured",
             CookieError::Mismatch { .. } => "cookie-mismatch",
@@ -200,9 +199,8 @@ pub enum PortRangeError {
     },
 }
 
-impl PortRangeError {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for PortRangeError {
+    fn code(&self) -> &'static str {
         match self {
             PortRangeError::NotAPort { .. } => "port-invalid",
             PortRangeError::Reversed { .. } => "port-range-reversed",

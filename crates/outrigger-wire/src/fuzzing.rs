@@ -11,8 +11,8 @@ use crate::logs::{Entry, LineSplitter, Piece, Record, StderrClassifier, write_hc
 use crate::proto::host::{DescriptorReply, DescriptorRequest};
 use crate::proto::plugin::ConnInfo;
 use crate::{
-    Address, AllowedTransports, AppProtocolVersion, AuthorityFilter, BrokerMessage, EXCERPT_LIMIT,
-    HandshakeLine, HandshakeRules, MAX_KNOCK_ERROR, RawConnInfo,
+    Address, AllowedTransports, AppProtocolVersion, AuthorityFilter, BrokerMessage, Coded,
+    EXCERPT_LIMIT, HandshakeLine, HandshakeRules, MAX_KNOCK_ERROR, RawConnInfo,
 };
 
 /// No error may print more than this, whatever a peer wrote: two excerpts in

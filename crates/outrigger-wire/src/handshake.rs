@@ -1,5 +1,6 @@
 //! The one line a plugin prints before it serves.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -8,7 +9,9 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::numbers::{parse_go_bool, parse_go_int};
-use crate::{Address, AddressError, AllowedTransports, AppProtocolVersion, Excerpt, Transport};
+use crate::{
+    Address, AddressError, AllowedTransports, AppProtocolVersion, Coded, Excerpt, Transport,
+};
 
 /// The version of go-plugin's own protocol: the first field of every line.
 pub const CORE_PROTOCOL_VERSION: u32 = 1;
@@ -272,9 +275,8 @@ impl fmt::Display for MuxUnsupported {
     }
 }
 
-impl HandshakeError {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for HandshakeError {
+    fn code(&self) -> &'static str {
         match self {
             HandshakeError::TooFewFields { .. } => "handshake-malformed",
             HandshakeError::CoreVersionNotANumber { .. } => "core-version-invalid",
@@ -289,40 +291,38 @@ impl HandshakeError {
         }
     }
 
-    /// One thing the reader can do now, if there is one that surely helps.
-    pub fn hint(&self) -> Option<String> {
-        match self {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
             HandshakeError::TooFewFields { .. } | HandshakeError::CoreVersionNotANumber { .. } => {
-                Some("keep stdout for the handshake; print everything else to stderr".to_owned())
+                "keep stdout for the handshake; print everything else to stderr".into()
             }
             HandshakeError::CoreVersionMismatch { .. } => {
-                Some("rebuild the plugin with a current plugin library".to_owned())
+                "rebuild the plugin with a current plugin library".into()
             }
             HandshakeError::AppVersionMismatch { observed, offered } => {
-                version_hint(*observed, offered)
+                version_hint(*observed, offered)?.into()
             }
             HandshakeError::TransportNotAllowed { observed, allowed } => {
                 let refused = AllowedTransports::ALL
                     .iter()
                     .filter(|transport| !allowed.contains(*transport))
                     .find(|transport| *observed == Excerpt::from(transport.as_str()))?;
-                Some(format!("allow `{refused}` if the host can speak it"))
+                format!("allow `{refused}` if the host can speak it").into()
             }
             HandshakeError::CertificateInvalid { .. } => {
-                Some("print the DER certificate in base64 without padding".to_owned())
+                "print the DER certificate in base64 without padding".into()
             }
             HandshakeError::MuxUnsupported {
                 reason: MuxUnsupported::FieldMissing,
-            } => Some(
-                "update the plugin's library, or do not ask for a multiplexed broker".to_owned(),
-            ),
+            } => "update the plugin's library, or do not ask for a multiplexed broker".into(),
             HandshakeError::MuxUnsupported {
                 reason: MuxUnsupported::Declined,
-            } => Some("do not ask for a multiplexed broker".to_owned()),
+            } => "do not ask for a multiplexed broker".into(),
             HandshakeError::AppVersionNotANumber { .. }
             | HandshakeError::Address(_)
-            | HandshakeError::MuxNotABoolean { .. } => None,
-        }
+            | HandshakeError::MuxNotABoolean { .. } => return None,
+        };
+        Some(hint)
     }
 }
 

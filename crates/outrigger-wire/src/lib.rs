@@ -27,24 +27,35 @@
 #![forbid(unsafe_code)]
 
 mod address;
+#[cfg(feature = "messages")]
 mod authority;
+#[cfg(feature = "messages")]
 mod broker;
+mod coded;
+#[cfg(feature = "messages")]
 pub mod descriptors;
 mod environment;
 mod errno;
 mod excerpt;
+#[cfg(all(feature = "messages", feature = "logs"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
+#[cfg(feature = "logs")]
 pub mod logs;
 mod negotiation;
 mod numbers;
+#[cfg(feature = "messages")]
 pub mod proto;
+#[cfg(feature = "messages")]
 mod status;
 
 pub use address::{Address, AddressError, Endpoint, MAX_ADDRESS, Network, UnknownNetwork};
+#[cfg(feature = "messages")]
 pub use authority::AuthorityFilter;
+#[cfg(feature = "messages")]
 pub use broker::{BrokerId, BrokerMessage, MAX_KNOCK_ERROR, RawConnInfo};
+pub use coded::Coded;
 pub use environment::{
     CookieError, DEFAULT_PORT_RANGE, ENV_CLIENT_CERT, ENV_HOST_SERVICES, ENV_MAX_PORT,
     ENV_MIN_PORT, ENV_MULTIPLEX_GRPC, ENV_PROTOCOL_VERSIONS, ENV_UNIX_SOCKET_DIR,
@@ -61,4 +72,5 @@ pub use negotiation::{
     AllowedTransports, AppProtocolVersion, Transport, UnknownTransport, negotiate,
 };
 pub use numbers::{parse_go_bool, parse_go_int};
+#[cfg(feature = "messages")]
 pub use status::{ErrorInfo, HOST_DOMAIN, RichStatus};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Excerpt;
+use crate::{Coded, Excerpt};
 
 /// The version of the interfaces a plugin serves, chosen by the application.
 ///
@@ -85,9 +85,8 @@ pub struct UnknownTransport {
     pub observed: Excerpt,
 }
 
-impl UnknownTransport {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for UnknownTransport {
+    fn code(&self) -> &'static str {
         "unknown-transport"
     }
 }

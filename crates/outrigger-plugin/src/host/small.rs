@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+pub use outrigger_wire::logs::Level as LogLevel;
 use outrigger_wire::proto::host as messages;
 use tonic::Streaming;
 
@@ -109,33 +110,6 @@ impl Ticks {
     }
 }
 
-/// How severe a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Every step.
-    Trace,
-    /// For who looks for a fault.
-    Debug,
-    /// What happens.
-    Info,
-    /// What may become a problem.
-    Warn,
-    /// What went wrong.
-    Error,
-}
-
-impl LogLevel {
-    fn to_wire(self) -> messages::LogLevel {
-        match self {
-            Self::Trace => messages::LogLevel::Trace,
-            Self::Debug => messages::LogLevel::Debug,
-            Self::Info => messages::LogLevel::Info,
-            Self::Warn => messages::LogLevel::Warn,
-            Self::Error => messages::LogLevel::Error,
-        }
-    }
-}
-
 /// The host's log, under the plugin's name. What the plugin logs with `tracing`
 /// goes to the host in any case; this is for records that must not get lost.
 #[derive(Clone, Debug)]
@@ -157,7 +131,7 @@ impl Log {
         fields: impl IntoIterator<Item = (String, String)>,
     ) -> Result<bool, HostError> {
         let record = messages::LogRecord {
-            level: level.to_wire().into(),
+            level: messages::LogLevel::from(level).into(),
             message: message.into(),
             module: String::new(),
             fields: fields.into_iter().collect::<HashMap<_, _>>(),
@@ -175,14 +149,7 @@ impl Log {
     pub async fn level(&self) -> Result<Option<LogLevel>, HostError> {
         let request = messages::LevelRequest {};
         let level = call!(self.0, LogClient, "log", level, request)?.level();
-        Ok(match level {
-            messages::LogLevel::Trace => Some(LogLevel::Trace),
-            messages::LogLevel::Debug => Some(LogLevel::Debug),
-            messages::LogLevel::Info => Some(LogLevel::Info),
-            messages::LogLevel::Warn => Some(LogLevel::Warn),
-            messages::LogLevel::Error => Some(LogLevel::Error),
-            messages::LogLevel::Unspecified => None,
-        })
+        Ok(LogLevel::from_message(level))
     }
 }
 

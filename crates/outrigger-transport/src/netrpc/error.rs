@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_gob::{DecodeError, EncodeError};
-use outrigger_wire::Excerpt;
+use outrigger_wire::{Coded, Excerpt};
 
 use super::Client;
 use crate::broker::BrokerError;

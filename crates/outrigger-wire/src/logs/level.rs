@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Excerpt;
+use crate::{Coded, Excerpt};
 
 /// How much a log record matters, least first.
 ///
@@ -29,6 +29,15 @@ pub enum Level {
 }
 
 impl Level {
+    /// All of them, least first.
+    pub const ALL: [Level; 5] = [
+        Level::Trace,
+        Level::Debug,
+        Level::Info,
+        Level::Warn,
+        Level::Error,
+    ];
+
     /// The word that stands for this level in a log record.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,6 +46,32 @@ impl Level {
             Level::Info => "info",
             Level::Warn => "warn",
             Level::Error => "error",
+        }
+    }
+}
+
+/// As the host's log service has it.
+#[cfg(feature = "messages")]
+mod message {
+    use super::Level;
+    use crate::proto::host::LogLevel;
+
+    impl Level {
+        /// The level of a message; none where it does not say one.
+        pub fn from_message(level: LogLevel) -> Option<Level> {
+            Level::ALL.into_iter().find(|own| level == (*own).into())
+        }
+    }
+
+    impl From<Level> for LogLevel {
+        fn from(level: Level) -> LogLevel {
+            match level {
+                Level::Trace => LogLevel::Trace,
+                Level::Debug => LogLevel::Debug,
+                Level::Info => LogLevel::Info,
+                Level::Warn => LogLevel::Warn,
+                Level::Error => LogLevel::Error,
+            }
         }
     }
 }
@@ -53,18 +88,12 @@ impl FromStr for Level {
     /// White space around the word and its case do not matter.
     fn from_str(word: &str) -> Result<Level, UnknownLevel> {
         let trimmed = word.trim();
-        [
-            Level::Trace,
-            Level::Debug,
-            Level::Info,
-            Level::Warn,
-            Level::Error,
-        ]
-        .into_iter()
-        .find(|level| trimmed.eq_ignore_ascii_case(level.as_str()))
-        .ok_or_else(|| UnknownLevel {
-            observed: Excerpt::from(word),
-        })
+        Level::ALL
+            .into_iter()
+            .find(|level| trimmed.eq_ignore_ascii_case(level.as_str()))
+            .ok_or_else(|| UnknownLevel {
+                observed: Excerpt::from(word),
+            })
     }
 }
 
@@ -78,9 +107,8 @@ pub struct UnknownLevel {
     pub observed: Excerpt,
 }
 
-impl UnknownLevel {
-    /// A stable name for this kind of error.
-    pub fn code(&self) -> &'static str {
+impl Coded for UnknownLevel {
+    fn code(&self) -> &'static str {
         "unknown-level"
     }
 }
@@ -100,6 +128,17 @@ mod tests {
         ] {
             assert_eq!(word.parse(), Ok(level), "{word}");
         }
+    }
+
+    #[cfg(feature = "messages")]
+    #[test]
+    fn a_message_says_one_of_the_levels_or_none() {
+        use crate::proto::host::LogLevel;
+
+        for level in Level::ALL {
+            assert_eq!(Level::from_message(level.into()), Some(level));
+        }
+        assert_eq!(Level::from_message(LogLevel::Unspecified), None);
     }
 
     #[test]
