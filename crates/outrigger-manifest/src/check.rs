@@ -6,6 +6,9 @@ use crate::problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
 use crate::text::{alternatives, escaped, nearest, quoted, without_leading_zeros};
 use crate::yaml::{self, Key, Kind, Node};
 
+/// Largest file that is read, in bytes.
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
+
 /// Most entries of one list.
 pub(crate) const MAX_ENTRIES: usize = 256;
 
@@ -144,7 +147,9 @@ impl Check {
             _ => {}
         }
         for problem in &mut self.problems {
-            problem.position = inside(problem.position, text);
+            if problem.position != Position::IN_CODE {
+                problem.position = inside(problem.position, text);
+            }
         }
         self.problems.sort_by_key(|problem| problem.position);
         if self.hidden > 0
@@ -164,6 +169,33 @@ impl Check {
             file: file.to_owned(),
             list: self.problems,
         })
+    }
+
+    /// The value made in code if nothing was reported and its file could be read; the problems
+    /// otherwise.
+    pub(crate) fn finish_built<T>(
+        mut self,
+        what: &str,
+        value: Option<T>,
+        print: impl Fn(&T) -> String,
+    ) -> Result<T, Problems> {
+        if let Some(value) = &value {
+            self.fits_a_file(print(value).len(), Position::IN_CODE);
+        }
+        self.finish(what, "", value)
+    }
+
+    /// Reports a file that is larger than those that are read.
+    pub(crate) fn fits_a_file(&mut self, bytes: usize, at: Position) -> bool {
+        if bytes > MAX_BYTES {
+            self.report(
+                at,
+                ProblemCode::FileTooLarge,
+                "",
+                format!("the file is {bytes} bytes long; at most {MAX_BYTES} are read"),
+            );
+        }
+        bytes <= MAX_BYTES
     }
 
     /// Checks that know where keys belong.
@@ -700,6 +732,10 @@ impl Check {
     ) -> Option<Reported<'_>> {
         let found = match &node.kind {
             Kind::Broken => return None,
+            Kind::NotUtf8(shown) => {
+                let message = format!("{} is not UTF-8", quoted(shown));
+                return Some(self.report(node.at, ProblemCode::NotUtf8, location, message));
+            }
             kind if is_null(kind) => {
                 return Some(self.report(
                     node.at,

@@ -17,8 +17,7 @@ use serde::{Serialize, Serializer};
 use crate::args::word_text;
 use crate::ceiling::{Ceiling, ExecRule, FilesystemRule, NO_RULE, Sides};
 use crate::entries::{
-    At, Direction, Entries, ExecEntry, FilesystemEntry, NetworkEntry, exec_text, filesystem_text,
-    network_text,
+    At, Entries, ExecEntry, FilesystemEntry, NetworkEntry, exec_text, filesystem_text, network_text,
 };
 use crate::grants::{
     DeniedAddresses, EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, Inner, NetworkGrant,
@@ -33,7 +32,7 @@ use crate::policy::{Allow, Policy, Rules, Section};
 use crate::ports::Ports;
 use crate::problem::Position;
 use crate::resources::Resources;
-use crate::words::{Access, HostService, ProcessControl, Protocol, SandboxMode};
+use crate::words::{Access, Direction, HostService, ProcessControl, Protocol, SandboxMode};
 
 /// What a policy made of a manifest.
 #[derive(Clone, Debug)]

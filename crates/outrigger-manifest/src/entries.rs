@@ -12,7 +12,7 @@ use crate::permissions::Permissions;
 use crate::ports::Ports;
 use crate::problem::{Position, ProblemCode};
 use crate::text::quoted;
-use crate::words::{Access, Children, ProcessControl, Protocol};
+use crate::words::{Access, Children, Direction, ProcessControl, Protocol};
 use crate::yaml::{Kind, Node};
 
 /// Who speaks in an entry; what is left out means the narrowest to the one who asks or allows,
@@ -117,33 +117,6 @@ impl Serialize for FilesystemEntry {
             map.serialize_entry("access", &access)?;
         }
         map.end()
-    }
-}
-
-/// Which way a network entry looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// Connections that the plugin opens.
-    Egress,
-    /// Connections that reach the plugin.
-    Ingress,
-}
-
-impl Direction {
-    /// The key of the section.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Direction::Egress => "egress",
-            Direction::Ingress => "ingress",
-        }
-    }
-
-    const fn hosts_key(self) -> &'static str {
-        match self {
-            Direction::Egress => "hosts",
-            Direction::Ingress => "allowed_origins",
-        }
     }
 }
 

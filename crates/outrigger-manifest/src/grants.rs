@@ -11,14 +11,16 @@ use serde::{Serialize, Serializer};
 use crate::args::{ArgPattern, word_text};
 use crate::ceiling::{Ceiling, RealPaths};
 use crate::denial::{Denial, DenialKind};
-use crate::entries::{Direction, args_text, exec_text, filesystem_text, network_text};
+use crate::entries::{args_text, exec_text, filesystem_text, network_text};
 use crate::host::{AddressClass, Host, HostPattern, classify};
 use crate::name::PluginName;
 use crate::path::{Area, clean_absolute};
 use crate::permissions::Permissions;
 use crate::ports::Ports;
 use crate::resources::Resources;
-use crate::words::{Access, Capability, HostService, ProcessControl, Protocol, SandboxMode};
+use crate::words::{
+    Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
+};
 
 const NO_GRANT: &str = "no grant covers it";
 

@@ -28,6 +28,7 @@
 //! [`Manifest`] or [`Policy`] that exists is valid; [`Grants`] come from [`Policy::decide`] alone.
 
 mod args;
+mod builder;
 mod ceiling;
 mod check;
 mod checksum;
@@ -54,11 +55,14 @@ mod words;
 mod yaml;
 
 pub use args::ArgPattern;
+pub use builder::{
+    Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
+};
 pub use ceiling::RealPaths;
 pub use checksum::{ChecksumError, checksum_of};
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
-pub use entries::{Direction, ExecEntry, FilesystemEntry, NetworkEntry};
+pub use entries::{ExecEntry, FilesystemEntry, NetworkEntry};
 pub use grants::{
     EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, NetworkGrant, NetworkGrants,
     ProcessGrants, Rule,
@@ -73,4 +77,6 @@ pub use ports::Ports;
 pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
 pub use resources::Resources;
 pub use size::{ByteSize, Cpu, SizeError};
-pub use words::{Access, Capability, Format, HostService, ProcessControl, Protocol, SandboxMode};
+pub use words::{
+    Access, Capability, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode,
+};

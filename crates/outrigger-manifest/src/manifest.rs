@@ -5,8 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::check::{Check, Fields};
 use crate::entries::{
-    At, Direction, Entries, ExecEntry, FilesystemEntry, NetworkEntry, Side, invalid_variable,
-    read_variables,
+    At, Entries, ExecEntry, FilesystemEntry, NetworkEntry, Side, invalid_variable, read_variables,
 };
 use crate::name::{Entrypoint, PluginName, is_variable};
 use crate::path::PathBase;
@@ -14,7 +13,7 @@ use crate::permissions::Permissions;
 use crate::problem::{Position, ProblemCode, Problems};
 use crate::resources::Resources;
 use crate::text::quoted;
-use crate::words::{Access, Format, HostService, ProcessControl, SandboxMode};
+use crate::words::{Access, Direction, Format, HostService, ProcessControl, SandboxMode};
 use crate::yaml::{self, Node};
 
 /// The version of the manifest's schema that this crate reads.
@@ -406,7 +405,7 @@ fn read_part(check: &mut Check, home: &'static str, fields: &Fields<'_>) {
     }
 }
 
-fn read(check: &mut Check, node: &Node) -> Option<Manifest> {
+pub(crate) fn read(check: &mut Check, node: &Node) -> Option<Manifest> {
     let root = check.map(node, "", &Manifest::KEYS)?;
     read_root(check, &root)
 }

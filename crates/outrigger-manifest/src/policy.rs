@@ -164,7 +164,7 @@ fn read_part(check: &mut Check, home: &'static str, fields: &Fields<'_>) {
     }
 }
 
-fn read(check: &mut Check, node: &Node) -> Option<Policy> {
+pub(crate) fn read(check: &mut Check, node: &Node) -> Option<Policy> {
     let root = check.map(node, "", &Policy::KEYS)?;
     Some(read_root(check, &root))
 }

@@ -22,6 +22,9 @@ pub struct Position {
 impl Position {
     /// The first character of a file.
     pub const START: Position = Position { line: 1, column: 1 };
+
+    /// Of what was made in code and stands in no file: `0:0`, which messages leave out.
+    pub const IN_CODE: Position = Position { line: 0, column: 0 };
 }
 
 impl fmt::Display for Position {
@@ -226,7 +229,9 @@ impl Serialize for Problem {
 /// `7:12: capabilities.network: … [unknown-key]; did you mean …`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.position)?;
+        if self.position != Position::IN_CODE {
+            write!(f, "{}: ", self.position)?;
+        }
         if !self.location.is_empty() {
             write!(f, "{}: ", crate::text::escaped(&self.location))?;
         }
@@ -315,7 +320,12 @@ impl fmt::Display for Problems {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{file}:{problem}")?;
+            let space = if problem.position == Position::IN_CODE {
+                " "
+            } else {
+                ""
+            };
+            write!(f, "{file}:{space}{problem}")?;
         }
         Ok(())
     }

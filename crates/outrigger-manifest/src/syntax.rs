@@ -3,7 +3,7 @@
 //! A parser notices an open bracket, an open quote or a missing `:` only lines later. What it
 //! says is traced back here to the line that is to be mended.
 
-use serde_saphyr::granit_parser::{ErrorKind, ScanError};
+use granit_parser::{ErrorKind, ScanError};
 
 use crate::problem::Position;
 use crate::text::{escaped, quoted};

@@ -59,6 +59,26 @@ words! {
 }
 
 words! {
+    /// Which way a connection goes.
+    Direction {
+        /// Connections that the plugin opens.
+        Egress = "egress",
+        /// Connections that reach the plugin.
+        Ingress = "ingress",
+    }
+}
+
+impl Direction {
+    /// The key under which the other ends of the connections are named.
+    pub(crate) const fn hosts_key(self) -> &'static str {
+        match self {
+            Direction::Egress => "hosts",
+            Direction::Ingress => "allowed_origins",
+        }
+    }
+}
+
+words! {
     /// Transport of a network request.
     Protocol {
         /// TCP.

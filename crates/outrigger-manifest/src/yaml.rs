@@ -5,22 +5,17 @@
 
 use std::collections::HashSet;
 
-use serde_saphyr::granit_parser::{
-    self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StructureStyle,
-};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StructureStyle};
 
 use crate::check::Check;
 use crate::problem::{Position, ProblemCode};
 use crate::syntax::{Context, trace};
 
-/// Largest file that is read, in bytes.
-pub(crate) const MAX_BYTES: usize = 256 * 1024;
-
 /// Deepest nesting of flow collections, and of block collections.
 const MAX_DEPTH: usize = 24;
 
 /// A value of the file and where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) at: Position,
     pub(crate) kind: Kind,
@@ -44,7 +39,7 @@ impl Node {
                 }
             }),
             Kind::List(items) => items.iter().find_map(|item| item.entry(key)),
-            Kind::Plain(_) | Kind::Text(_) | Kind::Broken => None,
+            Kind::Plain(_) | Kind::Text(_) | Kind::NotUtf8(_) | Kind::Broken => None,
         }
     }
 
@@ -60,7 +55,7 @@ impl Node {
                     }
                 }
                 Kind::List(items) => items.iter().for_each(|item| add(item, all)),
-                Kind::Plain(_) | Kind::Text(_) | Kind::Broken => {}
+                Kind::Plain(_) | Kind::Text(_) | Kind::NotUtf8(_) | Kind::Broken => {}
             }
         }
         let mut all = HashSet::new();
@@ -70,14 +65,14 @@ impl Node {
 }
 
 /// A key of a map and where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) at: Position,
     pub(crate) text: String,
 }
 
 /// What a value is, before anything is made of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Map(Vec<(Key, Node)>),
     List(Vec<Node>),
@@ -85,6 +80,8 @@ pub(crate) enum Kind {
     Plain(String),
     /// Quoted or a block: certainly a text.
     Text(String),
+    /// A path that is no text, made in code and shown as near as a text comes.
+    NotUtf8(String),
     /// Something already reported.
     Broken,
 }
@@ -126,16 +123,7 @@ enum Pending {
 
 /// The first document of the text. `None` when there is none; the reason is then reported.
 pub(crate) fn parse(text: &str, check: &mut Check) -> Option<Node> {
-    if text.len() > MAX_BYTES {
-        check.report(
-            Position::START,
-            ProblemCode::FileTooLarge,
-            "",
-            format!(
-                "the file is {} bytes long; at most {MAX_BYTES} are read",
-                text.len()
-            ),
-        );
+    if !check.fits_a_file(text.len(), Position::START) {
         return None;
     }
     let mut builder = Builder {
@@ -281,7 +269,7 @@ impl Builder<'_> {
                     Kind::Plain(text) | Kind::Text(text) => {
                         *key = Pending::Key(Key { at: node.at, text });
                     }
-                    Kind::Broken => *key = Pending::Unusable,
+                    Kind::NotUtf8(_) | Kind::Broken => *key = Pending::Unusable,
                     Kind::Map(_) | Kind::List(_) => {
                         *key = Pending::Unusable;
                         self.check.report(

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use outrigger_manifest::{
-    AddressClass, Decision, Host, Manifest, Permissions, Places, Policy, Problems, Protocol,
-    classify,
+    Access, AddressClass, ByteSize, Cpu, Decision, Format, Host, Manifest, Permissions, Places,
+    Policy, Problems, ProcessControl, Protocol, Resources, SandboxMode, classify,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -137,6 +137,107 @@ fn a_manifest() -> impl Strategy<Value = Value> {
     )
 }
 
+/// The same in code: what the methods are given is what the JSON says.
+fn built(value: &Value) -> Result<Manifest, Problems> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let each = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let handshake = &value["handshake"];
+    let cookie = text(&handshake["magic_cookie_value"]);
+    let mut builder = Manifest::builder("cat", Format::Rpc, "bin/cat")
+        .handshake(7, text(&handshake["magic_cookie_key"]), cookie)
+        .jit(value["jit"].as_bool().unwrap());
+    let sandbox = SandboxMode::ALL
+        .iter()
+        .find(|mode| mode.as_str() == value["sandbox"]);
+    builder = builder.sandbox(*sandbox.unwrap());
+    if let Some(description) = value["about"]["description"].as_str() {
+        builder = builder.description(description);
+    }
+    let asked = &value["capabilities"];
+    for entry in each(&asked["filesystem"]) {
+        let words = each(&entry["permissions"]);
+        let all = ["read", "write", "list", "create", "delete"];
+        let bits = [
+            Permissions::READ,
+            Permissions::WRITE,
+            Permissions::LIST,
+            Permissions::CREATE,
+            Permissions::DELETE,
+        ];
+        let named = all
+            .iter()
+            .zip(bits)
+            .filter(|(word, _)| words.contains(&json!(word)));
+        let access = Access::ALL
+            .iter()
+            .find(|access| access.as_str() == entry["access"]);
+        let files = outrigger_manifest::Files::new(
+            text(&entry["path"]),
+            named.map(|(_, bit)| bit).collect(),
+        )
+        .recursive(entry["recursive"].as_bool().unwrap())
+        .access(*access.unwrap());
+        builder = builder.files(files);
+    }
+    for entry in each(&asked["network"]["egress"]) {
+        let protocol = Protocol::ALL
+            .iter()
+            .find(|known| known.as_str() == entry["protocol"]);
+        let mut connections = outrigger_manifest::Connections::new().protocol(*protocol.unwrap());
+        for host in each(&entry["hosts"]) {
+            connections = connections.host(text(&host));
+        }
+        for port in each(&entry["ports"]) {
+            connections = match port.as_u64() {
+                Some(port) => connections.port(u16::try_from(port).unwrap()),
+                None => connections.ports(8000..=8010),
+            };
+        }
+        builder = builder.egress(connections);
+    }
+    let process = &asked["process"];
+    let parts: Vec<&Value> = process
+        .as_array()
+        .map_or(vec![process], |list| list.iter().collect());
+    for part in parts {
+        for entry in each(&part["exec"]) {
+            let args = each(&entry["args"]);
+            builder = builder.exec(
+                outrigger_manifest::Exec::new(text(&entry["command"])).args(args.iter().map(text)),
+            );
+        }
+        for control in ProcessControl::ALL {
+            if part.get(control.as_str()).is_some() {
+                builder = builder.control(*control);
+            }
+        }
+    }
+    for name in each(&asked["environment"]["read"]) {
+        builder = builder.read_variable(text(&name));
+    }
+    for (name, value) in asked["environment"]["set"].as_object().unwrap() {
+        builder = builder.set_variable(name, text(value));
+    }
+    let millis = |cores: f64| Cpu::from_millis((cores * 1000.0).round() as u32);
+    builder
+        .resources(&Resources {
+            memory: value["resources"]["memory"]
+                .as_u64()
+                .and_then(ByteSize::new),
+            cpu: value["resources"]["cpu"].as_f64().and_then(millis),
+            ..Resources::default()
+        })
+        .build()
+}
+
+/// What is reported, wherever it stands.
+fn reports(problems: &Problems) -> BTreeSet<(&str, &str, Option<&str>)> {
+    problems
+        .iter()
+        .map(|problem| (problem.code(), problem.location(), problem.near_miss()))
+        .collect()
+}
+
 /// Entries that repeat one another are a problem that these generators do not avoid.
 fn only_repeats(problems: &Problems) -> bool {
     problems.iter().all(|problem| {
@@ -162,6 +263,33 @@ proptest! {
                     Err(problems) => prop_assert!(false, "{}\n{}", problems, printed),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_built_is_what_a_file_says_and_is_printed_as_such(value in a_manifest()) {
+        match (built(&value), Manifest::parse(&value.to_string())) {
+            (Ok(built), Ok(read)) => {
+                prop_assert_eq!(&built, &read);
+                prop_assert_eq!(Manifest::parse(&built.to_yaml()), Ok(built));
+            }
+            (Err(built), Err(read)) => prop_assert_eq!(reports(&built), reports(&read)),
+            (built, read) => prop_assert!(false, "{built:?}\n{read:?}"),
+        }
+    }
+
+    #[test]
+    fn any_text_at_all_can_be_built_or_is_refused(path in any::<String>(), text in any::<String>()) {
+        let built = Manifest::builder("cat", Format::Grpc, "cat")
+            .handshake(1, "K", text.as_str())
+            .files(outrigger_manifest::Files::new(format!("/{path}"), Permissions::READ))
+            .exec(outrigger_manifest::Exec::new("/bin/true").args([text.as_str()]))
+            .description(text.as_str())
+            .set_variable("V", text.as_str())
+            .build();
+        if let Ok(built) = built {
+            let printed = built.to_yaml();
+            prop_assert_eq!(Manifest::parse(&printed), Ok(built), "{}", printed);
         }
     }
 

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use outrigger_manifest::{Manifest, Places, Policy};
+use anyhow::Result;
+use outrigger_manifest::{Files, Format, HostService, Manifest, Permissions, Places, Policy};
 use outrigger_services::GrantedServices;
 
 /// What plugins may do in a directory.
@@ -23,22 +23,24 @@ pub enum Rights {
 /// `dir` is no directory that can be opened, or has no name that is text.
 pub fn services(dir: &Path, rights: Rights, variables: &[&str]) -> Result<GrantedServices> {
     let dir = std::path::absolute(dir)?;
-    // JSON strings are YAML strings.
-    let path = serde_json::to_string(dir.to_str().context("the directory's name is not UTF-8")?)?;
     let permissions = match rights {
-        Rights::Read => "read, list",
-        Rights::Change => "read, write, list, create, delete",
+        Rights::Read => Permissions::READ | Permissions::LIST,
+        Rights::Change => Permissions::ALL,
     };
-    let manifest = format!(
-        "plugin: {{name: guest, format: grpc, entrypoint: guest}}\n\
-         handshake: {{protocol_version: 1, magic_cookie_key: TEST_KEY, magic_cookie_value: TEST_VALUE}}\n\
-         services: [filesystem, environment, clock, log]\n\
-         capabilities:\n  \
-         filesystem: [{{path: {path}, permissions: [{permissions}], recursive: true}}]\n  \
-         environment: {{read: [{}]}}\n",
-        variables.join(", ")
-    );
-    let manifest = Manifest::parse(&manifest).map_err(|problems| anyhow!("{problems}"))?;
+    let wanted = [
+        HostService::Filesystem,
+        HostService::Environment,
+        HostService::Clock,
+        HostService::Log,
+    ];
+    let manifest = Manifest::builder("guest", Format::Grpc, "guest")
+        .handshake(1, "TEST_KEY", "TEST_VALUE")
+        .files(Files::new(&dir, permissions).recursive(true))
+        .services(wanted);
+    let manifest = variables
+        .iter()
+        .fold(manifest, |manifest, name| manifest.read_variable(*name));
+    let manifest = manifest.build()?;
     let places = Places::new(dir.join("plugin"), dir.join("data"))?;
     let decision = Policy::allow_requested().decide(&manifest, &places);
     let services = GrantedServices::new(decision.grants());
