@@ -42,7 +42,7 @@ pub enum ErrorKind {
         /// Why.
         source: io::Error,
     },
-    /// A file cannot be read.
+    /// A manifest or a policy cannot be read.
     Unreadable {
         /// What it would be.
         file: FileKind,
@@ -81,8 +81,15 @@ pub enum ErrorKind {
         entrypoint: Entrypoint,
         /// Where the program was looked for.
         tried: Vec<PathBuf>,
-        /// The names in the folder in which it should be, sorted.
-        beside: Vec<String>,
+        /// The names in that folder that are nearly the one that is missing.
+        alike: Vec<String>,
+    },
+    /// The checksum file cannot be read.
+    ChecksumUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The checksum file says nothing of the program.
     Checksum {
@@ -113,7 +120,9 @@ impl Error {
     /// What else is known, a line for each fact.
     pub fn details(&self) -> Vec<String> {
         match self.kind() {
-            ErrorKind::Folder { source, .. } => vec![source.to_string()],
+            ErrorKind::Folder { source, .. } | ErrorKind::ChecksumUnreadable { source, .. } => {
+                vec![source.to_string()]
+            }
             ErrorKind::Unreadable { source, others, .. } => {
                 let mut details = vec![source.to_string()];
                 details.extend(listed("the folder holds", others));
@@ -127,11 +136,15 @@ impl Error {
                 manifest,
                 entrypoint,
                 tried,
-                beside,
+                alike,
                 ..
             } => {
                 let names = manifest.as_ref().map(|path| {
-                    format!("{} names `{}`", shown_path(path), shown(entrypoint.as_str()))
+                    format!(
+                        "{} names `{}`",
+                        shown_path(path),
+                        shown(entrypoint.as_str())
+                    )
                 });
                 let mut details: Vec<String> = names.into_iter().collect();
                 details.extend(
@@ -139,7 +152,7 @@ impl Error {
                         .iter()
                         .map(|path| format!("`{}` does not exist", shown_path(path))),
                 );
-                details.extend(listed("its folder contains", beside));
+                details.extend(listed("its folder contains", alike));
                 details
             }
             ErrorKind::Refused {
@@ -173,6 +186,7 @@ impl Coded for Error {
             ErrorKind::Unknown { .. } => "plugin-not-found",
             ErrorKind::NameTaken { .. } => "plugin-name-taken",
             ErrorKind::Entrypoint { .. } => "entrypoint-not-found",
+            ErrorKind::ChecksumUnreadable { .. } => "checksum-unreadable",
             ErrorKind::Checksum { source, .. } => source.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
@@ -182,19 +196,20 @@ impl Coded for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         let text = match self.kind() {
             ErrorKind::Invalid(..) => "`outrigger check` shows each problem in its place",
-            ErrorKind::Place(_) => {
-                "keep a plugin in a folder of its own, and its data in another"
-            }
+            ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
             ErrorKind::NameTaken { .. } => "give one of the two another `plugin.name`",
             ErrorKind::Entrypoint { .. } => "build it, or correct `plugin.entrypoint`",
-            ErrorKind::Checksum { .. } => "write it anew with `sha256sum` if the program is the one you mean",
+            ErrorKind::Checksum { .. } => {
+                "write it anew with `sha256sum` if the program is the one you mean"
+            }
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
-            ErrorKind::Folder { .. } | ErrorKind::Unreadable { .. } | ErrorKind::Unknown { .. } => {
-                return None;
-            }
+            ErrorKind::Folder { .. }
+            | ErrorKind::Unreadable { .. }
+            | ErrorKind::ChecksumUnreadable { .. }
+            | ErrorKind::Unknown { .. } => return None,
         };
         Some(text.into())
     }
@@ -223,6 +238,11 @@ impl fmt::Display for Error {
             ErrorKind::Entrypoint { plugin, .. } => {
                 write!(f, "plugin `{plugin}` has no program at its entrypoint")
             }
+            ErrorKind::ChecksumUnreadable { path, .. } => write!(
+                f,
+                "the checksum file `{}` could not be read",
+                shown_path(path)
+            ),
             ErrorKind::Checksum { path, .. } => write!(
                 f,
                 "the checksum file `{}` says nothing of the program",
@@ -239,7 +259,9 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self.kind() {
-            ErrorKind::Folder { source, .. } | ErrorKind::Unreadable { source, .. } => Some(source),
+            ErrorKind::Folder { source, .. }
+            | ErrorKind::Unreadable { source, .. }
+            | ErrorKind::ChecksumUnreadable { source, .. } => Some(source),
             ErrorKind::Checksum { source, .. } => Some(source),
             // Its own words are the outer ones.
             ErrorKind::Launch(error) => error.source(),

@@ -16,14 +16,11 @@ const LOOKED_AT: usize = 1000;
 
 /// What a file says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub enum FileKind {
     /// What a plugin is and asks for: `manifest.yaml`.
     Manifest,
     /// What a host's plugins may have: `policy.yaml`.
     Policy,
-    /// What a plugin's program hashes to.
-    Checksum,
 }
 
 impl FileKind {
@@ -32,7 +29,6 @@ impl FileKind {
         match self {
             Self::Manifest => "manifest",
             Self::Policy => "policy",
-            Self::Checksum => "checksum file",
         }
     }
 
@@ -41,7 +37,6 @@ impl FileKind {
         match self {
             Self::Manifest => "manifest-invalid",
             Self::Policy => "policy-invalid",
-            Self::Checksum => "checksum-invalid",
         }
     }
 
@@ -49,7 +44,6 @@ impl FileKind {
         match self {
             Self::Manifest => "manifest-unreadable",
             Self::Policy => "policy-unreadable",
-            Self::Checksum => "checksum-unreadable",
         }
     }
 
@@ -57,7 +51,6 @@ impl FileKind {
         match self {
             Self::Manifest => "manifest.yaml",
             Self::Policy => "policy.yaml",
-            Self::Checksum => "plugin.sha256",
         }
     }
 }
@@ -99,7 +92,11 @@ impl SourceFile {
         match read {
             Ok(bytes) => Ok(Self { path, bytes }),
             Err(source) => {
-                let others = if folder { settings_in(given) } else { Vec::new() };
+                let others = if folder {
+                    settings_in(given)
+                } else {
+                    Vec::new()
+                };
                 Err(ErrorKind::Unreadable {
                     file: kind,
                     path,
@@ -145,15 +142,12 @@ impl SourceFile {
 
 /// What stands in the checksum file at `path`, if there is one.
 pub(crate) fn checksum_text(path: &Path) -> Result<Option<String>, Error> {
-    let read = regular(path).and_then(|()| contents(path));
-    match read {
+    match regular(path).and_then(|()| contents(path)) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ErrorKind::Unreadable {
-            file: FileKind::Checksum,
+        Err(source) => Err(ErrorKind::ChecksumUnreadable {
             path: path.to_owned(),
             source,
-            others: Vec::new(),
         }
         .into()),
     }
@@ -175,17 +169,25 @@ fn regular(path: &Path) -> io::Result<()> {
     ))
 }
 
-/// The names in a folder, sorted; none if it cannot be read.
-pub(crate) fn names_in(folder: &Path) -> Vec<String> {
-    let entries = folder.read_dir().into_iter().flatten().take(LOOKED_AT);
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+/// The names in the folder of `wanted` that are nearly its own, the nearest first.
+pub(crate) fn alike(wanted: &Path) -> Vec<String> {
+    let name = wanted.file_name().unwrap_or_default().to_string_lossy();
+    let mut near: Vec<(usize, String)> = wanted
+        .parent()
+        .map(names_in)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|other| {
+            let distance = strsim::osa_distance(&name.to_lowercase(), &other.to_lowercase());
+            (distance, other)
+        })
+        .filter(|(distance, other)| *distance <= name.len().max(other.len()) / 3)
         .collect();
-    names.sort();
-    names
+    near.sort();
+    near.into_iter().map(|(_, other)| other).collect()
 }
 
-/// The files of a folder that may have been meant by another name.
+/// The files of a folder that may have been meant by another name, sorted.
 fn settings_in(folder: &Path) -> Vec<String> {
     let mut names = names_in(folder);
     names.retain(|name| {
@@ -193,5 +195,14 @@ fn settings_in(folder: &Path) -> Vec<String> {
             .iter()
             .any(|end| name.ends_with(end))
     });
+    names.sort();
     names
+}
+
+/// The names in a folder; none if it cannot be read.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = folder.read_dir().into_iter().flatten().take(LOOKED_AT);
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
 }

@@ -11,7 +11,7 @@ use outrigger_services::GrantedServices;
 use outrigger_wire::AllowedTransports;
 
 use crate::error::{Error, ErrorKind};
-use crate::file::{checksum_text, names_in};
+use crate::file::{alike, checksum_text};
 use crate::settings::{Settings, with_data_dir};
 
 /// A plugin with a sound manifest, which may be started any number of times.
@@ -119,12 +119,11 @@ impl Plugin {
         if let Some(program) = tried.iter().find(|path| path.is_file()) {
             return Ok(program.clone());
         }
-        let beside = tried.first().and_then(|program| program.parent());
         Err(ErrorKind::Entrypoint {
             plugin: self.name().to_owned(),
             manifest: self.file.clone(),
             entrypoint: entrypoint.clone(),
-            beside: beside.map(names_in).unwrap_or_default(),
+            alike: tried.first().map(|path| alike(path)).unwrap_or_default(),
             tried,
         }
         .into())

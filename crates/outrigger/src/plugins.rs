@@ -88,7 +88,11 @@ impl Plugins {
         let entry = sound.or_else(|| named.next());
         let entry = entry.ok_or_else(|| ErrorKind::Unknown {
             name: name.to_owned(),
-            known: self.entries.iter().map(|entry| entry.name.clone()).collect(),
+            known: self
+                .entries
+                .iter()
+                .map(|entry| entry.name.clone())
+                .collect(),
         })?;
         entry.plugin().map_err(Error::clone)
     }

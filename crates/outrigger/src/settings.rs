@@ -123,7 +123,14 @@ impl Settings {
     /// # Errors
     /// [`ErrorKind::Unreadable`], [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
     pub fn open_plugin(&self, path: impl AsRef<Path>) -> Result<Plugin, Error> {
-        let source = SourceFile::read(path, FileKind::Manifest)?;
+        self.plugin_from(&SourceFile::read(path, FileKind::Manifest)?)
+    }
+
+    /// The plugin whose manifest this file is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    pub fn plugin_from(&self, source: &SourceFile) -> Result<Plugin, Error> {
         let manifest = source
             .manifest()
             .map_err(|problems| ErrorKind::Invalid(FileKind::Manifest, problems))?;
