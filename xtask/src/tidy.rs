@@ -35,8 +35,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("outrigger-testing", &[]),
     (
+        "outrigger",
+        &[
+            "outrigger-host",
+            "outrigger-manifest",
+            "outrigger-services",
+            "outrigger-wire",
+        ],
+    ),
+    (
         "outrigger-cli",
         &[
+            "outrigger",
             "outrigger-gob",
             "outrigger-host",
             "outrigger-manifest",
@@ -48,6 +58,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "outrigger-examples",
         &[
+            "outrigger",
             "outrigger-gob",
             "outrigger-manifest",
             "outrigger-host",

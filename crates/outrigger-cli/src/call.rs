@@ -74,11 +74,11 @@ async fn with_plugin(
 /// Tells what the host did for the plugin, if it was offered anything.
 pub(crate) fn report(options: &CallingArgs, granting: &Granting, printer: &mut Printer) {
     printer.notes.extend(granting.audit.finish());
-    if granting.manifest.is_none() && granting.audit.counts().refused > 0 {
+    if granting.plugin.is_none() && granting.audit.counts().refused > 0 {
         let note = "nothing is granted without `--manifest`";
         printer.notes.push(note.to_owned());
     }
-    if granting.manifest.is_some() || options.establish.is_some() {
+    if granting.plugin.is_some() || options.establish.is_some() {
         let counts = granting.audit.counts();
         let client = printer.client_id.take();
         printer.host = Some(json!({"client_id": client, "operations": counts}));

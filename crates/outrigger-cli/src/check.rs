@@ -4,15 +4,15 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use outrigger_manifest::{
-    Decision, Grants, Manifest, Places, Policy, ProblemCode, Problems, Refusal, Resources,
+use outrigger::{
+    FileKind, GrantedServices, Grants, Plugin, Policy, Problems, Refusal, Settings, SourceFile,
 };
-use outrigger_services::GrantedServices;
+use outrigger_manifest::{ProblemCode, Resources};
 use serde_json::{Value, json};
 
 use crate::args::CheckArgs;
 use crate::failure::{Exit, Failure, printable};
-use crate::files::{self, Kind, Source};
+use crate::files;
 use crate::granting::PolicyUsed;
 use crate::snippet::Listing;
 use crate::{json, output};
@@ -53,8 +53,8 @@ impl Report {
     }
 
     /// Shows the problems of a file, and keeps them for the object.
-    fn refuse(&mut self, kind: Kind, source: &Source, problems: &Problems) -> Failure {
-        let listing = source.listing();
+    fn refuse(&mut self, kind: FileKind, source: &SourceFile, problems: &Problems) -> Failure {
+        let listing = files::listing(source);
         for problem in problems {
             output::finding(&problem_text(problem, &listing));
             let mut value = json!(problem);
@@ -68,21 +68,22 @@ impl Report {
 }
 
 fn check(args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
-    let source = Source::read(&args.file, Kind::Manifest)?;
-    let kind = source.kind();
+    let source =
+        SourceFile::read(&args.file, FileKind::Manifest).map_err(|error| files::failure(&error))?;
+    let kind = files::kind(&source);
     report.set("file", source.name().into());
     report.set("kind", kind.as_str().into());
     match kind {
-        Kind::Manifest => check_manifest(args, &source, report),
-        Kind::Policy if args.policy.is_some() => {
+        FileKind::Manifest => check_manifest(args, &source, report),
+        FileKind::Policy if args.policy.is_some() => {
             let message = format!("`{}` is a policy itself", source.name());
             Err(Failure::usage("policy-not-wanted", message)
                 .help("name a manifest, or leave `--policy` out"))
         }
-        Kind::Policy => {
+        FileKind::Policy => {
             let policy = source
                 .policy()
-                .map_err(|problems| report.refuse(Kind::Policy, &source, &problems))?;
+                .map_err(|problems| report.refuse(FileKind::Policy, &source, &problems))?;
             report.valid = true;
             report.set("policy", json!(policy));
             match args.json {
@@ -93,26 +94,32 @@ fn check(args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     }
 }
 
-fn check_manifest(args: &CheckArgs, source: &Source, report: &mut Report) -> Result<(), Failure> {
+fn check_manifest(
+    args: &CheckArgs,
+    source: &SourceFile,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let policy_source = match &args.policy {
-        Some(path) => Some(Source::read(path, Kind::Policy)?),
+        Some(path) => {
+            Some(SourceFile::read(path, FileKind::Policy).map_err(|error| files::failure(&error))?)
+        }
         None => None,
     };
     // The problems of both files are shown together.
     let manifest = source
         .manifest()
-        .map_err(|problems| report.refuse(Kind::Manifest, source, &problems));
+        .map_err(|problems| report.refuse(FileKind::Manifest, source, &problems));
     let (policy, used) = match &policy_source {
         None => (Ok(Policy::allow_requested()), PolicyUsed::AllowRequested),
         Some(source) => (
             source
                 .policy()
-                .map_err(|problems| report.refuse(Kind::Policy, source, &problems)),
+                .map_err(|problems| report.refuse(FileKind::Policy, source, &problems)),
             PolicyUsed::File(source.name()),
         ),
     };
-    let (manifest, policy) = match (manifest, policy) {
-        (Ok(manifest), Ok(policy)) => (manifest, policy),
+    let policy = match (manifest, policy) {
+        (Ok(_), Ok(policy)) => policy,
         (Err(manifest), Err(policy)) => {
             return Err(Failure {
                 message: format!("{}, and {}", manifest.message, policy.message),
@@ -122,16 +129,20 @@ fn check_manifest(args: &CheckArgs, source: &Source, report: &mut Report) -> Res
         (Err(failure), Ok(_)) | (Ok(_), Err(failure)) => return Err(failure),
     };
     report.valid = true;
-    let places = files::places(&source.path, &manifest, args.data_dir.as_deref())?;
-    let decision = policy.decide(&manifest, &places);
-    let services = GrantedServices::new(decision.grants());
+    let plugin = Settings::new()
+        .policy(policy)
+        .plugin_from(source)
+        .and_then(|plugin| match &args.data_dir {
+            Some(folder) => plugin.with_data_dir(folder),
+            None => Ok(plugin),
+        })
+        .map_err(|error| files::failure(&error))?;
+    let services = GrantedServices::new(plugin.decision().grants());
     let found = Found {
         source,
-        manifest: &manifest,
+        plugin: &plugin,
         policy: &used,
-        places: &places,
-        decision: &decision,
-        program: program(&manifest, &places),
+        program: program(&plugin),
         unusable: services
             .unusable()
             .map(|unusable| printable(&unusable.to_string()))
@@ -146,12 +157,12 @@ fn check_manifest(args: &CheckArgs, source: &Source, report: &mut Report) -> Res
     } else {
         output::text(&found.text())?;
     }
-    match decision.refused().len() {
+    match plugin.decision().refused().len() {
         refused if refused > 0 && args.strict => {
             let message = format!(
                 "{} of what `{}` asks for {} not granted in full",
                 refused,
-                manifest.name(),
+                plugin.name(),
                 if refused == 1 { "is" } else { "are" }
             );
             Err(Failure::new(Exit::Failed, "not-granted", message))
@@ -161,12 +172,10 @@ fn check_manifest(args: &CheckArgs, source: &Source, report: &mut Report) -> Res
 }
 
 /// The entrypoint that exists, relative to the folder.
-fn program(manifest: &Manifest, places: &Places) -> Option<String> {
-    let folder = places.plugin_dir();
-    let name = folder.file_name().and_then(|name| name.to_str());
-    let candidates = manifest.entrypoint().candidates(name.unwrap_or_default());
-    let found = candidates.iter().find(|path| folder.join(path).is_file());
-    found.map(|path| (*path).to_owned())
+fn program(plugin: &Plugin) -> Option<String> {
+    let program = plugin.program().ok()?;
+    let within = program.strip_prefix(plugin.places().plugin_dir()).ok()?;
+    Some(within.to_str()?.to_owned())
 }
 
 /// One problem as a compiler would show it.
@@ -198,11 +207,9 @@ fn problem_text(problem: &outrigger_manifest::Problem, listing: &Listing) -> Str
 
 /// Everything that is told about a sound manifest.
 struct Found<'f> {
-    source: &'f Source,
-    manifest: &'f Manifest,
+    source: &'f SourceFile,
+    plugin: &'f Plugin,
     policy: &'f PolicyUsed,
-    places: &'f Places,
-    decision: &'f Decision,
     /// The entrypoint that exists.
     program: Option<String>,
     /// Grants that could not be served here and now.
@@ -213,24 +220,25 @@ struct Found<'f> {
 
 impl Found<'_> {
     fn describe(&self, report: &mut Report) {
-        let grants = self.decision.grants();
+        let grants = self.plugin.decision().grants();
+        let places = self.plugin.places();
         report.set("policy", json!(self.policy));
-        report.set("plugin", json!(self.manifest));
+        report.set("plugin", json!(self.plugin.manifest()));
         report.set("program", json!(self.program));
         report.set(
             "places",
             json!({
-                "plugin_dir": self.places.plugin_dir(),
-                "data_dir": self.places.data_dir(),
-                "home": self.places.home(),
+                "plugin_dir": places.plugin_dir(),
+                "data_dir": places.data_dir(),
+                "home": places.home(),
             }),
         );
         report.set(
             "decision",
             json!({
-                "complete": self.decision.is_complete(),
-                "granted": self.decision.granted(),
-                "refused": self.decision.refused(),
+                "complete": self.plugin.decision().is_complete(),
+                "granted": self.plugin.decision().granted(),
+                "refused": self.plugin.decision().refused(),
                 "resources": grants.resources(),
                 "services": grants.services().collect::<Vec<_>>(),
                 "sandbox": grants.sandbox(),
@@ -251,7 +259,7 @@ impl Found<'_> {
     }
 
     fn facts(&self, text: &mut String) {
-        let manifest = self.manifest;
+        let manifest = self.plugin.manifest();
         let version = manifest.version().map(|version| format!(" {version}"));
         let written = manifest
             .language()
@@ -276,7 +284,7 @@ impl Found<'_> {
             None => format!("{entrypoint} (no such program in the folder)"),
         };
         fact(text, "entrypoint", &program);
-        let places = self.places;
+        let places = self.plugin.places();
         fact(
             text,
             "plugin_dir",
@@ -290,7 +298,8 @@ impl Found<'_> {
     fn granted(&self, text: &mut String) {
         // Services, limits and the like follow in one place.
         let granted: Vec<_> = self
-            .decision
+            .plugin
+            .decision()
             .granted()
             .iter()
             .filter(|granted| granted.request.starts_with("capabilities."))
@@ -308,9 +317,9 @@ impl Found<'_> {
     }
 
     fn refused(&self, text: &mut String) {
-        let refused = self.decision.refused();
+        let refused = self.plugin.decision().refused();
         heading(text, "refused", AnsiColor::Yellow, refused.len());
-        let listing = self.source.listing();
+        let listing = files::listing(self.source);
         for refusal in refused {
             text.push('\n');
             text.push_str(&refusal_text(refusal, &listing));
@@ -318,7 +327,7 @@ impl Found<'_> {
     }
 
     fn rest(&self, text: &mut String) {
-        let grants = self.decision.grants();
+        let grants = self.plugin.decision().grants();
         text.push('\n');
         fact(text, "limits", &limits(grants.resources()));
         fact(text, "services", &services(&grants));
@@ -414,7 +423,7 @@ fn services(grants: &Grants) -> String {
 }
 
 /// A sound policy, as it is understood.
-fn policy_text(source: &Source, policy: &Policy) -> String {
+fn policy_text(source: &SourceFile, policy: &Policy) -> String {
     let mut text = String::new();
     fact(&mut text, "policy", &source.name());
     fact(&mut text, "problems", "none");

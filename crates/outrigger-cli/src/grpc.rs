@@ -283,7 +283,7 @@ impl<'a> Caller<'a> {
 
     /// The field `host_service`, where the host's services are to be served.
     fn own_field(&self, message: &prost_reflect::MessageDescriptor) -> Option<FieldDescriptor> {
-        let wanted = self.granting.manifest.is_some() || self.options.establish.is_some();
+        let wanted = self.granting.plugin.is_some() || self.options.establish.is_some();
         establish::field(message).filter(|_| wanted)
     }
 

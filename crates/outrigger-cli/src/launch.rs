@@ -209,12 +209,11 @@ async fn launch(target: &Target, offered: &BTreeSet<u32>) -> Outcome {
         .mirror_stdout(LoggedLines::new("stdout"))
         .mirror_stderr(LoggedLines::new("stderr"));
     // Without a manifest a plugin behaves as if its host offered nothing.
-    if let Some(manifested) = &granting.manifest {
-        let grants = manifested.decision.grants();
-        for (name, value) in grants.environment().set() {
-            launch = launch.env(name, value);
-        }
-        launch = launch.host_services(Arc::new(granting.services.clone()));
+    if let Some(plugin) = &granting.plugin {
+        launch = plugin.grant(launch, granting.services.clone());
+    }
+    if let Some(digest) = &target.digest {
+        launch = launch.expect_digest(digest.clone());
     }
     for version in offered {
         launch = launch.offer(*version, PluginSet::new());

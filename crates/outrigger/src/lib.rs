@@ -1,0 +1,78 @@
+//! Plugins that an application finds, judges, starts and calls.
+//!
+//! A folder holds a folder for each plugin, with its program and a
+//! `manifest.yaml`. The manifest says how the program is started and what it asks
+//! of its host; the application's policy says what it may have. What was granted
+//! is served to the plugin while it runs.
+//!
+//! ```no_run
+//! use outrigger::{Policy, Settings, grpc_interface};
+//! # mod proto {
+//! #     pub struct GreeterClient<T>(T);
+//! #     impl<T> GreeterClient<T> {
+//! #         pub fn new(inner: T) -> Self { Self(inner) }
+//! #         pub fn max_decoding_message_size(self, _: usize) -> Self { self }
+//! #     }
+//! # }
+//!
+//! grpc_interface! {
+//!     /// Greets people. tonic generated its client.
+//!     Greeter => proto::GreeterClient, "greeter"
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::parse("
+//! default:
+//!   allow:
+//!     filesystem: [{path: \"${plugin_dir}\", permissions: [read, list], recursive: true}]
+//! ")?;
+//! let plugins = Settings::new().policy(policy).open("plugins")?;
+//! for entry in &plugins {
+//!     match entry.plugin() {
+//!         Ok(plugin) => println!("{}: {:?}", entry.name(), plugin.decision().refused()),
+//!         Err(error) => println!("{}: {error}", entry.name()),
+//!     }
+//! }
+//!
+//! let plugin = plugins.get("greeter")?.start().await?;
+//! let greeter = plugin.client::<Greeter>().await?;
+//! // … call it …
+//! # drop(greeter);
+//! println!("the plugin {}", plugin.stop().await.status);
+//! # Ok(()) }
+//! ```
+//!
+//! One program that needs no manifest is started by [`Launch`] alone.
+//!
+//! What is installed is read when the folder is opened, and not again. This crate
+//! deliberately does not know how to start a plugin anew that has ended.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod file;
+mod plugin;
+mod plugins;
+mod settings;
+
+pub use error::{Error, ErrorKind};
+pub use file::{FileKind, SourceFile};
+pub use plugin::Plugin;
+pub use plugins::{Entry, Plugins};
+pub use settings::Settings;
+
+pub use outrigger_host::{
+    Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport, ExitStatus,
+    ExpectedDigest, HostServices, Interface, Launch, LaunchError, LaunchErrorKind, MagicCookie,
+    PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
+    UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+};
+pub use outrigger_manifest::{
+    Decision, Format, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName,
+    Policy, Problem, Problems, Refusal, SandboxMode,
+};
+pub use outrigger_services::{
+    AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
+    NetworkSettings, Verdict,
+};
+pub use outrigger_wire::{AllowedTransports, Coded};

@@ -1,0 +1,235 @@
+//! One plugin that is installed: what it asks for, what it gets, and its start.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use outrigger_host::{ExpectedDigest, Launch, MagicCookie, PluginSet, RunningPlugin};
+use outrigger_manifest::{Decision, Format, Manifest, Places, SandboxMode, checksum_of};
+use outrigger_services::GrantedServices;
+use outrigger_wire::AllowedTransports;
+
+use crate::error::{Error, ErrorKind};
+use crate::file::{alike, checksum_text};
+use crate::settings::{Settings, with_data_dir};
+
+/// A plugin with a sound manifest, which may be started any number of times.
+///
+/// # Examples
+/// ```
+/// use outrigger::{Coded, Policy, Settings};
+///
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("manifest.yaml"), "
+/// plugin: {name: lister, format: grpc, entrypoint: lister}
+/// handshake: {protocol_version: 1, magic_cookie_key: LISTER, magic_cookie_value: hello}
+/// capabilities: {environment: {read: [LANG, SECRET]}}
+/// ")?;
+/// let policy = Policy::parse("default: {allow: {environment: {read: [LANG]}}}")?;
+/// let plugin = Settings::new().policy(policy).open_plugin(folder.path())?;
+/// assert_eq!(plugin.decision().granted()[0].text(), "LANG");
+/// assert_eq!(plugin.decision().refused()[0].text(), "SECRET");
+/// let error = plugin.launch().expect_err("it asks for more");
+/// assert_eq!(error.code(), "capability-refused");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    manifest: Arc<Manifest>,
+    /// Where the manifest stands, if it is from a file.
+    file: Option<PathBuf>,
+    places: Places,
+    decision: Decision,
+    settings: Settings,
+}
+
+impl Plugin {
+    /// The plugin in one folder, or the one with the manifest at `path`, under
+    /// the settings that hold unless something is said: it may have nothing.
+    ///
+    /// # Errors
+    /// As [`Settings::open_plugin`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Settings::new().open_plugin(path)
+    }
+
+    pub(crate) fn new(
+        manifest: Manifest,
+        file: Option<PathBuf>,
+        folder: &Path,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let places = settings.places(folder, &manifest)?;
+        Ok(Self {
+            decision: settings.decides_by().decide(&manifest, &places),
+            manifest: Arc::new(manifest),
+            file,
+            places,
+            settings: settings.clone(),
+        })
+    }
+
+    /// The same plugin with its data in `folder` itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Place`].
+    pub fn with_data_dir(mut self, folder: impl AsRef<Path>) -> Result<Self, Error> {
+        self.places = with_data_dir(&self.places, folder.as_ref())?;
+        let policy = self.settings.decides_by();
+        self.decision = policy.decide(&self.manifest, &self.places);
+        Ok(self)
+    }
+
+    /// The name in its manifest.
+    pub fn name(&self) -> &str {
+        self.manifest.name().as_str()
+    }
+
+    /// What it is and asks for.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The file that its manifest was read from.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// What the placeholders of its manifest stand for.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// What it gets of what it asks for, and what not, with the reasons.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// Its program: the first file of those that its entrypoint may mean.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Entrypoint`].
+    pub fn program(&self) -> Result<PathBuf, Error> {
+        let folder = self.places.plugin_dir();
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let entrypoint = self.manifest.entrypoint();
+        let candidates = entrypoint.candidates(name.unwrap_or_default());
+        let tried: Vec<PathBuf> = candidates.iter().map(|path| folder.join(path)).collect();
+        if let Some(program) = tried.iter().find(|path| path.is_file()) {
+            return Ok(program.clone());
+        }
+        Err(ErrorKind::Entrypoint {
+            plugin: self.name().to_owned(),
+            manifest: self.file.clone(),
+            entrypoint: entrypoint.clone(),
+            alike: tried.first().map(|path| alike(path)).unwrap_or_default(),
+            tried,
+        }
+        .into())
+    }
+
+    /// What `plugin.sha256` in its folder, or else `PROGRAM.sha256` beside its
+    /// program, says that the program hashes to; nothing if neither is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Checksum`].
+    pub fn expected_digest(&self, program: &Path) -> Result<Option<ExpectedDigest>, Error> {
+        let folder = self.places.plugin_dir();
+        let mut beside = program.as_os_str().to_owned();
+        beside.push(".sha256");
+        for path in [folder.join("plugin.sha256"), beside.into()] {
+            let Some(text) = checksum_text(&path)? else {
+                continue;
+            };
+            let within = program.strip_prefix(folder).unwrap_or(program);
+            let digest = checksum_of(&text, &within.to_string_lossy());
+            let digest = digest.map_err(|source| ErrorKind::Checksum { path, source })?;
+            return Ok(digest.parse().ok());
+        }
+        Ok(None)
+    }
+
+    /// The services of the host under its grants. What is granted is opened now;
+    /// the directory for its data is made if something in it is granted.
+    pub fn services(&self) -> GrantedServices {
+        let grants = self.decision.grants();
+        let data = self.places.data_dir();
+        if grants
+            .filesystem()
+            .iter()
+            .any(|grant| grant.path().starts_with(data))
+        {
+            // Where that fails, the grant cannot be served, which is said then.
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(data);
+        }
+        self.settings.serve(GrantedServices::new(grants))
+    }
+
+    /// How to start it as its manifest says, with its services: for what a host
+    /// wants otherwise, such as deadlines or where its stderr goes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] unless it may [start with
+    /// less](Settings::start_with_less), [`ErrorKind::Entrypoint`],
+    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Checksum`].
+    pub fn launch(&self) -> Result<Launch, Error> {
+        if !self.decision.is_complete() && !self.settings.starts_with_less() {
+            return Err(ErrorKind::Refused {
+                plugin: self.name().to_owned(),
+                manifest: self.file.clone(),
+                refused: self.decision.refused().to_vec(),
+            }
+            .into());
+        }
+        let program = self.program()?;
+        let digest = self.expected_digest(&program)?;
+        let mut services = self.services();
+        let handshake = self.manifest.handshake();
+        let cookie = MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value());
+        let mut launch = Launch::new(program, cookie)
+            .named(self.name())
+            .allow(match self.manifest.format() {
+                Format::Grpc => AllowedTransports::GRPC,
+                Format::Rpc => AllowedTransports::NETRPC,
+            })
+            .offer(handshake.protocol_version(), PluginSet::new());
+        if self.manifest.auto_mtls() == Some(true) {
+            launch = launch.auto_mtls();
+        }
+        if let Some(digest) = digest {
+            services = services.digest(digest.to_string());
+            launch = launch.expect_digest(digest);
+        }
+        Ok(self.grant(launch, services))
+    }
+
+    /// Gives another launch of this plugin what was decided: the variables that
+    /// are set for it, and `services`.
+    pub fn grant(&self, mut launch: Launch, services: GrantedServices) -> Launch {
+        let grants = self.decision.grants();
+        let sandbox = grants.sandbox();
+        if sandbox != SandboxMode::Off {
+            tracing::warn!(
+                plugin = self.name(), %sandbox,
+                "the plugin is not confined: its grants hold for what it asks of the host"
+            );
+        }
+        for (name, value) in grants.environment().set() {
+            launch = launch.env(name, value);
+        }
+        launch.host_services(Arc::new(services))
+    }
+
+    /// Starts it with its services, and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch), and [`ErrorKind::Launch`]. Nothing is left
+    /// running then.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the process is killed.
+    pub async fn start(&self) -> Result<RunningPlugin, Error> {
+        Ok(self.launch()?.start().await?)
+    }
+}

@@ -1,0 +1,217 @@
+//! What an application decides for all its plugins.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_services::GrantedServices;
+
+use crate::error::{Error, ErrorKind};
+use crate::file::{FileKind, SourceFile};
+use crate::plugin::Plugin;
+use crate::plugins::Plugins;
+
+/// What an application decides for all its plugins, before it looks at them:
+/// under which policy they run, where their data is, and how they are served.
+///
+/// Unless it is said otherwise, the policy allows nothing, a plugin that asks for
+/// more than it gets is not started, and data is in the user's own place for it.
+///
+/// # Examples
+/// ```
+/// use outrigger::{AuditLog, Policy, Settings};
+///
+/// let (audit, records) = AuditLog::channel(1000);
+/// let settings = Settings::new()
+///     .policy(Policy::allow_requested())
+///     .data_root("/var/lib/app/plugins")
+///     .services(move |services| services.audit(audit.clone()));
+/// # drop((settings, records));
+/// ```
+#[derive(Clone)]
+pub struct Settings {
+    policy: Policy,
+    data_root: Option<PathBuf>,
+    serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
+    start_with_less: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::allow_nothing(),
+            data_root: None,
+            serve: Arc::new(std::convert::identity),
+            start_with_less: false,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("policy", &self.policy)
+            .field("data_root", &self.data_root)
+            .field("start_with_less", &self.start_with_less)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// The settings that hold unless something is said.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decides what plugins get by `policy`.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Decides by the policy in a file, or in the `policy.yaml` of a folder.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`].
+    pub fn policy_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        let source = SourceFile::read(path, FileKind::Policy)?;
+        let policy = source.policy();
+        Ok(self.policy(policy.map_err(|problems| ErrorKind::Invalid(FileKind::Policy, problems))?))
+    }
+
+    /// Keeps the data of the plugin NAME in `folder/NAME`; otherwise that is
+    /// `outrigger/NAME` in `$XDG_DATA_HOME` or `~/.local/share`, or `data` in the
+    /// plugin's own folder where neither is known. It is made when the plugin may
+    /// use it.
+    #[must_use]
+    pub fn data_root(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data_root = Some(folder.into());
+        self
+    }
+
+    /// Lets `change` see to the services of each plugin: where its audit goes,
+    /// which limits hold, how the network is reached.
+    #[must_use]
+    pub fn services(
+        mut self,
+        change: impl Fn(GrantedServices) -> GrantedServices + Send + Sync + 'static,
+    ) -> Self {
+        self.serve = Arc::new(change);
+        self
+    }
+
+    /// Starts a plugin even if the policy does not grant all that it asks for. It
+    /// learns that when it asks.
+    #[must_use]
+    pub fn start_with_less(mut self) -> Self {
+        self.start_with_less = true;
+        self
+    }
+
+    /// The plugins in the folders of `folder`: see [`Plugins`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Folder`]. What is wrong with one plugin stands in its entry.
+    pub fn open(&self, folder: impl AsRef<Path>) -> Result<Plugins, Error> {
+        Plugins::read(folder.as_ref(), self)
+    }
+
+    /// The plugin in one folder, or the one with the manifest at `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreadable`], [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    pub fn open_plugin(&self, path: impl AsRef<Path>) -> Result<Plugin, Error> {
+        self.plugin_from(&SourceFile::read(path, FileKind::Manifest)?)
+    }
+
+    /// The plugin whose manifest this file is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    pub fn plugin_from(&self, source: &SourceFile) -> Result<Plugin, Error> {
+        let manifest = source
+            .manifest()
+            .map_err(|problems| ErrorKind::Invalid(FileKind::Manifest, problems))?;
+        let folder = match source.path().parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        Plugin::new(manifest, Some(source.path().to_owned()), folder, self)
+    }
+
+    /// A plugin whose manifest comes from the program. Its entrypoint, and
+    /// `${plugin_dir}`, are in `folder`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Place`].
+    pub fn plugin(&self, manifest: Manifest, folder: impl AsRef<Path>) -> Result<Plugin, Error> {
+        Plugin::new(manifest, None, folder.as_ref(), self)
+    }
+
+    pub(crate) fn decides_by(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(crate) fn starts_with_less(&self) -> bool {
+        self.start_with_less
+    }
+
+    pub(crate) fn serve(&self, services: GrantedServices) -> GrantedServices {
+        (self.serve)(services)
+    }
+
+    /// The places that a manifest in `folder` may speak of.
+    pub(crate) fn places(&self, folder: &Path, manifest: &Manifest) -> Result<Places, Error> {
+        let folder = resolved(folder);
+        let name = manifest.name().as_str();
+        let data_dir = match &self.data_root {
+            Some(root) => root.join(name),
+            None => match user_data() {
+                Some(shared) => shared.join("outrigger").join(name),
+                None => folder.join("data"),
+            },
+        };
+        with_home(Places::new(folder, resolved(&data_dir))?)
+    }
+}
+
+/// The same places for other data.
+pub(crate) fn with_data_dir(places: &Places, data_dir: &Path) -> Result<Places, Error> {
+    with_home(Places::new(places.plugin_dir(), resolved(data_dir))?)
+}
+
+/// Adds the user's home directory, if that can be a place.
+fn with_home(places: Places) -> Result<Places, Error> {
+    let home = home().and_then(|home| places.clone().with_home(resolved(&home)).ok());
+    Ok(home.unwrap_or(places))
+}
+
+fn home() -> Option<PathBuf> {
+    absolute_variable("HOME")
+}
+
+fn user_data() -> Option<PathBuf> {
+    absolute_variable("XDG_DATA_HOME").or_else(|| home().map(|home| home.join(".local/share")))
+}
+
+fn absolute_variable(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(name).map(PathBuf::from);
+    path.filter(|path| path.is_absolute())
+}
+
+/// The path without links as far as it exists: places are compared as texts.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for existing in path.ancestors() {
+        if let Ok(canonical) = existing.canonicalize() {
+            let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+            if rest.as_os_str().is_empty() {
+                return canonical;
+            }
+            return canonical.join(rest);
+        }
+    }
+    path
+}
