@@ -161,7 +161,7 @@ impl Error {
                 .iter()
                 .map(|refusal| {
                     let place = manifest.as_ref().map_or_else(String::new, |path| {
-                        let at = refusal.position();
+                        let at = refusal.position;
                         format!("{}:{}:{}: ", shown_path(path), at.line, at.column)
                     });
                     place + &shown(&refusal.to_string())

@@ -28,8 +28,8 @@ use crate::settings::{Settings, with_data_dir};
 /// ")?;
 /// let policy = Policy::parse("default: {allow: {environment: {read: [LANG]}}}")?;
 /// let plugin = Settings::new().policy(policy).open_plugin(folder.path())?;
-/// assert_eq!(plugin.decision().granted()[0].text(), "LANG");
-/// assert_eq!(plugin.decision().refused()[0].text(), "SECRET");
+/// assert_eq!(plugin.decision().granted()[0].text, "LANG");
+/// assert_eq!(plugin.decision().refused()[0].text, "SECRET");
 /// let error = plugin.launch().expect_err("it asks for more");
 /// assert_eq!(error.code(), "capability-refused");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
