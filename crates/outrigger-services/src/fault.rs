@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use outrigger_manifest::Denial;
 use outrigger_wire::proto::host::Failure;
-use outrigger_wire::{ErrorInfo, HOST_DOMAIN, SystemError};
+use outrigger_wire::text::shortened;
+use outrigger_wire::{ErrorInfo, Excerpt, HOST_DOMAIN, SystemError};
 use rustix::io::Errno;
 use tonic::{Code, Status};
-
-use crate::text::Quoted;
 
 /// The most bytes of each text that a plugin is told: peers take few kilobytes of
 /// trailers, where some bytes need three.
@@ -105,7 +104,7 @@ impl Fault {
     pub(crate) fn unread(status: &Status) -> Self {
         match status.code() {
             Code::OutOfRange | Code::ResourceExhausted | Code::Internal | Code::InvalidArgument => {
-                let text = Quoted(status.message());
+                let text = Excerpt::from(status.message());
                 Self::abuse(format!("the message cannot be read: {text}"))
             }
             _ => Self::Cancelled,
@@ -291,7 +290,7 @@ impl Fault {
             Self::Ungranted { missing, .. } => missing,
             _ => "",
         };
-        shortened(missing.into(), MOST_TOLD)
+        shortened(missing, MOST_TOLD)
     }
 
     /// The stable code of this kind of fault.
@@ -324,15 +323,6 @@ pub(crate) fn failure(status: &Status) -> Failure {
         reason: info.reason,
         metadata: info.metadata.into_iter().collect(),
     }
-}
-
-/// The beginning of a text that may be as long as a plugin likes.
-fn shortened(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
-    if text.len() <= most {
-        return text;
-    }
-    let end = text.floor_char_boundary(most);
-    format!("{}…", &text[..end]).into()
 }
 
 impl From<Denial> for Fault {

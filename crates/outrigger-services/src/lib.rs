@@ -97,7 +97,6 @@ mod session_info;
 mod streaming;
 #[cfg(test)]
 mod testing;
-mod text;
 
 pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
 pub use fs::areas::{LimitedGrant, UnusableGrant};

@@ -1,10 +1,10 @@
 //! How a failure reaches a plugin that speaks `hostserve.v1`.
 
+use outrigger_wire::Excerpt;
 use tonic::Status;
 
 use super::operations::Reply;
 use crate::fault::{Fault, Told};
-use crate::text::Quoted;
 
 /// How `fault` reaches the plugin: in the reply, or as the call's status.
 pub(super) fn failed<R: Reply>(operation: &str, subject: &str, fault: &Fault) -> Result<R, Status> {
@@ -13,7 +13,7 @@ pub(super) fn failed<R: Reply>(operation: &str, subject: &str, fault: &Fault) ->
         Told::InBand(text) if subject.is_empty() => Ok(R::failed(format!("{operation}: {text}"))),
         Told::InBand(text) => Ok(R::failed(format!(
             "{operation} {}: {text}",
-            Quoted(subject)
+            Excerpt::from(subject)
         ))),
     }
 }
