@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
+use data_encoding::HEXLOWER;
 use outrigger_host::netrpc::HostSession;
 use outrigger_host::{Channel, ExitReport, ExitStatus, RunningPlugin, Transport};
 use outrigger_transport::proto::health::health_client::HealthClient;
@@ -267,7 +268,7 @@ fn announced(session: &Session, ready: Duration, target: &Target) -> Inspection 
             } else {
                 "none"
             },
-            certificate_sha256: certificate.map(|der| hex(&Sha256::digest(der))),
+            certificate_sha256: certificate.map(|der| HEXLOWER.encode(&Sha256::digest(der))),
         },
         broker: match (line.transport, line.mux) {
             (Transport::Grpc, Some(true)) => "multiplexed",
@@ -715,13 +716,6 @@ fn ranges(versions: &BTreeSet<u32>) -> String {
         false => format!("{from}-{to}"),
     };
     runs.iter().map(shown).collect::<Vec<_>>().join(",")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Milliseconds with one decimal.

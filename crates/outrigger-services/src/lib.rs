@@ -87,7 +87,6 @@ mod operations;
 mod process;
 mod progress;
 mod proto;
-mod random;
 mod rate;
 mod record;
 mod running;
