@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
 use outrigger_wire::{MagicCookie, Transport};
 
-use crate::canned::Offer;
 use crate::descriptors::MethodName;
+use crate::offer::Offer;
 use crate::reattach::Joined;
 use crate::steps::Calls;
 

@@ -16,7 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
 use crate::args::CallingArgs;
-use crate::canned::{Canned, Place};
+use crate::canned::Canned;
 use crate::codec::{self, DynamicCodec};
 use crate::descriptors::{self, Catalogue, MethodName};
 use crate::establish::{self, Introduced};
@@ -25,6 +25,7 @@ use crate::fill::Fill;
 use crate::granting::Granting;
 use crate::input::Source;
 use crate::launch::{self, Session};
+use crate::offer::Place;
 use crate::printer::{Ending, Printer};
 use crate::requests::{mistake, requests};
 use crate::status::{self, StatusReport};

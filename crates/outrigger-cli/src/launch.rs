@@ -25,9 +25,10 @@ use crate::contracts;
 use crate::descriptors::Catalogue;
 use crate::explain::explain;
 use crate::failure::{Exit, Failure};
-use crate::foreign::Look;
 use crate::granting::Target;
+use crate::foreign::Look;
 use crate::memory::Memory;
+use crate::seen::Seen;
 use crate::stderr::{LastWords, LoggedLines};
 
 /// Offered when the command line names no app protocol version: a plugin takes
@@ -61,22 +62,6 @@ impl Start {
             Self::Grpc(session, _) | Self::NetRpc(session, _) => session,
         }
     }
-}
-
-/// What passed by while a plugin was started.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) pid: Option<u32>,
-    /// The first line of stdout, as far as it came, without its end.
-    pub(crate) line: Vec<u8>,
-    /// From the start of the process to the end of that line.
-    pub(crate) handshake_after: Option<Duration>,
-    /// The process's memory at that moment.
-    pub(crate) memory: Option<Memory>,
-    /// The end of its stderr, up to now.
-    pub(crate) stderr: LastWords,
-    /// What it was doing when its time for the handshake was nearly over.
-    pub(crate) look: Option<Look>,
 }
 
 /// Starts the plugin that the command line names, whatever it speaks.

@@ -14,7 +14,7 @@ use outrigger_wire::Excerpt;
 use crate::args::CallingArgs;
 use crate::establish::{self, Introduced};
 use crate::failure::{Exit, Failure, chain, printable};
-use crate::fromgob::Shown;
+use crate::fromgob::GobJson;
 use crate::gotext;
 use crate::gotype::{GoType, GoTypes};
 use crate::granting::Granting;
@@ -148,7 +148,7 @@ fn show(reply: &Encoded, method: &str, printer: &mut Printer) -> Result<(), Fail
     let value = reply
         .to_value()
         .map_err(|error| unreadable(error.to_string()))?;
-    let text = json::line_within(&Shown(&value), MOST_SHOWN)
+    let text = json::line_within(&GobJson(&value), MOST_SHOWN)
         .map_err(|error| unreadable(error.to_string()))?;
     printer.reply(&text, &texts::of_gob(&value))
 }
