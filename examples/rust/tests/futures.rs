@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrigger_host::{Interface, Launch, RunningPlugin, stop_managed};
+use outrigger_host::{Attach, Interface, Launch, RunningPlugin, stop_managed};
 use outrigger_plugin::host::{
     Child, Clock, Command, Dir, Env, File, Fs, HttpRequest, Listener, Log, LogLevel, NetworkAccess,
     OpenOptions, Processes, ReadDir, Session, Ticks, UdpSocket, Watch,
@@ -19,8 +19,8 @@ use outrigger_services::AuditReceiver;
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
-    BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, Security, Sockets, Stream,
-    connect, process, serve_connection, yamux,
+    BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, OwnedTask, Security, Sockets,
+    Stream, connect, process, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
 use tokio_util::sync::CancellationToken;
@@ -33,10 +33,13 @@ fn send(_: impl Send) {}
 fn host<I: Interface>(
     plugin: &RunningPlugin,
     launch: Launch,
+    attach: Attach,
     services: &dyn outrigger_host::HostServices,
 ) {
     send(launch.start());
+    send(attach.connect());
     send(plugin.dispense::<I>(""));
+    send(plugin.client::<I>());
     send(plugin.serve(services));
     send(plugin.ping());
     send(plugin.stop());
@@ -226,9 +229,14 @@ fn transport_sockets(
     send(session.closed());
 }
 
-fn transport_processes(command: &mut std::process::Command, handle: &ProcessHandle) {
+fn transport_tasks(
+    command: &mut std::process::Command,
+    handle: &ProcessHandle,
+    task: &mut OwnedTask,
+) {
     send(process::spawn(command));
     send(handle.ended());
+    send(task.finished());
 }
 
 fn transport_netrpc(
