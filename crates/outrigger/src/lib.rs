@@ -68,8 +68,8 @@ pub use outrigger_host::{
     UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_manifest::{
-    Decision, Format, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName,
-    Policy, Problem, Problems, Refusal, SandboxMode,
+    Decision, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName, Policy,
+    Problem, Problems, Refusal, SandboxMode,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
