@@ -18,15 +18,22 @@ const ONE_THING: &[&[&str]] = &[
     ],
 ];
 
+/// Crates that still have circles.
+const STILL_TIED: &[&str] = &["outrigger", "outrigger-gob"];
+
 /// A path in the source, such as `crate::a::B`, by its words.
 type Words = Vec<String>;
 
-/// One problem for every crate with circles, naming what each file in one uses.
+/// One problem for every crate with circles, naming what each file in one uses of
+/// the others.
 pub(crate) fn find(root: &Path) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for folder in fs::read_dir(root.join("crates"))? {
         let folder = folder?;
         let name = folder.file_name().to_string_lossy().into_owned();
+        if STILL_TIED.contains(&&*name) {
+            continue;
+        }
         let mut files = BTreeMap::new();
         collect(&folder.path().join("src"), &mut Vec::new(), &mut files)?;
         let mut edges = edges(&name, &files);

@@ -32,6 +32,7 @@ mod output;
 mod printer;
 mod probe;
 mod reattach;
+mod reflection;
 mod requests;
 mod seen;
 mod shell;
