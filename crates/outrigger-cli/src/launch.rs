@@ -24,14 +24,11 @@ use crate::contracts;
 use crate::descriptors::Catalogue;
 use crate::explain::explain;
 use crate::failure::{Exit, Failure};
-use crate::granting::Target;
 use crate::foreign::Look;
+use crate::granting::Target;
 use crate::memory::Memory;
-<<<<<<< HEAD
-use crate::seen::Seen;
-=======
 use crate::reflection::{self, ReflectionError};
->>>>>>> joining
+use crate::seen::Seen;
 use crate::stderr::{LastWords, LoggedLines};
 
 /// Offered when the command line names no app protocol version: a plugin takes
