@@ -168,7 +168,7 @@ impl Attach {
         })?;
         let set = match (settings.set(version), settings.versions.len()) {
             (Some(set), _) => set,
-            // A plugin that says nothing of its version is taken at the host's only word.
+            // The configuration names no version: it is the only one that the host offers.
             (None, 1) => settings
                 .versions
                 .values()
