@@ -39,7 +39,7 @@ const DEFAULT_OFFER: std::ops::RangeInclusive<u32> = 0..=99;
 const LOOK_BEFORE: Duration = Duration::from_secs(1);
 
 /// A plugin that runs, and what was seen of its start.
-pub(crate) struct Session {
+pub(crate) struct StartedPlugin {
     pub(crate) plugin: RunningPlugin,
     pub(crate) seen: Seen,
     /// The versions it could choose from.
@@ -52,12 +52,12 @@ pub(crate) struct Session {
 
 /// What a start led to: a plugin, and the way to it.
 pub(crate) enum Start {
-    Grpc(Box<Session>, Channel),
-    NetRpc(Box<Session>, HostSession),
+    Grpc(Box<StartedPlugin>, Channel),
+    NetRpc(Box<StartedPlugin>, HostSession),
 }
 
 impl Start {
-    pub(crate) fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &StartedPlugin {
         match self {
             Self::Grpc(session, _) | Self::NetRpc(session, _) => session,
         }
@@ -86,7 +86,7 @@ pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
     }
     match outcome {
         Ok((plugin, seen)) => {
-            let session = Box::new(Session {
+            let session = Box::new(StartedPlugin {
                 plugin,
                 seen,
                 offered,
@@ -102,7 +102,7 @@ pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
     }
 }
 
-impl Session {
+impl StartedPlugin {
     /// Ends the plugin, unless it ran before.
     pub(crate) async fn end(&self) {
         if !self.joined {

@@ -70,10 +70,10 @@ pub(crate) enum Fault {
     WouldWait,
 }
 
-/// What the plugin is told by a contract with errors in its replies.
-pub(crate) enum Told {
+/// How a contract with errors in its replies tells the plugin.
+pub(crate) enum Delivery {
     /// In the reply's `error`.
-    InBand(Cow<'static, str>),
+    InReply(Cow<'static, str>),
     /// As the status of the call.
     Status(Status),
 }
@@ -158,15 +158,15 @@ impl Fault {
     }
 
     /// The public wording, where replies carry it.
-    pub(crate) fn told(&self) -> Told {
-        let status = |code, text: &str| Told::Status(Status::new(code, text));
+    pub(crate) fn delivery(&self) -> Delivery {
+        let status = |code, text: &str| Delivery::Status(Status::new(code, text));
         match self {
             Self::Abuse(text) => status(Code::InvalidArgument, text),
             Self::Exhausted { text, .. } => status(Code::ResourceExhausted, text),
             Self::Deadline => status(Code::DeadlineExceeded, &self.public()),
             Self::Cancelled => status(Code::Cancelled, &self.public()),
             Self::Broken | Self::WouldWait => status(Code::Internal, &self.public()),
-            Self::UnknownLease => Told::InBand("no such handle".into()),
+            Self::UnknownLease => Delivery::InReply("no such handle".into()),
             Self::Outside
             | Self::Denied(_)
             | Self::Uncovered(_)
@@ -174,7 +174,7 @@ impl Fault {
             | Self::Refused(_)
             | Self::System(_)
             | Self::Failed { .. }
-            | Self::Unsupported(_) => Told::InBand(self.public()),
+            | Self::Unsupported(_) => Delivery::InReply(self.public()),
         }
     }
 
@@ -359,9 +359,9 @@ mod tests {
     use super::*;
 
     fn in_band(fault: Fault) -> String {
-        match fault.told() {
-            Told::InBand(text) => text.into_owned(),
-            Told::Status(status) => panic!("a status: {status}"),
+        match fault.delivery() {
+            Delivery::InReply(text) => text.into_owned(),
+            Delivery::Status(status) => panic!("a status: {status}"),
         }
     }
 

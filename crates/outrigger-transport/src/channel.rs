@@ -22,7 +22,9 @@ use crate::connect_error::ConnectError;
 use crate::fate::Fate;
 use crate::first_frame::FirstFrame;
 use crate::gzip;
-use crate::headers::{HeaderReader, Headers, Kept, MAX_HEADER_LIST, fits, request_size, too_large};
+use crate::headers::{
+    CountedHeaders, HeaderReader, Headers, MAX_HEADER_LIST, fits, request_size, too_large,
+};
 use crate::http2::{
     MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNREAD_STREAMS, connection_window,
     timeout_of,
@@ -361,7 +363,7 @@ struct Live {
     shared: Arc<Shared>,
     deadline: Option<Pin<Box<Sleep>>>,
     failing: Option<BoxFuture<'static, Status>>,
-    _kept: Kept,
+    _kept: CountedHeaders,
     /// What is still sent of the request; the call ends with it.
     _sending: Option<OwnedTask>,
 }
