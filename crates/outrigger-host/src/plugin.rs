@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use outrigger_transport::netrpc::{HostSession, SessionError};
 use outrigger_transport::process::start_time;
 use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, OwnedTask,
-    PluginIdentity, Security, Serving, Side, Sockets,
+    AddressTranslator, Broker, BrokerError, BrokerOptions, Channel, Fate, HostServices, Interface,
+    OwnedTask, PluginIdentity, Security, Serving, Side, Sockets, UnsupportedTransport,
 };
 use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ use crate::logs::Tail;
 use crate::managed;
 use crate::reattach::Reattach;
 use crate::runner::AttachedRunner;
-use crate::set::{Interface, PluginSet, UnsupportedTransport};
+use crate::set::PluginSet;
 use crate::workspace::Places;
 
 /// How long the last stderr lines of a process that ended are waited for.

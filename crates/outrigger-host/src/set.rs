@@ -2,76 +2,8 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use outrigger_transport::netrpc::Client;
-use outrigger_transport::{Broker, Channel};
-
-/// One interface that plugins serve: how its typed client is made, over each
-/// protocol that it is served over.
-///
-/// # Examples
-/// ```
-/// use std::sync::Arc;
-/// use outrigger_host::netrpc::Client;
-/// use outrigger_host::{Broker, Channel, Interface, UnsupportedTransport};
-///
-/// struct Kv;
-/// enum KvClient {
-///     Grpc(Channel), // for example tonic's `KvClient<Channel>`
-///     NetRpc(Client),
-/// }
-/// impl Interface for Kv {
-///     type Client = KvClient;
-///     fn grpc(
-///         connection: Channel,
-///         _broker: Arc<dyn Broker>,
-///     ) -> Result<KvClient, UnsupportedTransport> {
-///         Ok(KvClient::Grpc(connection))
-///     }
-///     fn netrpc(
-///         object: Client,
-///         _broker: Arc<dyn Broker>,
-///     ) -> Result<KvClient, UnsupportedTransport> {
-///         Ok(KvClient::NetRpc(object))
-///     }
-/// }
-/// ```
-pub trait Interface: 'static {
-    /// The typed client.
-    type Client;
-
-    /// Makes the client from a connection to a gRPC plugin, and from the broker
-    /// for interfaces whose calls carry broker ids.
-    ///
-    /// # Errors
-    /// Unless it is overridden: the interface is not served over gRPC.
-    fn grpc(
-        connection: Channel,
-        broker: Arc<dyn Broker>,
-    ) -> Result<Self::Client, UnsupportedTransport> {
-        let _ = (connection, broker);
-        Err(UnsupportedTransport)
-    }
-
-    /// Makes the client from the object that a net/rpc plugin has dispensed, and
-    /// from the broker.
-    ///
-    /// # Errors
-    /// Unless it is overridden: the interface is not served over net/rpc.
-    fn netrpc(
-        object: Client,
-        broker: Arc<dyn Broker>,
-    ) -> Result<Self::Client, UnsupportedTransport> {
-        let _ = (object, broker);
-        Err(UnsupportedTransport)
-    }
-}
-
-/// An interface has no client for the protocol that the plugin speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the interface has no client for this protocol")]
-pub struct UnsupportedTransport;
+use outrigger_transport::Interface;
 
 /// The interfaces of one app protocol version, by the name to dispense.
 #[derive(Clone, Debug, Default)]
