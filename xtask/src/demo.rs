@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -83,7 +83,7 @@ fn show(root: &Path, options: &Options) -> Result<Shown> {
 
     let programs = match &plugins {
         None => places.stage_all()?,
-        Some(_) => places.build()?,
+        Some(_) => places.build([])?,
     };
     let mut host = tools::command(program(&programs, HOST)?);
     host.arg("--dir")
@@ -137,10 +137,13 @@ impl Places {
     /// Builds and stages every part that can be had.
     fn stage_all(&self) -> Result<Vec<Program>> {
         fs::create_dir_all(&self.plugins)?;
+        let animals = plugins::names(&self.root.join(plugins::MANIFESTS))?;
         let (programs, go, python) = thread::scope(|scope| {
             let go = scope.spawn(|| self.go_lister());
             let python = scope.spawn(|| self.python_lister());
-            (self.build(), go.join(), python.join())
+            let rust = RUST.iter().map(|(program, _)| *program);
+            let animals = animals.iter().map(String::as_str);
+            (self.build(rust.chain(animals)), go.join(), python.join())
         });
         let programs = programs?;
         let mut staged: Vec<&str> = Vec::new();
@@ -153,7 +156,6 @@ impl Places {
             self.stage(name, link)?;
             staged.push(name);
         }
-        let animals = plugins::names(&self.root.join(plugins::MANIFESTS))?;
         for name in &animals {
             let built = program(&programs, name)?;
             let built = built.parent().context("a program is in a folder")?;
@@ -180,19 +182,15 @@ impl Places {
         Ok(programs)
     }
 
-    /// Builds the workspace's programs, all of them, so that what was built here
-    /// serves other tasks too.
-    fn build(&self) -> Result<Vec<Program>> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = tools::command(cargo);
+    /// Builds the host and `plugins`, and nothing that they do not need.
+    fn build<'a>(&self, plugins: impl IntoIterator<Item = &'a str>) -> Result<Vec<Program>> {
+        let mut command = tools::cargo_command(&self.root, &["build", "--bin", HOST]);
+        for plugin in plugins {
+            command.args(["--bin", plugin]);
+        }
         command
-            .args([
-                "build",
-                "--workspace",
-                "--bins",
-                "--message-format=json-render-diagnostics",
-            ])
-            .current_dir(&self.root)
+            .args(["--package", "outrigger-examples"])
+            .arg("--message-format=json-render-diagnostics")
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
         if self.demo.join("built").exists() {
@@ -265,27 +263,27 @@ impl Places {
             .arg(folder.join(GO))
             .arg(".")
             .current_dir(source);
-        Ok(worked(&build.output()?, "`go build` failed"))
+        Ok(tools::run_quietly(&mut build).map_err(|error| LeftOut(format!("{error:#}"))))
     }
 
     fn python_lister(&self) -> Result<Result<(), LeftOut>> {
-        let Some(version) = tools::python_version() else {
+        if tools::python_version().is_none() {
             let why = match tools::output("python3", &["--version"]) {
                 Some(version) => format!("it needs Python 3.10 or newer, and this is {version}"),
                 None => "Python is not installed; https://www.python.org has it".to_owned(),
             };
             return Ok(Err(LeftOut(why)));
-        };
-        let source = self.root.join("examples/python");
-        if let Err(left_out) = self.environment(&source.join("requirements.txt"), &version)? {
-            return Ok(Err(left_out));
         }
+        let python = match tools::python_environment(&self.root) {
+            Ok(python) => python,
+            Err(error) => return Ok(Err(LeftOut(format!("{error:#}")))),
+        };
         // The shell becomes Python: nothing stands between host and plugin.
         let script = [
             &b"#!/bin/sh\nexec "[..],
-            &quoted(&self.venv().join("bin/python")),
+            &quoted(&python),
             b" ",
-            &quoted(&source.join("lister.py")),
+            &quoted(&self.root.join("examples/python/lister.py")),
             b" \"$@\"\n",
         ]
         .concat();
@@ -296,51 +294,6 @@ impl Places {
         })?;
         Ok(Ok(()))
     }
-
-    fn venv(&self) -> PathBuf {
-        self.demo.join("venv")
-    }
-
-    /// A Python environment with the requirements; made anew when these change.
-    fn environment(&self, requirements: &Path, version: &str) -> Result<Result<(), LeftOut>> {
-        let venv = self.venv();
-        let made_for = venv.join("made-for");
-        let wanted = format!(
-            "{version} at {}\n{}",
-            venv.display(),
-            fs::read_to_string(requirements)?
-        );
-        let python = venv.join("bin/python");
-        if python.exists() && fs::read_to_string(&made_for).is_ok_and(|made| made == wanted) {
-            return Ok(Ok(()));
-        }
-        if venv.exists() {
-            fs::remove_dir_all(&venv)?;
-        }
-        let made = tools::command("python3")
-            .args(["-m", "venv"])
-            .arg(&venv)
-            .output()?;
-        if let Err(left_out) = worked(&made, "`python3 -m venv` failed") {
-            return Ok(Err(left_out));
-        }
-        let installed = tools::command(python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "-r",
-            ])
-            .arg(requirements)
-            .output()?;
-        if let Err(left_out) = worked(&installed, "pip could not install what it needs") {
-            return Ok(Err(left_out));
-        }
-        fs::write(made_for, wanted)?;
-        Ok(Ok(()))
-    }
 }
 
 /// The program that one of cargo's messages speaks of.
@@ -348,20 +301,6 @@ fn built(message: &[u8]) -> Option<Program> {
     let message: Value = serde_json::from_slice(message).ok()?;
     let path = message["executable"].as_str()?;
     Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
-}
-
-/// What a command that failed said last.
-fn worked(output: &Output, failed: &str) -> Result<(), LeftOut> {
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [&output.stdout[..], &output.stderr[..]].concat();
-    let said = String::from_utf8_lossy(&said);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    Err(LeftOut(format!(
-        "{failed}: {}",
-        last.unwrap_or("it said nothing").trim()
-    )))
 }
 
 /// A path as one word of a shell.

@@ -9,8 +9,6 @@ mod netrpc;
 mod peers;
 mod table;
 
-pub(crate) use peers::python_environment;
-
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

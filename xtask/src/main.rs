@@ -6,6 +6,7 @@
 mod bench;
 mod codegen;
 mod demo;
+mod dist;
 mod interop;
 mod plugins;
 mod test;
@@ -48,6 +49,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Build the command as it is shipped
+    Dist,
     /// Write the code that comes from `proto/`
     Codegen {
         /// Only compare with what is committed
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })
         }
+        Task::Dist => dist::run(&root),
         Task::Codegen { check } => codegen::run(&root, check),
     };
     match done {

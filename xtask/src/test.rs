@@ -138,11 +138,7 @@ impl Run<'_> {
             command.env("OUTRIGGER_GO_PEERS", peers);
         }
         if tools::python_version().is_some() {
-            let interop = std::path::absolute(tools::target(self.root))?.join("interop");
-            command.env(
-                "OUTRIGGER_PYTHON",
-                interop::python_environment(self.root, &interop)?,
-            );
+            command.env("OUTRIGGER_PYTHON", tools::python_environment(self.root)?);
         }
         tools::run(&mut command)
     }

@@ -58,6 +58,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
+    ("xtask-codegen", &[]),
 ];
 
 /// Crates without unsafe code that only move data, and so have no I/O.

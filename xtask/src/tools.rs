@@ -27,6 +27,21 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that has nothing to say unless it fails, and then its last words count.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("running {command:?}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.unwrap_or("it said nothing").trim();
+    bail!("{command:?} failed: {last}")
+}
+
 /// Cargo in the workspace.
 pub(crate) fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -71,6 +86,29 @@ pub(crate) fn python_version() -> Option<String> {
         .parse()
         .ok()?;
     (minor >= 10).then_some(version)
+}
+
+/// A Python that has what our plugins and hosts in Python need. It is made anew when
+/// that changes, when Python does, and when the folder was moved.
+pub(crate) fn python_environment(root: &Path) -> Result<PathBuf> {
+    let requirements = root.join("examples/python/requirements.txt");
+    let environment = std::path::absolute(target(root))?.join("interop/venv");
+    let (python, made_for) = (environment.join("bin/python"), environment.join("made-for"));
+    let wanted = format!(
+        "{} at {}\n{}",
+        python_version().context("Python 3.10 or newer is missing")?,
+        environment.display(),
+        std::fs::read_to_string(&requirements)?
+    );
+    if python.exists() && std::fs::read_to_string(&made_for).is_ok_and(|made| made == wanted) {
+        return Ok(python);
+    }
+    let make = ["-m", "venv", "--clear"];
+    run_quietly(command("python3").args(make).arg(&environment))?;
+    let install = ["-m", "pip", "install", "--disable-pip-version-check", "-r"];
+    run_quietly(command(&python).args(install).arg(&requirements))?;
+    std::fs::write(made_for, wanted)?;
+    Ok(python)
 }
 
 /// Builds all Go peers and says where they are.

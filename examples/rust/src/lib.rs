@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{
-    Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, ServiceSet, UnsupportedTransport,
+    Broker, Channel, Interface, MagicCookie, ServiceSet, UnsupportedTransport, grpc_interface,
 };
 
 use proto::bench::bench_client::BenchClient;
@@ -60,47 +60,29 @@ pub fn kv_file(key: &str) -> Result<PathBuf, &'static str> {
     }
 }
 
-macro_rules! interface {
-    ($(#[$doc:meta])* $name:ident => $client:ident) => {
-        $(#[$doc])*
-        pub struct $name;
-
-        impl Interface for $name {
-            type Client = $client<Channel>;
-
-            fn grpc(
-                connection: Channel,
-                _broker: Arc<dyn Broker>,
-            ) -> Result<Self::Client, UnsupportedTransport> {
-                Ok($client::new(connection).max_decoding_message_size(MAX_MESSAGE))
-            }
-        }
-    };
-}
-
-interface! {
+grpc_interface! {
     /// The key/value store.
-    Kv => KvClient
+    pub Kv => KvClient, "kv"
 }
-interface! {
+grpc_interface! {
     /// The streaming example.
-    Streamer => StreamerServiceClient
+    pub Streamer => StreamerServiceClient, "streamer"
 }
-interface! {
+grpc_interface! {
     /// A plugin that lists directories.
-    FileLister => FileListerClient
+    pub FileLister => FileListerClient
 }
-interface! {
+grpc_interface! {
     /// A plugin that shows the host services at work.
-    HostDemo => HostDemoClient
+    pub HostDemo => HostDemoClient
 }
-interface! {
+grpc_interface! {
     /// The interop peer.
-    Test => TestClient
+    pub Test => TestClient, "test"
 }
-interface! {
+grpc_interface! {
     /// The benchmark plugin.
-    Bench => BenchClient
+    pub Bench => BenchClient, "bench"
 }
 
 /// The counter, which calls its host back to add.

@@ -1,6 +1,6 @@
 //! The table of cases. A name says the behaviour.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -79,6 +79,8 @@ pub(super) struct Run {
 #[derive(Clone)]
 pub(super) enum Expect {
     Field(&'static str, Value),
+    /// The version that both agreed on.
+    Version(u32),
     /// No warning and no error in the host's log.
     Quiet,
     PortBetween(u16, u16),
@@ -294,7 +296,7 @@ impl Pairing<'_> {
         let mut expect = vec![
             Expect::Field("protocol", json!("grpc")),
             Expect::Field("address_network", json!(network)),
-            Expect::Field("negotiated_version", json!(service.version())),
+            Expect::Version(service.version()),
         ];
         // What the Go library says of itself at the end of a connection is its own affair.
         if (self.host, self.plugin) != (Language::Go, Language::Go) {
@@ -316,8 +318,8 @@ pub(super) fn work(
     peers: &Peers,
     host: Language,
     plugin: Language,
-    flags: &[&str],
-    program: &[&str],
+    flags: &[impl AsRef<OsStr>],
+    program: &[impl AsRef<OsStr>],
     expect: &[Expect],
 ) -> Work {
     let found = || -> Result<Run, String> {
@@ -330,7 +332,8 @@ pub(super) fn work(
             }
         };
         let mut command: Vec<OsString> = Vec::new();
-        let (name, arguments) = program.split_first().unwrap_or((&"", &[]));
+        let mut program = program.iter().map(AsRef::as_ref);
+        let name = program.next().unwrap_or_default();
         match plugin {
             Language::Rust => command.push(peers.rust(name).into()),
             Language::Go => command.push(peers.go(name)?.into()),
@@ -339,7 +342,7 @@ pub(super) fn work(
                 command.push(peers.root.join("examples/python").join(name).into());
             }
         }
-        command.extend(arguments.iter().map(OsString::from));
+        command.extend(program.map(OsString::from));
         host_arguments.extend(flags.iter().map(OsString::from));
         // Go plugins leave the socket of a multiplexed connection behind, in the Go host's own directory.
         let killed = expect.iter().any(|expect| matches!(expect, Expect::Killed));
@@ -443,308 +446,129 @@ fn python_hosts(peers: &Peers) -> Vec<Case> {
     cases
 }
 
-/// Pairs in which one behaviour is looked at.
-fn singles(peers: &Peers) -> Vec<Case> {
-    let tls = peers.tls.display().to_string();
-    let mut cases = both_ways(peers, &tls);
-    cases.extend(go_host_singles(peers));
-    cases
-}
+/// A pair in which one behaviour is looked at: its name, the host's command line, the
+/// plugin's, and what is expected. `TLS` is the folder of the certificates.
+type Single = (&'static str, &'static str, &'static str, &'static [Expect]);
 
-/// A Rust host with a Go plugin, and a Go host with a Rust plugin.
-fn both_ways(peers: &Peers, tls: &str) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (host, plugin) in [
-        (Language::Rust, Language::Go),
-        (Language::Go, Language::Rust),
-    ] {
-        let (h, p) = (host.word(), plugin.word());
-        let peer = Service::Grpctest.plugin(plugin);
-        let peer_tls: &[&str] = match plugin {
-            Language::Go => &["helper", "test-grpc-tls"],
-            Language::Rust | Language::Python => &["peer", "--tls"],
-        };
-        let mut add = |deed: String, flags: &[&str], program: &[&str]| {
-            cases.push(Case {
-                name: format!("a_{h}_host_{deed}"),
-                row: row(host, plugin, Socket::Unix),
-                place: match flags.contains(&"--tls-dir") {
-                    true => Place::Tls,
-                    false => Place::Single,
-                },
-                work: work(peers, host, plugin, flags, program, &[]),
-            });
-        };
-        let test = |scenario| ["--service", "grpctest", "--scenario", scenario];
-        for (suffix, mux) in [("", None), ("_over_mux", Some("--mux"))] {
-            let with = |flags: &[&'static str]| -> Vec<&'static str> {
-                flags.iter().copied().chain(mux).collect()
-            };
-            let flags = with(&["--service", "counter", "--scenario", "counter-callers"]);
-            add(
-                format!("adds_for_16_callers_of_a_{p}_plugin{suffix}"),
-                &flags,
-                &["counter"],
-            );
-            let flags = with(&test("bidirectional-many"));
-            add(
-                format!("calls_back_and_forth_50_times_with_a_{p}_plugin{suffix}"),
-                &flags,
-                peer,
-            );
-        }
-        add(
-            format!("shares_one_authority_with_a_{p}_plugin"),
-            &["--service", "grpctest", "--tls-dir", tls],
-            peer_tls,
-        );
-        add(
-            format!("logs_the_panic_of_a_{p}_plugin_as_errors"),
-            &test("panic"),
-            peer,
-        );
-        add(
-            format!("reads_5_mib_from_a_{p}_plugin"),
-            &["--service", "kv", "--scenario", "kv-large"],
-            &["kv"],
-        );
-        add(
-            format!("joins_and_ends_a_running_{p}_plugin"),
-            &["--service", "kv", "--scenario", "reattach"],
-            &["kv"],
-        );
-        add(
-            format!("starts_a_{p}_plugin_with_the_right_checksum"),
-            &["--service", "kv", "--scenario", "checksum-right"],
-            &["kv"],
-        );
-        add(
-            format!("does_not_start_a_{p}_plugin_with_another_checksum"),
-            &["--service", "kv", "--scenario", "checksum-wrong"],
-            &["kv"],
-        );
-    }
-    cases.push(Case {
-        name: "a_rust_host_agrees_on_version_2_and_auto_mtls_with_a_go_plugin".into(),
-        row: row(Language::Rust, Language::Go, Socket::Unix),
-        place: Place::Single,
-        work: work(
-            peers,
-            Language::Rust,
-            Language::Go,
-            &["--service", "grpctest", "--auto-mtls", "--versions", "1,2"],
-            &["helper", "test-mtls"],
-            &[Expect::Field("negotiated_version", json!(2))],
-        ),
-    });
-    for (name, flags, program) in [
-        (
-            "a_rust_host_reaches_version_2_of_a_go_plugin_behind_tls",
-            "1,2",
-            "test-versioned-plugins",
-        ),
-        (
-            "a_rust_host_reaches_the_newer_set_of_an_upgraded_go_plugin",
-            "2",
-            "test-proto-upgraded-plugin",
-        ),
-        (
-            "a_rust_host_reaches_a_go_plugin_that_only_has_version_2",
-            "1,2",
-            "test-proto-upgraded-client",
-        ),
-    ] {
-        cases.push(Case {
-            name: name.into(),
-            row: row(Language::Rust, Language::Go, Socket::Unix),
-            place: Place::Single,
-            work: work(
-                peers,
-                Language::Rust,
-                Language::Go,
-                &[
-                    "--service",
-                    "grpctest",
-                    "--tls-dir",
-                    tls,
-                    "--versions",
-                    flags,
-                ],
-                &["helper", program],
-                &[Expect::Field("negotiated_version", json!(2))],
-            ),
-        });
-    }
-    cases.push(Case {
-        name: "a_rust_host_tolerates_a_go_plugin_that_omits_its_response".into(),
-        row: row(Language::Rust, Language::Go, Socket::Unix),
-        place: Place::Single,
-        work: work(
-            peers,
-            Language::Rust,
-            Language::Go,
-            &["--service", "streamer"],
-            &["streamer", "omit-write-response"],
-            &[],
-        ),
-    });
-    cases
-}
+/// What a Rust host must find in a Go plugin, and a Go host in a Rust plugin: `H` and `P`
+/// are their languages.
+#[rustfmt::skip]
+const BOTH_WAYS: &[Single] = &[
+    ("a_H_host_adds_for_16_callers_of_a_P_plugin",
+     "--service counter --scenario counter-callers", "counter", &[]),
+    ("a_H_host_adds_for_16_callers_of_a_P_plugin_over_mux",
+     "--service counter --scenario counter-callers --mux", "counter", &[]),
+    ("a_H_host_calls_back_and_forth_50_times_with_a_P_plugin",
+     "--service grpctest --scenario bidirectional-many", "peer", &[]),
+    ("a_H_host_calls_back_and_forth_50_times_with_a_P_plugin_over_mux",
+     "--service grpctest --scenario bidirectional-many --mux", "peer", &[]),
+    ("a_H_host_shares_one_authority_with_a_P_plugin",
+     "--service grpctest --tls-dir TLS", "peer --tls", &[]),
+    ("a_H_host_logs_the_panic_of_a_P_plugin_as_errors",
+     "--service grpctest --scenario panic", "peer", &[]),
+    ("a_H_host_reads_5_mib_from_a_P_plugin",
+     "--service kv --scenario kv-large", "kv", &[]),
+    ("a_H_host_joins_and_ends_a_running_P_plugin",
+     "--service kv --scenario reattach", "kv", &[]),
+    ("a_H_host_starts_a_P_plugin_with_the_right_checksum",
+     "--service kv --scenario checksum-right", "kv", &[]),
+    ("a_H_host_does_not_start_a_P_plugin_with_another_checksum",
+     "--service kv --scenario checksum-wrong", "kv", &[]),
+];
 
-/// A name, the host's flags, the plugin with its arguments, and what is expected.
-type Single = (
-    &'static str,
-    Vec<&'static str>,
-    Vec<&'static str>,
-    Vec<Expect>,
-);
+/// What a Rust host must find in a Go plugin.
+#[rustfmt::skip]
+const RUST_HOST: &[Single] = &[
+    ("a_rust_host_agrees_on_version_2_and_auto_mtls_with_a_go_plugin",
+     "--service grpctest --auto-mtls --versions 1,2", "helper test-mtls", &[Expect::Version(2)]),
+    ("a_rust_host_reaches_version_2_of_a_go_plugin_behind_tls",
+     "--service grpctest --tls-dir TLS --versions 1,2", "helper test-versioned-plugins", &[Expect::Version(2)]),
+    ("a_rust_host_reaches_the_newer_set_of_an_upgraded_go_plugin",
+     "--service grpctest --tls-dir TLS --versions 2", "helper test-proto-upgraded-plugin", &[Expect::Version(2)]),
+    ("a_rust_host_reaches_a_go_plugin_that_only_has_version_2",
+     "--service grpctest --tls-dir TLS --versions 1,2", "helper test-proto-upgraded-client", &[Expect::Version(2)]),
+    ("a_rust_host_tolerates_a_go_plugin_that_omits_its_response",
+     "--service streamer", "streamer omit-write-response", &[]),
+];
 
 /// What a Go host must find in a Rust plugin.
-fn go_host_singles(peers: &Peers) -> Vec<Case> {
-    const NO_COMMON: &str =
-        "incompatible API version with plugin. Plugin version: 1, Client versions: [7]";
-    let version = |number: u32| Expect::Field("negotiated_version", json!(number));
-    let table: Vec<Single> = vec![
-        (
-            "a_rust_plugin_takes_the_highest_version_of_its_go_host",
-            vec!["--service", "grpctest", "--versions", "1,2"],
-            vec!["peer"],
-            vec![version(2)],
-        ),
-        (
-            "a_rust_plugin_takes_the_only_version_of_its_go_host",
-            vec!["--service", "grpctest", "--versions", "1"],
-            vec!["peer"],
-            vec![version(1)],
-        ),
-        (
-            "a_rust_plugin_without_a_common_version_names_its_lowest",
-            vec![
-                "--service",
-                "grpctest",
-                "--versions",
-                "7",
-                "--expect-start-error",
-                NO_COMMON,
-            ],
-            vec!["peer"],
-            vec![Expect::Killed],
-        ),
-        (
-            "a_rust_plugin_describes_its_services_to_a_go_host",
-            vec!["--service", "kv", "--scenario", "reflection"],
-            vec!["kv"],
-            vec![],
-        ),
-        (
-            "a_rust_plugin_describes_its_services_to_a_go_host_over_mux",
-            vec!["--service", "kv", "--scenario", "reflection", "--mux"],
-            vec!["kv"],
-            vec![],
-        ),
-        (
-            "a_rust_plugin_ends_when_its_go_host_asks_six_times",
-            vec!["--service", "kv", "--scenario", "kill"],
-            vec!["kv"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_ends_when_its_go_host_asks_six_times_over_mux",
-            vec!["--service", "kv", "--scenario", "kill", "--mux"],
-            vec!["kv"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_ends_when_its_go_host_never_called_it",
-            vec!["--service", "kv", "--scenario", "kill-before-client"],
-            vec!["kv"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_killed_rust_plugin_is_missed_by_its_go_host",
-            vec!["--service", "kv", "--scenario", "crash"],
-            vec!["kv"],
-            vec![Expect::Killed],
-        ),
-        (
-            "a_rust_plugin_ignores_interrupts",
-            vec!["--service", "kv", "--scenario", "sigint,kv"],
-            vec!["kv"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_streams_to_a_go_host_with_small_messages",
-            vec!["--service", "streamer", "--max-message", "1000"],
-            vec!["streamer"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_that_prints_a_mebibyte_early_is_not_held_up",
-            vec!["--service", "grpctest", "--scenario", "double"],
-            vec!["peer", "--print", "1048576"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_logs_structured_lines_for_a_go_host",
-            vec!["--service", "grpctest", "--scenario", "printkv,log-levels"],
-            vec!["peer"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_logs_what_its_libraries_log_through_the_log_crate",
-            vec!["--service", "grpctest", "--scenario", "log-facade"],
-            vec!["peer"],
-            vec![],
-        ),
-        (
-            "a_rust_plugin_logs_its_panic_at_error_level",
-            vec![
-                "--service",
-                "grpctest",
-                "--scenario",
-                "panic",
-                "--log-level",
-                "error",
-                "--min-panic-lines",
-                "11",
-            ],
-            vec!["peer"],
-            vec![],
-        ),
-        (
-            "a_rust_plugin_serves_a_go_host_with_a_runner",
-            vec!["--service", "grpctest", "--runner"],
-            vec!["peer"],
-            vec![Expect::Quiet],
-        ),
-        (
-            "a_rust_plugin_listens_within_the_port_range_of_its_go_host",
-            vec![
-                "--service",
-                "grpctest",
-                "--min-port",
-                "21000",
-                "--max-port",
-                "21999",
-            ],
-            vec!["peer", "--tcp"],
-            vec![Expect::PortBetween(21000, 21999), Expect::Quiet],
-        ),
+#[rustfmt::skip]
+const GO_HOST: &[Single] = &[
+    ("a_rust_plugin_takes_the_highest_version_of_its_go_host",
+     "--service grpctest --versions 1,2", "peer", &[Expect::Version(2)]),
+    ("a_rust_plugin_takes_the_only_version_of_its_go_host",
+     "--service grpctest --versions 1", "peer", &[Expect::Version(1)]),
+    ("a_rust_plugin_without_a_common_version_names_its_lowest",
+     "--service grpctest --versions 7 --expect-start-error \
+      'incompatible API version with plugin. Plugin version: 1, Client versions: [7]'",
+     "peer", &[Expect::Killed]),
+    ("a_rust_plugin_describes_its_services_to_a_go_host",
+     "--service kv --scenario reflection", "kv", &[]),
+    ("a_rust_plugin_describes_its_services_to_a_go_host_over_mux",
+     "--service kv --scenario reflection --mux", "kv", &[]),
+    ("a_rust_plugin_ends_when_its_go_host_asks_six_times",
+     "--service kv --scenario kill", "kv", &[Expect::Quiet]),
+    ("a_rust_plugin_ends_when_its_go_host_asks_six_times_over_mux",
+     "--service kv --scenario kill --mux", "kv", &[Expect::Quiet]),
+    ("a_rust_plugin_ends_when_its_go_host_never_called_it",
+     "--service kv --scenario kill-before-client", "kv", &[Expect::Quiet]),
+    ("a_killed_rust_plugin_is_missed_by_its_go_host",
+     "--service kv --scenario crash", "kv", &[Expect::Killed]),
+    ("a_rust_plugin_ignores_interrupts",
+     "--service kv --scenario sigint,kv", "kv", &[Expect::Quiet]),
+    ("a_rust_plugin_streams_to_a_go_host_with_small_messages",
+     "--service streamer --max-message 1000", "streamer", &[Expect::Quiet]),
+    ("a_rust_plugin_that_prints_a_mebibyte_early_is_not_held_up",
+     "--service grpctest --scenario double", "peer --print 1048576", &[Expect::Quiet]),
+    ("a_rust_plugin_logs_structured_lines_for_a_go_host",
+     "--service grpctest --scenario printkv,log-levels", "peer", &[Expect::Quiet]),
+    ("a_rust_plugin_logs_what_its_libraries_log_through_the_log_crate",
+     "--service grpctest --scenario log-facade", "peer", &[]),
+    ("a_rust_plugin_logs_its_panic_at_error_level",
+     "--service grpctest --scenario panic --log-level error --min-panic-lines 11", "peer", &[]),
+    ("a_rust_plugin_serves_a_go_host_with_a_runner",
+     "--service grpctest --runner", "peer", &[Expect::Quiet]),
+    ("a_rust_plugin_listens_within_the_port_range_of_its_go_host",
+     "--service grpctest --min-port 21000 --max-port 21999", "peer --tcp",
+     &[Expect::PortBetween(21000, 21999), Expect::Quiet]),
+];
+
+fn singles(peers: &Peers) -> Vec<Case> {
+    let rust_host = (Language::Rust, Language::Go);
+    let go_host = (Language::Go, Language::Rust);
+    let tables = [
+        (rust_host, BOTH_WAYS),
+        (go_host, BOTH_WAYS),
+        (rust_host, RUST_HOST),
+        (go_host, GO_HOST),
     ];
-    table
-        .into_iter()
-        .map(|(name, flags, program, expect)| Case {
-            name: name.to_owned(),
-            row: row(Language::Go, Language::Rust, Socket::Unix),
-            place: Place::Single,
-            work: work(
-                peers,
-                Language::Go,
-                Language::Rust,
-                &flags,
-                &program,
-                &expect,
-            ),
-        })
-        .collect()
+    let singles = tables.iter().flat_map(|(pair, table)| {
+        let single = |single| self::single(peers, *pair, single);
+        table.iter().map(single)
+    });
+    singles.collect()
+}
+
+fn single(peers: &Peers, (host, plugin): (Language, Language), single: &Single) -> Case {
+    let (name, flags, program, expect) = *single;
+    let program = match (plugin, program) {
+        (Language::Go, "peer") => "helper test-grpc",
+        (Language::Go, "peer --tls") => "helper test-grpc-tls",
+        (_, program) => program,
+    };
+    let tls = peers.tls.display().to_string();
+    let words = |line: &str| shlex::split(line).unwrap_or_default();
+    let (mut flags, program) = (words(flags), words(program));
+    for folder in flags.iter_mut().filter(|flag| *flag == "TLS") {
+        folder.clone_from(&tls);
+    }
+    Case {
+        name: name.replace('H', host.word()).replace('P', plugin.word()),
+        row: row(host, plugin, Socket::Unix),
+        place: match single.2 {
+            "peer --tls" => Place::Tls,
+            _ => Place::Single,
+        },
+        work: work(peers, host, plugin, &flags, &program, expect),
+    }
 }

@@ -57,20 +57,26 @@ fn known(root: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// Functions that stand under a `#[test]` or `#[tokio::test]` attribute.
+/// Functions that stand under a `#[test]` or `#[tokio::test]` attribute and are run:
+/// what is ignored proves nothing.
 fn tests_of(source: &str) -> Vec<String> {
     let mut tests = Vec::new();
-    let mut marked = false;
+    let (mut marked, mut ignored) = (false, false);
     for line in source.lines().map(str::trim) {
         let function = line.trim_start_matches("async ").strip_prefix("fn ");
-        match function {
-            Some(rest) if marked => {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            marked = true;
+        } else if line.starts_with("#[ignore") {
+            ignored = true;
+        } else if line.starts_with("#[") || line.starts_with("//") {
+        } else {
+            if let Some(rest) = function
+                && marked
+                && !ignored
+            {
                 tests.extend(rest.split(['(', '<']).next().map(String::from));
-                marked = false;
             }
-            _ if line.starts_with("#[test]") || line.starts_with("#[tokio::test") => marked = true,
-            _ if line.starts_with("#[") || line.starts_with("//") => {}
-            _ => marked = false,
+            (marked, ignored) = (false, false);
         }
     }
     tests
@@ -122,9 +128,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tests_are_found_by_their_attribute() {
+    fn tests_are_found_by_their_attribute_unless_they_are_ignored() {
         let source = "#[test]\nfn one() {}\nfn helper() {}\n    #[tokio::test(flavor = \"x\")]\n    \
-                      // Why.\n    #[ignore]\n    async fn two() {}\n";
+                      // Why.\n    async fn two() {}\n#[test]\n#[ignore = \"slow\"]\nfn three() {}\n";
         assert_eq!(tests_of(source), ["one", "two"]);
     }
 

@@ -144,6 +144,13 @@ fn judge(run: &Run, report: &Value) -> Result<()> {
                     report[*name]
                 );
             }
+            Expect::Version(version) => {
+                let agreed = &report["negotiated_version"];
+                ensure!(
+                    agreed == version,
+                    "they agreed on version {agreed}, not {version}"
+                );
+            }
             Expect::Killed | Expect::MayRace => {}
             Expect::Quiet => {
                 let quiet = report["problems"].as_array().is_none_or(Vec::is_empty);

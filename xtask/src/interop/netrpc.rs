@@ -278,7 +278,7 @@ impl Pair<'_> {
             for way in [Way::Plain, Way::AutoMtls] {
                 let (host, plugin) = (self.host.word(), self.plugin.word());
                 let mut expect = self.expect(transport);
-                expect.push(Expect::Field("negotiated_version", json!(taken)));
+                expect.push(Expect::Version(taken));
                 let flags = ["--service", "kv", "--versions", offered];
                 cases.push(Case {
                     name: format!(

@@ -36,14 +36,13 @@ impl Peers {
     pub(super) fn build(root: &Path) -> Result<Self> {
         tools::cargo(root, &["build", "--workspace", "--quiet"])?;
         let rust = std::path::absolute(tools::target(root))?.join("debug");
-        let interop = std::path::absolute(tools::target(root))?.join("interop");
-        let tls = interop.join("tls");
+        let tls = std::path::absolute(tools::target(root))?.join("interop/tls");
         let go = match tools::go_version() {
             Some(_) => Ok(go_peers(root, &tls)?),
             None => Err("Go 1.25 or newer is missing".to_owned()),
         };
         let python = match tools::python_version() {
-            Some(_) => Ok(python_environment(root, &interop)?),
+            Some(_) => Ok(tools::python_environment(root)?),
             None => Err("Python 3.10 or newer is missing".to_owned()),
         };
         let versions = versions(root, &go, &python);
@@ -68,11 +67,11 @@ impl Peers {
         lacking.map(String::as_str)
     }
 
-    pub(super) fn rust(&self, name: &str) -> PathBuf {
+    pub(super) fn rust(&self, name: impl AsRef<Path>) -> PathBuf {
         self.rust.join(name)
     }
 
-    pub(super) fn go(&self, name: &str) -> Result<PathBuf, String> {
+    pub(super) fn go(&self, name: impl AsRef<Path>) -> Result<PathBuf, String> {
         self.go.clone().map(|dir| dir.join(name))
     }
 
@@ -97,34 +96,6 @@ fn go_peers(root: &Path, tls: &Path) -> Result<PathBuf> {
             .arg(tls),
     )?;
     Ok(peers)
-}
-
-/// An interpreter that has grpcio, made where the requirements are new.
-pub(crate) fn python_environment(root: &Path, interop: &Path) -> Result<PathBuf> {
-    let requirements = root.join("examples/python/requirements.txt");
-    let wanted = fs::read_to_string(&requirements)?;
-    let (environment, stamp) = (interop.join("venv"), interop.join("venv.requirements"));
-    let python = environment.join("bin/python");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
-        return Ok(python);
-    }
-    fs::create_dir_all(interop)?;
-    tools::run(
-        tools::command("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&environment),
-    )?;
-    let install = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-    ];
-    tools::run(tools::command(&python).args(install).arg(&requirements))?;
-    fs::write(stamp, wanted)?;
-    Ok(python)
 }
 
 fn versions(root: &Path, go: &Result<PathBuf, String>, python: &Result<PathBuf, String>) -> String {

@@ -137,3 +137,26 @@ pub(super) fn update_readme(root: &Path, table: &str, peers: &Peers) -> Result<(
     std::fs::write(path, text)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interop::cases::{self, Work};
+
+    #[test]
+    fn readme_shows_the_table_of_the_cases_that_there_are() {
+        let cases = cases::all(&Peers::nowhere());
+        let outcome = |case: &Case| match &case.work {
+            Work::Run(_) => Outcome::Passed,
+            Work::NotApplicable(reason) => Outcome::Skipped((*reason).to_owned()),
+            Work::Missing(peer) => Outcome::Skipped(peer.clone()),
+        };
+        let table = of(&cases, &cases.iter().map(outcome).collect::<Vec<_>>());
+        let readme = include_str!("../../../README.md");
+        let shown = readme.split_once(BEGIN).map(|(_, rest)| rest.trim_start());
+        assert!(
+            shown.is_some_and(|shown| shown.starts_with(table.trim())),
+            "README.md does not show this; run `cargo xtask interop --update-readme`:\n{table}"
+        );
+    }
+}

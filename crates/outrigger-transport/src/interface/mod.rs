@@ -15,7 +15,7 @@ mod error;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 
 pub use self::answer::GrpcMethods;
 pub use self::call::{AnyCaller, GrpcCaller, NetRpcCaller};
@@ -49,7 +49,8 @@ use crate::netrpc::Client;
 pub type Streaming<T, E = MethodError> = Pin<Box<dyn Stream<Item = Result<T, E>> + Send>>;
 
 /// One interface that plugins serve: how its typed client is made, over each
-/// protocol that it is served over.
+/// protocol that it is served over. `#[interface]` implements it for the client of a
+/// trait, and `outrigger_host::grpc_interface!` for a client that tonic generated.
 ///
 /// # Examples
 /// ```
@@ -82,6 +83,11 @@ pub trait Interface: 'static {
     /// The typed client.
     type Client;
 
+    /// The name under which plugins serve it. An interface without one is looked
+    /// for under the plugin's own name, as where each of many plugins is another
+    /// animal.
+    const NAME: Option<&'static str> = None;
+
     /// Makes the client from a connection to a gRPC plugin, and from the broker
     /// for interfaces whose calls carry broker ids.
     ///
@@ -113,6 +119,15 @@ pub trait Interface: 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the interface has no client for this protocol")]
 pub struct UnsupportedTransport;
+
+/// A stream of what `value` makes of each message, with errors of the author's own type.
+#[doc(hidden)]
+pub fn map_stream<T: 'static, U, E: 'static, F: From<E>>(
+    stream: Streaming<T, E>,
+    mut value: impl FnMut(T) -> U + Send + 'static,
+) -> Streaming<U, F> {
+    Box::pin(stream.map(move |message| Ok(value(message?))))
+}
 
 /// Crates that the code of `#[interface]` and `#[message]` names.
 #[doc(hidden)]
