@@ -88,6 +88,8 @@ pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
 pub use set::PluginSet;
 
 pub use outrigger_gob as gob;
+pub use outrigger_macros::{host_interface as interface, host_message as message};
+pub use outrigger_transport::interface;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, Interface,

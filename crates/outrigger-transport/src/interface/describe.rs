@@ -159,6 +159,21 @@ impl InterfaceDescription {
         self.methods
     }
 
+    /// Where the `.proto` file is, as other languages expect it: `greeter/v1/greeter.proto`.
+    pub fn file_name(&self) -> String {
+        let mut path = self.service.replace('.', "/");
+        path.truncate(path.len() - self.name().len());
+        let mut after_small = false;
+        for letter in self.name().chars() {
+            if after_small && letter.is_uppercase() {
+                path.push('_');
+            }
+            after_small = letter.is_lowercase() || letter.is_ascii_digit();
+            path.extend(letter.to_lowercase());
+        }
+        path + ".proto"
+    }
+
     fn package(&self) -> &'static str {
         self.split().0
     }
@@ -236,7 +251,7 @@ impl InterfaceDescription {
         };
         let messages = self.messages();
         FileDescriptorProto {
-            name: Some(format!("{}.proto", self.service.replace('.', "/"))),
+            name: Some(self.file_name()),
             package: Some(package.into()),
             message_type: messages.iter().map(|m| m.descriptor(&full)).collect(),
             service: vec![service],

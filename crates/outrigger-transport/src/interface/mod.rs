@@ -129,9 +129,10 @@ pub fn map_stream<T: 'static, U, E: 'static, F: From<E>>(
     Box::pin(stream.map(move |message| Ok(value(message?))))
 }
 
-/// Crates that the code of `#[interface]` and `#[message]` names.
+/// What else the code of `#[interface]` and `#[message]` names.
 #[doc(hidden)]
 pub mod libraries {
+    pub use crate::{Broker, Channel, ServiceSet, netrpc};
     pub use outrigger_gob as gob;
     pub use prost;
 }
