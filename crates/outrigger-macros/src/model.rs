@@ -1,6 +1,7 @@
 //! What an interface is made of, as far as code is written from it.
 
 use proc_macro2::Ident;
+use quote::ToTokens;
 use syn::{ItemStruct, ItemTrait, Path, Type};
 
 /// A trait that both sides know.
@@ -104,9 +105,18 @@ pub(crate) enum Scalar {
 impl Message {
     /// Whether `other` is the same message, so that one will do for both.
     pub(crate) fn equals(&self, other: &Message) -> bool {
-        let same =
-            |(a, b): (&Field, &Field)| a.ident == b.ident && a.ty == b.ty && a.number == b.number;
-        self.fields.len() == other.fields.len() && self.fields.iter().zip(&other.fields).all(same)
+        let shape = |message: &Message| {
+            let fields = message.fields.iter();
+            let field = |f: &Field| {
+                (
+                    f.ident.clone(),
+                    f.ty.to_token_stream().to_string(),
+                    f.number,
+                )
+            };
+            fields.map(field).collect::<Vec<_>>()
+        };
+        shape(self) == shape(other)
     }
 }
 
