@@ -15,6 +15,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("outrigger-wire", &[]),
     ("outrigger-gob-derive", &[]),
     ("outrigger-gob", &["outrigger-gob-derive", "outrigger-wire"]),
+    ("outrigger-macros", &[]),
+    ("outrigger-build", &[]),
     ("outrigger-manifest", &["outrigger-wire"]),
     ("outrigger-transport", &["outrigger-gob", "outrigger-wire"]),
     (
@@ -27,11 +29,21 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "outrigger-plugin",
-        &["outrigger-gob", "outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-macros",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     (
         "outrigger-host",
-        &["outrigger-gob", "outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-macros",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     ("outrigger-testing", &[]),
     (

@@ -72,6 +72,8 @@ pub use set::PluginSet;
 pub use test_mode::{TestPlugin, serve_for_test};
 
 pub use outrigger_gob as gob;
+pub use outrigger_macros::{plugin_interface as interface, plugin_message as message};
+pub use outrigger_transport::interface;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, SendGzip, ServeLimits,
