@@ -50,6 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "outrigger",
         &[
             "outrigger-host",
+            "outrigger-macros",
             "outrigger-manifest",
             "outrigger-services",
             "outrigger-wire",
@@ -81,11 +82,19 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "outrigger-example-interface",
+        &["outrigger-host", "outrigger-plugin"],
+    ),
+    (
+        "outrigger-example-proto",
+        &["outrigger-build", "outrigger-plugin"],
+    ),
+    (
         "outrigger-fuzz",
         &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
     ),
     ("xtask", &[]),
-    ("xtask-codegen", &[]),
+    ("xtask-codegen", &["outrigger-build"]),
 ];
 
 /// Crates without unsafe code that only move data, and so have no I/O.

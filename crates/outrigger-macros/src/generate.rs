@@ -32,6 +32,11 @@ pub(crate) fn interface(interface: &Interface) -> TokenStream {
         }
     });
     let makers = makers(interface);
+    let dispensed = interface.dispense.as_ref().map(|name| {
+        quote! {
+            const NAME: ::core::option::Option<&'static str> = ::core::option::Option::Some(#name);
+        }
+    });
     let calls = interface.methods.iter().map(|m| call(interface, m));
     let servers = servers(interface);
     let client_doc = format!("Calls a [`{name}`] in another process. Clones share the connection.");
@@ -69,6 +74,7 @@ pub(crate) fn interface(interface: &Interface) -> TokenStream {
 
             impl #krate::interface::Interface for #client {
                 type Client = Self;
+                #dispensed
                 #makers
             }
 
@@ -388,8 +394,9 @@ fn made(interface: &Interface, message: &Message) -> Option<TokenStream> {
     let ident = &message.ident;
     let fields = message.fields.iter().map(|field| {
         let (ident, ty) = (&field.ident, &field.ty);
-        let attribute = prost_attribute(field);
-        quote!(#attribute #ident: #ty)
+        let prost = prost_attribute(field);
+        let gob = netrpc.then_some(&field.gob).into_iter().flatten();
+        quote!(#prost #(#gob)* #ident: #ty)
     });
     let derives = derives(&interface.krate, grpc, netrpc);
     let implementation = grpc.then(|| message_impl(&interface.krate, message));

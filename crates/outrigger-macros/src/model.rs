@@ -2,7 +2,7 @@
 
 use proc_macro2::Ident;
 use quote::ToTokens;
-use syn::{ItemStruct, ItemTrait, Path, Type};
+use syn::{Attribute, ItemStruct, ItemTrait, Path, Type};
 
 /// A trait that both sides know.
 pub(crate) struct Interface {
@@ -12,6 +12,8 @@ pub(crate) struct Interface {
     pub(crate) doc: String,
     /// The gRPC service, such as `greeter.v1.Greeter`, if it is served over gRPC.
     pub(crate) service: Option<String>,
+    /// The name that hosts dispense it by, if all plugins have the same.
+    pub(crate) dispense: Option<String>,
     /// Whether it is served over net/rpc.
     pub(crate) netrpc: bool,
     pub(crate) methods: Vec<Method>,
@@ -61,6 +63,8 @@ pub(crate) struct Field {
     pub(crate) ty: Type,
     pub(crate) doc: String,
     pub(crate) number: i32,
+    /// What gob's derive is told of it.
+    pub(crate) gob: Vec<Attribute>,
     /// What it is in protobuf; nothing where only gob carries it.
     pub(crate) proto: Option<Proto>,
 }

@@ -32,6 +32,7 @@ pub(crate) fn interface(
     let InterfaceOptions {
         package,
         name,
+        dispense,
         netrpc,
         krate: other_krate,
     } = options_of;
@@ -71,6 +72,7 @@ pub(crate) fn interface(
         item: item.clone(),
         doc: doc(&item.attrs),
         service: package.map(|package| format!("{package}.{name}")),
+        dispense,
         netrpc,
         methods,
     };
@@ -82,6 +84,7 @@ pub(crate) fn interface(
 struct InterfaceOptions {
     package: Option<String>,
     name: Option<String>,
+    dispense: Option<String>,
     netrpc: bool,
     krate: Option<Path>,
 }
@@ -97,13 +100,16 @@ impl InterfaceOptions {
             self.package = Some(text.value());
         } else if meta.path.is_ident("name") {
             self.name = Some(name(&meta)?);
+        } else if meta.path.is_ident("dispense") {
+            self.dispense = Some(meta.value()?.parse::<LitStr>()?.value());
         } else if meta.path.is_ident("netrpc") {
             self.netrpc = true;
         } else if meta.path.is_ident("crate") {
             self.krate = Some(meta.value()?.call(Path::parse_mod_style)?);
         } else {
-            return Err(meta
-                .error("unknown; an interface can have `package`, `name`, `netrpc` and `crate`"));
+            return Err(meta.error(
+                "unknown; an interface can have `package`, `name`, `netrpc`, `dispense` and `crate`",
+            ));
         }
         Ok(())
     }
@@ -306,6 +312,7 @@ impl Over {
             ty: ty.clone(),
             doc: doc(attributes),
             number: number(ident, attributes, place)?,
+            gob: gob(attributes),
             proto: match self.grpc {
                 true => Some(proto(ty)?),
                 false => None,
@@ -617,6 +624,7 @@ pub(crate) fn message(
             ty: field.ty.clone(),
             doc: doc(&field.attrs),
             number: number(ident, number_of, fields.len() + 1)?,
+            gob: Vec::new(), // They stay in the struct.
             proto: Some(proto(&field.ty)?),
         });
     }
@@ -631,6 +639,12 @@ pub(crate) fn message(
         },
         item: item.clone(),
     })
+}
+
+/// What an argument says to gob's derive, as where Go calls a field `ID`.
+fn gob(attributes: &[Attribute]) -> Vec<Attribute> {
+    let of_gob = |attribute: &&Attribute| attribute.path().is_ident("gob");
+    attributes.iter().filter(of_gob).cloned().collect()
 }
 
 /// What is written about an item, a line each.
