@@ -74,8 +74,8 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Decision, Format, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName,
-    Policy, Problem, Problems, Refusal, SandboxMode,
+    Decision, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName, Policy,
+    Problem, Problems, Refusal, SandboxMode,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
