@@ -1,8 +1,8 @@
 //! `#[interface]` makes both sides of an interface from one Rust trait, and
 //! `#[message]` makes a struct that the interface carries.
 //!
-//! `outrigger`, `outrigger-host` and `outrigger-plugin` re-export the two and say how
-//! they are used. A trait is read ([`parse`]) into what crosses ([`model`]), and from
+//! `outrigger`, `outrigger-host` and `outrigger-plugin` re-export the two; each has
+//! its own pair here, which names that crate in what it writes. A trait is read ([`parse`]) into what crosses ([`model`]), and from
 //! that the code is written ([`generate`]), which stands on
 //! `outrigger_transport::interface`.
 
@@ -15,7 +15,7 @@ use quote::ToTokens;
 
 macro_rules! attributes {
     ($krate:literal: $interface:ident, $message:ident) => {
-        #[doc = concat!("`#[interface]` as `", $krate, "` re-exports it.")]
+        #[doc = include_str!("interface.md")]
         #[proc_macro_attribute]
         pub fn $interface(options: TokenStream, item: TokenStream) -> TokenStream {
             let mut item = syn::parse_macro_input!(item as syn::ItemTrait);
@@ -23,7 +23,7 @@ macro_rules! attributes {
             finish(&item, read.map(|read| generate::interface(&read)))
         }
 
-        #[doc = concat!("`#[message]` as `", $krate, "` re-exports it.")]
+        #[doc = include_str!("message.md")]
         #[proc_macro_attribute]
         pub fn $message(options: TokenStream, item: TokenStream) -> TokenStream {
             let mut item = syn::parse_macro_input!(item as syn::ItemStruct);

@@ -214,3 +214,30 @@ fn the_printed_proto_of_the_store_is_the_one_that_go_plugin_examples_use() {
     let printed = compiled(KeyValueClient::description());
     assert_eq!(without_source(printed), without_source(known));
 }
+
+/// As `docs/interfaces.md` shows it.
+mod documented {
+    use outrigger_plugin::interface;
+    use outrigger_plugin::interface::MethodError;
+
+    /// Greets people.
+    #[interface(package = "greeter.v1", netrpc)]
+    pub trait Greeter {
+        /// A greeting of whoever is named.
+        async fn say_hello(&self, name: String) -> Result<String, MethodError>;
+    }
+}
+
+#[test]
+fn the_proto_in_the_docs_is_what_the_trait_in_the_docs_prints() {
+    let docs = include_str!("../../../docs/interfaces.md");
+    let block = |start: &str| {
+        let (_, rest) = docs.split_once(start).expect("a block");
+        rest.split_once("```").expect("its end").0
+    };
+    let proto = documented::GreeterClient::description().proto();
+    assert_eq!(proto, block("```proto\n"));
+    // The trait is the one above.
+    let this = include_str!("peers.rs").replace("\n    ", "\n");
+    assert!(this.contains(block("```rust\n")), "the trait differs");
+}
