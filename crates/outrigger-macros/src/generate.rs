@@ -46,12 +46,15 @@ pub(crate) fn interface(interface: &Interface) -> TokenStream {
 
         #[doc = #client_doc]
         #[derive(Clone, Debug)]
+        #[allow(dead_code)] // One program has one side.
         #vis struct #client(#krate::interface::#caller);
 
         #[doc = #server_doc]
         #[derive(Debug)]
+        #[allow(dead_code)] // One program has one side.
         #vis struct #server<T>(::std::sync::Arc<T>);
 
+        #[allow(dead_code)]
         const _: () = {
             #(#messages)*
 

@@ -85,6 +85,7 @@ pub(crate) enum Label {
 }
 
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)] // There are few, and each only once.
 pub(crate) enum Kind {
     Scalar(Scalar),
     Message(Type),

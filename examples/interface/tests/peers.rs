@@ -217,6 +217,8 @@ fn the_printed_proto_of_the_store_is_the_one_that_go_plugin_examples_use() {
 
 /// As `docs/interfaces.md` shows it.
 mod documented {
+    #![allow(dead_code, unreachable_pub)] // It is not called.
+
     use outrigger_plugin::interface;
     use outrigger_plugin::interface::MethodError;
 
