@@ -904,6 +904,7 @@ fn source_of(folder: &Path) -> String {
         let path = entry.expect("an entry").path();
         match path.is_dir() {
             true => text += &source_of(&path),
+            false if path.extension().is_none_or(|end| end != "rs") => {}
             false => {
                 let source = std::fs::read_to_string(path).expect("text");
                 let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
