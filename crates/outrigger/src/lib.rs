@@ -68,8 +68,9 @@ pub use outrigger_host::{
     UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_manifest::{
-    Decision, Format, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName,
-    Policy, Problem, Problems, Refusal, SandboxMode,
+    Access, Connections, Decision, Exec, Files, Format, Granted, Grants, HostService, Manifest,
+    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
