@@ -268,9 +268,9 @@ impl Found<'_> {
             "{}{} ({}{})",
             manifest.name(),
             version.unwrap_or_default(),
-            match manifest.format() {
-                outrigger_manifest::Format::Grpc => "gRPC",
-                outrigger_manifest::Format::Rpc => "net/rpc",
+            match manifest.transport() {
+                outrigger::Transport::Grpc => "gRPC",
+                outrigger::Transport::NetRpc => "net/rpc",
             },
             written.unwrap_or_default()
         );

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use outrigger::{
-    ErrorKind, ExpectedDigest, FileKind, Format, GrantedServices, MagicCookie, Manifest, Places,
-    Plugin, Policy, SandboxMode, Settings, SourceFile, Transport,
+    ErrorKind, ExpectedDigest, FileKind, GrantedServices, MagicCookie, Manifest, Places, Plugin,
+    Policy, SandboxMode, Settings, SourceFile, Transport,
 };
 use serde::Serialize;
 
@@ -145,7 +145,7 @@ fn nothing() -> Result<GrantedServices, Failure> {
     let broken = |error: String| {
         Failure::new(Exit::Internal, "runtime-failed", "no grants could be made").note(error)
     };
-    let manifest = Manifest::builder("unnamed", Format::Grpc, "unnamed")
+    let manifest = Manifest::builder("unnamed", Transport::Grpc, "unnamed")
         .handshake(1, "UNNAMED", "unnamed")
         .services([])
         .build()
@@ -199,10 +199,7 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<Target, Failure> {
         };
         // What runs already was started by another host, without this one's certificate.
         args.auto_mtls |= manifest.auto_mtls() == Some(true) && args.reattach.is_none();
-        args.protocol.get_or_insert(match manifest.format() {
-            Format::Rpc => Transport::NetRpc,
-            Format::Grpc => Transport::Grpc,
-        });
+        args.protocol.get_or_insert(manifest.transport());
         if args.program.is_empty() && args.reattach.is_none() {
             let program = plugin.program().map_err(|error| failure(&error))?;
             digest = plugin

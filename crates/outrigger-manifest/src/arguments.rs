@@ -3,8 +3,13 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
+use crate::check::{Check, Side};
 use crate::flow::list_text;
+use crate::keys::Shape;
+use crate::shapes::list;
+use crate::tree::Node;
 
 /// A pattern for the arguments of a command, matched one by one, never through a shell.
 ///
@@ -125,6 +130,30 @@ impl ArgPattern {
 impl fmt::Display for ArgPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&list_text(self.entries()))
+    }
+}
+
+impl Shape for ArgPattern {
+    type Value = ArgPattern;
+
+    fn kind(_: Side) -> String {
+        "list of texts".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        list(json!({"type": ["string", "number", "boolean"]}))
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<ArgPattern> {
+        let mut args: Vec<&str> = Vec::new();
+        let mut good = true;
+        for (location, item) in check.list(node, location)? {
+            match check.literal(item, &location) {
+                Some(text) => args.push(text),
+                None => good = false,
+            }
+        }
+        good.then(|| ArgPattern::new(&args))
     }
 }
 

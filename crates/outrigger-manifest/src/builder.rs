@@ -7,15 +7,18 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use crate::check::Check;
-use crate::choices::{
-    Access, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode,
-};
+use outrigger_wire::Transport;
+
+use crate::check::{Check, Side};
+use crate::choices::{Access, Direction, HostService, ProcessControl, Protocol, SandboxMode};
+use crate::entries::{FILESYSTEM, NETWORK, PROCESS, environment, filesystem, network, process};
+use crate::manifest::{self, Manifest};
 use crate::permissions::Permissions;
+use crate::policy::{self, Policy};
 use crate::problem::{Position, Problems};
 use crate::resources::Resources;
+use crate::shapes::Words as _;
 use crate::tree::{Key, Kind, Node};
-use crate::{Manifest, Policy};
 
 fn node(kind: Kind) -> Node {
     Node {
@@ -76,7 +79,8 @@ impl Map {
 
     fn limits(&mut self, resources: &Resources) {
         for (key, limit) in resources.texts() {
-            self.section(&["resources"]).set(key, plain(limit));
+            self.section(&[manifest::RESOURCES_KEY.name])
+                .set(key, plain(limit));
         }
     }
 
@@ -126,23 +130,23 @@ impl Files {
     #[must_use]
     pub fn new(path: impl AsRef<Path>, permissions: Permissions) -> Files {
         let mut entry = Map::default();
-        entry.set("path", file_path(path.as_ref()));
+        entry.set(filesystem::PATH.name, file_path(path.as_ref()));
         let words = permissions.words().map(text);
-        entry.set("permissions", list(words));
+        entry.set(filesystem::PERMISSIONS.name, list(words));
         Files(entry)
     }
 
     /// Whether everything below is meant, or only the path and its direct entries.
     #[must_use]
     pub fn recursive(mut self, recursive: bool) -> Files {
-        self.0.set("recursive", plain(recursive));
+        self.0.set(filesystem::RECURSIVE.name, plain(recursive));
         self
     }
 
     /// How the files are reached.
     #[must_use]
     pub fn access(mut self, access: Access) -> Files {
-        self.0.set("access", text(access.as_str()));
+        self.0.set(filesystem::ACCESS.name, text(access.as_str()));
         self
     }
 }
@@ -201,9 +205,12 @@ impl Connections {
     fn entry(self, direction: Direction) -> Node {
         let mut entry = Map::default();
         if let Some(protocol) = self.protocol {
-            entry.set("protocol", text(protocol.as_str()));
+            entry.set(network::PROTOCOL.name, text(protocol.as_str()));
         }
-        for (key, items) in [(direction.hosts_key(), self.hosts), ("ports", self.ports)] {
+        for (key, items) in [
+            (network::hosts_key(direction), self.hosts),
+            (network::PORTS.name, self.ports),
+        ] {
             if !items.is_empty() {
                 entry.set(key, list(items));
             }
@@ -229,7 +236,7 @@ impl Exec {
     #[must_use]
     pub fn new(command: impl AsRef<Path>) -> Exec {
         let mut entry = Map::default();
-        entry.set("command", file_path(command.as_ref()));
+        entry.set(process::COMMAND.name, file_path(command.as_ref()));
         Exec(entry)
     }
 
@@ -237,18 +244,18 @@ impl Exec {
     #[must_use]
     pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Exec {
         let args = args.into_iter().map(|arg| text(arg));
-        self.0.set("args", list(args));
+        self.0.set(process::ARGS.name, list(args));
         self
     }
 }
 
 /// The methods that the requests of a manifest and the rules of a policy have in common.
 macro_rules! capabilities {
-    ($builder:ty, $($section:literal)?) => {
+    ($builder:ty, $($section:expr)?) => {
         impl $builder {
             /// One more part of the file tree.
             pub fn files(mut self, files: Files) -> Self {
-                self.root.section(&[$($section)?]).push("filesystem", files.0.into_node());
+                self.root.section(&[$($section)?]).push(FILESYSTEM.name, files.0.into_node());
                 self
             }
 
@@ -263,21 +270,21 @@ macro_rules! capabilities {
             }
 
             fn connections(mut self, direction: Direction, connections: Connections) -> Self {
-                let network = self.root.section(&[$($section,)? "network"]);
-                network.push(direction.as_str(), connections.entry(direction));
+                let networks = self.root.section(&[$($section,)? NETWORK.name]);
+                networks.push(direction.as_str(), connections.entry(direction));
                 self
             }
 
             /// One more command that the host runs for a plugin.
             pub fn exec(mut self, exec: Exec) -> Self {
-                self.root.section(&[$($section,)? "process"]).push("exec", exec.0.into_node());
+                self.root.section(&[$($section,)? PROCESS.name]).push(process::EXEC.name, exec.0.into_node());
                 self
             }
 
             /// Control of this kind over the processes that the plugin started.
             pub fn control(mut self, control: ProcessControl) -> Self {
-                let process = self.root.section(&[$($section,)? "process"]);
-                process.set(control.as_str(), list([text("children")]));
+                let processes = self.root.section(&[$($section,)? PROCESS.name]);
+                processes.set(control.as_str(), list([text("children")]));
                 self
             }
         }
@@ -291,7 +298,7 @@ pub struct ManifestBuilder {
     root: Map,
 }
 
-capabilities!(ManifestBuilder, "capabilities");
+capabilities!(ManifestBuilder, manifest::CAPABILITIES_KEY.name);
 
 impl Manifest {
     /// A manifest that is made in code, without a file.
@@ -300,13 +307,13 @@ impl Manifest {
     /// says; one called again replaces what it said before, or adds to a list.
     ///
     /// ```
-    /// use outrigger_manifest::{Files, Format, Manifest, Permissions, Places, Policy};
+    /// use outrigger_manifest::{Files, Manifest, Permissions, Places, Policy, Transport};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// // This folder, readable.
     /// let folder = std::env::temp_dir();
     /// let readable = Files::new(&folder, Permissions::READ | Permissions::LIST).recursive(true);
-    /// let manifest = Manifest::builder("cat", Format::Grpc, "bin/cat")
+    /// let manifest = Manifest::builder("cat", Transport::Grpc, "bin/cat")
     ///     .handshake(1, "CAT_PLUGIN", "meow")
     ///     .files(readable)
     ///     .build()?;
@@ -318,14 +325,14 @@ impl Manifest {
     /// ```
     pub fn builder(
         name: impl Into<String>,
-        format: Format,
+        transport: Transport,
         entrypoint: impl Into<String>,
     ) -> ManifestBuilder {
         let mut root = Map::default();
-        let plugin = root.section(&["plugin"]);
-        plugin.set("name", text(name));
-        plugin.set("format", text(format.as_str()));
-        plugin.set("entrypoint", text(entrypoint));
+        let plugin = root.section(&[manifest::PLUGIN_KEY.name]);
+        plugin.set(manifest::NAME.name, text(name));
+        plugin.set(manifest::FORMAT.name, text(transport.word()));
+        plugin.set(manifest::ENTRYPOINT.name, text(entrypoint));
         ManifestBuilder { root }
     }
 }
@@ -339,41 +346,49 @@ impl ManifestBuilder {
         magic_cookie_key: impl Into<String>,
         magic_cookie_value: impl Into<String>,
     ) -> Self {
-        let handshake = self.root.section(&["handshake"]);
-        handshake.set("protocol_version", plain(protocol_version));
-        handshake.set("magic_cookie_key", text(magic_cookie_key));
-        handshake.set("magic_cookie_value", text(magic_cookie_value));
+        let handshake = self.root.section(&[manifest::HANDSHAKE_KEY.name]);
+        handshake.set(manifest::PROTOCOL_VERSION.name, plain(protocol_version));
+        handshake.set(manifest::COOKIE_KEY.name, text(magic_cookie_key));
+        handshake.set(manifest::COOKIE_VALUE.name, text(magic_cookie_value));
         self
     }
 
     /// What kind of plugin it is, in the application's own words.
     pub fn kind(self, kind: impl Into<String>) -> Self {
-        self.line("plugin", "type", kind)
+        self.line(manifest::PLUGIN_KEY.name, manifest::TYPE.name, kind)
     }
 
     /// The language it is written in.
     pub fn language(self, language: impl Into<String>) -> Self {
-        self.line("plugin", "language", language)
+        self.line(manifest::PLUGIN_KEY.name, manifest::LANGUAGE.name, language)
     }
 
     /// Its version, a semantic version such as `1.0.0`.
     pub fn version(self, version: impl Into<String>) -> Self {
-        self.line("plugin", "version", version)
+        self.line(manifest::PLUGIN_KEY.name, manifest::VERSION.name, version)
     }
 
     /// What the plugin is for.
     pub fn description(self, description: impl Into<String>) -> Self {
-        self.line("about", "description", description)
+        self.line(
+            manifest::ABOUT_KEY.name,
+            manifest::DESCRIPTION.name,
+            description,
+        )
     }
 
     /// Who looks after it.
     pub fn maintainer(self, maintainer: impl Into<String>) -> Self {
-        self.line("about", "maintainer", maintainer)
+        self.line(
+            manifest::ABOUT_KEY.name,
+            manifest::MAINTAINER.name,
+            maintainer,
+        )
     }
 
     /// Where to read more.
     pub fn url(self, url: impl Into<String>) -> Self {
-        self.line("about", "url", url)
+        self.line(manifest::ABOUT_KEY.name, manifest::URL.name, url)
     }
 
     fn line(mut self, section: &str, key: &str, line: impl Into<String>) -> Self {
@@ -383,21 +398,27 @@ impl ManifestBuilder {
 
     /// Whether it wants one-time certificates; left out, the host decides.
     pub fn auto_mtls(mut self, auto_mtls: bool) -> Self {
-        let security = self.root.section(&["security"]);
-        security.set("auto_mtls", plain(auto_mtls));
+        let security = self.root.section(&[manifest::SECURITY_KEY.name]);
+        security.set(manifest::AUTO_MTLS.name, plain(auto_mtls));
         self
     }
 
     /// One more variable of the host's environment to read, by its exact name.
     pub fn read_variable(mut self, name: impl Into<String>) -> Self {
-        let environment = self.root.section(&["capabilities", "environment"]);
-        environment.push("read", text(name));
+        let variables = self
+            .root
+            .section(&[manifest::CAPABILITIES_KEY.name, manifest::ENVIRONMENT.name]);
+        variables.push(environment::READ.name, text(name));
         self
     }
 
     /// One more variable that the plugin wants in its own environment.
     pub fn set_variable(mut self, name: &str, value: impl Into<String>) -> Self {
-        let set = self.root.section(&["capabilities", "environment", "set"]);
+        let set = self.root.section(&[
+            manifest::CAPABILITIES_KEY.name,
+            manifest::ENVIRONMENT.name,
+            environment::SET.name,
+        ]);
         set.set(name, text(value));
         self
     }
@@ -410,20 +431,21 @@ impl ManifestBuilder {
 
     /// How strictly it must be confined; [`SandboxMode::Require`] unless this says otherwise.
     pub fn sandbox(mut self, sandbox: SandboxMode) -> Self {
-        self.root.set("sandbox", text(sandbox.as_str()));
+        self.root
+            .set(manifest::SANDBOX.name, text(sandbox.as_str()));
         self
     }
 
     /// Whether it makes machine code while it runs.
     pub fn jit(mut self, jit: bool) -> Self {
-        self.root.set("jit", plain(jit));
+        self.root.set(manifest::JIT.name, plain(jit));
         self
     }
 
     /// The host services it wants; left out, those of the capabilities it asks for,
     /// [`HostService::Clock`] and [`HostService::Log`].
     pub fn services(mut self, wanted: impl IntoIterator<Item = HostService>) -> Self {
-        self.root.set("services", services(wanted));
+        self.root.set(manifest::SERVICES.name, services(wanted));
         self
     }
 
@@ -437,7 +459,7 @@ impl ManifestBuilder {
     /// [`Problem::location`]: crate::Problem::location
     pub fn build(self) -> Result<Manifest, Problems> {
         let mut check = Check::default();
-        let manifest = crate::manifest::read(&mut check, &self.root.into_node());
+        let manifest = Manifest::read(&mut check, &self.root.into_node());
         check.finish_built("manifest", manifest, Manifest::to_yaml)
     }
 }
@@ -478,14 +500,15 @@ impl Policy {
 impl PolicyBuilder {
     /// What holds for every plugin.
     pub fn every_plugin(mut self, section: PolicySection) -> Self {
-        self.root.set("default", section.root.into_node());
+        self.root
+            .set(policy::DEFAULT.name, section.root.into_node());
         self
     }
 
     /// What holds for one plugin, beside the defaults.
     pub fn plugin(mut self, name: &str, section: PolicySection) -> Self {
         self.root
-            .section(&["plugins"])
+            .section(&[policy::PLUGINS.name])
             .set(name, section.root.into_node());
         self
     }
@@ -496,8 +519,8 @@ impl PolicyBuilder {
     ///
     /// As for [`ManifestBuilder::build`].
     pub fn build(self) -> Result<Policy, Problems> {
-        let mut check = Check::default();
-        let policy = crate::policy::read(&mut check, &self.root.into_node());
+        let mut check = Check::of(Side::Allow, &[]);
+        let policy = Policy::read(&mut check, &self.root.into_node());
         check.finish_built("policy", policy, Policy::to_yaml)
     }
 }
@@ -517,13 +540,14 @@ impl PolicySection {
 
     /// The least strict mode that is granted.
     pub fn sandbox(mut self, sandbox: SandboxMode) -> Self {
-        self.root.set("sandbox", text(sandbox.as_str()));
+        self.root
+            .set(manifest::SANDBOX.name, text(sandbox.as_str()));
         self
     }
 
     /// Whether machine code may be made.
     pub fn jit(mut self, jit: bool) -> Self {
-        self.root.set("jit", plain(jit));
+        self.root.set(manifest::JIT.name, plain(jit));
         self
     }
 
@@ -535,19 +559,19 @@ impl PolicySection {
 
     /// What may be granted.
     pub fn allow(mut self, rules: PolicyRules) -> Self {
-        self.root.set("allow", rules.root.into_node());
+        self.root.set(policy::ALLOW.name, rules.root.into_node());
         self
     }
 
     /// Lets a plugin have whatever its manifest asks for.
     pub fn allow_requested(mut self) -> Self {
-        self.root.set("allow", text("requested"));
+        self.root.set(policy::ALLOW.name, text("requested"));
         self
     }
 
     /// What is never granted, whatever allows it.
     pub fn deny(mut self, rules: PolicyRules) -> Self {
-        self.root.set("deny", rules.root.into_node());
+        self.root.set(policy::DENY.name, rules.root.into_node());
         self
     }
 }
@@ -569,22 +593,22 @@ impl PolicyRules {
 
     /// Variables of the host's environment that may be read, or not: a name, `PREFIX*` or `*`.
     pub fn read_variables(mut self, pattern: impl Into<String>) -> Self {
-        let environment = self.root.section(&["environment"]);
-        environment.push("read", text(pattern));
+        let variables = self.root.section(&[manifest::ENVIRONMENT.name]);
+        variables.push(environment::READ.name, text(pattern));
         self
     }
 
     /// Variables that may be set for a plugin, or not: a name, `PREFIX*` or `*`.
     pub fn set_variables(mut self, pattern: impl Into<String>) -> Self {
-        let environment = self.root.section(&["environment"]);
-        environment.push("set", text(pattern));
+        let variables = self.root.section(&[manifest::ENVIRONMENT.name]);
+        variables.push(environment::SET.name, text(pattern));
         self
     }
 
     /// Host services. Left out where a section allows, those of the capabilities that have any
     /// rule, [`HostService::Clock`] and [`HostService::Log`].
     pub fn services(mut self, named: impl IntoIterator<Item = HostService>) -> Self {
-        self.root.set("services", services(named));
+        self.root.set(manifest::SERVICES.name, services(named));
         self
     }
 }

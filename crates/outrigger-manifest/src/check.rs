@@ -29,20 +29,42 @@ pub(crate) struct Check {
     /// Keys whose values were not read, as another one means the same.
     aside: Vec<Position>,
     /// Where known keys belong that stand elsewhere.
-    homes: Homes,
+    homes: &'static [Home],
     misplaced: Vec<Misplaced>,
     /// What is read is a part that stands in the wrong place: nothing may be called missing.
     partial: bool,
+    pub(crate) side: Side,
 }
 
-/// Where a key belongs: the map of that location, or one of several behind `|`.
-pub(crate) type Homes = Option<fn(&str) -> Option<&'static str>>;
+/// Who speaks in the part of a file that is read. What an entry leaves out means the narrowest to
+/// the one who asks or allows, and the widest to the one who denies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A manifest, asking.
+    #[default]
+    Request,
+    /// A policy, allowing.
+    Allow,
+    /// A policy, denying.
+    Deny,
+}
+
+/// A section of a file, where its keys belong if they stand elsewhere.
+#[derive(Debug)]
+pub(crate) struct Home {
+    /// The path of keys that leads there, or several behind `|`; empty for the top level.
+    pub(crate) place: &'static str,
+    /// Whether a key belongs there.
+    pub(crate) has: fn(&str) -> bool,
+    /// Reads such keys where they stand in the wrong place.
+    pub(crate) read: fn(&mut Check, &Fields<'_>),
+}
 
 /// A known key in the wrong place.
 #[derive(Clone, Debug)]
 struct Misplaced {
     key: Position,
-    home: &'static str,
+    home: &'static Home,
     /// Location of the map in which it stands.
     location: String,
 }
@@ -199,22 +221,21 @@ impl Check {
         bytes <= MAX_BYTES
     }
 
-    /// Checks that know where keys belong.
-    pub(crate) fn knowing(homes: fn(&str) -> Option<&'static str>) -> Check {
+    /// Checks of a file in which this side speaks, and which know where keys belong.
+    pub(crate) fn of(side: Side, homes: &'static [Home]) -> Check {
         Check {
-            homes: Some(homes),
+            side,
+            homes,
             ..Check::default()
         }
     }
 
     /// Reads a file, and then what the first reading passed over: the values of keys that are
-    /// written twice or misspelt beside the right one, and of keys in the wrong place, for which
-    /// `part` knows what belongs under a home.
+    /// written twice or misspelt beside the right one, and of keys in the wrong place.
     pub(crate) fn read_all<T>(
         &mut self,
         root: &Node,
         read: impl Fn(&mut Check, &Node) -> Option<T>,
-        part: impl Fn(&mut Check, &'static str, &Fields<'_>),
     ) -> Option<T> {
         let value = read(self, root);
         let mut chosen: VecDeque<Vec<Position>> =
@@ -252,7 +273,7 @@ impl Check {
                 location: lost.location,
                 entries: vec![(key.text.as_str(), key, node)],
             };
-            part(&mut other, lost.home, &fields);
+            (lost.home.read)(&mut other, &fields);
             self.adopt(other.problems, &node.positions());
         }
         value
@@ -262,6 +283,7 @@ impl Check {
         Check {
             incomplete: self.incomplete,
             homes: self.homes,
+            side: self.side,
             ..Check::default()
         }
     }
@@ -377,8 +399,12 @@ impl Check {
     ) -> Option<&'static str> {
         let near = nearest(&key.text, known);
         // Entries of lists have words of their own.
-        let homes = self.homes.filter(|_| !location.contains('['));
-        let home = homes.and_then(|home| home(&key.text));
+        let homes = if location.contains('[') {
+            &[]
+        } else {
+            self.homes
+        };
+        let home = homes.iter().find(|home| (home.has)(&key.text));
         let problem = self.report(
             key.at,
             ProblemCode::UnknownKey,
@@ -390,10 +416,10 @@ impl Check {
                 problem.near(Some(near));
             }
             (None, Some(home)) => {
-                let place = if home.is_empty() {
+                let place = if home.place.is_empty() {
                     "the top level".to_owned()
                 } else {
-                    alternatives(&home.split('|').collect::<Vec<_>>())
+                    alternatives(&home.place.split('|').collect::<Vec<_>>())
                 };
                 problem.help(format!("it belongs under {place}"));
                 self.misplaced.push(Misplaced {
@@ -462,6 +488,55 @@ impl Check {
         match &node.kind {
             Kind::Map(_) => Some(vec![(location.to_owned(), node)]),
             _ => self.list(node, location),
+        }
+    }
+
+    /// The entries of a list of maps with one key each: the first of each key as one map, and
+    /// each repeated one by itself.
+    pub(crate) fn single_keys<'n>(
+        &mut self,
+        node: &'n Node,
+        location: &str,
+        known: &[&'static str],
+    ) -> Option<(Fields<'n>, Vec<Fields<'n>>)> {
+        let of = |entries| Fields {
+            at: node.at,
+            location: location.to_owned(),
+            entries,
+        };
+        let mut first: Vec<(&str, &Key, &Node)> = Vec::new();
+        let mut repeated = Vec::new();
+        for (item_location, item) in self.list(node, location)? {
+            self.one_key(item, &item_location, location);
+            let Some(fields) = self.map(item, &item_location, known) else {
+                continue;
+            };
+            for entry in fields.entries {
+                let (known, key, _) = entry;
+                if !first.iter().any(|(other, ..)| *other == known) {
+                    first.push(entry);
+                    continue;
+                }
+                repeated.push(of(vec![entry]));
+                if key.text == known {
+                    let message = format!("the key {} is written twice", quoted(known));
+                    let location = join(location, known);
+                    self.report(key.at, ProblemCode::DuplicateKey, &location, message)
+                        .help("put all its entries under one key");
+                }
+            }
+        }
+        Some((of(first), repeated))
+    }
+
+    /// Reports an entry of such a list with more than one key, or none.
+    fn one_key(&mut self, item: &Node, location: &str, list: &str) {
+        if let Kind::Map(entries) = &item.kind
+            && entries.len() != 1
+        {
+            let message = format!("an entry of this list has one key, not {}", entries.len());
+            self.report(item.at, ProblemCode::OneKeyPerEntry, location, message)
+                .help(format!("write {} as a map instead of a list", quoted(list)));
         }
     }
 
@@ -783,6 +858,11 @@ impl<'n> Fields<'n> {
         self.at
     }
 
+    /// Location of the map.
+    pub(crate) fn place(&self) -> &str {
+        &self.location
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -823,13 +903,6 @@ impl<'n> Fields<'n> {
         found
     }
 
-    /// Position of a key that is written as it should be.
-    pub(crate) fn key_position(&self, key: &str) -> Option<Position> {
-        self.find(key)
-            .filter(|(written, _)| written.text == key)
-            .map(|(key, _)| key.at)
-    }
-
     /// Position of a key's value, or of the map when the key is absent.
     pub(crate) fn position(&self, key: &str) -> Position {
         self.get(key).map_or(self.at, |(_, node)| node.at)
@@ -860,9 +933,4 @@ pub(crate) fn join(location: &str, key: &str) -> String {
     } else {
         format!("{location}.{key}")
     }
-}
-
-/// The words of a table, for messages.
-pub(crate) fn listed<T>(words: &[(&'static str, T)]) -> String {
-    alternatives(&words.iter().map(|(word, _)| *word).collect::<Vec<_>>())
 }

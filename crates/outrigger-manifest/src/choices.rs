@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use outrigger_wire::Transport;
 use serde::{Serialize, Serializer};
 
+use crate::shapes::Words;
+
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
@@ -13,15 +16,17 @@ macro_rules! words {
         impl $name {
             /// Every value, in the order of their documentation.
             pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-            #[allow(dead_code, reason = "some of these words are never read from a file")]
-            pub(crate) const WORDS: &'static [(&'static str, $name)] =
-                &[$(($text, $name::$variant),)*];
 
             /// The word as a manifest spells it.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }
             }
+        }
+
+        impl Words for $name {
+            const WHAT: &'static str = $what;
+            const WORDS: &'static [(&'static str, $name)] = &[$(($text, $name::$variant),)*];
         }
 
         impl fmt::Display for $name {
@@ -39,18 +44,8 @@ macro_rules! words {
 }
 
 words! {
-    /// Which RPC the plugin speaks on its connection.
-    Format {
-        /// Go's net/rpc.
-        Rpc = "rpc",
-        /// gRPC.
-        Grpc = "grpc",
-    }
-}
-
-words! {
     /// How a granted file is reached.
-    Access {
+    Access "a way of access" {
         /// Through the host, call by call.
         Mediated = "mediated",
         /// By the plugin itself, under rules of the kernel.
@@ -60,7 +55,7 @@ words! {
 
 words! {
     /// Which way a connection goes.
-    Direction {
+    Direction "a direction" {
         /// Connections that the plugin opens.
         Egress = "egress",
         /// Connections that reach the plugin.
@@ -68,19 +63,9 @@ words! {
     }
 }
 
-impl Direction {
-    /// The key under which the other ends of the connections are named.
-    pub(crate) const fn hosts_key(self) -> &'static str {
-        match self {
-            Direction::Egress => "hosts",
-            Direction::Ingress => "allowed_origins",
-        }
-    }
-}
-
 words! {
     /// Transport of a network request.
-    Protocol {
+    Protocol "a protocol" {
         /// TCP.
         Tcp = "tcp",
         /// UDP.
@@ -90,7 +75,7 @@ words! {
 
 words! {
     /// What happens when the kernel cannot confine the plugin as planned; ordered by strictness.
-    SandboxMode {
+    SandboxMode "a sandbox mode" {
         /// No confinement.
         Off = "off",
         /// As much as there is; what is missing is reported.
@@ -102,7 +87,7 @@ words! {
 
 words! {
     /// Something the host does for a plugin.
-    HostService {
+    HostService "a host service" {
         /// Files and directories.
         Filesystem = "filesystem",
         /// Environment variables, ids and well-known directories.
@@ -120,7 +105,7 @@ words! {
 
 words! {
     /// What one may do to processes besides starting them.
-    ProcessControl {
+    ProcessControl "a kind of control" {
         /// End a process.
         Kill = "kill",
         /// See which processes run.
@@ -132,7 +117,7 @@ words! {
 
 words! {
     /// A kind of thing one may be allowed to do.
-    Capability {
+    Capability "a capability" {
         /// Reaching files and directories.
         Filesystem = "filesystem",
         /// Connecting and being connected to.
@@ -150,6 +135,15 @@ words! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Children;
 
-impl Children {
-    pub(crate) const WORDS: &'static [(&'static str, Children)] = &[("children", Children)];
+impl Words for Children {
+    const WHAT: &'static str = "a scope of processes";
+    const WORDS: &'static [(&'static str, Children)] = &[("children", Children)];
+}
+
+/// The RPC that a plugin speaks, in the words of `format`: these say `rpc` where the handshake
+/// says `netrpc`.
+impl Words for Transport {
+    const WHAT: &'static str = "a format";
+    const WORDS: &'static [(&'static str, Transport)] =
+        &[("rpc", Transport::NetRpc), ("grpc", Transport::Grpc)];
 }

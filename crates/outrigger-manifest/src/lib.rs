@@ -40,6 +40,7 @@ mod flow;
 pub mod fuzzing;
 mod grants;
 mod host;
+mod keys;
 mod lines;
 mod manifest;
 mod message;
@@ -49,9 +50,12 @@ mod permissions;
 mod policy;
 mod ports;
 mod problem;
+#[doc(hidden)]
+pub mod reference;
 mod resources;
 mod rule;
 mod schema;
+mod shapes;
 mod size;
 mod syntax;
 mod tree;
@@ -63,18 +67,18 @@ pub use builder::{
 };
 pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
-    Access, Capability, Direction, Format, HostService, ProcessControl, Protocol, SandboxMode,
+    Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
-pub use entries::{ExecEntry, FilesystemEntry, NetworkEntry};
 pub use grants::{
     EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, NetworkGrant, NetworkGrants,
     ProcessGrants, RealPaths,
 };
 pub use host::{AddressClass, Host, HostError, HostName, HostPattern, classify};
-pub use manifest::{About, Capabilities, Handshake, Manifest, SCHEMA_VERSION};
+pub use manifest::{About, Handshake, Manifest, SCHEMA_VERSION};
 pub use name::{Entrypoint, PluginName, PluginNameError};
+pub use outrigger_wire::Transport;
 pub use path::{PathBase, PathTemplate, PlaceError, Places};
 pub use permissions::Permissions;
 pub use policy::Policy;

@@ -4,9 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::check::{Check, Side};
+use crate::keys::Shape;
 use crate::message::quoted;
+use crate::problem::{Position, ProblemCode};
+use crate::tree::Node;
 
 /// The name of a plugin: 1 to 64 lower-case ASCII letters, digits, `-`, `_` and `.`, beginning
 /// with a letter, ending with a letter or digit, never with two of `-`, `_`, `.` in a row.
@@ -107,6 +112,57 @@ impl Serialize for PluginName {
         serializer.serialize_str(&self.0)
     }
 }
+
+impl Shape for PluginName {
+    type Value = PluginName;
+
+    fn kind(_: Side) -> String {
+        "text".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"type": "string", "pattern": PluginName::PATTERN, "maxLength": 64})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<PluginName> {
+        let text = check.text(node, location)?;
+        PluginName::read_text(check, node.at, location, text)
+    }
+}
+
+impl PluginName {
+    /// The rule for names but for their length, as a JSON Schema spells it.
+    pub(crate) const PATTERN: &str = "^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$";
+
+    /// The name; what is wrong with it is reported.
+    pub(crate) fn read_text(
+        check: &mut Check,
+        at: Position,
+        location: &str,
+        text: &str,
+    ) -> Option<PluginName> {
+        let name = text.parse::<PluginName>();
+        if let Err(error) = &name {
+            check
+                .report(at, ProblemCode::InvalidName, location, error.to_string())
+                .near(error.near_miss())
+                .help("names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter and end with a letter or digit");
+        }
+        name.ok()
+    }
+}
+
+/// Variables by which host and plugin find each other; a manifest must not set them.
+pub(crate) const RESERVED_VARIABLES: &[&str] = &[
+    "PLUGIN_MIN_PORT",
+    "PLUGIN_MAX_PORT",
+    "PLUGIN_PROTOCOL_VERSIONS",
+    "PLUGIN_CLIENT_CERT",
+    "PLUGIN_MULTIPLEX_GRPC",
+    "PLUGIN_UNIX_SOCKET_DIR",
+    "PLUGIN_UNIX_SOCKET_GROUP",
+    "OUTRIGGER_HOST_SERVICES",
+];
 
 /// Whether the text can name an environment variable: letters, digits and `_`, no digit first,
 /// at most 255.
@@ -226,6 +282,39 @@ impl Entrypoint {
         }
         candidates
     }
+}
+
+impl Shape for Entrypoint {
+    type Value = Entrypoint;
+
+    fn kind(_: Side) -> String {
+        "text".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"type": "string", "pattern": "^[^/]"})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Entrypoint> {
+        let text = check.text(node, location)?;
+        let entrypoint = Entrypoint::parse(text);
+        if let Err(why) = &entrypoint {
+            let message = format!("{} {why}", quoted(text));
+            check
+                .report(node.at, ProblemCode::InvalidEntrypoint, location, message)
+                .near(near_entrypoint(text));
+        }
+        entrypoint.ok()
+    }
+}
+
+/// `${plugin_dir}/bin/cat` → `bin/cat`.
+fn near_entrypoint(text: &str) -> Option<String> {
+    let bare = text.trim().replace('\\', "/");
+    let bare = bare.strip_prefix("${plugin_dir}/").unwrap_or(&bare);
+    (bare != text)
+        .then(|| Entrypoint::parse(bare).ok())?
+        .map(|entrypoint| entrypoint.as_str().to_owned())
 }
 
 impl fmt::Display for Entrypoint {

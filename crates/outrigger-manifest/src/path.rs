@@ -4,9 +4,14 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::message::{escaped, quoted};
+use crate::check::{Check, Side};
+use crate::keys::Shape;
+use crate::message::{alternatives, escaped, nearest, quoted};
+use crate::problem::{Position, ProblemCode};
+use crate::tree::Node;
 
 /// Where a path of a manifest or policy begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +147,62 @@ impl fmt::Display for PathTemplate {
 impl Serialize for PathTemplate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl Shape for PathTemplate {
+    type Value = PathTemplate;
+
+    fn kind(_: Side) -> String {
+        "path".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"type": "string", "pattern": "^(/|\\$\\{)"})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<PathTemplate> {
+        let text = check.text(node, location)?;
+        match PathTemplate::parse(text) {
+            Ok(path) => return Some(path),
+            Err(error) => error.report(check, node.at, location, text),
+        }
+        None
+    }
+}
+
+impl PathError {
+    fn report(self, check: &mut Check, at: Position, location: &str, text: &str) {
+        let shown = quoted(text);
+        match self {
+            PathError::Relative => {
+                let home = ["~", "$HOME"].into_iter().find_map(|home| {
+                    let rest = text.strip_prefix(home)?;
+                    (rest.is_empty() || rest.starts_with('/')).then(|| format!("${{HOME}}{rest}"))
+                });
+                let message = format!("{shown} is not an absolute path");
+                check
+                    .report(at, ProblemCode::PathNotAbsolute, location, message)
+                    .near(home)
+                    .help("begin with `/`, `${plugin_dir}`, `${data_dir}` or `${HOME}`");
+            }
+            PathError::Climbs(meant) => {
+                let message = format!("{shown} contains `..`");
+                check
+                    .report(at, ProblemCode::PathClimbs, location, message)
+                    .near(Some(meant));
+            }
+            PathError::Placeholder(name) => {
+                let placeholders = PathBase::PLACEHOLDERS.iter();
+                let known: Vec<&str> = placeholders.map(|(known, _)| *known).collect();
+                let near = nearest(&name, &known).filter(|near| *near != name);
+                let message = format!("{} has no meaning at this place of a path", quoted(&name));
+                check
+                    .report(at, ProblemCode::PathPlaceholder, location, message)
+                    .near(near)
+                    .help(format!("a path may begin with {}", alternatives(&known)));
+            }
+        }
     }
 }
 

@@ -4,6 +4,12 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Sub};
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::check::{Check, Side};
+use crate::keys::Shape;
+use crate::shapes::{Word, Words, filled_list};
+use crate::tree::Node;
 
 /// A set of permissions on files and directories.
 ///
@@ -33,14 +39,6 @@ impl Permissions {
     /// All of them.
     pub const ALL: Permissions = Permissions(31);
 
-    pub(crate) const WORDS: &'static [(&'static str, Permissions)] = &[
-        ("read", Permissions::READ),
-        ("write", Permissions::WRITE),
-        ("list", Permissions::LIST),
-        ("create", Permissions::CREATE),
-        ("delete", Permissions::DELETE),
-    ];
-
     /// Whether every one of `needs` is in the set.
     #[must_use]
     pub const fn contains(self, needs: Permissions) -> bool {
@@ -59,6 +57,34 @@ impl Permissions {
             .iter()
             .filter(move |(_, one)| self.contains(*one))
             .map(|(word, _)| *word)
+    }
+}
+
+impl Words for Permissions {
+    const WHAT: &'static str = "a permission";
+    const WORDS: &'static [(&'static str, Permissions)] = &[
+        ("read", Permissions::READ),
+        ("write", Permissions::WRITE),
+        ("list", Permissions::LIST),
+        ("create", Permissions::CREATE),
+        ("delete", Permissions::DELETE),
+    ];
+}
+
+impl Shape for Permissions {
+    type Value = Permissions;
+
+    fn kind(_: Side) -> String {
+        format!("list of {}", Permissions::listed())
+    }
+
+    fn schema(side: Side) -> Value {
+        filled_list(Word::<Permissions>::schema(side))
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Permissions> {
+        let words = check.words(node, location, Permissions::WHAT, Permissions::WORDS, false)?;
+        Some(words.into_iter().collect())
     }
 }
 

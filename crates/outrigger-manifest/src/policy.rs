@@ -4,17 +4,70 @@ use std::collections::BTreeMap;
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
-use crate::check::{Check, Fields};
+use crate::check::{Check, Fields, Home, Side, join};
 use crate::choices::{HostService, SandboxMode};
-use crate::entries::{At, Lists, Side, read_variable_patterns};
-use crate::manifest::{SCHEMA_VERSION, read_schema, report_name};
+use crate::entries::environment::Ruled;
+use crate::entries::{At, FILESYSTEM, FilesystemEntry, Lists, NETWORK, PROCESS, print};
+use crate::keys::{Group, Key, Presence, Section as Keys, Shape, home};
+use crate::manifest::{SCHEMA, SCHEMA_VERSION};
 use crate::message::quoted;
-use crate::name::{PluginName, VariablePattern};
+use crate::name::PluginName;
 use crate::problem::{ProblemCode, Problems};
 use crate::resources::Resources;
+use crate::shapes::{Bool, Word, WordList};
 use crate::tree::{Kind, Node, is_null};
 use crate::yaml;
+
+pub(crate) static DEFAULT: Key<Referenced> = Key::optional("default", "rules for every plugin");
+pub(crate) static PLUGINS: Key<SectionsByName> = Key::new(
+    "plugins",
+    Presence::MayBeEmpty,
+    "rules for single plugins, beside the defaults",
+);
+pub(crate) static POLICY: Keys = Keys {
+    about: "",
+    keys: &[&SCHEMA, &DEFAULT, &PLUGINS],
+};
+
+pub(crate) static SANDBOX: Key<Word<SandboxMode>> =
+    Key::optional("sandbox", "the least strict mode that is granted").default("`require`");
+pub(crate) static JIT: Key<Bool> =
+    Key::optional("jit", "whether machine code may be made").default("`false`");
+pub(crate) static RESOURCES: Key<Resources> =
+    Key::optional("resources", "the most that is granted").default("no limit of the policy's");
+pub(crate) static ALLOW: Key<AllowRules> = Key::optional(
+    "allow",
+    "what may be granted; `requested` is whatever the manifest asks",
+)
+.default("no rules");
+pub(crate) static DENY: Key<DenyRules> =
+    Key::optional("deny", "what is never granted, whatever allows it").default("no rules");
+pub(crate) static SECTION: Keys = Keys {
+    about: "rules for plugins",
+    keys: &[&SANDBOX, &JIT, &RESOURCES, &ALLOW, &DENY],
+};
+
+pub(crate) static ENVIRONMENT: Key<Ruled> = Key::optional(
+    "environment",
+    "names of variables, with a `*` at the end for all that begin so",
+);
+pub(crate) static SERVICES: Key<WordList<HostService>> = Key::optional("services", "host services")
+    .default("those of the capabilities that have any rule, `clock` and `log`")
+    .denied_default("none");
+pub(crate) static RULES: Keys = Keys {
+    about: "",
+    keys: &[&FILESYSTEM, &NETWORK, &PROCESS, &ENVIRONMENT, &SERVICES],
+};
+
+/// Where the keys of a policy belong.
+const HOMES: &[Home] = &[
+    home::<Policy>(""),
+    home::<Section>("default"),
+    home::<PolicyEntries>("allow|deny"),
+    home::<Resources>("resources"),
+];
 
 /// Name under which problems of a policy are shown unless another is given.
 pub(crate) const FILE: &str = "policy.yaml";
@@ -72,32 +125,20 @@ impl Default for Allow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PolicyEntries {
     pub(crate) lists: Lists,
-    pub(crate) read: Vec<(VariablePattern, At)>,
-    pub(crate) set: Vec<(VariablePattern, At)>,
+    pub(crate) environment: Ruled,
     pub(crate) services: Option<Vec<HostService>>,
 }
 
 impl Policy {
-    pub(crate) const KEYS: [&'static str; 3] = ["schema", "default", "plugins"];
-    pub(crate) const SECTION_KEYS: [&'static str; 5] =
-        ["sandbox", "jit", "resources", "allow", "deny"];
-    pub(crate) const RULE_KEYS: [&'static str; 5] = [
-        "filesystem",
-        "network",
-        "process",
-        "environment",
-        "services",
-    ];
-
     /// Reads a policy.
     ///
     /// # Errors
     ///
     /// Every problem of the text at once, sorted by position.
     pub fn parse(text: &str) -> Result<Policy, Problems> {
-        let mut check = Check::knowing(home_of);
+        let mut check = Check::of(Side::Allow, HOMES);
         let policy =
-            yaml::parse(text, &mut check).and_then(|node| check.read_all(&node, read, read_part));
+            yaml::parse(text, &mut check).and_then(|node| check.read_all(&node, Policy::read));
         check.finish(FILE, text, policy)
     }
 
@@ -108,6 +149,10 @@ impl Policy {
     /// As for [`Policy::parse`]; also that the bytes are not UTF-8.
     pub fn parse_bytes(bytes: &[u8]) -> Result<Policy, Problems> {
         Policy::parse(crate::check::utf8(FILE, bytes)?)
+    }
+
+    pub(crate) fn read(check: &mut Check, node: &Node) -> Option<Policy> {
+        <Policy as Shape>::read(check, node, "")
     }
 
     /// The policy that grants nothing and wants full confinement.
@@ -140,130 +185,153 @@ impl Policy {
     }
 }
 
-/// Where a key belongs that stands elsewhere.
-fn home_of(key: &str) -> Option<&'static str> {
-    Some(match key {
-        "sandbox" | "jit" | "resources" | "allow" | "deny" => SECTION,
-        "filesystem" | "network" | "process" | "environment" | "services" => RULES,
-        "memory" | "cpu" | "pids" | "open_files" | "message_size" | "streams" => "resources",
-        "default" | "plugins" => "",
-        _ => return None,
-    })
-}
+impl Group for Policy {
+    fn section() -> &'static Keys {
+        &POLICY
+    }
 
-const SECTION: &str = "default";
-const RULES: &str = "allow|deny";
-
-/// Reads keys that stand in the wrong place as what they are under their home.
-fn read_part(check: &mut Check, home: &'static str, fields: &Fields<'_>) {
-    match home {
-        SECTION => drop(read_section_fields(check, fields)),
-        RULES => drop(read_rules_fields(check, fields, Side::Allow)),
-        "resources" => drop(Resources::read_fields(check, fields)),
-        "" => drop(read_root(check, fields)),
-        _ => {}
+    fn from_fields(check: &mut Check, root: &Fields<'_>) -> Option<Policy> {
+        SCHEMA.read(check, root);
+        Some(Policy {
+            default: DEFAULT.read(check, root).unwrap_or_default(),
+            plugins: PLUGINS.read(check, root).unwrap_or_default(),
+        })
     }
 }
 
-pub(crate) fn read(check: &mut Check, node: &Node) -> Option<Policy> {
-    let root = check.map(node, "", &Policy::KEYS)?;
-    Some(read_root(check, &root))
+impl Group for Section {
+    fn section() -> &'static Keys {
+        &SECTION
+    }
+
+    fn from_fields(check: &mut Check, fields: &Fields<'_>) -> Option<Section> {
+        let section = Section {
+            sandbox: SANDBOX.read(check, fields),
+            jit: JIT.read(check, fields),
+            resources: RESOURCES.read(check, fields).unwrap_or_default(),
+            allow: ALLOW.read(check, fields).unwrap_or_default(),
+            deny: DENY.read(check, fields).unwrap_or_default(),
+        };
+        section_conflicts(check, fields, &section.allow, &section.deny);
+        Some(section)
+    }
 }
 
-fn read_root(check: &mut Check, root: &Fields<'_>) -> Policy {
-    read_schema(check, root);
-    let default = match root.get("default") {
-        Some((location, node)) => read_section(check, node, &location),
-        None => Section::default(),
-    };
-    let mut plugins = BTreeMap::new();
-    if let Some((location, node)) = root.section("plugins") {
-        for (key, node) in check.entries(node, &location).unwrap_or_default() {
-            let location = crate::check::join(&location, &key.text);
-            let name = key.text.parse::<PluginName>();
-            if let Err(error) = &name {
-                report_name(check, key.at, &location, error);
-            }
-            let section = read_section(check, node, &location);
+impl Group for PolicyEntries {
+    fn section() -> &'static Keys {
+        &RULES
+    }
+
+    fn from_fields(check: &mut Check, fields: &Fields<'_>) -> Option<PolicyEntries> {
+        Some(PolicyEntries {
+            lists: Lists::read(check, fields),
+            environment: ENVIRONMENT.read(check, fields).unwrap_or_default(),
+            services: SERVICES.read(check, fields),
+        })
+    }
+}
+
+/// A section, which the schema defines once for all places where one may stand.
+pub(crate) struct Referenced;
+
+impl Shape for Referenced {
+    type Value = Section;
+
+    fn kind(side: Side) -> String {
+        <Section as Shape>::kind(side)
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"$ref": "#/$defs/section"})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Section> {
+        <Section as Shape>::read(check, node, location)
+    }
+}
+
+/// A section for each plugin.
+pub(crate) struct SectionsByName;
+
+impl Shape for SectionsByName {
+    type Value = BTreeMap<PluginName, Section>;
+
+    fn kind(_: Side) -> String {
+        "map of plugins' names to maps".to_owned()
+    }
+
+    fn schema(side: Side) -> Value {
+        json!({
+            "type": "object",
+            "propertyNames": {"pattern": PluginName::PATTERN, "maxLength": 64},
+            "additionalProperties": Referenced::schema(side),
+        })
+    }
+
+    fn read(
+        check: &mut Check,
+        node: &Node,
+        location: &str,
+    ) -> Option<BTreeMap<PluginName, Section>> {
+        let mut plugins = BTreeMap::new();
+        for (key, node) in check.entries(node, location)? {
+            let location = join(location, &key.text);
+            let name = PluginName::read_text(check, key.at, &location, &key.text);
+            let section = Referenced::read(check, node, &location).unwrap_or_default();
             plugins.extend(name.map(|name| (name, section)));
         }
-    }
-    Policy { default, plugins }
-}
-
-fn read_section(check: &mut Check, node: &Node, location: &str) -> Section {
-    match check.map(node, location, &Policy::SECTION_KEYS) {
-        Some(fields) => read_section_fields(check, &fields),
-        None => Section::default(),
+        Some(plugins)
     }
 }
 
-fn read_section_fields(check: &mut Check, fields: &Fields<'_>) -> Section {
-    let sandbox = fields.get("sandbox").and_then(|(location, node)| {
-        check.word(node, &location, "a sandbox mode", SandboxMode::WORDS)
-    });
-    let jit = fields
-        .get("jit")
-        .and_then(|(location, node)| check.boolean(node, &location));
-    let resources = fields
-        .get("resources")
-        .map(|(location, node)| Resources::read(check, node, &location))
-        .unwrap_or_default();
-    let allow = match fields.get("allow") {
-        None => Allow::default(),
-        Some((location, node)) => match &node.kind {
-            Kind::Plain(_) | Kind::Text(_) if !is_null(&node.kind) => check
-                .word(node, &location, "a way to allow", &[("requested", ())])
-                .map_or_else(Allow::default, |()| Allow::Requested),
-            _ => Allow::Rules(read_rules(check, node, &location, Side::Allow)),
-        },
-    };
-    let deny = fields
-        .get("deny")
-        .map(|(location, node)| read_rules(check, node, &location, Side::Deny))
-        .unwrap_or_default();
-    section_conflicts(check, fields, &allow, &deny);
-    Section {
-        sandbox,
-        jit,
-        resources,
-        allow,
-        deny,
-    }
-}
+/// Rules that allow, or the word that allows everything.
+pub(crate) struct AllowRules;
 
-fn read_rules(check: &mut Check, node: &Node, location: &str, side: Side) -> PolicyEntries {
-    match check.map(node, location, &Policy::RULE_KEYS) {
-        Some(fields) => read_rules_fields(check, &fields, side),
-        None => PolicyEntries::default(),
-    }
-}
+impl Shape for AllowRules {
+    type Value = Allow;
 
-fn read_rules_fields(check: &mut Check, fields: &Fields<'_>, side: Side) -> PolicyEntries {
-    let mut rules = PolicyEntries {
-        lists: Lists::read(check, fields, side),
-        ..PolicyEntries::default()
-    };
-    if let Some((location, node)) = fields.get("environment")
-        && let Some(fields) = check.map(node, &location, &["read", "set"])
-    {
-        if let Some((location, node)) = fields.get("read") {
-            rules.read = read_variable_patterns(check, node, &location);
-        }
-        if let Some((location, node)) = fields.get("set") {
-            rules.set = read_variable_patterns(check, node, &location);
+    fn kind(_: Side) -> String {
+        "`requested`, or rules".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"oneOf": [
+            {"const": "requested", "description": "Whatever a manifest asks."},
+            <PolicyEntries as Shape>::schema(Side::Allow),
+        ]})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Allow> {
+        match &node.kind {
+            Kind::Plain(_) | Kind::Text(_) if !is_null(&node.kind) => {
+                check.word(node, location, "a way to allow", &[("requested", ())])?;
+                Some(Allow::Requested)
+            }
+            _ => <PolicyEntries as Shape>::read(check, node, location).map(Allow::Rules),
         }
     }
-    rules.services = fields.get("services").and_then(|(location, node)| {
-        check.words(
-            node,
-            &location,
-            "a host service",
-            HostService::WORDS,
-            side == Side::Allow,
-        )
-    });
-    rules
+}
+
+/// Rules that deny.
+pub(crate) struct DenyRules;
+
+impl Shape for DenyRules {
+    type Value = PolicyEntries;
+
+    fn kind(_: Side) -> String {
+        "rules".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        <PolicyEntries as Shape>::schema(Side::Deny)
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<PolicyEntries> {
+        let side = std::mem::replace(&mut check.side, Side::Deny);
+        let rules = <PolicyEntries as Shape>::read(check, node, location);
+        check.side = side;
+        rules
+    }
 }
 
 /// What one section allows and denies word for word.
@@ -280,7 +348,7 @@ fn section_conflicts(check: &mut Check, fields: &Fields<'_>, allow: &Allow, deny
             .help("a denial always wins: keep one of them");
     };
     for (index, entry) in deny.lists.filesystem.iter().enumerate() {
-        let same = |other: &&crate::FilesystemEntry| {
+        let same = |other: &&FilesystemEntry| {
             other.path == entry.path
                 && other.recursive == entry.recursive
                 && entry.access.is_none()
@@ -292,8 +360,8 @@ fn section_conflicts(check: &mut Check, fields: &Fields<'_>, allow: &Allow, deny
         }
     }
     for (list, allowed, denied) in [
-        ("read", &allow.read, &deny.read),
-        ("set", &allow.set, &deny.set),
+        ("read", &allow.environment.read, &deny.environment.read),
+        ("set", &allow.environment.set, &deny.environment.set),
     ] {
         for (index, (pattern, at)) in denied.iter().enumerate() {
             if allowed.iter().any(|(other, _)| other == pattern) {
@@ -315,13 +383,9 @@ fn plain_location(location: &str) -> String {
 impl Serialize for Policy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("schema", &SCHEMA_VERSION)?;
-        if self.default != Section::default() {
-            map.serialize_entry("default", &self.default)?;
-        }
-        if !self.plugins.is_empty() {
-            map.serialize_entry("plugins", &self.plugins)?;
-        }
+        map.serialize_entry(SCHEMA.name, &SCHEMA_VERSION)?;
+        print(&mut map, DEFAULT.name, &self.default)?;
+        print(&mut map, PLUGINS.name, &self.plugins)?;
         map.end()
     }
 }
@@ -330,54 +394,28 @@ impl Serialize for Section {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if let Some(sandbox) = self.sandbox {
-            map.serialize_entry("sandbox", &sandbox)?;
+            map.serialize_entry(SANDBOX.name, &sandbox)?;
         }
         if let Some(jit) = self.jit {
-            map.serialize_entry("jit", &jit)?;
+            map.serialize_entry(JIT.name, &jit)?;
         }
-        if self.resources != Resources::default() {
-            map.serialize_entry("resources", &self.resources)?;
-        }
+        print(&mut map, RESOURCES.name, &self.resources)?;
         match &self.allow {
-            Allow::Requested => map.serialize_entry("allow", "requested")?,
-            Allow::Rules(rules) if *rules == PolicyEntries::default() => {}
-            Allow::Rules(rules) => map.serialize_entry("allow", rules)?,
+            Allow::Requested => map.serialize_entry(ALLOW.name, "requested")?,
+            Allow::Rules(rules) => print(&mut map, ALLOW.name, rules)?,
         }
-        if self.deny != PolicyEntries::default() {
-            map.serialize_entry("deny", &self.deny)?;
-        }
+        print(&mut map, DENY.name, &self.deny)?;
         map.end()
     }
 }
 
 impl Serialize for PolicyEntries {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Environment<'r> {
-            #[serde(skip_serializing_if = "Vec::is_empty")]
-            read: Vec<&'r VariablePattern>,
-            #[serde(skip_serializing_if = "Vec::is_empty")]
-            set: Vec<&'r VariablePattern>,
-        }
         let mut map = serializer.serialize_map(None)?;
-        self.lists.serialize_into::<S>(&mut map)?;
-        if !self.read.is_empty() || !self.set.is_empty() {
-            let names = |list: &'_ [(VariablePattern, At)]| {
-                list.iter()
-                    .map(|(name, _)| name.clone())
-                    .collect::<Vec<_>>()
-            };
-            let (read, set) = (names(&self.read), names(&self.set));
-            map.serialize_entry(
-                "environment",
-                &Environment {
-                    read: read.iter().collect(),
-                    set: set.iter().collect(),
-                },
-            )?;
-        }
+        self.lists.print::<S>(&mut map)?;
+        print(&mut map, ENVIRONMENT.name, &self.environment)?;
         if let Some(services) = &self.services {
-            map.serialize_entry("services", services)?;
+            map.serialize_entry(SERVICES.name, services)?;
         }
         map.end()
     }

@@ -3,6 +3,14 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use crate::check::{Check, Side};
+use crate::keys::Shape;
+use crate::message::quoted;
+use crate::problem::ProblemCode;
+use crate::shapes::filled_list;
+use crate::tree::{Kind, Node, is_null};
 
 /// A set of ports from 1 to 65535: sorted ranges that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,6 +102,75 @@ impl Ports {
             }
         }
     }
+}
+
+impl Shape for Ports {
+    type Value = Ports;
+
+    fn kind(_: Side) -> String {
+        "list of ports and ranges".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        filled_list(json!({"anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": 65535},
+            {"type": "string", "pattern": "^[0-9]{1,5}(-[0-9]{1,5})?$"},
+        ]}))
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Ports> {
+        let mut ports = Ports::default();
+        let mut good = true;
+        for (location, item) in check.filled_list(node, location)? {
+            let Some(range) = read_range(check, item, &location) else {
+                good = false;
+                continue;
+            };
+            let added = Ports::from_ranges(vec![range]);
+            if !ports.intersection(&added).is_empty() {
+                check.repeated(item.at, &location, &added.to_string());
+            }
+            ports = ports.union(&added);
+        }
+        good.then_some(ports)
+    }
+}
+
+fn read_range(check: &mut Check, item: &Node, location: &str) -> Option<(u16, u16)> {
+    let (Kind::Plain(text) | Kind::Text(text)) = &item.kind else {
+        check.wrong_type(item, location, "a port");
+        return None;
+    };
+    let range = Ports::parse_range(text);
+    if range.is_none() && is_null(&item.kind) {
+        check.wrong_type(item, location, "a port");
+    } else if range.is_none() {
+        let message = format!("{} is not a port", quoted(text));
+        check
+            .report(item.at, ProblemCode::InvalidPort, location, message)
+            .near(near_port(text))
+            .help("ports are 1 to 65535, and ranges such as `8000-8010`");
+    }
+    range
+}
+
+/// `080` → `80`, `8000 to 8010` → `8000-8010`.
+fn near_port(text: &str) -> Option<String> {
+    let parts: Vec<&str> = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|part| !part.is_empty())
+        .map(|part| part.trim_start_matches('0'))
+        .collect();
+    let between: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let known = match parts.len() {
+        1 => between.is_empty(),
+        2 => matches!(between.trim(), "-" | ":" | ".." | "to" | "–" | "—"),
+        _ => false,
+    };
+    let near = parts.join("-");
+    (known && near != text)
+        .then(|| Ports::parse_range(&near))?
+        .map(|_| near)
 }
 
 /// `443, 8000-8010`.

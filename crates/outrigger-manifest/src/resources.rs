@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use crate::check::{Check, Fields};
-use crate::message::quoted;
-use crate::problem::ProblemCode;
+use crate::keys::{Group, Key, Section};
+use crate::shapes::Whole;
 use crate::size::{ByteSize, Cpu};
-use crate::tree::{Kind, Node};
 
 /// Limits on what a plugin uses. In a manifest: what it asks for; in a policy: the most it gets;
 /// in grants: what holds. `None` leaves the limit to the host's own default.
@@ -32,47 +31,38 @@ pub struct Resources {
     pub streams: Option<u32>,
 }
 
+static MEMORY: Key<ByteSize> = Key::optional("memory", "memory of the process, such as `64MiB`");
+static CPU: Key<Cpu> = Key::optional("cpu", "cores of processor time, such as `0.5`");
+static PIDS: Key<Count> = Key::optional("pids", "processes and threads");
+static OPEN_FILES: Key<Count> = Key::optional("open_files", "open file descriptors");
+static MESSAGE_SIZE: Key<ByteSize> =
+    Key::optional("message_size", "one message, in either direction");
+static STREAMS: Key<Count> = Key::optional("streams", "calls and streams at one time");
+pub(crate) static SECTION: Section = Section {
+    about: "",
+    keys: &[&MEMORY, &CPU, &PIDS, &OPEN_FILES, &MESSAGE_SIZE, &STREAMS],
+};
+
+type Count = Whole<1, { 1 << 22 }>;
+
+impl Group for Resources {
+    fn section() -> &'static Section {
+        &SECTION
+    }
+
+    fn from_fields(check: &mut Check, fields: &Fields<'_>) -> Option<Resources> {
+        Some(Resources {
+            memory: MEMORY.read(check, fields),
+            cpu: CPU.read(check, fields),
+            pids: PIDS.read(check, fields),
+            open_files: OPEN_FILES.read(check, fields),
+            message_size: MESSAGE_SIZE.read(check, fields),
+            streams: STREAMS.read(check, fields),
+        })
+    }
+}
+
 impl Resources {
-    pub(crate) const KEYS: [&'static str; 6] = [
-        "memory",
-        "cpu",
-        "pids",
-        "open_files",
-        "message_size",
-        "streams",
-    ];
-
-    pub(crate) fn read(check: &mut Check, node: &Node, location: &str) -> Resources {
-        match check.map(node, location, &Self::KEYS) {
-            Some(fields) => Self::read_fields(check, &fields),
-            None => Resources::default(),
-        }
-    }
-
-    pub(crate) fn read_fields(check: &mut Check, fields: &Fields<'_>) -> Resources {
-        let mut size = |key: &str| {
-            let (location, node) = fields.get(key)?;
-            read_size(check, node, &location)
-        };
-        let (memory, message_size) = (size("memory"), size("message_size"));
-        let cpu = fields
-            .get("cpu")
-            .and_then(|(location, node)| read_cpu(check, node, &location));
-        let mut count = |key: &str| {
-            let (location, node) = fields.get(key)?;
-            let count = check.integer(node, &location, 1..=1 << 22)?;
-            u32::try_from(count).ok()
-        };
-        Resources {
-            memory,
-            cpu,
-            pids: count("pids"),
-            open_files: count("open_files"),
-            message_size,
-            streams: count("streams"),
-        }
-    }
-
     /// The smaller of each pair of limits.
     #[must_use]
     pub(crate) fn within(&self, ceiling: &Resources) -> Resources {
@@ -114,72 +104,22 @@ impl Resources {
     /// Key and text of each limit that is given.
     pub(crate) fn texts(&self) -> Vec<(&'static str, String)> {
         let texts = [
-            ("memory", self.memory.map(|limit| limit.to_string())),
-            ("cpu", self.cpu.map(|limit| limit.to_string())),
-            ("pids", self.pids.map(|limit| limit.to_string())),
-            ("open_files", self.open_files.map(|limit| limit.to_string())),
+            (MEMORY.name, self.memory.map(|limit| limit.to_string())),
+            (CPU.name, self.cpu.map(|limit| limit.to_string())),
+            (PIDS.name, self.pids.map(|limit| limit.to_string())),
             (
-                "message_size",
+                OPEN_FILES.name,
+                self.open_files.map(|limit| limit.to_string()),
+            ),
+            (
+                MESSAGE_SIZE.name,
                 self.message_size.map(|limit| limit.to_string()),
             ),
-            ("streams", self.streams.map(|limit| limit.to_string())),
+            (STREAMS.name, self.streams.map(|limit| limit.to_string())),
         ];
         texts
             .into_iter()
             .filter_map(|(key, text)| Some((key, text?)))
             .collect()
     }
-}
-
-fn read_size(check: &mut Check, node: &Node, location: &str) -> Option<ByteSize> {
-    let (Kind::Plain(text) | Kind::Text(text)) = &node.kind else {
-        check.wrong_type(node, location, "a size");
-        return None;
-    };
-    match text.parse::<ByteSize>() {
-        Ok(size) => Some(size),
-        Err(_) if crate::tree::is_null(&node.kind) => {
-            check.wrong_type(node, location, "a size");
-            None
-        }
-        Err(error) => {
-            let near = error.near_miss().map(str::to_owned);
-            check
-                .report(
-                    node.at,
-                    ProblemCode::InvalidSize,
-                    location,
-                    error.to_string(),
-                )
-                .near(near)
-                .help("a size is a whole number and a unit, such as `64MiB`");
-            None
-        }
-    }
-}
-
-fn read_cpu(check: &mut Check, node: &Node, location: &str) -> Option<Cpu> {
-    let text = match &node.kind {
-        Kind::Plain(text) if !crate::tree::is_null(&node.kind) => text,
-        Kind::Text(text) => text,
-        _ => {
-            check.wrong_type(node, location, "a number of cores");
-            return None;
-        }
-    };
-    let cpu = Cpu::parse(text);
-    if cpu.is_none() {
-        check
-            .report(
-                node.at,
-                ProblemCode::OutOfRange,
-                location,
-                format!(
-                    "{} is not a number of cores from 0.001 to 1024",
-                    quoted(text)
-                ),
-            )
-            .help("write cores, such as `2` or `0.5`");
-    }
-    cpu
 }

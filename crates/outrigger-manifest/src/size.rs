@@ -4,9 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::check::{Check, Side};
+use crate::keys::Shape;
 use crate::message::{quoted, without_leading_zeros};
+use crate::problem::ProblemCode;
+use crate::tree::{Kind, Node, is_null};
 
 const UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
@@ -126,6 +131,47 @@ impl Serialize for ByteSize {
     }
 }
 
+impl Shape for ByteSize {
+    type Value = ByteSize;
+
+    fn kind(_: Side) -> String {
+        "size".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": "^[0-9]+ *([KMGT]iB|kB|MB|GB|TB|B)?$"},
+        ]})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<ByteSize> {
+        let (Kind::Plain(text) | Kind::Text(text)) = &node.kind else {
+            check.wrong_type(node, location, "a size");
+            return None;
+        };
+        let size = text.parse::<ByteSize>();
+        match &size {
+            Ok(_) => {}
+            Err(_) if is_null(&node.kind) => {
+                check.wrong_type(node, location, "a size");
+            }
+            Err(error) => {
+                check
+                    .report(
+                        node.at,
+                        ProblemCode::InvalidSize,
+                        location,
+                        error.to_string(),
+                    )
+                    .near(error.near_miss())
+                    .help("a size is a whole number and a unit, such as `64MiB`");
+            }
+        }
+        size.ok()
+    }
+}
+
 /// An amount of processor time in thousandths of one core, at least one thousandth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cpu(u32);
@@ -160,6 +206,38 @@ impl Cpu {
         let whole: u32 = whole.parse().ok()?;
         let part: u32 = format!("{part:0<3}").parse().ok()?;
         Cpu::from_millis(whole.checked_mul(1000)?.checked_add(part)?)
+    }
+}
+
+impl Shape for Cpu {
+    type Value = Cpu;
+
+    fn kind(_: Side) -> String {
+        "number from 0.001 to 1024, at most three decimals".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"type": ["number", "string"]})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Cpu> {
+        let text = match &node.kind {
+            Kind::Plain(text) if !is_null(&node.kind) => text,
+            Kind::Text(text) => text,
+            _ => {
+                check.wrong_type(node, location, "a number of cores");
+                return None;
+            }
+        };
+        let cpu = Cpu::parse(text);
+        if cpu.is_none() {
+            let text = quoted(text);
+            let message = format!("{text} is not a number of cores from 0.001 to 1024");
+            check
+                .report(node.at, ProblemCode::OutOfRange, location, message)
+                .help("write cores, such as `2` or `0.5`");
+        }
+        cpu
     }
 }
 

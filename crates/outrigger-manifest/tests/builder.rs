@@ -1,13 +1,13 @@
 //! What is made in code is what the same words in a file are, checked alike.
 
 use outrigger_manifest::{
-    Access, ByteSize, Connections, Cpu, Exec, Files, Format, HostService, Manifest,
-    ManifestBuilder, Permissions, Policy, PolicyRules, PolicySection, ProblemCode, ProcessControl,
-    Protocol, Resources, SandboxMode,
+    Access, ByteSize, Connections, Cpu, Exec, Files, HostService, Manifest, ManifestBuilder,
+    Permissions, Policy, PolicyRules, PolicySection, ProblemCode, ProcessControl, Protocol,
+    Resources, SandboxMode, Transport,
 };
 
 fn cat() -> ManifestBuilder {
-    Manifest::builder("cat", Format::Grpc, "cat").handshake(1, "CAT_PLUGIN", "meow")
+    Manifest::builder("cat", Transport::Grpc, "cat").handshake(1, "CAT_PLUGIN", "meow")
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn every_key_of_a_manifest_can_be_said_in_code() {
         .host("127.0.0.1")
         .host("::1")
         .ports(9000..=9009);
-    let built = Manifest::builder("indexer", Format::Grpc, "bin/indexer")
+    let built = Manifest::builder("indexer", Transport::Grpc, "bin/indexer")
         .kind("worker")
         .language("rust")
         .version("2.1.0-rc.1+build.5")
@@ -190,7 +190,7 @@ fn what_is_wrong_is_said_with_its_key_and_without_a_position() {
 
 #[test]
 fn what_a_file_must_have_must_be_said_in_code() {
-    let problems = Manifest::builder("Cat", Format::Grpc, "../cat")
+    let problems = Manifest::builder("Cat", Transport::Grpc, "../cat")
         .build()
         .unwrap_err();
     let found: Vec<_> = problems

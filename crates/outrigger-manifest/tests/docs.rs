@@ -16,6 +16,28 @@ fn every_code_has_its_cause_and_resolution() {
     }
 }
 
+/// `UPDATE_EXPECTED=1 cargo test -p outrigger-manifest` writes the tables again.
+#[test]
+fn the_tables_of_keys_are_those_of_the_code() {
+    let mut page = PAGE.to_owned();
+    for (name, table) in outrigger_manifest::reference::tables() {
+        let mark = format!("<!-- keys: {name} -->\n");
+        let (before, rest) = page.split_once(&mark).expect(name);
+        let after = rest.split_once("\n\n").expect(name).1;
+        let after = after.trim_start_matches('\n');
+        page = format!("{before}{mark}{table}\n{after}");
+    }
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/manifest.md");
+        fs::write(path, &page).unwrap();
+        return;
+    }
+    assert!(
+        page == PAGE,
+        "docs/manifest.md has other tables than the code; run `UPDATE_EXPECTED=1 cargo test -p outrigger-manifest`"
+    );
+}
+
 #[test]
 fn every_key_is_on_the_page() {
     let mut keys = BTreeSet::new();

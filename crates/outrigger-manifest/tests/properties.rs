@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use outrigger_manifest::{
-    Access, AddressClass, ByteSize, Cpu, Decision, Format, Host, Manifest, Permissions, Places,
-    Policy, Problems, ProcessControl, Protocol, Resources, SandboxMode, classify,
+    Access, AddressClass, ByteSize, Cpu, Decision, Host, Manifest, Permissions, Places, Policy,
+    Problems, ProcessControl, Protocol, Resources, SandboxMode, Transport, classify,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -143,7 +143,7 @@ fn built(value: &Value) -> Result<Manifest, Problems> {
     let each = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let handshake = &value["handshake"];
     let cookie = text(&handshake["magic_cookie_value"]);
-    let mut builder = Manifest::builder("cat", Format::Rpc, "bin/cat")
+    let mut builder = Manifest::builder("cat", Transport::NetRpc, "bin/cat")
         .handshake(7, text(&handshake["magic_cookie_key"]), cookie)
         .jit(value["jit"].as_bool().unwrap());
     let sandbox = SandboxMode::ALL
@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn any_text_at_all_can_be_built_or_is_refused(path in any::<String>(), text in any::<String>()) {
-        let built = Manifest::builder("cat", Format::Grpc, "cat")
+        let built = Manifest::builder("cat", Transport::Grpc, "cat")
             .handshake(1, "K", text.as_str())
             .files(outrigger_manifest::Files::new(format!("/{path}"), Permissions::READ))
             .exec(outrigger_manifest::Exec::new("/bin/true").args([text.as_str()]))

@@ -68,7 +68,7 @@ pub use outrigger_host::{
     UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_manifest::{
-    Access, Connections, Decision, Exec, Files, Format, Granted, Grants, HostService, Manifest,
+    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
     ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
 };

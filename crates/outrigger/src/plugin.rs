@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{ExpectedDigest, Launch, MagicCookie, PluginSet, RunningPlugin};
-use outrigger_manifest::{Decision, Format, Manifest, Places, SandboxMode, checksum_of};
+use outrigger_manifest::{Decision, Manifest, Places, SandboxMode, checksum_of};
 use outrigger_services::GrantedServices;
-use outrigger_wire::AllowedTransports;
 
 use crate::error::{Error, ErrorKind};
 use crate::file::{alike, checksum_text};
@@ -189,10 +188,7 @@ impl Plugin {
         let cookie = MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value());
         let mut launch = Launch::new(program, cookie)
             .named(self.name())
-            .allow(match self.manifest.format() {
-                Format::Grpc => AllowedTransports::GRPC,
-                Format::Rpc => AllowedTransports::NETRPC,
-            })
+            .allow(self.manifest.transport().into())
             .offer(handshake.protocol_version(), PluginSet::new());
         if self.manifest.auto_mtls() == Some(true) {
             launch = launch.auto_mtls();

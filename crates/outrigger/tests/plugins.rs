@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outrigger::{
-    AuditLog, Coded, Deadlines, ErrorKind, ExitStatus, ExpectedDigest, Files, Format, Manifest,
-    Permissions, Policy, PolicyRules, PolicySection, RunningPlugin, Settings, Verdict,
+    AuditLog, Coded, Deadlines, ErrorKind, ExitStatus, ExpectedDigest, Files, Manifest,
+    Permissions, Policy, PolicyRules, PolicySection, RunningPlugin, Settings, Transport, Verdict,
 };
 use outrigger_examples::FileLister;
 use outrigger_examples::netrpc::Animal;
@@ -196,7 +196,7 @@ async fn a_plugin_whose_manifest_is_made_in_code_gets_what_that_asks_for() {
     let listed = Folder::new();
     std::fs::write(listed.path().join("a.txt"), "text").expect("a file");
     let files = Files::new(listed.path(), Permissions::READ | Permissions::LIST);
-    let manifest = Manifest::builder("lister", Format::Grpc, "granted-lister")
+    let manifest = Manifest::builder("lister", Transport::Grpc, "granted-lister")
         .handshake(1, "TEST_KEY", "TEST_VALUE")
         .files(files.clone())
         .build()

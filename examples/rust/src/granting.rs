@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use outrigger_manifest::{Files, Format, HostService, Manifest, Permissions, Places, Policy};
+use outrigger_manifest::{Files, HostService, Manifest, Permissions, Places, Policy, Transport};
 use outrigger_services::GrantedServices;
 
 /// What plugins may do in a directory.
@@ -33,7 +33,7 @@ pub fn services(dir: &Path, rights: Rights, variables: &[&str]) -> Result<Grante
         HostService::Clock,
         HostService::Log,
     ];
-    let manifest = Manifest::builder("guest", Format::Grpc, "guest")
+    let manifest = Manifest::builder("guest", Transport::Grpc, "guest")
         .handshake(1, "TEST_KEY", "TEST_VALUE")
         .files(Files::new(&dir, permissions).recursive(true))
         .services(wanted);

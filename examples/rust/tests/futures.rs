@@ -19,8 +19,8 @@ use outrigger_services::AuditReceiver;
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
-    BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, Security, Sockets, Stream,
-    connect, process, reflection, serve_connection, yamux,
+    BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, OwnedTask, Security, Sockets,
+    Stream, connect, process, reflection, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ fn host<I: Interface>(
 ) {
     send(launch.start());
     send(plugin.dispense::<I>(""));
+    send(plugin.client::<I>());
     send(plugin.serve(services));
     send(plugin.ping());
     send(plugin.stop());
@@ -228,9 +229,14 @@ fn transport_sockets(
     send(session.closed());
 }
 
-fn transport_processes(command: &mut std::process::Command, handle: &ProcessHandle) {
+fn transport_processes(
+    command: &mut std::process::Command,
+    handle: &ProcessHandle,
+    task: &mut OwnedTask,
+) {
     send(process::spawn(command));
     send(handle.ended());
+    send(task.finished());
 }
 
 fn transport_netrpc(

@@ -12,10 +12,10 @@ use crate::rule::Allowing;
 impl<'d> Decider<'d> {
     pub(super) fn environment(&mut self) -> EnvironmentGrants {
         let mut grants = EnvironmentGrants::default();
-        let asked = &self.manifest.capabilities;
+        let asked = &self.manifest.capabilities.environment;
         for (index, (name, at)) in asked.read.iter().enumerate() {
             let request = format!("capabilities.environment.read[{index}]");
-            match self.variable("environment.read", name, |rules| &rules.read) {
+            match self.variable("environment.read", name, |rules| &rules.environment.read) {
                 Ok(policy) => {
                     let rule = self.grant_by(&request, policy, name.clone());
                     grants.read.push((name.clone(), rule));
@@ -29,7 +29,7 @@ impl<'d> Decider<'d> {
         }
         for (name, value, at) in &asked.set {
             let request = format!("capabilities.environment.set.{name}");
-            match self.variable("environment.set", name, |rules| &rules.set) {
+            match self.variable("environment.set", name, |rules| &rules.environment.set) {
                 Ok(policy) => {
                     self.grant_by(&request, policy, word_text(value));
                     grants.set.push((name.clone(), value.clone()));

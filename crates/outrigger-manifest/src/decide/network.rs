@@ -75,7 +75,7 @@ impl Decider<'_> {
     /// denied before they are resolved.
     fn denied_addresses(&self) -> Vec<DeniedAddresses> {
         let denials = self
-            .rules("network.egress", |rules| &rules.lists.egress)
+            .rules("network.egress", |rules| &rules.lists.network.egress)
             .deny;
         let mut denied = Vec::new();
         for denial in denials {

@@ -11,14 +11,14 @@ use crate::rule::{Allowing, Named, Rule, Rules};
 
 impl Decider<'_> {
     pub(super) fn process(&mut self) -> ProcessGrants {
-        let rules = self.rules("process.exec", |rules| &rules.lists.exec);
+        let rules = self.rules("process.exec", |rules| &rules.lists.process.exec);
         let unknown_denial = self.unknown_denial(&rules.deny, |entry| &entry.command);
         let places = self.places;
         let mut grants = ProcessGrants {
             rules: rules.filter_map(|entry| ExecRule::new(entry, places)),
             ..ProcessGrants::default()
         };
-        for (index, entry) in self.manifest.lists().exec.iter().enumerate() {
+        for (index, entry) in self.manifest.lists().process.exec.iter().enumerate() {
             let request = format!("capabilities.process.exec[{index}]");
             let Some(command) = entry.command.expand(places) else {
                 let reason = Reason::unknown_place(&entry.command);

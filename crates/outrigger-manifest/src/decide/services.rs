@@ -53,7 +53,9 @@ impl Decider<'_> {
         }
         let allows = |allow: &Allow| match allow {
             Allow::Requested => true,
-            Allow::Rules(rules) => rules.lists.go_with(service, !rules.read.is_empty()),
+            Allow::Rules(rules) => rules
+                .lists
+                .go_with(service, !rules.environment.read.is_empty()),
         };
         let section = self
             .sections

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use outrigger_examples::hosted::chain;
 use outrigger_examples::netrpc::Animal;
 use outrigger_host::{ExpectedDigest, Launch, MagicCookie, RunningPlugin};
-use outrigger_manifest::{Format, Manifest, checksum_of};
+use outrigger_manifest::{Manifest, Transport, checksum_of};
 
 /// The largest manifest or checksum file that is read, in bytes.
 const MOST: u64 = 256 << 10;
@@ -90,7 +90,7 @@ fn text_of(file: &Path) -> Result<Option<String>> {
 impl Described {
     /// Whether it is an animal. Other plugins with a manifest are what they answer to.
     pub(crate) fn is_animal(&self) -> bool {
-        self.manifest.kind() == Some("animal") || self.manifest.format() == Format::Rpc
+        self.manifest.kind() == Some("animal") || self.manifest.transport() == Transport::NetRpc
     }
 
     /// How to start the program, if it is the expected one.
