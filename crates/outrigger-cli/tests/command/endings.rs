@@ -6,12 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use prost::Message;
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
-    MethodDescriptorProto, ServiceDescriptorProto,
-};
 use tempfile::TempDir;
 
 use super::{command, rust_example};
@@ -22,46 +16,12 @@ const SOON: Duration = Duration::from_secs(20);
 const MANY: usize = 10_000;
 
 const MANIFEST: &str = "\
-plugin: {name: hostclient, format: grpc, entrypoint: hostclient}
-handshake: {protocol_version: 1, magic_cookie_key: OUTRIGGER_BENCH, magic_cookie_value: bench}
+plugin: {name: waiting, format: grpc, entrypoint: waiting}
+handshake: {protocol_version: 1, magic_cookie_key: TEST_KEY, magic_cookie_value: TEST_VALUE}
 sandbox: off
 services: [filesystem, process]
 capabilities: {process: {exec: [{command: /bin/sleep, args: [\"300\"]}]}}
 ";
-
-/// What `outrigger.bench.v1.Bench/CallBack` takes.
-fn descriptors() -> Vec<u8> {
-    let kind = FieldDescriptorProto {
-        name: Some("kind".into()),
-        number: Some(2),
-        label: Some(Label::Optional.into()),
-        r#type: Some(Type::String.into()),
-        ..Default::default()
-    };
-    let method = MethodDescriptorProto {
-        name: Some("CallBack".into()),
-        input_type: Some(".outrigger.bench.v1.Request".into()),
-        output_type: Some(".outrigger.bench.v1.Request".into()),
-        ..Default::default()
-    };
-    let file = FileDescriptorProto {
-        name: Some("bench.proto".into()),
-        package: Some("outrigger.bench.v1".into()),
-        syntax: Some("proto3".into()),
-        message_type: vec![DescriptorProto {
-            name: Some("Request".into()),
-            field: vec![kind],
-            ..Default::default()
-        }],
-        service: vec![ServiceDescriptorProto {
-            name: Some("Bench".into()),
-            method: vec![method],
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    FileDescriptorSet { file: vec![file] }.encode_to_vec()
-}
 
 /// The command, at work on a plugin that has a secret in a temporary file and
 /// waits.
@@ -77,19 +37,16 @@ impl Waiting {
         let folder = tempfile::tempdir().expect("a directory");
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("manifest.yaml"), MANIFEST).expect("written");
-        std::fs::write(path("bench.bin"), descriptors()).expect("written");
-        std::os::unix::fs::symlink(program, path("hostclient")).expect("linked");
+        std::os::unix::fs::symlink(program, path("waiting")).expect("linked");
         std::fs::create_dir(path("tmp")).expect("made");
         let mut command = command(&[
             "call",
             "--manifest",
             ".",
-            "--descriptors",
-            "bench.bin",
             "--method",
-            "outrigger.bench.v1.Bench/CallBack",
+            "filelister.v1.FileLister/List",
             "--data",
-            "{\"kind\": \"waiting\"}",
+            "{}",
             "--timeout",
             "0",
         ]);
@@ -220,7 +177,7 @@ fn plant(dir: &Path, many: usize) {
 
 #[test]
 fn nothing_of_a_plugin_is_left_when_the_command_is_ended_by_a_signal() {
-    let Some(program) = rust_example("hostclient") else {
+    let Some(program) = rust_example("waiting") else {
         return;
     };
     for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
@@ -242,7 +199,7 @@ fn nothing_of_a_plugin_is_left_when_the_command_is_ended_by_a_signal() {
 fn nothing_of_a_plugin_is_left_soon_after_the_command_was_killed() {
     use std::os::unix::fs::MetadataExt;
 
-    let Some(program) = rust_example("hostclient") else {
+    let Some(program) = rust_example("waiting") else {
         return;
     };
     let mut waiting = Waiting::start(&program, |_| ());
@@ -275,7 +232,7 @@ fn nothing_of_a_plugin_is_left_soon_after_the_command_was_killed() {
 
 #[test]
 fn a_command_that_ignores_hang_ups_goes_on() {
-    let Some(program) = rust_example("hostclient") else {
+    let Some(program) = rust_example("waiting") else {
         return;
     };
     let Some(nohup) = super::found(Path::new("/usr/bin/nohup"), "install coreutils") else {
