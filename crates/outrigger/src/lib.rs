@@ -77,3 +77,8 @@ pub use outrigger_services::{
     NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
+
+/// The page for authors of hosts.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct Embedding;
