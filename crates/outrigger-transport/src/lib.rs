@@ -28,7 +28,7 @@ pub mod netrpc;
 pub mod plugin_log;
 pub mod process;
 pub mod proto;
-pub mod reflection;
+mod reflection;
 mod server;
 mod sockets;
 mod stream;
