@@ -24,6 +24,7 @@ mod gzip;
 mod headers;
 pub mod health;
 mod identity;
+pub mod interface;
 pub mod netrpc;
 pub mod plugin_log;
 pub mod process;
@@ -47,6 +48,7 @@ pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBo
 pub use fate::Fate;
 pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
+pub use interface::{Interface, UnsupportedTransport};
 pub use outrigger_wire::BrokerId;
 pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
 pub use sockets::{Bound, BoundListener, SocketError, Sockets, socket_place, temp_dir};

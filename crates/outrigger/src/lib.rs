@@ -55,6 +55,11 @@ mod plugin;
 mod plugins;
 mod settings;
 
+/// What the code of [`#[interface]`](macro@interface) is made of.
+pub mod interface {
+    pub use outrigger_host::interface::*;
+}
+
 pub use error::{Error, ErrorKind};
 pub use file::{FileKind, SourceFile};
 pub use plugin::Plugin;
@@ -67,12 +72,19 @@ pub use outrigger_host::{
     PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
     UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
+pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Decision, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName, Policy,
-    Problem, Problems, Refusal, SandboxMode,
+    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
+    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
     NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
+
+/// The page for authors of hosts.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct Embedding;
