@@ -238,3 +238,46 @@ fn keep_circles(edges: &mut BTreeSet<(String, String)>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn circles(files: &[(&str, &str)]) -> Vec<(String, String)> {
+        let files = files
+            .iter()
+            .map(|(name, text)| (vec![(*name).to_owned()], read(text)))
+            .collect();
+        let mut edges = edges("c", &files);
+        keep_circles(&mut edges);
+        edges.into_iter().collect()
+    }
+
+    #[test]
+    fn a_circle_is_found_and_what_leads_to_it_is_not_in_it() {
+        let found = circles(&[
+            ("a", "use crate::{b::{self, X}, d};"),
+            ("b", "fn f() -> crate::a::Y {}"),
+            ("d", ""),
+            ("e", "use super::a::Y;"),
+        ]);
+        let edge = |from: &str, to: &str| (format!("c/{from}"), format!("c/{to}"));
+        assert_eq!(found, [edge("a", "b"), edge("b", "a")]);
+    }
+
+    #[test]
+    fn what_a_module_hands_on_belongs_to_where_it_is_defined() {
+        let handed_on = [
+            ("a", "use crate::b::Z;"),
+            ("b", "pub use crate::d::Z;\nuse crate::a::Y;"),
+            ("d", ""),
+        ];
+        assert_eq!(circles(&handed_on), []);
+    }
+
+    #[test]
+    fn comments_and_tests_use_nothing() {
+        let text = "// use crate::b::X;\n#[cfg(test)]\nmod tests { use crate::b::X; }";
+        assert_eq!(circles(&[("a", text), ("b", "use crate::a::Y;")]), []);
+    }
+}
