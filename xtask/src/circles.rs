@@ -153,7 +153,7 @@ fn tree(
                     return;
                 }
             }
-            "self" if !path.is_empty() => {}
+            "self" if !path.is_empty() => module.paths.push(path.clone()),
             _ => path.push(token),
         }
     }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_circle_is_found_and_what_leads_to_it_is_not_in_it() {
         let found = circles(&[
-            ("a", "use crate::{b::{self, X}, d};"),
+            ("a", "use crate::{b::{self}, d};"),
             ("b", "fn f() -> crate::a::Y {}"),
             ("d", ""),
             ("e", "use super::a::Y;"),
