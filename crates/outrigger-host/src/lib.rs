@@ -97,11 +97,15 @@ pub use reattach::Reattach;
 pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
 pub use set::{Interface, PluginSet, UnsupportedTransport};
 
+#[cfg(feature = "netrpc")]
 pub use outrigger_gob as gob;
+#[cfg(feature = "gzip")]
+pub use outrigger_transport::SendGzip;
+#[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, MAX_MESSAGE,
-    PluginIdentity, SameAddress, Security, SendGzip, ServiceSet, Serving, Stream, Tls,
+    PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,

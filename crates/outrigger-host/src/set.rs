@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "netrpc")]
 use outrigger_transport::netrpc::Client;
 use outrigger_transport::{Broker, Channel};
 
@@ -65,6 +66,7 @@ pub trait Interface: 'static {
     ///
     /// # Errors
     /// Unless it is overridden: the interface is not served over net/rpc.
+    #[cfg(feature = "netrpc")]
     fn netrpc(
         object: Client,
         broker: Arc<dyn Broker>,

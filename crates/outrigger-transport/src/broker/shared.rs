@@ -14,6 +14,7 @@ use super::inbox::{Arrival, Inbox};
 use super::listener::{Listener, Source};
 use super::mux::{self, Mux};
 use super::{BrokerError, BrokerErrorKind, BrokerOptions, Side};
+#[cfg(feature = "netrpc")]
 use crate::netrpc;
 use crate::stream::{self, Stream};
 use crate::yamux;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) mux: Option<Mux>,
     pub(super) closed: CancellationToken,
+    #[cfg(feature = "netrpc")]
     pub(super) budget: netrpc::Budget,
     next: AtomicU32,
 }
@@ -50,6 +52,7 @@ impl Shared {
             inbox: Inbox::default(),
             mux: session.map(Mux::new),
             closed: CancellationToken::new(),
+            #[cfg(feature = "netrpc")]
             budget: netrpc::Budget::default(),
             next: AtomicU32::new(0),
         }
