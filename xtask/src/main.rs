@@ -5,6 +5,7 @@
 
 mod bench;
 mod codegen;
+mod cost;
 mod demo;
 mod dist;
 mod interop;
@@ -49,6 +50,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Measure what cargo features, and the demo, cost to compile
+    Cost(cost::Options),
     /// Build the command as it is shipped
     Dist,
     /// Write the code that comes from `proto/`
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })
         }
+        Task::Cost(options) => cost::run(&root, &options),
         Task::Dist => dist::run(&root),
         Task::Codegen { check } => codegen::run(&root, check),
     };
