@@ -128,10 +128,9 @@ fn features(root: &Path) -> Result<()> {
     let without = [
         "test",
         "--package",
-        "outrigger-plugin",
-        "--no-default-features",
-        "--test",
-        "without_tls",
+        "outrigger-example-bare",
+        "--features",
+        "alone",
         "--quiet",
     ];
     tools::cargo(root, &without)

@@ -68,6 +68,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-wire",
         ],
     ),
+    ("outrigger-example-bare", &["outrigger-plugin"]),
     (
         "outrigger-fuzz",
         &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
