@@ -48,7 +48,7 @@ pub(crate) const COMBINATIONS: &[Combination] = &[
     only("outrigger-plugin", "logs"),
     only("outrigger-plugin", "netrpc"),
     only("outrigger-plugin", "tls"),
-    only("outrigger-plugin", "gzip,logs,netrpc,reflection"),
+    only("outrigger-plugin", "gzip,interface,logs,netrpc,reflection"),
     default("outrigger-plugin"),
     only("outrigger-host", ""),
     default("outrigger-host"),

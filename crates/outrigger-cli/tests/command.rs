@@ -11,6 +11,8 @@ mod establish;
 mod foreign;
 #[path = "command/grants.rs"]
 mod grants;
+#[path = "command/interfaces.rs"]
+mod interfaces;
 #[path = "command/netrpc.rs"]
 mod netrpc;
 #[path = "command/serving.rs"]
@@ -756,7 +758,7 @@ fn wrong_flags_are_usage_errors() {
 /// A Rust example built beside the command, if it is.
 fn rust_example(name: &str) -> Option<String> {
     let built = Path::new(env!("CARGO_BIN_EXE_outrigger")).with_file_name(name);
-    found(&built, "build it with `cargo build -p outrigger-examples`")
+    found(&built, "build it with `cargo build --workspace`")
 }
 
 /// A Go peer in the folder that the environment names, if there is one.

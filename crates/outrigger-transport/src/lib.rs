@@ -14,6 +14,7 @@
 //! - `tls`: [`Tls`] and [`AutoMtls`]. Without it no value of [`Tls`] exists, and
 //!   where a peer asks for TLS the answer is [`TlsError::NotBuiltIn`].
 //! - `netrpc`: net/rpc beside gRPC, in the module `netrpc`.
+//! - `interface`: interfaces that are written as Rust traits; needs `netrpc`.
 //! - `reflection`: [`ServiceSet`]'s `with_reflection`.
 //! - `gzip`: messages that are compressed. Without it a compressed one is answered
 //!   with `UNIMPLEMENTED`.
@@ -29,6 +30,7 @@ mod authority;
 mod body;
 mod broker;
 mod channel;
+mod dispense;
 #[cfg(feature = "host")]
 pub mod family;
 mod fate;
@@ -41,6 +43,8 @@ mod gzip;
 mod headers;
 pub mod health;
 mod identity;
+#[cfg(feature = "interface")]
+pub mod interface;
 #[cfg(feature = "netrpc")]
 pub mod netrpc;
 #[cfg(feature = "host")]
@@ -66,6 +70,7 @@ pub use broker::{
     SameAddress, Serving, Side,
 };
 pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
+pub use dispense::{Interface, UnsupportedTransport};
 pub use fate::Fate;
 #[cfg(feature = "gzip")]
 pub use gzip::SendGzip;
