@@ -30,6 +30,7 @@ mod authority;
 mod body;
 mod broker;
 mod channel;
+mod connect_error;
 mod dispense;
 #[cfg(feature = "host")]
 pub mod family;
@@ -42,6 +43,7 @@ mod gzip;
 mod gzip;
 mod headers;
 pub mod health;
+mod http2;
 mod identity;
 #[cfg(feature = "interface")]
 pub mod interface;
@@ -69,7 +71,8 @@ pub use broker::{
     AddressTranslator, Broker, BrokerError, BrokerErrorKind, BrokerOptions, GrpcBroker, Listener,
     SameAddress, Serving, Side,
 };
-pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
+pub use channel::{Channel, ChannelOptions, MAX_MESSAGE, ResponseBody};
+pub use connect_error::ConnectError;
 pub use dispense::{Interface, UnsupportedTransport};
 pub use fate::Fate;
 #[cfg(feature = "gzip")]
