@@ -16,6 +16,7 @@ use outrigger_plugin::{
     serve_for_test,
 };
 use outrigger_services::AuditReceiver;
+use outrigger_transport::interface::{GrpcCaller, NetRpcCaller};
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
@@ -237,6 +238,12 @@ fn transport_processes(
     send(process::spawn(command));
     send(handle.ended());
     send(task.finished());
+}
+
+fn transport_interfaces(grpc: &GrpcCaller, netrpc: &NetRpcCaller) {
+    send(grpc.unary::<(), ()>("", ()));
+    send(grpc.server_streaming::<(), ()>("", ()));
+    send(netrpc.call::<u64, u64>("", &1));
 }
 
 fn transport_netrpc(
