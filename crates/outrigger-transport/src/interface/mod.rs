@@ -11,11 +11,10 @@ mod answer;
 mod call;
 mod describe;
 mod error;
+mod streaming;
+mod text;
 
-use std::pin::Pin;
 use std::sync::Arc;
-
-use futures_util::{Stream, StreamExt};
 
 pub use self::answer::GrpcMethods;
 pub use self::call::{AnyCaller, GrpcCaller, NetRpcCaller};
@@ -24,29 +23,15 @@ pub use self::describe::{
     MethodDescription, Scalar,
 };
 pub use self::error::MethodError;
+pub use self::streaming::Streaming;
+#[doc(hidden)]
+pub use self::streaming::map_stream;
+pub use self::text::proto_text;
 pub use tonic::Code;
 
 use crate::broker::Broker;
 use crate::channel::Channel;
 use crate::netrpc::Client;
-
-/// Messages that arrive one after the other, until the other side ends the stream
-/// or fails. Dropping it ends the call.
-///
-/// # Examples
-/// ```
-/// use futures_util::StreamExt;
-/// use outrigger_transport::interface::{MethodError, Streaming};
-///
-/// // What a method answers with:
-/// let numbers: Streaming<u32> = Box::pin(futures_util::stream::iter([Ok(1), Ok(2)]));
-/// # futures_util::FutureExt::now_or_never(async {
-/// // What the caller does with it:
-/// let all: Vec<Result<u32, MethodError>> = numbers.collect().await;
-/// assert_eq!(all.len(), 2);
-/// # }).expect("it waits for nothing");
-/// ```
-pub type Streaming<T, E = MethodError> = Pin<Box<dyn Stream<Item = Result<T, E>> + Send>>;
 
 /// One interface that plugins serve: how its typed client is made, over each
 /// protocol that it is served over. `#[interface]` implements it for the client of a
@@ -119,15 +104,6 @@ pub trait Interface: 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the interface has no client for this protocol")]
 pub struct UnsupportedTransport;
-
-/// A stream of what `value` makes of each message, with errors of the author's own type.
-#[doc(hidden)]
-pub fn map_stream<T: 'static, U, E: 'static, F: From<E>>(
-    stream: Streaming<T, E>,
-    mut value: impl FnMut(T) -> U + Send + 'static,
-) -> Streaming<U, F> {
-    Box::pin(stream.map(move |message| Ok(value(message?))))
-}
 
 /// What else the code of `#[interface]` and `#[message]` names.
 #[doc(hidden)]
