@@ -38,11 +38,6 @@ pub trait ImplArgument {
 }
 
 #[interface(package = "greeter.v1")]
-pub trait WithPattern {
-    async fn greet(&self, (first, last): Name) -> Result<String, String>;
-}
-
-#[interface(package = "greeter.v1")]
 pub trait UnknownMethodOption {
     #[method(nome = "Greet")]
     async fn greet(&self, name: String) -> Result<String, String>;
