@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // None of the programs they run is a plugin.
 
 mod bench;
+mod circles;
 mod codegen;
 mod demo;
 mod dist;

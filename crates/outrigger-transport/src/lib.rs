@@ -17,12 +17,14 @@ mod authority;
 mod body;
 mod broker;
 mod channel;
+mod connect_error;
 pub mod family;
 mod fate;
 mod first_frame;
 mod gzip;
 mod headers;
 pub mod health;
+mod http2;
 mod identity;
 pub mod interface;
 pub mod netrpc;
@@ -44,7 +46,8 @@ pub use broker::{
     AddressTranslator, Broker, BrokerError, BrokerErrorKind, BrokerOptions, GrpcBroker, Listener,
     SameAddress, Serving, Side,
 };
-pub use channel::{Channel, ChannelOptions, ConnectError, MAX_MESSAGE, ResponseBody};
+pub use channel::{Channel, ChannelOptions, MAX_MESSAGE, ResponseBody};
+pub use connect_error::ConnectError;
 pub use fate::Fate;
 pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};

@@ -19,11 +19,11 @@ use tonic::server::NamedService;
 
 use crate::authority::Authorities;
 use crate::body::{IncomingBody, send_reply};
-use crate::channel::{
-    MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window, timeout_of,
-};
 use crate::gzip;
 use crate::headers::{HeaderReader, Headers, MAX_HEADER_LIST};
+use crate::http2::{
+    MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window, timeout_of,
+};
 use crate::stream::Stream;
 use crate::through::Through;
 

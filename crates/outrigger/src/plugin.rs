@@ -132,7 +132,7 @@ impl Plugin {
     /// program, says that the program hashes to; nothing if neither is there.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Checksum`].
+    /// [`ErrorKind::ChecksumUnreadable`] and [`ErrorKind::Checksum`].
     pub fn expected_digest(&self, program: &Path) -> Result<Option<ExpectedDigest>, Error> {
         let folder = self.places.plugin_dir();
         let mut beside = program.as_os_str().to_owned();
@@ -171,7 +171,7 @@ impl Plugin {
     /// # Errors
     /// [`ErrorKind::Refused`] unless it may [start with
     /// less](Settings::start_with_less), [`ErrorKind::Entrypoint`],
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Checksum`].
+    /// [`ErrorKind::ChecksumUnreadable`] and [`ErrorKind::Checksum`].
     pub fn launch(&self) -> Result<Launch, Error> {
         if !self.decision.is_complete() && !self.settings.starts_with_less() {
             return Err(ErrorKind::Refused {

@@ -123,8 +123,3 @@ impl PingPong for Pong {
 pub fn ping_pong() -> ServiceSet {
     ServiceSet::new().with(PingPongServer::new(Pong))
 }
-
-/// The README's examples compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

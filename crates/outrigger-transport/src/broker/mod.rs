@@ -6,10 +6,13 @@
 //! streams of the one connection that exists already (multiplexed), and net/rpc's
 //! [`MuxBroker`](crate::netrpc::MuxBroker) always does the latter.
 
+mod control;
 mod error;
 mod inbox;
+mod knock;
 pub(crate) mod listener;
 mod mux;
+mod plain;
 mod shared;
 
 use std::fmt;
@@ -272,8 +275,8 @@ impl GrpcBroker {
     pub fn multiplexed(options: BrokerOptions, session: yamux::Session) -> Self {
         let side = options.side;
         let shared = Arc::new(Shared::new(options, Some(session)));
-        let acceptor =
-            matches!(side, Side::Host).then(|| OwnedTask::spawn(mux::accept_armed(shared.clone())));
+        let acceptor = matches!(side, Side::Host)
+            .then(|| OwnedTask::spawn(knock::accept_armed(shared.clone())));
         Self {
             shared,
             _acceptor: acceptor,
@@ -292,7 +295,7 @@ impl GrpcBroker {
         OwnedTask::spawn(async move {
             let mut client = GrpcBrokerClient::new(channel);
             let ended = match client.start_stream(ReceiverStream::new(receiver)).await {
-                Ok(incoming) => shared.clone().receive(incoming.into_inner()).await,
+                Ok(incoming) => control::receive(shared.clone(), incoming.into_inner()).await,
                 Err(status) => Err(status),
             };
             match ended {
@@ -324,7 +327,7 @@ impl GrpcBroker {
     /// # Cancel safety
     /// No stream is lost when the future is dropped.
     pub async fn next_unclaimed(&self) -> Result<Stream, yamux::YamuxError> {
-        mux::next_unclaimed(&self.shared).await
+        knock::next_unclaimed(&self.shared).await
     }
 }
 
@@ -342,15 +345,15 @@ impl Broker for GrpcBroker {
 
     async fn accept(&self, id: BrokerId) -> Result<Listener, BrokerError> {
         match &self.shared.mux {
-            None => self.shared.accept_plain(id).await,
-            Some(mux) => mux::accept(&self.shared, mux, id).await,
+            None => plain::accept(&self.shared, id).await,
+            Some(mux) => knock::accept(&self.shared, mux, id).await,
         }
     }
 
     async fn dial(&self, id: BrokerId) -> Result<Stream, BrokerError> {
         let raw = match &self.shared.mux {
-            None => self.shared.dial_plain(id).await?,
-            Some(_) => mux::dial(&self.shared, id).await?,
+            None => plain::dial(&self.shared, id).await?,
+            Some(_) => knock::dial(&self.shared, id).await?,
         };
         let options = &self.shared.options;
         options
@@ -397,7 +400,7 @@ impl BrokerService for ControlService {
         shared
             .attach(sender)
             .map_err(|()| Status::unavailable("the broker is closed"))?;
-        let incoming = shared.clone().receive(request.into_inner());
+        let incoming = control::receive(shared.clone(), request.into_inner());
         let receiving = OwnedTask::spawn(async move {
             if let Err(status) = incoming.await {
                 tracing::debug!(code = ?status.code(), "the broker stream ended");

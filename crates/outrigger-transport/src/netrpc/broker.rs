@@ -46,12 +46,12 @@ struct Shared {
     wait: Duration,
     next: AtomicU32,
     closed: CancellationToken,
-    doors: Mutex<HashMap<BrokerId, Door>>,
+    ids: Mutex<HashMap<BrokerId, IdState>>,
 }
 
 /// What is known of an id.
 #[derive(Debug)]
-enum Door {
+enum IdState {
     /// A stream came before anyone accepts it; it is one of many if it comes
     /// again. Dropping the sender tells its task that it is waited for no more.
     Early {
@@ -96,7 +96,7 @@ impl MuxBroker {
             wait,
             next: AtomicU32::new(0),
             closed: CancellationToken::new(),
-            doors: Mutex::default(),
+            ids: Mutex::default(),
         });
         let acceptor = OwnedTask::spawn(shared.clone().take_streams());
         Self {
@@ -110,9 +110,9 @@ impl MuxBroker {
 impl MuxBroker {
     /// How many streams wait for someone to accept their id.
     pub(super) fn parked(&self) -> usize {
-        let doors = self.shared.doors();
-        let early = |door: &&Door| matches!(door, Door::Early { .. });
-        doors.values().filter(early).count()
+        let ids = self.shared.ids();
+        let early = |state: &&IdState| matches!(state, IdState::Early { .. });
+        ids.values().filter(early).count()
     }
 }
 
@@ -136,16 +136,18 @@ impl Broker for MuxBroker {
         }
         let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
         {
-            let mut doors = shared.doors();
-            if let Some(Door::Open(_)) = doors.get(&id) {
+            let mut ids = shared.ids();
+            if let Some(IdState::Open(_)) = ids.get(&id) {
                 return Err(shared.error(id, BrokerErrorKind::AlreadyAccepted));
             }
-            let listening = doors.values().filter(|door| matches!(door, Door::Open(_)));
+            let listening = ids
+                .values()
+                .filter(|state| matches!(state, IdState::Open(_)));
             if listening.count() >= MAX_LISTENERS {
                 return Err(shared.error(id, BrokerErrorKind::TooManyListeners(MAX_LISTENERS)));
             }
-            let early = doors.insert(id, Door::Open(sender.clone()));
-            if let Some(Door::Early { claim, .. }) = early {
+            let early = ids.insert(id, IdState::Open(sender.clone()));
+            if let Some(IdState::Early { claim, .. }) = early {
                 // The queue is new and has room.
                 let _ = sender.try_send(claim);
             }
@@ -153,7 +155,7 @@ impl Broker for MuxBroker {
         let owner = Arc::downgrade(shared);
         let forget = Registration::new(move || {
             if let Some(shared) = owner.upgrade() {
-                shared.doors().remove(&id);
+                shared.ids().remove(&id);
             }
         });
         let source = Source::Claims(receiver);
@@ -184,13 +186,13 @@ impl Broker for MuxBroker {
 
     fn close(&self) {
         self.shared.closed.cancel();
-        self.shared.doors().clear();
+        self.shared.ids().clear();
     }
 }
 
 impl Shared {
-    fn doors(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerId, Door>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ids(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerId, IdState>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error(&self, id: BrokerId, kind: BrokerErrorKind) -> BrokerError {
@@ -260,21 +262,21 @@ impl Shared {
         };
         let (parked, taken) = oneshot::channel();
         {
-            let mut doors = self.doors();
-            match doors.get(&id) {
-                Some(Door::Open(listener)) => {
+            let mut ids = self.ids();
+            match ids.get(&id) {
+                Some(IdState::Open(listener)) => {
                     if listener.try_send(claim).is_err() {
                         tracing::warn!(id = id.0, "a broker id is dialled faster than accepted");
                     }
                     return;
                 }
-                Some(Door::Early { .. }) => {
+                Some(IdState::Early { .. }) => {
                     tracing::debug!(id = id.0, "a broker id was dialled twice and not accepted");
                     return;
                 }
-                None => doors.insert(
+                None => ids.insert(
                     id,
-                    Door::Early {
+                    IdState::Early {
                         claim,
                         _parked: parked,
                     },
@@ -284,12 +286,12 @@ impl Shared {
         if tokio::time::timeout(self.wait, taken).await.is_ok() {
             return;
         }
-        let mut doors = self.doors();
-        if let Some(Door::Early { claim: early, .. }) = doors.get(&id)
+        let mut ids = self.ids();
+        if let Some(IdState::Early { claim: early, .. }) = ids.get(&id)
             && early.stream.id() == number
         {
             tracing::debug!(id = id.0, "a broker id was dialled and never accepted");
-            doors.remove(&id);
+            ids.remove(&id);
         }
     }
 }
