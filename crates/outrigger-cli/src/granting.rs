@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use outrigger::{
-    ExpectedDigest, FileKind, GrantedServices, Manifest, Plugin,
-    Policy, SandboxMode, Settings, SourceFile, Transport,
+    ExpectedDigest, FileKind, GrantedServices, Manifest, Plugin, Policy, SandboxMode, Settings,
+    SourceFile, Transport,
 };
 use serde::Serialize;
 
