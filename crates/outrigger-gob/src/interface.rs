@@ -43,10 +43,10 @@ pub trait Named: Gob {
 /// # Ok::<(), outrigger_gob::DecodeError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct Interface(Option<Box<Held>>);
+pub struct Interface(Option<Box<NamedContent>>);
 
 #[derive(Clone)]
-struct Held {
+struct NamedContent {
     name: Cow<'static, str>,
     content: Content,
 }
@@ -90,7 +90,7 @@ impl Interface {
     }
 
     fn new(name: impl Into<Cow<'static, str>>, content: Content) -> Interface {
-        Interface(Some(Box::new(Held {
+        Interface(Some(Box::new(NamedContent {
             name: name.into(),
             content,
         })))
@@ -262,7 +262,7 @@ impl Gob for Interface {
             Some(known) => Cow::Borrowed(known),
             None => Cow::Owned(name.to_owned()),
         };
-        from.charge(size_of::<Held>() + name.len())?;
+        from.charge(size_of::<NamedContent>() + name.len())?;
         let id = from.int()?;
         let bytes = from.bytes("an interface value")?;
         let received = Encoded::within(from, id, bytes)?;

@@ -538,7 +538,7 @@ impl Walk<'_> {
             to,
             length: Some(new),
         });
-        // What happened inside happened to what is around it too.
+        // An interface's value that holds this one is now longer by as much.
         self.changed(change);
         Ok(())
     }
