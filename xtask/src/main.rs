@@ -5,6 +5,7 @@
 
 mod bench;
 mod codegen;
+mod coverage;
 mod demo;
 mod dist;
 mod interop;
@@ -12,6 +13,7 @@ mod plugins;
 mod test;
 mod tidy;
 mod tools;
+mod tsan;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ enum Task {
     Plugins(plugins::Options),
     /// Check crate edges, and what may stand in the tree
     Tidy,
+    /// Run what several threads use at once under ThreadSanitizer
+    Tsan,
     /// Measure our speed beside Go's and the kernel's
     Bench {
         /// Write the run to a file
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Task::Interop(options) => interop::run(&root, &options),
         Task::Plugins(options) => plugins::run(&root, &options),
         Task::Tidy => tidy::run(&root),
+        Task::Tsan => tsan::run(&root),
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })
         }
