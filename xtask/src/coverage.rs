@@ -30,6 +30,9 @@ impl Coverage {
         let target = std::path::absolute(tools::target(root))?.join("coverage");
         let mut coverage = Self(vec![
             ("CARGO_TARGET_DIR".into(), target.display().to_string()),
+            // It is a second copy of all that is built, and needs no more than lines.
+            ("CARGO_INCREMENTAL".into(), "0".into()),
+            ("CARGO_PROFILE_DEV_DEBUG".into(), "false".into()),
             // The component of rustup that it needs is installed without a question.
             ("CARGO_LLVM_COV_SETUP".into(), "yes".into()),
         ]);

@@ -69,6 +69,15 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "outrigger-interop",
+        &[
+            "outrigger-examples",
+            "outrigger-gob",
+            "outrigger-host",
+            "outrigger-plugin",
+        ],
+    ),
+    (
         "outrigger-fuzz",
         &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
     ),

@@ -62,6 +62,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             .args(*names)
             .env("CARGO_TARGET_DIR", tools::target(&root).join("tsan"))
             .env("RUSTFLAGS", "-Zsanitizer=thread")
+            // Watched code is ten times slower, and some of it has deadlines.
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            .env("PROPTEST_CASES", "32")
             .env(
                 "TSAN_OPTIONS",
                 format!("suppressions={}", suppressions.display()),

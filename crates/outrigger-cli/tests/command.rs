@@ -753,10 +753,10 @@ fn wrong_flags_are_usage_errors() {
     .says("error[metadata-invalid]");
 }
 
-/// A Rust example built beside the command, if it is.
+/// A Rust example or peer built beside the command, if it is.
 fn rust_example(name: &str) -> Option<String> {
     let built = Path::new(env!("CARGO_BIN_EXE_outrigger")).with_file_name(name);
-    found(&built, "build it with `cargo build -p outrigger-examples`")
+    found(&built, "build it with `cargo build --workspace`")
 }
 
 /// A Go peer in the folder that the environment names, if there is one.
