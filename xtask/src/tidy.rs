@@ -15,6 +15,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("outrigger-wire", &[]),
     ("outrigger-gob-derive", &[]),
     ("outrigger-gob", &["outrigger-gob-derive", "outrigger-wire"]),
+    ("outrigger-macros", &[]),
+    ("outrigger-build", &[]),
     ("outrigger-manifest", &["outrigger-wire"]),
     ("outrigger-transport", &["outrigger-gob", "outrigger-wire"]),
     (
@@ -27,17 +29,28 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "outrigger-plugin",
-        &["outrigger-gob", "outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-macros",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     (
         "outrigger-host",
-        &["outrigger-gob", "outrigger-transport", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-macros",
+            "outrigger-transport",
+            "outrigger-wire",
+        ],
     ),
     ("outrigger-testing", &[]),
     (
         "outrigger",
         &[
             "outrigger-host",
+            "outrigger-macros",
             "outrigger-manifest",
             "outrigger-services",
             "outrigger-wire",
@@ -78,11 +91,19 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "outrigger-example-interface",
+        &["outrigger-host", "outrigger-plugin"],
+    ),
+    (
+        "outrigger-example-proto",
+        &["outrigger-build", "outrigger-plugin"],
+    ),
+    (
         "outrigger-fuzz",
         &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
     ),
     ("xtask", &[]),
-    ("xtask-codegen", &[]),
+    ("xtask-codegen", &["outrigger-build"]),
 ];
 
 /// Crates without unsafe code that only move data, and so have no I/O.

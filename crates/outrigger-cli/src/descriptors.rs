@@ -7,13 +7,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use outrigger_transport::reflection::{Description, ReflectionVersion, Undescribed};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure, near, printable};
+use crate::reflection::{Description, ReflectionVersion, Undescribed};
 
 /// The most that is read of a file with descriptors, in bytes.
 const MOST_DESCRIPTORS: u64 = 64 << 20;

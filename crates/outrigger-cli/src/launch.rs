@@ -17,8 +17,7 @@ use outrigger_host::{
     LaunchError, LaunchErrorKind, PluginExited, PluginSet, ProcessRunner, Reattach, Runner,
     RunnerError, RunningPlugin, Started, Transport,
 };
-use outrigger_transport::reflection::{self, ReflectionError};
-use outrigger_wire::MAX_HANDSHAKE_LINE;
+use outrigger_wire::{Coded as _, MAX_HANDSHAKE_LINE};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::contracts;
@@ -28,6 +27,7 @@ use crate::failure::{Exit, Failure};
 use crate::foreign::Look;
 use crate::granting::Target;
 use crate::memory::Memory;
+use crate::reflection::{self, ReflectionError};
 use crate::stderr::{LastWords, LoggedLines};
 
 /// Offered when the command line names no app protocol version: a plugin takes

@@ -31,6 +31,7 @@ mod output;
 mod printer;
 mod probe;
 mod reattach;
+mod reflection;
 mod requests;
 mod shell;
 mod snippet;

@@ -11,6 +11,8 @@ mod establish;
 mod foreign;
 #[path = "command/grants.rs"]
 mod grants;
+#[path = "command/interfaces.rs"]
+mod interfaces;
 #[path = "command/netrpc.rs"]
 mod netrpc;
 #[path = "command/serving.rs"]

@@ -95,13 +95,16 @@ pub use process::ProcessRunner;
 pub use program::ProgramNotFound;
 pub use reattach::Reattach;
 pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
-pub use set::{Interface, PluginSet, UnsupportedTransport};
+pub use set::PluginSet;
 
 pub use outrigger_gob as gob;
+pub use outrigger_macros::{host_interface as interface, host_message as message};
+pub use outrigger_transport::interface;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, MAX_MESSAGE,
-    PluginIdentity, SameAddress, Security, SendGzip, ServiceSet, Serving, Stream, Tls,
+    AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, Interface,
+    MAX_MESSAGE, PluginIdentity, SameAddress, Security, SendGzip, ServiceSet, Serving, Stream, Tls,
+    UnsupportedTransport,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use outrigger_transport::netrpc::SessionError;
 use outrigger_transport::process::start_time;
 use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, HostServices, OwnedTask, PluginIdentity, Serving,
+    AddressTranslator, Broker, BrokerError, HostServices, Interface, OwnedTask, PluginIdentity,
+    Serving, UnsupportedTransport,
 };
 use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use crate::life::Life;
 use crate::lifeline::OfProcess;
 use crate::reattach::Reattach;
 use crate::runner::AttachedRunner;
-use crate::set::{Interface, PluginSet, UnsupportedTransport};
+use crate::set::PluginSet;
 use crate::watch::Watch;
 
 /// How long a killed process is waited for.

@@ -27,6 +27,39 @@
 //! # drop(set);
 //! ```
 //!
+//! # An interface that is written once
+//!
+//! Both are made from one trait by [`#[interface]`](macro@interface), the host's side as
+//! well, so the trait stands in a crate that the host depends on too:
+//! ```
+//! use outrigger_plugin::PluginSet;
+//! use outrigger_plugin::interface;
+//! use outrigger_plugin::interface::MethodError;
+//!
+//! /// Greets people.
+//! #[interface(package = "greeter.v1", netrpc)]
+//! pub trait Greeter {
+//!     /// A greeting of whoever is named.
+//!     async fn greet(&self, name: String) -> Result<String, MethodError>;
+//! }
+//!
+//! struct Polite;
+//!
+//! impl Greeter for Polite {
+//!     async fn greet(&self, name: String) -> Result<String, MethodError> {
+//!         Ok(format!("Hello, {name}!"))
+//!     }
+//! }
+//!
+//! let grpc = PluginSet::new().grpc("greeter", |_| GreeterServer::new(Polite).grpc());
+//! let netrpc = PluginSet::new().netrpc("greeter", |_| GreeterServer::new(Polite).netrpc());
+//! # drop((grpc, netrpc));
+//!
+//! // What authors in other languages generate their side from:
+//! let proto = GreeterClient::description().proto();
+//! assert!(proto.contains("rpc Greet(GreetRequest) returns (GreetResponse);"));
+//! ```
+//!
 //! # The host's services
 //!
 //! A plugin reaches them through its [`PluginContext`]. Which of the three ways is
@@ -72,6 +105,8 @@ pub use set::PluginSet;
 pub use test_mode::{TestPlugin, serve_for_test};
 
 pub use outrigger_gob as gob;
+pub use outrigger_macros::{plugin_interface as interface, plugin_message as message};
+pub use outrigger_transport::interface;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, SendGzip, ServeLimits,

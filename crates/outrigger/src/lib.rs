@@ -55,6 +55,11 @@ mod plugin;
 mod plugins;
 mod settings;
 
+/// What the code of [`#[interface]`](macro@interface) is made of.
+pub mod interface {
+    pub use outrigger_host::interface::*;
+}
+
 pub use error::{Error, ErrorKind};
 pub use file::{FileKind, SourceFile};
 pub use plugin::Plugin;
@@ -67,6 +72,7 @@ pub use outrigger_host::{
     PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
     UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
+pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
     Decision, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName, Policy,
     Problem, Problems, Refusal, SandboxMode,

@@ -20,7 +20,7 @@ use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, Pl
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
     BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, OwnedTask, Security, Sockets,
-    Stream, connect, process, reflection, serve_connection, yamux,
+    Stream, connect, process, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
 use tokio_util::sync::CancellationToken;
@@ -192,8 +192,6 @@ fn transport(
     send(Channel::connect(stream(), options));
     send(channel.closed());
     send(fate.known(WAIT));
-    send(reflection::describe(channel));
-    send(reflection::describe_with(channel, &[]));
     send(serve_connection(stream(), ServiceSet::new(), limits, stop));
     send(security.connect(stream()));
     send(security.accept(stream()));

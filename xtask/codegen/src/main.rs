@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use prost::Message;
 
 /// One generated module: the protos it comes from and what of them it holds.
 struct Output {
@@ -195,33 +194,21 @@ fn python(root: &Path, check: bool) -> Result<()> {
 }
 
 fn generate(root: &Path, output: &Output, into: &Path) -> Result<()> {
-    let mut compiler = protox::Compiler::new([root.join("proto")])?;
-    compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(output.protos.concat())?;
-    let descriptors = compiler.file_descriptor_set();
-    if let Some(name) = output.descriptors {
-        let mut bare = descriptors.clone();
-        for file in &mut bare.file {
-            file.source_code_info = None;
-        }
-        std::fs::write(into.join(name), bare.encode_to_vec())?;
-    }
     let (client, server) = match output.parts {
         Parts::Messages => (false, false),
         Parts::Services { client, server } => (client, server),
         Parts::Everything => (true, true),
     };
-    let mut builder = tonic_prost_build::configure()
-        .build_client(client)
-        .build_server(server)
-        .build_transport(false)
-        .bytes(".")
-        .emit_rerun_if_changed(false)
-        .out_dir(into);
+    let mut compile = outrigger_build::Compile::new()
+        .root(root.join("proto"))
+        .client(client)
+        .server(server)
+        .descriptors(output.descriptors)
+        .into_dir(into);
     for (package, path) in output.external {
-        builder = builder.extern_path(*package, *path);
+        compile = compile.external(*package, *path);
     }
-    builder.compile_fds(descriptors)?;
+    compile.run(&output.protos.concat())?;
     for file in files(into)? {
         if file.extension().is_some_and(|e| e == "rs") {
             if std::fs::read(&file)?.is_empty() {
