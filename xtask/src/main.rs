@@ -4,7 +4,9 @@
 #![allow(clippy::disallowed_methods)] // None of the programs they run is a plugin.
 
 mod bench;
+mod circles;
 mod codegen;
+mod cost;
 mod coverage;
 mod demo;
 mod dist;
@@ -53,6 +55,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Measure what cargo features, and the demo, cost to compile
+    Cost(cost::Options),
     /// Build the command as it is shipped
     Dist,
     /// Write the code that comes from `proto/`
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })
         }
+        Task::Cost(options) => cost::run(&root, &options),
         Task::Dist => dist::run(&root),
         Task::Codegen { check } => codegen::run(&root, check),
     };

@@ -1,11 +1,11 @@
 //! `cargo xtask plugins`: the animals as a host finds them, one folder each
 //! with a manifest, the program and its checksum.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::tools;
@@ -71,10 +71,6 @@ pub(crate) fn lay_out(root: &Path, built: &Path, name: &str, into: &Path) -> Res
 
 /// One line as `sha256sum` writes it.
 fn checksum(program: &Path, name: &str) -> Result<String> {
-    let mut line = String::new();
-    for byte in Sha256::digest(fs::read(program)?) {
-        write!(line, "{byte:02x}")?;
-    }
-    writeln!(line, "  {name}")?;
-    Ok(line)
+    let digest = HEXLOWER.encode(&Sha256::digest(fs::read(program)?));
+    Ok(format!("{digest}  {name}\n"))
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask tidy`: what no compiler checks: who may know whom, and what may
-//! stand in the tree.
+//! `cargo xtask tidy`: what no compiler checks: who may know whom, which files
+//! may use each other, and what may stand in the tree.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::tools;
+use crate::{circles, tools};
 
 /// The crates of ours that each crate may depend on; the direction is
 /// front doors → roles → mechanisms → data.
@@ -81,9 +81,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-wire",
         ],
     ),
+    ("outrigger-example-bare", &["outrigger-plugin"]),
     (
         "outrigger-interop",
         &[
+            "outrigger",
             "outrigger-examples",
             "outrigger-gob",
             "outrigger-host",
@@ -113,6 +115,7 @@ const IO_CRATES: &[&str] = &["tokio", "rustix", "hyper", "mio", "socket2"];
 pub(crate) fn run(root: &Path) -> Result<()> {
     let mut problems = edges(root)?;
     problems.extend(texts(root)?);
+    problems.extend(circles::find(root)?);
     if problems.is_empty() {
         return Ok(());
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
 use outrigger_wire::{MagicCookie, Transport};
 
-use crate::canned::Offer;
 use crate::descriptors::MethodName;
+use crate::offer::Offer;
 use crate::reattach::Joined;
 use crate::steps::Calls;
 
@@ -253,18 +254,15 @@ fn cookie(text: &str) -> Result<MagicCookie, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("expected a time such as 500ms, 10s or 2m".to_owned()),
+    let unit = if text.ends_with(|c: char| c.is_ascii_digit()) {
+        "s"
+    } else {
+        ""
     };
-    let number: f64 = digits
+    let time: SignedDuration = format!("{text}{unit}")
         .parse()
         .map_err(|_| "expected a time such as 500ms, 10s or 2m")?;
-    Duration::try_from_secs_f64(number * unit)
+    Duration::try_from(time)
         .ok()
         .filter(|time| *time <= Duration::from_secs(365 * 24 * 3600))
         .ok_or_else(|| "the time must be between 0 and a year".to_owned())
@@ -312,6 +310,7 @@ mod tests {
             ("500ms", 500),
             ("1.5s", 1500),
             ("2", 2000),
+            ("1h30m", 5_400_000),
             ("2m", 120_000),
             ("0", 0),
         ] {

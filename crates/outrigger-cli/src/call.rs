@@ -12,7 +12,7 @@ use crate::args::{CallArgs, CallingArgs};
 use crate::failure::{Exit, Failure};
 use crate::granting::{self, Granting, Target};
 use crate::input::{self, Source};
-use crate::launch::{self, Session, Start};
+use crate::launch::{self, Start, StartedPlugin};
 use crate::printer::{Form, Printer};
 use crate::steps::{self, Assembly, Calls, Step};
 use crate::{grpc, metadata, netrpc};
@@ -190,7 +190,7 @@ impl Prepared {
 
 /// Makes calls on one plugin, whatever it speaks.
 pub(crate) struct Caller<'a> {
-    session: &'a Session,
+    session: &'a StartedPlugin,
     kind: Kind<'a>,
 }
 

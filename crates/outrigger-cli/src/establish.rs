@@ -18,7 +18,7 @@ use crate::codec::DynamicCodec;
 use crate::descriptors::{self, Catalogue, MethodName};
 use crate::failure::{Exit, Failure, printable};
 use crate::granting::Granting;
-use crate::launch::Session;
+use crate::launch::StartedPlugin;
 use crate::status;
 
 /// How long a plugin may take to connect to the host and to answer.
@@ -37,7 +37,10 @@ pub(crate) struct Introduced {
 /// # Errors
 /// The code of the broker's error. A plugin without a broker is none: it may
 /// need nothing of the host.
-pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serving, Failure> {
+pub(crate) async fn offer(
+    session: &StartedPlugin,
+    granting: &Granting,
+) -> Result<Serving, Failure> {
     session
         .plugin
         .serve(&granting.services)
@@ -51,7 +54,7 @@ pub(crate) async fn offer(session: &Session, granting: &Granting) -> Result<Serv
 }
 
 /// What to say of a plugin that has no broker, where that matters.
-pub(crate) fn unreachable(session: &Session) -> Option<&'static str> {
+pub(crate) fn unreachable(session: &StartedPlugin) -> Option<&'static str> {
     session.plugin.broker().is_missing().then_some(
         "the plugin has no broker (`plugin.GRPCBroker`): \
          it cannot reach the services of the host",
@@ -66,7 +69,7 @@ pub(crate) fn unreachable(session: &Session) -> Option<&'static str> {
 /// # Cancel safety
 /// The services are taken back when the future is dropped.
 pub(crate) async fn over_grpc(
-    session: &Session,
+    session: &StartedPlugin,
     channel: &Channel,
     granting: &Granting,
     catalogue: &Catalogue,
@@ -184,7 +187,7 @@ fn unneeded(serving: Serving, name: &MethodName) -> Introduced {
 /// # Cancel safety
 /// The services are taken back when the future is dropped.
 pub(crate) async fn over_net_rpc(
-    session: &Session,
+    session: &StartedPlugin,
     object: &Client,
     granting: &Granting,
     name: &MethodName,

@@ -9,7 +9,7 @@ use crate::args::PluginArgs;
 use crate::cookies::Found;
 use crate::failure::{Exit, Failure, printable};
 use crate::granting::Target;
-use crate::launch::Seen;
+use crate::seen::Seen;
 
 /// How many arguments are searched for cookies, if they are files.
 const MOST_SEARCHED_ARGUMENTS: usize = 4;

@@ -5,15 +5,22 @@ use base64::engine::general_purpose::STANDARD;
 use outrigger_gob::{Builtin, Interface, Kind, Map, OpaqueValue, Struct, Time, Type, Value};
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
-use crate::togob::{BASE64, OPAQUE, TYPE, VALUE};
-
 /// The largest integer that every reader of JSON takes exactly.
 const EXACT: u64 = (1 << 53) - 1;
 
-/// A value as JSON.
-pub(crate) struct Shown<'a>(pub(crate) &'a Value);
+/// Says the type of a value that an interface holds.
+pub(crate) const TYPE: &str = "@type";
+/// The value whose type [`TYPE`] says.
+pub(crate) const VALUE: &str = "value";
+/// Bytes of a string that is not UTF-8.
+pub(crate) const BASE64: &str = "@base64";
+/// Bytes of a type that encodes itself.
+pub(crate) const OPAQUE: &str = "@opaque";
 
-impl Serialize for Shown<'_> {
+/// A value as JSON.
+pub(crate) struct GobJson<'a>(pub(crate) &'a Value);
+
+impl Serialize for GobJson<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Value::Bool(value) => to.serialize_bool(*value),
@@ -24,8 +31,8 @@ impl Serialize for Shown<'_> {
             Value::Float(value) => float(*value, to),
             Value::Complex(value) => {
                 let mut parts = to.serialize_map(Some(2))?;
-                parts.serialize_entry("re", &Shown(&Value::Float(value.real)))?;
-                parts.serialize_entry("im", &Shown(&Value::Float(value.imaginary)))?;
+                parts.serialize_entry("re", &GobJson(&Value::Float(value.real)))?;
+                parts.serialize_entry("im", &GobJson(&Value::Float(value.imaginary)))?;
                 parts.end()
             }
             Value::Bytes(bytes) => to.serialize_str(&STANDARD.encode(bytes)),
@@ -33,7 +40,9 @@ impl Serialize for Shown<'_> {
                 Some(text) => to.serialize_str(text),
                 None => marked(BASE64, text.as_bytes(), to),
             },
-            Value::Array(list) | Value::Slice(list) => to.collect_seq(list.items.iter().map(Shown)),
+            Value::Array(list) | Value::Slice(list) => {
+                to.collect_seq(list.items.iter().map(GobJson))
+            }
             Value::Map(entries) => map(entries, to),
             Value::Struct(fields) => structure(fields, to),
             Value::Interface(held) => interface(held, to),
@@ -79,7 +88,7 @@ fn map<S: Serializer>(map: &Map, to: S) -> Result<S::Ok, S::Error> {
     };
     // A Go program sends them in another order each time.
     named.sort_by(|(a, _), (b, _)| a.cmp(b));
-    to.collect_map(named.iter().map(|(key, value)| (key, Shown(value))))
+    to.collect_map(named.iter().map(|(key, value)| (key, GobJson(value))))
 }
 
 struct Entry<'a>(&'a (Value, Value));
@@ -88,8 +97,8 @@ impl Serialize for Entry<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let (key, value) = self.0;
         let mut entry = to.serialize_map(Some(2))?;
-        entry.serialize_entry("key", &Shown(key))?;
-        entry.serialize_entry("value", &Shown(value))?;
+        entry.serialize_entry("key", &GobJson(key))?;
+        entry.serialize_entry("value", &GobJson(value))?;
         entry.end()
     }
 }
@@ -101,7 +110,7 @@ fn structure<S: Serializer>(own: &Struct, to: S) -> Result<S::Ok, S::Error> {
     let mut object = to.serialize_map(Some(fields.len()))?;
     for ((name, ty), value) in fields.iter().zip(&own.fields) {
         match value {
-            Some(value) => object.serialize_entry(&**name, &Shown(value))?,
+            Some(value) => object.serialize_entry(&**name, &GobJson(value))?,
             None => object.serialize_entry(&**name, &Zero(ty))?,
         }
     }
@@ -120,7 +129,7 @@ impl Serialize for Zero<'_> {
             }
             Kind::Builtin(Builtin::Float32 | Builtin::Float64) => to.serialize_f64(0.0),
             Kind::Builtin(Builtin::Complex64 | Builtin::Complex128) => {
-                Shown(&Value::Complex(Default::default())).serialize(to)
+                GobJson(&Value::Complex(Default::default())).serialize(to)
             }
             Kind::Builtin(Builtin::Bytes | Builtin::String) => to.serialize_str(""),
             Kind::Slice { .. } => to.collect_seq(std::iter::empty::<()>()),
@@ -145,11 +154,11 @@ fn interface<S: Serializer>(held: &Interface, to: S) -> Result<S::Ok, S::Error> 
         return to.serialize_none();
     };
     if implied(name, &value) {
-        return Shown(&value).serialize(to);
+        return GobJson(&value).serialize(to);
     }
     let mut object = to.serialize_map(Some(2))?;
     object.serialize_entry(TYPE, name)?;
-    object.serialize_entry(VALUE, &Shown(&value))?;
+    object.serialize_entry(VALUE, &GobJson(&value))?;
     object.end()
 }
 
@@ -214,7 +223,7 @@ mod tests {
             .expect("gob")
             .expect("a value");
         let value = received.to_value().expect("a value");
-        crate::json::line(&Shown(&value)).expect("JSON")
+        crate::json::line(&GobJson(&value)).expect("JSON")
     }
 
     fn read(json: &serde_json::Value, ty: Option<&str>) -> Value {
@@ -324,7 +333,7 @@ mod tests {
         let items = vec![Value::from(Interface::named("main.Wide", one)); 3];
         let ty = Type::slice(&Type::builtin(Builtin::Interface));
         let value = Value::Slice(outrigger_gob::List { ty, items });
-        let error = crate::json::line_within(&Shown(&value), 1 << 20).expect_err("too large");
+        let error = crate::json::line_within(&GobJson(&value), 1 << 20).expect_err("too large");
         assert_eq!(
             error.to_string(),
             "it takes more than 1048576 bytes as JSON"

@@ -16,7 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
 use crate::args::CallingArgs;
-use crate::canned::{Canned, Place};
+use crate::canned::Canned;
 use crate::codec::{self, DynamicCodec};
 use crate::descriptors::{self, Catalogue, MethodName};
 use crate::establish::{self, Introduced};
@@ -24,7 +24,8 @@ use crate::failure::{Exit, Failure, printable};
 use crate::fill::Fill;
 use crate::granting::Granting;
 use crate::input::Source;
-use crate::launch::{self, Session};
+use crate::launch::{self, StartedPlugin};
+use crate::offer::Place;
 use crate::printer::{Ending, Printer};
 use crate::requests::{mistake, requests};
 use crate::status::{self, StatusReport};
@@ -45,7 +46,7 @@ const BEFORE_INTRODUCTION: [Code; 4] = [
 
 /// Makes calls on one plugin, one after the other.
 pub(crate) struct Caller<'a> {
-    session: &'a Session,
+    session: &'a StartedPlugin,
     channel: Channel,
     options: &'a CallingArgs,
     granting: &'a Granting,
@@ -73,7 +74,7 @@ impl<'a> Caller<'a> {
     /// # Cancel safety
     /// What was offered is taken back when the future is dropped.
     pub(crate) async fn new(
-        session: &'a Session,
+        session: &'a StartedPlugin,
         channel: Channel,
         options: &'a CallingArgs,
         granting: &'a Granting,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
+use data_encoding::HEXLOWER;
 use outrigger_host::netrpc::HostSession;
 use outrigger_host::{Channel, ExitReport, ExitStatus, RunningPlugin, Transport};
 use outrigger_transport::proto::health::health_client::HealthClient;
@@ -22,7 +23,7 @@ use crate::contracts;
 use crate::descriptors::{self, Catalogue, ListedMethod, ListedService};
 use crate::failure::{Exit, Failure, chain, printable};
 use crate::granting::{self, Summary, Target};
-use crate::launch::{self, Session, Start};
+use crate::launch::{self, Start, StartedPlugin};
 use crate::memory::Memory;
 use crate::{json, netrpc, output, probe, status};
 
@@ -211,7 +212,7 @@ struct End {
 }
 
 async fn look(
-    session: &Session,
+    session: &StartedPlugin,
     channel: &Channel,
     known: &Catalogue,
     target: &Target,
@@ -245,7 +246,7 @@ async fn look(
 }
 
 /// What the handshake and the start tell.
-fn announced(session: &Session, ready: Duration, target: &Target) -> Inspection {
+fn announced(session: &StartedPlugin, ready: Duration, target: &Target) -> Inspection {
     let (plugin, seen) = (&session.plugin, &session.seen);
     let line = plugin.handshake();
     let timings = plugin.timings();
@@ -267,7 +268,7 @@ fn announced(session: &Session, ready: Duration, target: &Target) -> Inspection 
             } else {
                 "none"
             },
-            certificate_sha256: certificate.map(|der| hex(&Sha256::digest(der))),
+            certificate_sha256: certificate.map(|der| HEXLOWER.encode(&Sha256::digest(der))),
         },
         broker: match (line.transport, line.mux) {
             (Transport::Grpc, Some(true)) => "multiplexed",
@@ -300,7 +301,7 @@ fn announced(session: &Session, ready: Duration, target: &Target) -> Inspection 
 }
 
 async fn look_net_rpc(
-    session: &Session,
+    session: &StartedPlugin,
     control: &HostSession,
     names: &[String],
     target: &Target,
@@ -341,7 +342,7 @@ async fn ping(plugin: &RunningPlugin) -> Ping {
 }
 
 /// A plugin that does not answer a ping is not well.
-fn silent(ping: &Ping, session: &Session, args: &PluginArgs) -> Option<Failure> {
+fn silent(ping: &Ping, session: &StartedPlugin, args: &PluginArgs) -> Option<Failure> {
     let reason = ping.error.as_ref()?;
     let name = printable(session.plugin.identity().name());
     let message = format!("plugin `{name}` started but did not answer a ping");
@@ -371,7 +372,7 @@ fn refused(plugins: &[Dispensed]) -> Option<Failure> {
 }
 
 /// Adds what the plugin said, and what may help when it does not answer at all.
-fn last_words(mut failure: Failure, session: &Session, tls_ruled_out: bool) -> Failure {
+fn last_words(mut failure: Failure, session: &StartedPlugin, tls_ruled_out: bool) -> Failure {
     failure.notes.extend(
         session
             .seen
@@ -425,7 +426,7 @@ async fn health(channel: &Channel) -> Health {
 
 /// A plugin that cannot even be asked for its health is not well; one without
 /// that service may be.
-fn unreachable(health: &Health, session: &Session, args: &PluginArgs) -> Option<Failure> {
+fn unreachable(health: &Health, session: &StartedPlugin, args: &PluginArgs) -> Option<Failure> {
     let code = health.failed?;
     if matches!(code, Code::Unimplemented | Code::NotFound) {
         return None;
@@ -483,7 +484,7 @@ async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {
     }
 }
 
-async fn end(session: &Session) -> End {
+async fn end(session: &StartedPlugin) -> End {
     let plugin = &session.plugin;
     if let Some(report) = plugin.exited() {
         return ended(&report, "by-itself", None, "by itself, before it was asked");
@@ -715,13 +716,6 @@ fn ranges(versions: &BTreeSet<u32>) -> String {
         false => format!("{from}-{to}"),
     };
     runs.iter().map(shown).collect::<Vec<_>>().join(",")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Milliseconds with one decimal.

@@ -28,6 +28,7 @@ use crate::foreign::Look;
 use crate::granting::Target;
 use crate::memory::Memory;
 use crate::reflection::{self, ReflectionError};
+use crate::seen::Seen;
 use crate::stderr::{LastWords, LoggedLines};
 
 /// Offered when the command line names no app protocol version: a plugin takes
@@ -38,7 +39,7 @@ const DEFAULT_OFFER: std::ops::RangeInclusive<u32> = 0..=99;
 const LOOK_BEFORE: Duration = Duration::from_secs(1);
 
 /// A plugin that runs, and what was seen of its start.
-pub(crate) struct Session {
+pub(crate) struct StartedPlugin {
     pub(crate) plugin: RunningPlugin,
     pub(crate) seen: Seen,
     /// The versions it could choose from.
@@ -51,32 +52,16 @@ pub(crate) struct Session {
 
 /// What a start led to: a plugin, and the way to it.
 pub(crate) enum Start {
-    Grpc(Box<Session>, Channel),
-    NetRpc(Box<Session>, HostSession),
+    Grpc(Box<StartedPlugin>, Channel),
+    NetRpc(Box<StartedPlugin>, HostSession),
 }
 
 impl Start {
-    pub(crate) fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &StartedPlugin {
         match self {
             Self::Grpc(session, _) | Self::NetRpc(session, _) => session,
         }
     }
-}
-
-/// What passed by while a plugin was started.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) pid: Option<u32>,
-    /// The first line of stdout, as far as it came, without its end.
-    pub(crate) line: Vec<u8>,
-    /// From the start of the process to the end of that line.
-    pub(crate) handshake_after: Option<Duration>,
-    /// The process's memory at that moment.
-    pub(crate) memory: Option<Memory>,
-    /// The end of its stderr, up to now.
-    pub(crate) stderr: LastWords,
-    /// What it was doing when its time for the handshake was nearly over.
-    pub(crate) look: Option<Look>,
 }
 
 /// Starts the plugin that the command line names, whatever it speaks.
@@ -101,7 +86,7 @@ pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
     }
     match outcome {
         Ok((plugin, seen)) => {
-            let session = Box::new(Session {
+            let session = Box::new(StartedPlugin {
                 plugin,
                 seen,
                 offered,
@@ -117,7 +102,7 @@ pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
     }
 }
 
-impl Session {
+impl StartedPlugin {
     /// Ends the plugin, unless it ran before.
     pub(crate) async fn end(&self) {
         if !self.joined {

@@ -14,13 +14,13 @@ use outrigger_wire::Excerpt;
 use crate::args::CallingArgs;
 use crate::establish::{self, Introduced};
 use crate::failure::{Exit, Failure, chain, printable};
-use crate::fromgob::Shown;
+use crate::fromgob::GobJson;
 use crate::gotext;
 use crate::gotype::{GoType, GoTypes};
 use crate::granting::Granting;
 use crate::grpc::UNARY_TIMEOUT;
 use crate::input::{self, Source};
-use crate::launch::Session;
+use crate::launch::StartedPlugin;
 use crate::printer::{Ending, Printer};
 use crate::steps::Step;
 use crate::{json, texts, togob};
@@ -61,7 +61,7 @@ impl Types {
 
 /// Calls the methods of one object.
 pub(crate) struct Caller<'a> {
-    session: &'a Session,
+    session: &'a StartedPlugin,
     object: Client,
     types: Types,
     timeout: Option<Duration>,
@@ -74,7 +74,7 @@ impl<'a> Caller<'a> {
     /// # Errors
     /// What is wrong with the name, or what the plugin said of it.
     pub(crate) async fn new(
-        session: &'a Session,
+        session: &'a StartedPlugin,
         control: &HostSession,
         options: &CallingArgs,
         granting: &Granting,
@@ -148,7 +148,7 @@ fn show(reply: &Encoded, method: &str, printer: &mut Printer) -> Result<(), Fail
     let value = reply
         .to_value()
         .map_err(|error| unreadable(error.to_string()))?;
-    let text = json::line_within(&Shown(&value), MOST_SHOWN)
+    let text = json::line_within(&GobJson(&value), MOST_SHOWN)
         .map_err(|error| unreadable(error.to_string()))?;
     printer.reply(&text, &texts::of_gob(&value))
 }
@@ -263,7 +263,7 @@ impl Refused {
         }
     }
 
-    fn failure(&self, session: &Session) -> Failure {
+    fn failure(&self, session: &StartedPlugin) -> Failure {
         match self {
             Self::Unknown(name) => Failure::usage(
                 "unknown-plugin-name",
@@ -300,7 +300,7 @@ impl Refused {
 }
 
 /// Adds how the plugin ended, where that is the reason, or what is.
-fn bereaved(failure: Failure, error: &(dyn Error + 'static), session: &Session) -> Failure {
+fn bereaved(failure: Failure, error: &(dyn Error + 'static), session: &StartedPlugin) -> Failure {
     match PluginExited::behind(error) {
         Some(exited) => session.epitaph(failure, exited),
         None => failure.caused_by(error),
@@ -308,7 +308,7 @@ fn bereaved(failure: Failure, error: &(dyn Error + 'static), session: &Session) 
 }
 
 /// Why the call has no reply.
-fn failed(error: &CallError, argument: &Value, step: &Step, session: &Session) -> Failure {
+fn failed(error: &CallError, argument: &Value, step: &Step, session: &StartedPlugin) -> Failure {
     let method = step.method.dotted();
     match error.kind() {
         CallErrorKind::Failed(text) => {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::establish::Introduced;
 use crate::failure::Failure;
 use crate::status::StatusReport;
-use crate::texts::Shown;
+use crate::texts::ReadableBytes;
 use crate::{json, output};
 
 /// How the calls of one run are printed.
@@ -186,7 +186,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`output::plain`].
-    pub(crate) fn reply(&mut self, text: &str, shown: &[Shown]) -> Result<(), Failure> {
+    pub(crate) fn reply(&mut self, text: &str, shown: &[ReadableBytes]) -> Result<(), Failure> {
         let (before, after) = match (self.form, self.call.replies) {
             (Form::Text, _) => ("", "\n"),
             (Form::Lines, 0) => ("", ""),

@@ -13,7 +13,7 @@ use crate::descriptors::{self, MethodName};
 use crate::failure::{Exit, Failure, printable};
 use crate::granting;
 use crate::input::{self, Source};
-use crate::launch::{self, Session};
+use crate::launch::{self, StartedPlugin};
 use crate::output;
 use crate::printer::{Form, Printer};
 use crate::requests::field_type;
@@ -173,7 +173,7 @@ impl Lines {
 
 /// A conversation about one plugin.
 struct Shell<'a> {
-    session: &'a Session,
+    session: &'a StartedPlugin,
     lines: Lines,
     assembly: Assembly,
     interactive: bool,

@@ -4,6 +4,10 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use outrigger_manifest::Position;
+use outrigger_wire::text::is_visible;
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::failure::printable;
 
 /// The most columns of a line that are shown.
 const WIDEST: usize = 96;
@@ -45,7 +49,9 @@ impl Listing {
             let _ = writeln!(text, "{}", content.to_string().trim_end());
         };
         line(format_args!("{pad}{frame}-->{frame:#} {}:{at}", self.name));
-        let shown = self.line(at.line).map(|line| Shown::new(line, at.column));
+        let shown = self
+            .line(at.line)
+            .map(|line| MarkedLine::new(line, at.column));
         if let Some(shown) = &shown {
             let below = " ".repeat(shown.column);
             let marks = "^".repeat(shown.width);
@@ -87,7 +93,7 @@ impl Listing {
 }
 
 /// The part of a line around a mark.
-struct Shown {
+struct MarkedLine {
     text: String,
     /// Columns before the mark.
     column: usize,
@@ -95,7 +101,7 @@ struct Shown {
     width: usize,
 }
 
-impl Shown {
+impl MarkedLine {
     fn new(line: &str, column: u32) -> Self {
         let chars: Vec<char> = line.chars().collect();
         let at = usize::try_from(column).unwrap_or(usize::MAX);
@@ -122,7 +128,7 @@ impl Shown {
                 shown.column = columns;
             }
             let piece = visible(*c);
-            columns += piece.chars().map(columns_of).sum::<usize>();
+            columns += piece.width();
             shown.text.push_str(&piece);
             if index + 1 == at + length {
                 shown.width = columns - shown.column;
@@ -204,24 +210,8 @@ fn closing(rest: &[char]) -> Option<usize> {
 fn visible(c: char) -> String {
     match c {
         '\t' => "    ".to_owned(),
-        '\'' | '"' | '\\' => c.to_string(),
-        c => c.escape_debug().to_string(),
-    }
-}
-
-/// How many columns terminals give a character, near enough for a mark.
-fn columns_of(c: char) -> usize {
-    match c {
-        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200d}' | '\u{fe00}'..='\u{fe0f}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{1f300}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
+        c if is_visible(c) => c.to_string(),
+        c => printable(&c.to_string()),
     }
 }
 
@@ -230,7 +220,7 @@ mod tests {
     use super::*;
 
     fn shown(line: &str, column: u32) -> (String, String) {
-        let shown = Shown::new(line, column);
+        let shown = MarkedLine::new(line, column);
         let mark = " ".repeat(shown.column) + &"^".repeat(shown.width);
         (shown.text, mark)
     }

@@ -22,10 +22,10 @@ const KEPT_PANIC: usize = 16 << 10;
 
 /// The end of a plugin's stderr. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastWords(Arc<Mutex<Kept>>);
+pub(crate) struct LastWords(Arc<Mutex<StderrEnd>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct StderrEnd {
     tail: Vec<u8>,
     /// The line that is not complete yet.
     line: Vec<u8>,
@@ -33,7 +33,7 @@ struct Kept {
     panic: Vec<u8>,
 }
 
-impl Kept {
+impl StderrEnd {
     fn take(&mut self, bytes: &[u8]) {
         self.tail
             .extend_from_slice(&bytes[bytes.len().saturating_sub(KEPT)..]);

@@ -108,17 +108,17 @@ fn unmark_bytes(json: &mut Json) -> Result<(), String> {
 }
 
 /// A place in a reply whose bytes are text, and that text; both safe to print.
-pub(crate) type Shown = (String, String);
+pub(crate) type ReadableBytes = (String, String);
 
 /// Where the bytes of a message are text.
-pub(crate) fn of_message(message: &DynamicMessage) -> Vec<Shown> {
+pub(crate) fn of_message(message: &DynamicMessage) -> Vec<ReadableBytes> {
     let mut search = Search::default();
     search.message(message, "");
     search.found
 }
 
 /// Where the bytes of a net/rpc reply are text.
-pub(crate) fn of_gob(value: &GobValue) -> Vec<Shown> {
+pub(crate) fn of_gob(value: &GobValue) -> Vec<ReadableBytes> {
     let mut search = Search::default();
     search.gob(value, "");
     search.found
@@ -126,7 +126,7 @@ pub(crate) fn of_gob(value: &GobValue) -> Vec<Shown> {
 
 #[derive(Default)]
 struct Search {
-    found: Vec<Shown>,
+    found: Vec<ReadableBytes>,
     looked: usize,
 }
 
@@ -197,7 +197,7 @@ impl Search {
             }
             GobValue::Map(map) => {
                 for (key, value) in map.entries.iter().take(MOST_SEARCHED) {
-                    let key = json::line(&crate::fromgob::Shown(key)).unwrap_or_default();
+                    let key = json::line(&crate::fromgob::GobJson(key)).unwrap_or_default();
                     self.gob(value, &format!("{path}[{key}]"));
                 }
             }

@@ -11,17 +11,9 @@ use serde_json::{Map as Object, Value as Json};
 
 use crate::descriptors::shortened;
 use crate::failure::{near, printable};
+use crate::fromgob::{BASE64, OPAQUE, TYPE, VALUE};
 use crate::gotype::{GoType, GoTypes};
 use crate::texts;
-
-/// Says the type of a value that an interface holds.
-pub(crate) const TYPE: &str = "@type";
-/// The value whose type [`TYPE`] says.
-pub(crate) const VALUE: &str = "value";
-/// Bytes of a string that is not UTF-8.
-pub(crate) const BASE64: &str = "@base64";
-/// Bytes of a type that encodes itself.
-pub(crate) const OPAQUE: &str = "@opaque";
 
 /// Elements of arrays that may be made although the JSON does not hold them.
 const MOST_ZEROS: usize = 1 << 20;

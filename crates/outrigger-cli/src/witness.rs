@@ -22,11 +22,11 @@ const SHOWN: usize = 4096;
 #[derive(Clone)]
 pub(crate) struct Witness {
     /// Nothing where calls are shown as text.
-    kept: Option<Arc<Mutex<Kept>>>,
+    kept: Option<Arc<Mutex<Exchanges>>>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Exchanges {
     calls: Vec<Exchange>,
     /// Bytes of JSON in them.
     bytes: usize,

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::encode::Encode;
-use crate::error::{DecodeError, DecodeErrorKind, excerpt};
+use crate::error::{
+    DecodeError, DecodeErrorKind, array_length, bad_uint, excerpt, no_such_field, out_of_range,
+    unchecked,
+};
 use crate::hash::Quick;
 use crate::limits::Limits;
-use crate::number::{BadUint, float_from_bits, get_uint, unzigzag};
+use crate::number::{float_from_bits, get_uint, unzigzag};
 use crate::types::{Builtin, DefKind, OpaqueKind, Ref, Table, Type};
 
 /// A value that can be sent and received as gob.
@@ -723,34 +726,4 @@ impl<'a> Reader<'a> {
             ),
         }
     }
-}
-
-pub(crate) fn bad_uint(bad: BadUint) -> DecodeError {
-    DecodeError::new(match bad {
-        BadUint::Short => DecodeErrorKind::Truncated("an integer"),
-        BadUint::Long(count) => DecodeErrorKind::LongInteger(count),
-    })
-}
-
-pub(crate) fn out_of_range(expected: Builtin, found: impl ToString) -> DecodeError {
-    DecodeError::new(DecodeErrorKind::Range {
-        expected: expected.go_name(),
-        found: found.to_string(),
-    })
-}
-
-pub(crate) fn no_such_field(delta: u64, next: usize, fields: usize) -> DecodeError {
-    DecodeError::malformed(format!(
-        "a step of {delta} from field {next} of a struct with {fields} fields"
-    ))
-}
-
-pub(crate) fn array_length(found: u64, expected: u64) -> DecodeError {
-    DecodeError::malformed(format!("{found} elements in an array of {expected}"))
-}
-
-/// Reading without a check before it. It cannot happen through the public
-/// interface, and would be an error as any other.
-pub(crate) fn unchecked() -> DecodeError {
-    DecodeError::malformed("the type was not compared with what it is read as")
 }

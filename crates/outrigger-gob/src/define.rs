@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::decode::bad_uint;
-use crate::error::{DecodeError, DecodeErrorKind, excerpt};
+use crate::error::{DecodeError, DecodeErrorKind, bad_uint, excerpt};
 use crate::number::{get_uint, unzigzag};
 use crate::types::{Def, DefKind, FIRST_USER_ID, Field, Name, OpaqueKind, Ref, Table, fresh_key};
 

@@ -4,14 +4,13 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::encode::Encode;
 use crate::error::{EncodeError, EncodeErrorKind};
 use crate::hash::Quick;
 use crate::types::{Builtin, Def, DefKind, Field, Name, OpaqueKind, Ref, Table, Type, fresh_key};
 
 /// A description being put together.
 ///
-/// Only implementations of [`Encode`] need it, and those come from
+/// Only implementations of [`Encode`](crate::Encode) need it, and those come from
 /// `#[derive(Gob)]`.
 #[derive(Default)]
 pub struct Describe {
@@ -24,30 +23,6 @@ pub struct Describe {
 pub type DescribeFn = fn(&mut Describe) -> Ref;
 
 impl Describe {
-    /// `[]T` for any `T` but bytes.
-    pub fn slice<T: Encode + 'static>(&mut self) -> Ref {
-        self.define(TypeId::of::<Vec<T>>(), Name::None, |types| DefKind::Slice {
-            elem: T::describe(types),
-        })
-    }
-
-    /// `[N]T`.
-    pub fn array<T: Encode + 'static, const N: usize>(&mut self) -> Ref {
-        self.define(TypeId::of::<[T; N]>(), Name::None, |types| DefKind::Array {
-            elem: T::describe(types),
-            len: N as u64,
-        })
-    }
-
-    /// `map[K]V`.
-    pub fn map<K: Encode + 'static, V: Encode + 'static>(&mut self) -> Ref {
-        let identity = TypeId::of::<HashMap<K, V>>();
-        self.define(identity, Name::None, |types| DefKind::Map {
-            key: K::describe(types),
-            elem: V::describe(types),
-        })
-    }
-
     /// A struct. `printed` is its name in Go, with or without package.
     pub fn structure(
         &mut self,
@@ -77,7 +52,7 @@ impl Describe {
         Ref::Builtin(Builtin::Interface)
     }
 
-    fn define(
+    pub(crate) fn define(
         &mut self,
         identity: TypeId,
         name: Name,
@@ -111,16 +86,15 @@ fn key_of(identity: TypeId) -> u64 {
     *keys.entry(identity).or_insert_with(fresh_key)
 }
 
-/// The description of a Rust type.
-pub(crate) fn type_of<T: Encode + ?Sized>() -> Result<Type, EncodeError> {
-    let identity = T::identity();
+/// The description of a Rust type, which is made once.
+pub(crate) fn type_of(identity: TypeId, description: DescribeFn) -> Result<Type, EncodeError> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(ty) = known.as_ref().and_then(|known| known.types.get(&identity)) {
         return Ok(ty.clone());
     }
     drop(known);
     let mut describe = Describe::default();
-    let at = T::describe(&mut describe);
+    let at = description(&mut describe);
     if let Some(name) = describe.unsupported {
         return Err(EncodeError::new(EncodeErrorKind::NoStaticType(name)));
     }

@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::describe::{Describe, type_of};
+use crate::describe::{self, Describe};
 use crate::error::{EncodeError, EncodeErrorKind};
 use crate::hash::Quick;
+use crate::limits::MAX_INTERFACE_NAME;
 use crate::number::{MAX_UINT, float_bits, put_int, put_uint, uint_bytes, uint_len};
 use crate::types::{Def, DefKind, Field, Name, OpaqueKind, Ref, Type};
-use crate::value::Value;
-
-/// The longest name of a type in an interface that Go reads.
-pub(crate) const MAX_INTERFACE_NAME: usize = 1024;
 
 /// The first id an encoder gives away.
 const FIRST_ID: i32 = 65;
@@ -95,6 +92,37 @@ pub trait Encode {
         Self: Sized,
     {
         1 + items.iter().map(Encode::size_hint).sum::<usize>()
+    }
+}
+
+/// The description of a Rust type.
+pub(crate) fn type_of<T: Encode + ?Sized>() -> Result<Type, EncodeError> {
+    describe::type_of(T::identity(), T::describe)
+}
+
+impl Describe {
+    /// `[]T` for any `T` but bytes.
+    pub fn slice<T: Encode + 'static>(&mut self) -> Ref {
+        self.define(TypeId::of::<Vec<T>>(), Name::None, |types| DefKind::Slice {
+            elem: T::describe(types),
+        })
+    }
+
+    /// `[N]T`.
+    pub fn array<T: Encode + 'static, const N: usize>(&mut self) -> Ref {
+        self.define(TypeId::of::<[T; N]>(), Name::None, |types| DefKind::Array {
+            elem: T::describe(types),
+            len: N as u64,
+        })
+    }
+
+    /// `map[K]V`.
+    pub fn map<K: Encode + 'static, V: Encode + 'static>(&mut self) -> Ref {
+        let identity = TypeId::of::<HashMap<K, V>>();
+        self.define(identity, Name::None, |types| DefKind::Map {
+            key: K::describe(types),
+            elem: V::describe(types),
+        })
     }
 }
 
@@ -243,15 +271,6 @@ impl Encoder {
             self.added_roots.clear();
         }
         result
-    }
-
-    /// As [`Encoder::encode`], for a dynamic value.
-    ///
-    /// # Errors
-    ///
-    /// When the value is not of its own type.
-    pub fn encode_value(&mut self, value: &Value, out: &mut BytesMut) -> Result<(), EncodeError> {
-        self.encode(value, out)
     }
 
     /// Gives ids to a type and all it is made of, in the order in which Go

@@ -5,6 +5,9 @@ use std::fmt::{self, Write as _};
 
 use outrigger_wire::{Coded, EXCERPT_LIMIT, Excerpt};
 
+use crate::number::BadUint;
+use crate::types::Builtin;
+
 /// Quotes the beginning of a text that a peer chose.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     Excerpt::new(bytes).to_string()
@@ -404,4 +407,34 @@ impl Coded for EncodeError {
             EncodeErrorKind::Received(_) => "gob-received",
         }
     }
+}
+
+pub(crate) fn bad_uint(bad: BadUint) -> DecodeError {
+    DecodeError::new(match bad {
+        BadUint::Short => DecodeErrorKind::Truncated("an integer"),
+        BadUint::Long(count) => DecodeErrorKind::LongInteger(count),
+    })
+}
+
+pub(crate) fn out_of_range(expected: Builtin, found: impl ToString) -> DecodeError {
+    DecodeError::new(DecodeErrorKind::Range {
+        expected: expected.go_name(),
+        found: found.to_string(),
+    })
+}
+
+pub(crate) fn no_such_field(delta: u64, next: usize, fields: usize) -> DecodeError {
+    DecodeError::malformed(format!(
+        "a step of {delta} from field {next} of a struct with {fields} fields"
+    ))
+}
+
+pub(crate) fn array_length(found: u64, expected: u64) -> DecodeError {
+    DecodeError::malformed(format!("{found} elements in an array of {expected}"))
+}
+
+/// Reading without a check before it. It cannot happen through the public
+/// interface, and would be an error as any other.
+pub(crate) fn unchecked() -> DecodeError {
+    DecodeError::malformed("the type was not compared with what it is read as")
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::decode::{Checker, Fit, Gob, Reader, out_of_range};
+use crate::decode::{Checker, Fit, Gob, Reader};
 use crate::describe::Describe;
 use crate::encode::{Encode, Writer};
-use crate::error::{DecodeError, EncodeError, EncodeErrorKind};
+use crate::error::{DecodeError, EncodeError, EncodeErrorKind, out_of_range};
 use crate::types::{Builtin, Ref, Width};
 use crate::value::{Complex, fits_f32};
 

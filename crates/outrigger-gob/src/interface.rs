@@ -8,10 +8,10 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 
 use crate::decode::{Checker, Fit, Gob, Reader};
-use crate::describe::{Describe, type_of};
-use crate::encode::{Encode, Encoder, MAX_INTERFACE_NAME, Writer};
+use crate::describe::Describe;
+use crate::encode::{Encode, Encoder, MAX_ENCODE_DEPTH, Writer, type_of};
 use crate::error::{DecodeError, EncodeError, EncodeErrorKind, excerpt};
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_INTERFACE_NAME};
 use crate::stream::{Decoder, Encoded};
 use crate::time::Time;
 use crate::types::{Builtin, Ref};
@@ -43,10 +43,10 @@ pub trait Named: Gob {
 /// # Ok::<(), outrigger_gob::DecodeError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct Interface(Option<Box<Held>>);
+pub struct Interface(Option<Box<NamedContent>>);
 
 #[derive(Clone)]
-struct Held {
+struct NamedContent {
     name: Cow<'static, str>,
     content: Content,
 }
@@ -90,7 +90,7 @@ impl Interface {
     }
 
     fn new(name: impl Into<Cow<'static, str>>, content: Content) -> Interface {
-        Interface(Some(Box::new(Held {
+        Interface(Some(Box::new(NamedContent {
             name: name.into(),
             content,
         })))
@@ -166,7 +166,7 @@ fn encoded<T: Encode + ?Sized>(value: &T) -> Result<Encoded, EncodeError> {
         memory: usize::MAX,
         types: usize::MAX,
         definitions: usize::MAX,
-        depth: 2 * crate::encode::MAX_ENCODE_DEPTH,
+        depth: 2 * MAX_ENCODE_DEPTH,
     };
     let received = Decoder::new(limits).next(&mut bytes)?;
     let mut received = received.ok_or_else(|| DecodeError::malformed("an incomplete value"))?;
@@ -262,7 +262,7 @@ impl Gob for Interface {
             Some(known) => Cow::Borrowed(known),
             None => Cow::Owned(name.to_owned()),
         };
-        from.charge(size_of::<Held>() + name.len())?;
+        from.charge(size_of::<NamedContent>() + name.len())?;
         let id = from.int()?;
         let bytes = from.bytes("an interface value")?;
         let received = Encoded::within(from, id, bytes)?;

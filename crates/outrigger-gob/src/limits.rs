@@ -1,5 +1,8 @@
 //! What a peer can make us hold.
 
+/// The longest name of a type in an interface that Go reads.
+pub(crate) const MAX_INTERFACE_NAME: usize = 1024;
+
 /// Bounds of one [`Decoder`](crate::Decoder); whatever is more is an error.
 ///
 /// ```

@@ -11,11 +11,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::decode::{array_length, no_such_field};
 use crate::define::{Cursor, Definer};
-use crate::encode::MAX_INTERFACE_NAME;
-use crate::error::{DecodeError, DecodeErrorKind, excerpt};
-use crate::limits::Limits;
+use crate::error::{DecodeError, DecodeErrorKind, array_length, excerpt, no_such_field};
+use crate::limits::{Limits, MAX_INTERFACE_NAME};
 use crate::number::{MAX_UINT, put_uint, uint_len};
 use crate::types::{Builtin, DefKind, Reach, Ref, Table};
 
@@ -538,7 +536,7 @@ impl Walk<'_> {
             to,
             length: Some(new),
         });
-        // What happened inside happened to what is around it too.
+        // An interface's value that holds this one is now longer by as much.
         self.changed(change);
         Ok(())
     }

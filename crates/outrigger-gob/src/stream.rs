@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::decode::{Fit, Gob, Reader, Shared, bad_uint};
+use crate::decode::{Fit, Gob, Reader, Shared};
 use crate::define::{Cursor, Definer};
-use crate::describe::Describe;
-use crate::encode::{Encode, Encoder, Writer};
-use crate::error::{DecodeError, DecodeErrorKind, EncodeError};
+use crate::encode::Encoder;
+use crate::error::{DecodeError, DecodeErrorKind, bad_uint};
 use crate::limits::Limits;
 use crate::number::{BadUint, get_uint};
 use crate::scan::{Scan, Scanned, marker, settle};
 use crate::types::{DefKind, Reach, Ref, Table, Type};
-use crate::value::Value;
 
 /// The receiving end of one direction of one stream.
 ///
@@ -312,15 +310,6 @@ impl Encoded {
         Ok(value)
     }
 
-    /// Reads the value without knowing its type.
-    ///
-    /// # Errors
-    ///
-    /// As [`Encoded::decode`].
-    pub fn to_value(&self) -> Result<Value, DecodeError> {
-        self.decode()
-    }
-
     /// The type it was sent as.
     pub fn ty(&self) -> Type {
         Type::new(&self.table, self.ty)
@@ -386,9 +375,19 @@ impl Encoded {
         self.table.ids()
     }
 
+    /// How far its type reaches.
+    pub(crate) fn reach(&self) -> Reach {
+        self.table.known_reach(self.ty)
+    }
+
+    /// The bytes, in the types of the stream they came from.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     #[cfg(test)]
     pub(crate) fn holds_interfaces(&self) -> bool {
-        self.table.known_reach(self.ty) == Reach::Interfaces
+        self.reach() == Reach::Interfaces
     }
 
     fn no_common_field<T: Gob>(&self) -> DecodeError {
@@ -403,37 +402,5 @@ impl Encoded {
             expected: std::any::type_name::<T>(),
             found,
         })
-    }
-}
-
-/// What was received can be sent on, on any stream; types get new ids.
-impl Encode for Encoded {
-    fn identity() -> std::any::TypeId {
-        std::any::TypeId::of::<Encoded>()
-    }
-
-    fn describe(types: &mut Describe) -> Ref {
-        types.unsupported("a received value")
-    }
-
-    fn is_zero(&self) -> bool {
-        false
-    }
-
-    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        if self.table.known_reach(self.ty) == Reach::Plain {
-            to.raw(&self.bytes);
-            return Ok(());
-        }
-        // Interfaces hold type ids of the stream they came from.
-        self.to_value()?.encode(to)
-    }
-
-    fn size_hint(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn dynamic(&self) -> Option<Type> {
-        Some(self.ty())
     }
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::decode::{Checker, Fit, Gob, Reader};
 use crate::describe::Describe;
-use crate::encode::{Encode, Writer};
+use crate::encode::{Encode, Writer, type_of};
 use crate::error::{DecodeError, EncodeError};
 use crate::opaque::{self, Opaque};
-use crate::types::{OpaqueKind, Ref};
+use crate::types::{OpaqueKind, Ref, Type};
 
 /// An instant and the time zone it is shown in, as Go's `time.Time`.
 ///
@@ -233,5 +233,15 @@ impl Gob for Time {
 
     fn zero() -> Time {
         Time::ZERO
+    }
+}
+
+impl Type {
+    /// `time.Time`.
+    pub fn time() -> Type {
+        type_of::<Time>().unwrap_or_else(|_| {
+            // Describing it cannot fail; this is what it would be.
+            Type::opaque("time.Time", OpaqueKind::GobEncoder)
+        })
     }
 }

@@ -524,14 +524,6 @@ impl Type {
         Type::compose(Name::declared(name), |_| DefKind::Opaque(kind))
     }
 
-    /// `time.Time`.
-    pub fn time() -> Type {
-        crate::describe::type_of::<crate::Time>().unwrap_or_else(|_| {
-            // Describing it cannot fail; this is what it would be.
-            Type::opaque("time.Time", OpaqueKind::GobEncoder)
-        })
-    }
-
     /// Whether this is Go's `time.Time`, or at least called so.
     pub fn is_time(&self) -> bool {
         self.def().is_some_and(|def| {

@@ -4,15 +4,16 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::decode::{Checker, Fit, Gob, Reader, excerpt_type, unchecked};
+use crate::decode::{Checker, Fit, Gob, Reader, excerpt_type};
 use crate::describe::Describe;
-use crate::encode::{Encode, Writer};
-use crate::error::{DecodeError, EncodeError, EncodeErrorKind, excerpt};
+use crate::encode::{Encode, Encoder, Writer};
+use crate::error::{DecodeError, EncodeError, EncodeErrorKind, array_length, excerpt, unchecked};
 use crate::interface::Interface;
+use crate::stream::Encoded;
 use crate::time::Time;
-use crate::types::{Builtin, DefKind, OpaqueKind, Ref, Type, Width};
+use crate::types::{Builtin, DefKind, OpaqueKind, Reach, Ref, Type, Width};
 
 /// Any value, with what is needed to send exactly the same again.
 ///
@@ -486,7 +487,7 @@ fn defined(from: &mut Reader<'_>, received: Ref) -> Result<Value, DecodeError> {
         DefKind::Array { elem, len } => {
             let items = items(from, *elem)?;
             if items.len() as u64 != *len {
-                let error = crate::decode::array_length(items.len() as u64, *len);
+                let error = array_length(items.len() as u64, *len);
                 return Err(error.at(from.offset()));
             }
             Ok(Value::Array(List { ty, items }))
@@ -638,5 +639,59 @@ impl OpaqueKind {
             OpaqueKind::BinaryMarshaler => "encoding.BinaryMarshaler",
             OpaqueKind::TextMarshaler => "encoding.TextMarshaler",
         }
+    }
+}
+
+impl Encoder {
+    /// As [`Encoder::encode`], for a dynamic value.
+    ///
+    /// # Errors
+    ///
+    /// When the value is not of its own type.
+    pub fn encode_value(&mut self, value: &Value, out: &mut BytesMut) -> Result<(), EncodeError> {
+        self.encode(value, out)
+    }
+}
+
+impl Encoded {
+    /// Reads the value without knowing its type.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoded::decode`].
+    pub fn to_value(&self) -> Result<Value, DecodeError> {
+        self.decode()
+    }
+}
+
+/// What was received can be sent on, on any stream; types get new ids.
+impl Encode for Encoded {
+    fn identity() -> TypeId {
+        TypeId::of::<Encoded>()
+    }
+
+    fn describe(types: &mut Describe) -> Ref {
+        types.unsupported("a received value")
+    }
+
+    fn is_zero(&self) -> bool {
+        false
+    }
+
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        if self.reach() == Reach::Plain {
+            to.raw(self.bytes());
+            return Ok(());
+        }
+        // Interfaces hold type ids of the stream they came from.
+        self.to_value()?.encode(to)
+    }
+
+    fn size_hint(&self) -> usize {
+        self.len()
+    }
+
+    fn dynamic(&self) -> Option<Type> {
+        Some(self.ty())
     }
 }

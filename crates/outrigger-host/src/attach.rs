@@ -12,8 +12,8 @@ use crate::aside::Aside;
 use crate::connected::{Connected, Timings};
 use crate::connection::Dial;
 use crate::error::{LaunchError, LaunchErrorKind};
-use crate::held::{Held, Output};
 use crate::managed;
+use crate::owned_process::{Output, OwnedProcess};
 use crate::plugin::RunningPlugin;
 use crate::reattach::{Nobody, Reattach, Visited};
 use crate::runner::AttachedRunner;
@@ -168,7 +168,7 @@ impl Attach {
         })?;
         let set = match (settings.set(version), settings.versions.len()) {
             (Some(set), _) => set,
-            // A plugin that says nothing of its version is taken at the host's only word.
+            // The configuration names no version: it is the only one that the host offers.
             (None, 1) => settings
                 .versions
                 .values()
@@ -189,7 +189,7 @@ impl Attach {
                 connect: began.elapsed(),
                 ..Timings::default()
             },
-            held: Held::new(process, Aside::new(places), Output::default(), began),
+            held: OwnedProcess::new(process, Aside::new(places), Output::default(), began),
             visiting: Some(self.reattach),
         })
     }

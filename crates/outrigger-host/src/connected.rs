@@ -8,7 +8,7 @@ use outrigger_wire::HandshakeLine;
 
 use crate::connection::Link;
 use crate::deadlines::Deadlines;
-use crate::held::Held;
+use crate::owned_process::OwnedProcess;
 use crate::reattach::Reattach;
 use crate::set::PluginSet;
 
@@ -21,7 +21,7 @@ pub(crate) struct Connected {
     /// What serves the connection.
     pub(crate) tasks: Vec<OwnedTask>,
     pub(crate) translator: Arc<dyn AddressTranslator>,
-    pub(crate) held: Held,
+    pub(crate) held: OwnedProcess,
     pub(crate) deadlines: Deadlines,
     pub(crate) timings: Timings,
     /// How it was found, if this host did not start it.

@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use subtle::ConstantTimeEq as _;
 
 /// Bytes that are hashed at a time.
 const CHUNK: usize = 64 << 10;
@@ -142,7 +144,7 @@ impl ExpectedDigest {
             return Err(DigestError::Missing);
         }
         if bytes.len() != algorithm.length() {
-            return Err(malformed(algorithm, &hex(bytes)));
+            return Err(malformed(algorithm, &HEXLOWER.encode(bytes)));
         }
         Ok(Self {
             algorithm,
@@ -167,18 +169,14 @@ impl ExpectedDigest {
     /// [`DigestError::Unreadable`] or [`DigestError::Mismatch`].
     pub fn check(&self, file: &mut File) -> Result<(), DigestError> {
         let found = self.algorithm.of(file).map_err(DigestError::Unreadable)?;
-        // Every byte is compared, so that the time tells nothing about where they differ.
-        let difference = found
-            .iter()
-            .zip(&self.bytes)
-            .fold(0, |sum, (a, b)| sum | (a ^ b));
-        if difference == 0 {
+        // The time of the comparison tells nothing about where they differ.
+        if found.ct_eq(&self.bytes).into() {
             return Ok(());
         }
         Err(DigestError::Mismatch {
             algorithm: self.algorithm.name(),
-            found: hex(&found),
-            expected: hex(&self.bytes),
+            found: HEXLOWER.encode(&found),
+            expected: HEXLOWER.encode(&self.bytes),
         })
     }
 }
@@ -191,13 +189,14 @@ fn malformed(algorithm: DigestAlgorithm, observed: &str) -> DigestError {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl fmt::Display for ExpectedDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm.name(), hex(&self.bytes))
+        write!(
+            f,
+            "{}:{}",
+            self.algorithm.name(),
+            HEXLOWER.encode(&self.bytes)
+        )
     }
 }
 
@@ -219,26 +218,14 @@ impl FromStr for ExpectedDigest {
         if digits.is_empty() {
             return Err(DigestError::Missing);
         }
-        let bytes = unhex(digits).ok_or_else(|| malformed(algorithm, digits))?;
+        let bytes = HEXLOWER_PERMISSIVE
+            .decode(digits.as_bytes())
+            .map_err(|_| malformed(algorithm, digits))?;
         if bytes.len() != algorithm.length() {
             return Err(malformed(algorithm, digits));
         }
         Ok(Self { algorithm, bytes })
     }
-}
-
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = digits
-        .chars()
-        .map(|c| Some(u8::try_from(c.to_digit(16)?).unwrap_or(0)))
-        .collect();
-    let digits = digits?;
-    (digits.len() % 2 == 0).then(|| {
-        digits
-            .chunks(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect()
-    })
 }
 
 #[cfg(test)]

@@ -20,10 +20,10 @@ const TAIL_LINE: usize = EXCERPT_LIMIT + 8;
 /// The last lines of a plugin's stderr. They are escaped and cut when somebody
 /// asks for them, because most are never asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tail(Arc<Mutex<VecDeque<Kept>>>);
+pub(crate) struct Tail(Arc<Mutex<VecDeque<TailLine>>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct TailLine {
     head: Vec<u8>,
     length: usize,
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::connection::Link;
 use crate::exit::{ExitReport, ExitStatus, KillReason, PluginExited};
-use crate::held::Held;
 use crate::life::Life;
+use crate::owned_process::OwnedProcess;
 use crate::runner::AttachedRunner;
 
 /// How long the last stderr lines of a process that ended are waited for.
@@ -16,7 +16,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 pub(crate) struct Watch {
     /// Goes first when the watch is dropped.
     unwatched: Unwatched,
-    held: Held,
+    held: OwnedProcess,
     link: Arc<Link>,
     lost_grace: Duration,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(
         life: Arc<Life>,
-        held: Held,
+        held: OwnedProcess,
         link: Arc<Link>,
         lost_grace: Duration,
         is_visit: bool,

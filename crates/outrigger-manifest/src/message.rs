@@ -1,33 +1,16 @@
 //! How values of a file or of a plugin are shown in messages.
 
-use std::fmt::Write as _;
+use outrigger_wire::EXCERPT_LIMIT;
+use outrigger_wire::text::{printable, shortened};
 
-/// Longest part of a value that a message shows, in bytes.
-const SHOWN: usize = 120;
-
-/// The value between backticks, control and invisible characters escaped, cut at 120 bytes.
+/// The value between backticks, [`escaped`].
 pub(crate) fn quoted(value: &str) -> String {
     format!("`{}`", escaped(value))
 }
 
-/// The value, control and invisible characters escaped, cut at 120 bytes with the cut marked.
+/// The beginning of the value on one line; what moves a cursor or cannot be seen is escaped.
 pub(crate) fn escaped(value: &str) -> String {
-    let mut shown = String::new();
-    for character in value.chars() {
-        let before = shown.len();
-        match character {
-            '"' | '\'' | '\\' => shown.push(character),
-            _ => {
-                let _ = write!(shown, "{}", character.escape_debug());
-            }
-        }
-        if shown.len() > SHOWN {
-            shown.truncate(before);
-            shown.push('…');
-            break;
-        }
-    }
-    shown
+    printable(&shortened(value, EXCERPT_LIMIT)).into_owned()
 }
 
 /// `1 problem`, `2 problems`.
@@ -118,8 +101,7 @@ mod tests {
     #[test]
     fn a_long_value_is_cut_and_marked() {
         let shown = quoted(&"x".repeat(500));
-        assert!(shown.ends_with("…`"));
-        assert!(shown.len() < 130);
+        assert_eq!(shown, format!("`{}… (+380 bytes)`", "x".repeat(120)));
     }
 
     #[test]

@@ -4,9 +4,9 @@
 use std::fmt::{Display, Write};
 
 use bytes::Bytes;
+use outrigger_wire::EXCERPT_LIMIT;
+use outrigger_wire::text::{quoted, shortened};
 use prost_types::Timestamp;
-
-use crate::text::Quoted;
 
 /// How much of a lease's id is shown: enough to follow it, too little to use it.
 const ID_SHOWN: usize = 8;
@@ -33,7 +33,7 @@ impl Arguments {
     /// A text of the plugin; nothing when it is empty.
     pub(crate) fn text(&mut self, key: &str, value: &str) -> &mut Self {
         if !value.is_empty() {
-            self.put(key, Quoted(value));
+            self.put(key, quoted(&shortened(value, EXCERPT_LIMIT)));
         }
         self
     }
@@ -41,7 +41,8 @@ impl Arguments {
     /// A lease, connection or process: authority, of which little is shown.
     pub(crate) fn id(&mut self, key: &str, value: &str) -> &mut Self {
         if !value.is_empty() {
-            self.put(key, Quoted(value.get(..ID_SHOWN).unwrap_or(value)));
+            let shown = value.get(..ID_SHOWN).unwrap_or(value);
+            self.put(key, quoted(&shortened(shown, EXCERPT_LIMIT)));
         }
         self
     }

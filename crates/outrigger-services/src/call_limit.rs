@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Frame, SizeHint};
+use outrigger_wire::Excerpt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -22,7 +23,6 @@ use crate::fault::Fault;
 use crate::operation::Operation;
 use crate::running::Begun;
 use crate::session::Session;
-use crate::text::Quoted;
 
 /// A call that ended before it began an operation.
 pub(crate) const CALL: Operation = Operation::of_session("call");
@@ -165,7 +165,7 @@ impl<B> Service<Request<B>> for UnknownService {
         let (service, _) = names(request.uri().path());
         let fault = Fault::Unsupported("the host has no such service");
         turn_away(&self.0, request.uri(), &fault);
-        let text = format!("the host has no service {}", Quoted(service));
+        let text = format!("the host has no service {}", Excerpt::from(service));
         std::future::ready(Ok(told(&fault, Code::Unimplemented, &text).into_http()))
     }
 }
@@ -195,7 +195,11 @@ fn unread(reply: &mut Response<Body>, path: &str) -> Fault {
         code @ Code::Unimplemented => {
             let fault = Fault::Unsupported("the service has no such method");
             let (service, method) = names(path);
-            let text = format!("{} has no method {}", Quoted(service), Quoted(method));
+            let text = format!(
+                "{} has no method {}",
+                Excerpt::from(service),
+                Excerpt::from(method)
+            );
             let status = told(&fault, code, &text);
             (fault, status)
         }

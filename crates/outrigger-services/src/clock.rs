@@ -1,5 +1,6 @@
 //! Time and randomness of the host.
 
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -111,7 +112,7 @@ fn random(length: u32) -> Result<Vec<u8>, Fault> {
         return Err(Fault::abuse(text));
     }
     let mut bytes = vec![0; length as usize];
-    crate::random::fill(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(io::Error::from)?;
     Ok(bytes)
 }
 

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use outrigger_manifest::Denial;
 use outrigger_wire::proto::host::Failure;
-use outrigger_wire::{ErrorInfo, HOST_DOMAIN, SystemError};
+use outrigger_wire::text::shortened;
+use outrigger_wire::{ErrorInfo, Excerpt, HOST_DOMAIN, SystemError};
 use rustix::io::Errno;
 use tonic::{Code, Status};
-
-use crate::text::Quoted;
 
 /// The most bytes of each text that a plugin is told: peers take few kilobytes of
 /// trailers, where some bytes need three.
@@ -71,10 +70,10 @@ pub(crate) enum Fault {
     WouldWait,
 }
 
-/// What the plugin is told by a contract with errors in its replies.
-pub(crate) enum Told {
+/// How a contract with errors in its replies tells the plugin.
+pub(crate) enum Delivery {
     /// In the reply's `error`.
-    InBand(Cow<'static, str>),
+    InReply(Cow<'static, str>),
     /// As the status of the call.
     Status(Status),
 }
@@ -105,7 +104,7 @@ impl Fault {
     pub(crate) fn unread(status: &Status) -> Self {
         match status.code() {
             Code::OutOfRange | Code::ResourceExhausted | Code::Internal | Code::InvalidArgument => {
-                let text = Quoted(status.message());
+                let text = Excerpt::from(status.message());
                 Self::abuse(format!("the message cannot be read: {text}"))
             }
             _ => Self::Cancelled,
@@ -159,15 +158,15 @@ impl Fault {
     }
 
     /// The public wording, where replies carry it.
-    pub(crate) fn told(&self) -> Told {
-        let status = |code, text: &str| Told::Status(Status::new(code, text));
+    pub(crate) fn delivery(&self) -> Delivery {
+        let status = |code, text: &str| Delivery::Status(Status::new(code, text));
         match self {
             Self::Abuse(text) => status(Code::InvalidArgument, text),
             Self::Exhausted { text, .. } => status(Code::ResourceExhausted, text),
             Self::Deadline => status(Code::DeadlineExceeded, &self.public()),
             Self::Cancelled => status(Code::Cancelled, &self.public()),
             Self::Broken | Self::WouldWait => status(Code::Internal, &self.public()),
-            Self::UnknownLease => Told::InBand("no such handle".into()),
+            Self::UnknownLease => Delivery::InReply("no such handle".into()),
             Self::Outside
             | Self::Denied(_)
             | Self::Uncovered(_)
@@ -175,7 +174,7 @@ impl Fault {
             | Self::Refused(_)
             | Self::System(_)
             | Self::Failed { .. }
-            | Self::Unsupported(_) => Told::InBand(self.public()),
+            | Self::Unsupported(_) => Delivery::InReply(self.public()),
         }
     }
 
@@ -291,7 +290,7 @@ impl Fault {
             Self::Ungranted { missing, .. } => missing,
             _ => "",
         };
-        shortened(missing.into(), MOST_TOLD)
+        shortened(missing, MOST_TOLD)
     }
 
     /// The stable code of this kind of fault.
@@ -324,15 +323,6 @@ pub(crate) fn failure(status: &Status) -> Failure {
         reason: info.reason,
         metadata: info.metadata.into_iter().collect(),
     }
-}
-
-/// The beginning of a text that may be as long as a plugin likes.
-fn shortened(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
-    if text.len() <= most {
-        return text;
-    }
-    let end = text.floor_char_boundary(most);
-    format!("{}…", &text[..end]).into()
 }
 
 impl From<Denial> for Fault {
@@ -369,9 +359,9 @@ mod tests {
     use super::*;
 
     fn in_band(fault: Fault) -> String {
-        match fault.told() {
-            Told::InBand(text) => text.into_owned(),
-            Told::Status(status) => panic!("a status: {status}"),
+        match fault.delivery() {
+            Delivery::InReply(text) => text.into_owned(),
+            Delivery::Status(status) => panic!("a status: {status}"),
         }
     }
 

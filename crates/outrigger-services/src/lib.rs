@@ -87,7 +87,6 @@ mod operations;
 mod process;
 mod progress;
 mod proto;
-mod random;
 mod rate;
 mod record;
 mod running;
@@ -97,7 +96,6 @@ mod session_info;
 mod streaming;
 #[cfg(test)]
 mod testing;
-mod text;
 
 pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
 pub use fs::areas::{LimitedGrant, UnusableGrant};

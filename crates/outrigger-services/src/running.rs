@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use outrigger_manifest::HostService;
+use outrigger_wire::EXCERPT_LIMIT;
+use outrigger_wire::text::{printable, shortened};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -15,7 +17,6 @@ use crate::operation::{Described, JudgedBy, Operation};
 use crate::progress::Progress;
 use crate::record::RecordedRequest;
 use crate::session::Session;
-use crate::text::Quoted;
 
 /// Who asks for an operation: what the plugin says about itself, which is recorded
 /// and never decides anything.
@@ -48,9 +49,7 @@ impl Caller {
     fn said(&self, key: &'static str) -> String {
         self.metadata.get(key).map_or_else(String::new, |value| {
             let text = String::from_utf8_lossy(value.as_bytes());
-            let quoted = Quoted(&text).to_string();
-            // Quotes mark where a text ends in a sentence; here it is alone.
-            quoted[1..quoted.len() - 1].to_owned()
+            printable(&shortened(text, EXCERPT_LIMIT)).into_owned()
         })
     }
 }

@@ -11,18 +11,24 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use outrigger_wire::Excerpt;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::body::{IncomingBody, Outgoing};
+use crate::connect_error::ConnectError;
 use crate::fate::Fate;
 use crate::first_frame::FirstFrame;
 use crate::gzip;
-use crate::headers::{HeaderReader, Headers, Kept, MAX_HEADER_LIST, fits, request_size, too_large};
+use crate::headers::{
+    CountedHeaders, HeaderReader, Headers, MAX_HEADER_LIST, fits, request_size, too_large,
+};
+use crate::http2::{
+    MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNREAD_STREAMS, connection_window,
+    timeout_of,
+};
 use crate::stream::Stream;
 use crate::task::OwnedTask;
 
@@ -31,27 +37,6 @@ use crate::task::OwnedTask;
 /// Generated clients decode up to 4 MiB unless told otherwise; a client for a
 /// trusted plugin may raise that with `max_decoding_message_size(MAX_MESSAGE)`.
 pub const MAX_MESSAGE: usize = 2_147_483_647;
-
-/// Flow-control window of one stream, in bytes: what a peer can make us hold
-/// for a stream that nobody reads.
-pub(crate) const STREAM_WINDOW: u32 = 512 << 10;
-/// Streams of one connection that may all stay unread without holding up the others.
-const UNREAD_STREAMS: u32 = 1024;
-/// What unread small frames may cost us beyond their content, in bytes of one
-/// connection; a peer that sends more is sent away. A stream of tiny messages
-/// reaches its window first.
-pub(crate) const SMALL_FRAMES: usize = 256 << 20;
-/// Largest HTTP/2 frame that we accept, in bytes.
-pub(crate) const MAX_FRAME: u32 = 256 << 10;
-/// How much of one stream waits in memory to be sent, in bytes.
-pub(crate) const SEND_BUFFER: usize = 1 << 20;
-
-/// The flow-control window of a connection with `streams` streams, in bytes: so
-/// large that streams nobody reads never starve the ones that somebody does.
-pub(crate) fn connection_window(streams: u32) -> u32 {
-    const LARGEST: u32 = (1 << 31) - 1;
-    STREAM_WINDOW.saturating_mul(streams).min(LARGEST)
-}
 
 /// How a [`Channel`] presents itself and explains its end.
 #[derive(Clone, Debug)]
@@ -74,58 +59,6 @@ impl Default for ChannelOptions {
             fate: Fate::new(),
             connect_timeout: Duration::from_secs(20),
             await_peer: true,
-        }
-    }
-}
-
-/// A connection could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// No socket, or the peer closed it.
-    #[error("could not connect to {address}")]
-    Socket {
-        /// The address that was dialled.
-        address: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// TLS failed.
-    #[error("could not agree on TLS")]
-    Tls(#[from] crate::tls::TlsError),
-    /// The multiplexed connection failed.
-    #[error("could not start the multiplexed connection")]
-    Mux(#[source] crate::yamux::YamuxError),
-    /// HTTP/2 could not be started on the connection.
-    #[error("could not start HTTP/2")]
-    Http2(#[source] Box<dyn StdError + Send + Sync>),
-    /// The peer's first bytes are no HTTP/2.
-    #[error("the peer does not speak HTTP/2; it began with {0}")]
-    NotHttp2(Excerpt),
-    /// The peer's first bytes are TLS, which this side did not use.
-    #[error("the peer uses TLS and this side does not")]
-    PeerUsesTls,
-    /// The peer closed the connection before it said anything.
-    #[error("the peer closed the connection without a word")]
-    ClosedAtOnce,
-    /// The peer accepted but did not answer in time.
-    #[error("the peer did not answer within {} s (`connect_timeout`)", .0.as_secs_f64())]
-    TimedOut(Duration),
-}
-
-impl ConnectError {
-    /// The stable code of this kind of error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Socket { .. } => "connect-failed",
-            Self::Tls(error) => error.code(),
-            Self::Mux(error) => error.code(),
-            Self::Http2(_) => "http2-failed",
-            Self::NotHttp2(_) => "not-http2",
-            Self::PeerUsesTls => "peer-uses-tls",
-            Self::ClosedAtOnce => "closed-at-once",
-            Self::TimedOut(_) => "connect-timeout",
         }
     }
 }
@@ -421,25 +354,6 @@ fn expired() -> Status {
     Status::deadline_exceeded("the call's deadline passed")
 }
 
-/// Reads `grpc-timeout`: at most eight digits and a unit.
-pub(crate) fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
 /// The body of a reply. It keeps its connection open. The default one is empty.
 #[derive(Default)]
 pub struct ResponseBody(Option<Live>);
@@ -449,7 +363,7 @@ struct Live {
     shared: Arc<Shared>,
     deadline: Option<Pin<Box<Sleep>>>,
     failing: Option<BoxFuture<'static, Status>>,
-    _kept: Kept,
+    _kept: CountedHeaders,
     /// What is still sent of the request; the call ends with it.
     _sending: Option<OwnedTask>,
 }
@@ -520,36 +434,6 @@ impl Body for ResponseBody {
         match &self.0 {
             Some(live) => live.incoming.size_hint(),
             None => SizeHint::with_exact(0),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_grpc_timeout_is_read_with_its_unit_and_anything_else_is_ignored() {
-        let read = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", text.parse().expect("a header"));
-            timeout_of(&headers)
-        };
-        assert_eq!(read("15S"), Some(Duration::from_secs(15)));
-        assert_eq!(
-            read("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
-        );
-        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
-        assert_eq!(read("7u"), Some(Duration::from_micros(7)));
-        assert_eq!(read("7n"), Some(Duration::from_nanos(7)));
-        for bad in ["", "S", "999999999S", "1x", "-1S", "1.5S", "\u{e9}"] {
-            assert_eq!(HeaderMap::new().get("x"), None);
-            if let Ok(value) = http::HeaderValue::from_str(bad) {
-                let mut headers = HeaderMap::new();
-                headers.insert("grpc-timeout", value);
-                assert_eq!(timeout_of(&headers), None, "{bad}");
-            }
         }
     }
 }

@@ -8,7 +8,7 @@ use outrigger_wire::Excerpt;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 
-use crate::channel::ConnectError;
+use crate::connect_error::ConnectError;
 use crate::stream::Stream;
 use crate::through::{Reader, Through};
 

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -174,7 +173,11 @@ impl Sockets {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         let mut path = dir.clone();
         for _ in 0..NAME_ATTEMPTS {
-            path = dir.join(format!("plugin{}", random() % 10_000_000_000));
+            let number = getrandom::u64().map_err(|error| SocketError::Unix {
+                path: dir.display().to_string(),
+                source: error.into(),
+            })?;
+            path = dir.join(format!("plugin{}", number % 10_000_000_000));
             match UnixListener::bind(&path) {
                 Ok(listener) => {
                     let bound = SocketFile(path);
@@ -286,11 +289,6 @@ fn group_id(group: &str) -> Result<u32, SocketError> {
         .map(|line| line.split(':'))
         .find_map(|mut fields| (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?)
         .ok_or_else(unknown)
-}
-
-/// A number that no other process will pick at the same time.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 /// A listener and the address that reaches it. Dropping it removes its file.

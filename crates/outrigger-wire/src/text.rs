@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
 /// How many bytes of the observed text an [`Excerpt`] shows.
 pub const EXCERPT_LIMIT: usize = 120;
@@ -69,6 +70,12 @@ impl Excerpt {
 impl From<&str> for Excerpt {
     fn from(text: &str) -> Excerpt {
         Excerpt::new(text.as_bytes())
+    }
+}
+
+impl From<&Path> for Excerpt {
+    fn from(path: &Path) -> Excerpt {
+        Excerpt::new(path.as_os_str().as_encoded_bytes())
     }
 }
 
@@ -147,10 +154,11 @@ pub fn quoted(text: &str) -> String {
 /// assert_eq!(shortened("outrigger", 3), "out… (+6 bytes)");
 /// assert_eq!(shortened("out", 3), "out");
 /// ```
-pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+pub fn shortened<'a>(text: impl Into<Cow<'a, str>>, most: usize) -> Cow<'a, str> {
+    let text = text.into();
     let end = end(text.as_bytes(), most);
     match text.len() - end {
-        0 => Cow::Borrowed(text),
+        0 => text,
         omitted => Cow::Owned(format!("{}{}", &text[..end], Omitted(omitted))),
     }
 }

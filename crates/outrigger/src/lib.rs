@@ -74,11 +74,17 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Decision, Granted, Grants, HostService, Manifest, Permissions, Places, PluginName, Policy,
-    Problem, Problems, Refusal, SandboxMode,
+    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
+    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
     NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
+
+/// The page for authors of hosts.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct Embedding;

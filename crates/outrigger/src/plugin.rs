@@ -105,6 +105,12 @@ impl Plugin {
         &self.decision
     }
 
+    /// What tells its program that a host of its kind started it.
+    pub fn cookie(&self) -> MagicCookie {
+        let handshake = self.manifest.handshake();
+        MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value())
+    }
+
     /// Its program: the first file of those that its entrypoint may mean.
     ///
     /// # Errors
@@ -132,7 +138,7 @@ impl Plugin {
     /// program, says that the program hashes to; nothing if neither is there.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Checksum`].
+    /// [`ErrorKind::ChecksumUnreadable`] and [`ErrorKind::Checksum`].
     pub fn expected_digest(&self, program: &Path) -> Result<Option<ExpectedDigest>, Error> {
         let folder = self.places.plugin_dir();
         let mut beside = program.as_os_str().to_owned();
@@ -171,7 +177,7 @@ impl Plugin {
     /// # Errors
     /// [`ErrorKind::Refused`] unless it may [start with
     /// less](Settings::start_with_less), [`ErrorKind::Entrypoint`],
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Checksum`].
+    /// [`ErrorKind::ChecksumUnreadable`] and [`ErrorKind::Checksum`].
     pub fn launch(&self) -> Result<Launch, Error> {
         if !self.decision.is_complete() && !self.settings.starts_with_less() {
             return Err(ErrorKind::Refused {
@@ -184,12 +190,11 @@ impl Plugin {
         let program = self.program()?;
         let digest = self.expected_digest(&program)?;
         let mut services = self.services();
-        let handshake = self.manifest.handshake();
-        let cookie = MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value());
-        let mut launch = Launch::new(program, cookie)
+        let version = self.manifest.handshake().protocol_version();
+        let mut launch = Launch::new(program, self.cookie())
             .named(self.name())
             .allow(self.manifest.transport().into())
-            .offer(handshake.protocol_version(), PluginSet::new());
+            .offer(version, PluginSet::new());
         if self.manifest.auto_mtls() == Some(true) {
             launch = launch.auto_mtls();
         }

@@ -86,13 +86,14 @@ impl Plugins {
         // A folder without a sound manifest may be called like a plugin elsewhere.
         let sound = named.clone().find(|entry| entry.plugin.is_ok());
         let entry = sound.or_else(|| named.next());
-        let entry = entry.ok_or_else(|| ErrorKind::Unknown {
-            name: name.to_owned(),
-            known: self
-                .entries
-                .iter()
-                .map(|entry| entry.name.clone())
-                .collect(),
+        let entry = entry.ok_or_else(|| {
+            let mut known: Vec<String> = self.entries.iter().map(|e| e.name.clone()).collect();
+            known.sort();
+            known.dedup();
+            ErrorKind::Unknown {
+                name: name.to_owned(),
+                known,
+            }
         })?;
         entry.plugin().map_err(Error::clone)
     }

@@ -1,7 +1,6 @@
 //! What the example plugins and their hosts share: the generated services, and
 //! how a host makes clients of them.
 
-pub mod granting;
 pub mod hosted;
 pub mod netrpc;
 pub mod proto;
@@ -84,8 +83,3 @@ impl Interface for Counter {
         })
     }
 }
-
-/// The README's examples compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

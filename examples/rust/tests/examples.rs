@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use outrigger_examples::granting::{self, Rights};
+use outrigger::{Files, Manifest, Permissions, Policy, Settings, Transport};
 use outrigger_examples::netrpc::animal_cookie;
 use outrigger_examples::proto::filelister::FileListRequest;
 use outrigger_examples::{FileLister, host_services_cookie};
@@ -35,7 +35,15 @@ async fn a_lister_keeps_what_it_saw_with_its_host_until_it_is_gone() {
         temporary.expect("a directory"),
     );
     std::fs::write(listed.path().join("old"), "1\n2\n").expect("a file");
-    let services = granting::services(listed.path(), Rights::Read, &[]).expect("services");
+    let readable = Permissions::READ | Permissions::LIST;
+    let manifest = Manifest::builder("color-lister", Transport::Grpc, "colorlister")
+        .handshake(1, "TEST_KEY", "TEST_VALUE")
+        .files(Files::new(listed.path(), readable).recursive(true))
+        .build()
+        .expect("a manifest");
+    let settings = Settings::new().policy(Policy::allow_requested());
+    let installed = settings.plugin(manifest, listed.path());
+    let services = installed.expect("a plugin").services();
     let services = services.temp_root(temporary.path());
     let plugin = Launch::new(env!("CARGO_BIN_EXE_colorlister"), host_services_cookie())
         .offer(1, PluginSet::new().with::<FileLister>("color-lister"))
@@ -122,16 +130,29 @@ fn every_animal_has_a_manifest_with_its_cookie() {
 
 #[test]
 fn hosts_in_both_languages_are_greeted_by_plugins_in_both() {
-    let mut hosts = vec![PathBuf::from(env!("CARGO_BIN_EXE_hello-host"))];
-    hosts.extend(go_peer("hello-host"));
     let mut plugins = vec![PathBuf::from(env!("CARGO_BIN_EXE_hello"))];
     plugins.extend(go_peer("hello"));
-    for host in &hosts {
-        for plugin in &plugins {
-            let output = Command::new(host).arg(plugin).arg("a").output();
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hello/manifest.yaml");
+    for plugin in &plugins {
+        // Our host knows the folder, Go's the program.
+        let dir = tempfile::tempdir().expect("a directory");
+        let folder = dir.path().join("plugins/hello");
+        std::fs::create_dir_all(&folder).expect("a plugin's folder");
+        std::fs::copy(&manifest, folder.join("manifest.yaml")).expect("a manifest");
+        std::os::unix::fs::symlink(plugin, folder.join("hello")).expect("a program");
+        let mut hosts = vec![Command::new(env!("CARGO_BIN_EXE_hello-host"))];
+        hosts.extend(go_peer("hello-host").map(Command::new));
+        for mut host in hosts {
+            if host.get_program() != env!("CARGO_BIN_EXE_hello-host") {
+                host.arg(plugin).arg("world");
+            }
+            let output = host.current_dir(dir.path()).output();
             let output = output.expect("the host runs");
             let greeting = String::from_utf8_lossy(&output.stdout);
-            assert_eq!(greeting, "hello, a\n", "{host:?}, {plugin:?}: {output:?}");
+            assert_eq!(
+                greeting, "hello, world\n",
+                "{host:?}, {plugin:?}: {output:?}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrigger_host::{Interface, Launch, RunningPlugin, stop_managed};
+use outrigger_host::{Attach, Interface, Launch, RunningPlugin, stop_managed};
 use outrigger_plugin::host::{
     Child, Clock, Command, Dir, Env, File, Fs, HttpRequest, Listener, Log, LogLevel, NetworkAccess,
     OpenOptions, Processes, ReadDir, Session, Ticks, UdpSocket, Watch,
@@ -33,9 +33,11 @@ fn send(_: impl Send) {}
 fn host<I: Interface>(
     plugin: &RunningPlugin,
     launch: Launch,
+    attach: Attach,
     services: &dyn outrigger_host::HostServices,
 ) {
     send(launch.start());
+    send(attach.connect());
     send(plugin.dispense::<I>(""));
     send(plugin.client::<I>());
     send(plugin.serve(services));

@@ -1,5 +1,6 @@
 //! `check`, and `inspect` and `call` under a manifest.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -835,43 +836,81 @@ const MANIFEST_PAGE: &str = include_str!("../../../../docs/manifest.md");
 const COMMAND_PAGE: &str = include_str!("../../docs/command.md");
 
 #[test]
-fn every_code_of_the_command_is_documented() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut codes = Vec::new();
-    for entry in std::fs::read_dir(sources).expect("the sources") {
-        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("text");
-        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for call in ["Failure::usage(", "Failure::new("] {
-            for (at, _) in text.match_indices(call) {
-                let rest: String = text[at + call.len()..].chars().take(120).collect();
-                // The first text after the exit code, if it is a code.
-                let code = rest.split('"').nth(1).unwrap_or_default();
-                let before = rest.split('"').next().unwrap_or_default();
-                let literal = !before.contains('(') && !before.contains("code");
-                let kebab =
-                    code.contains('-') && code.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-                if literal && kebab {
-                    codes.push(code.to_owned());
-                }
+fn every_code_of_the_command_is_documented_with_its_exit_code() {
+    let table = table_of_codes();
+    let own = source_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let mut found = 0;
+    for (call, exit) in [
+        ("Failure::usage(", "2"),
+        ("Failure::new(Exit::Failed,", "1"),
+        ("Failure::new(Exit::Usage,", "2"),
+        ("Failure::new(Exit::NotStarted,", "3"),
+        ("Failure::new(Exit::Internal,", "4"),
+    ] {
+        for (at, _) in own.match_indices(call) {
+            let Some(code) = own[at + call.len()..].strip_prefix('"') else {
+                continue;
+            };
+            let code = code.split('"').next().expect("a text");
+            let exits = table
+                .get(code)
+                .unwrap_or_else(|| panic!("{code} has no entry"));
+            assert!(exits.contains(exit), "{code} ends with {exit}, not {exits}");
+            found += 1;
+        }
+    }
+    assert!(found > 40, "only {found}");
+}
+
+#[test]
+fn every_documented_code_exists() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let sources: String = std::fs::read_dir(crates)
+        .expect("the crates")
+        .map(|entry| source_of(&entry.expect("an entry").path().join("src")))
+        .collect();
+    for code in table_of_codes().keys() {
+        assert!(sources.contains(&format!("\"{code}\"")), "{code}");
+    }
+}
+
+/// The codes of the page, and what it says of the exit code of each.
+fn table_of_codes() -> BTreeMap<&'static str, &'static str> {
+    let (_, table) = COMMAND_PAGE
+        .split_once("\n| code | exit |")
+        .expect("the table");
+    let rows = table.lines().take_while(|line| !line.is_empty());
+    let mut codes = BTreeMap::new();
+    for row in rows {
+        let mut cells = row.trim_matches('|').split('|');
+        let (Some(names), Some(exits)) = (cells.next(), cells.next()) else {
+            continue;
+        };
+        for name in names.split('`').skip(1).step_by(2) {
+            // Names of types have capitals.
+            if name.contains('-') {
+                codes.insert(name, exits);
             }
         }
     }
-    assert!(codes.len() > 20, "{codes:?}");
-    codes.extend(
-        [
-            "manifest-invalid",
-            "manifest-unreadable",
-            "policy-invalid",
-            "policy-unreadable",
-            "audit-file-unusable",
-            "place-unusable",
-        ]
-        .map(str::to_owned),
-    );
-    for code in codes {
-        assert!(
-            COMMAND_PAGE.contains(&format!("`{code}`")),
-            "{code} has no entry"
-        );
+    assert!(codes.len() > 50, "{codes:?}");
+    codes
+}
+
+/// What is in the files of a folder and those in it, without white space.
+fn source_of(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => text += &source_of(&path),
+            false if path.extension().is_none_or(|end| end != "rs") => {}
+            false => {
+                let source = std::fs::read_to_string(path).expect("text");
+                let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+                text.extend(source.chars().filter(|c| !c.is_whitespace()));
+            }
+        }
     }
+    text
 }

@@ -11,9 +11,9 @@ use super::prepared::{Prepared, not_started};
 use crate::diagnose::diagnose;
 use crate::error::{Facts, LaunchError, LaunchErrorKind};
 use crate::exit::ExitStatus;
-use crate::held::{Held, Output};
 use crate::logs::{self, Tail};
 use crate::output::{self, FirstLine};
+use crate::owned_process::{Output, OwnedProcess};
 use crate::runner::{Command, RunnerError, Started};
 
 /// How long a process that ended may take to flush what it printed.
@@ -25,7 +25,7 @@ pub(super) struct Spawned {
     pub(super) name: String,
     pub(super) certificate: Option<AutoMtls>,
     pub(super) command: Command,
-    pub(super) held: Held,
+    pub(super) held: OwnedProcess,
     /// What it prints first.
     pub(super) first: oneshot::Receiver<FirstLine>,
     /// How long it took to start it.
@@ -75,7 +75,7 @@ impl Spawned {
             tail,
         };
         Self {
-            held: Held::new(started.process, places, output, spawned),
+            held: OwnedProcess::new(started.process, places, output, spawned),
             launch,
             name,
             certificate,

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use outrigger_wire::Excerpt;
 use tokio::sync::mpsc;
 
-use crate::text::Quoted;
 use file::FileSink;
 pub use record::{AuditRecord, Verdict};
 use share::{Losses, Shares};
@@ -71,7 +71,7 @@ struct Sender {
 /// *Resolution*: name a file in a folder that the host may write to, and that
 /// no plugin was granted.
 #[derive(Debug, thiserror::Error)]
-#[error("could not open {} for audit records", Quoted(&.path.to_string_lossy()))]
+#[error("could not open {} for audit records", Excerpt::from(.path.as_path()))]
 pub struct AuditError {
     /// What was asked for.
     pub path: PathBuf,

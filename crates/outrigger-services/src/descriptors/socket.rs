@@ -19,6 +19,7 @@ use outrigger_wire::proto::host::{
 use prost::Message;
 use rustix::net::sockopt::Timeout;
 use rustix::net::{Shutdown, sockopt};
+use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::answers::{Answers, DESCRIPTORS, WeakServices};
@@ -111,7 +112,7 @@ impl Descriptors {
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let mut token = [0; TOKEN];
-        crate::random::fill(&mut token)?;
+        getrandom::fill(&mut token)?;
         let socket = Arc::new(Socket {
             listener,
             token,
@@ -239,7 +240,7 @@ impl Socket {
         let Some(hello) = hello.map(DescriptorHello::decode) else {
             return Ok(());
         };
-        if !hello.is_ok_and(|hello| same(&hello.token, &self.token)) {
+        if !hello.is_ok_and(|hello| hello.token.ct_eq(&self.token[..]).into()) {
             self.turn_away(|_| {}, &Fault::refused("a wrong token for descriptors"));
             return Ok(());
         }
@@ -279,12 +280,6 @@ impl Socket {
     }
 }
 
-/// Whether both are the same, in a time that says nothing of where they differ.
-fn same(told: &[u8], token: &[u8; TOKEN]) -> bool {
-    let differing = told.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
-    told.len() == TOKEN && std::hint::black_box(differing) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -298,18 +293,6 @@ mod tests {
     use crate::network::settings::NetworkSettings;
     use crate::session::Terms;
     use crate::testing;
-
-    #[test]
-    fn a_token_is_the_same_only_whole() {
-        let token = [7; TOKEN];
-        assert!(same(&[7; TOKEN], &token));
-        assert!(!same(&[7; TOKEN - 1], &token));
-        assert!(!same(&[7; TOKEN + 1], &token));
-        assert!(!same(&[], &token));
-        let mut other = token;
-        other[TOKEN - 1] ^= 1;
-        assert!(!same(&other, &token));
-    }
 
     fn ask(stream: &UnixStream, message: &impl Message) -> DescriptorReply {
         let mut bytes = (message.encoded_len() as u32).to_be_bytes().to_vec();

@@ -8,7 +8,7 @@ use outrigger_manifest::{FilesystemGrant, Grants, Permissions};
 use super::area::Area;
 use super::kernel;
 use crate::fs::real_paths::GrantPaths;
-use crate::text::Quoted;
+use outrigger_wire::Excerpt;
 
 /// A granted path that cannot be served.
 ///
@@ -18,7 +18,7 @@ use crate::text::Quoted;
 /// make them. *Resolution*: make it before the services are made, or take it out
 /// of the manifest; write, in manifest and policy, where it really is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} is granted and cannot be served: {reason}", Quoted(&.path.to_string_lossy()))]
+#[error("{} is granted and cannot be served: {reason}", Excerpt::from(.path.as_path()))]
 pub struct UnusableGrant {
     /// The granted path.
     pub path: PathBuf,
@@ -39,7 +39,7 @@ impl UnusableGrant {
 /// *Cause*: `/proc`, `/sys` or the like lie in what is granted. *Resolution*: none is
 /// needed; leave them out where the plugin does not read them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} is granted{}: {reason}", Quoted(&.path.to_string_lossy()), held(.path, .places))]
+#[error("{} is granted{}: {reason}", Excerpt::from(.path.as_path()), held(.path, .places))]
 pub struct LimitedGrant {
     /// The granted path.
     pub path: PathBuf,
@@ -64,7 +64,7 @@ fn held(path: &Path, places: &[PathBuf]) -> String {
     }
     let shown = places.iter().take(SHOWN);
     let shown: Vec<String> = shown
-        .map(|place| Quoted(&place.to_string_lossy()).to_string())
+        .map(|place| Excerpt::from(place.as_path()).to_string())
         .collect();
     let more = match places.len().saturating_sub(SHOWN) {
         0 => String::new(),

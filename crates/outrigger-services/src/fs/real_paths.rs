@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use outrigger_manifest::{
     Denial, DenialKind, ExecGrant, FilesystemGrant, Grants, Permissions, RealPaths,
 };
+use outrigger_wire::Excerpt;
 use rustix::io::Errno;
 
 use super::paths::Steps;
 use crate::fault::Fault;
-use crate::text::Quoted;
 
 /// Why a granted path is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,17 +25,17 @@ pub(crate) enum UnservedPath {
     /// What the plugin made must not decide where its own grants lead.
     #[error(
         "{} is a link where the plugin may make one, so it is not followed",
-        Quoted(&.0.to_string_lossy())
+        Excerpt::from(.0.as_path())
     )]
     PluginsLink(PathBuf),
     /// It is no place for contents; why.
     #[error("{0}")]
     Closed(&'static str),
-    #[error("it leads to {}, refused by {rule}", Quoted(&.place.to_string_lossy()))]
+    #[error("it leads to {}, refused by {rule}", Excerpt::from(.place.as_path()))]
     Denied { place: PathBuf, rule: String },
     #[error(
         "it leads to {}, which no rule of the policy allows",
-        Quoted(&.place.to_string_lossy())
+        Excerpt::from(.place.as_path())
     )]
     NotAllowed { place: PathBuf },
 }

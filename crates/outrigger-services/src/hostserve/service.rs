@@ -5,9 +5,9 @@ use std::sync::Arc;
 use outrigger_wire::proto::hostserve::*;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::failed::failed;
 use super::operations::{Reply, Subject};
 use super::streams;
-use super::told::failed;
 use crate::fs::call::SessionFiles;
 use crate::fs::operation::{self, FileOperation};
 use crate::proto::hostserve::host_service_server::HostService;

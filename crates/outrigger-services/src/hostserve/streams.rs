@@ -7,8 +7,8 @@ use outrigger_manifest::HostService;
 use outrigger_wire::proto::hostserve::*;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::failed::failed;
 use super::operations::Reply;
-use super::told::failed;
 use crate::fault::Fault;
 use crate::fs::call::SessionFiles;
 use crate::fs::stream::{self, Reading, WriteError, WriteMessage};

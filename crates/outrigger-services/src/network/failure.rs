@@ -3,12 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use outrigger_wire::SystemError;
+use outrigger_wire::{Excerpt, SystemError};
 use rustix::io::Errno;
 use tonic::Code;
 
 use crate::fault::Fault;
-use crate::text::Quoted;
 
 /// A problem of a connection.
 pub(crate) fn io(error: &io::Error) -> Fault {
@@ -32,7 +31,7 @@ pub(crate) fn peer(text: impl Into<String>) -> Fault {
 
 /// The name has no addresses.
 pub(crate) fn unresolved(name: &str) -> Fault {
-    let text = format!("{} has no addresses", Quoted(name));
+    let text = format!("{} has no addresses", Excerpt::from(name));
     Fault::failed_as("name-not-found", Code::NotFound, text)
 }
 

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use outrigger_manifest::Host;
+use outrigger_wire::Excerpt;
 use outrigger_wire::proto::host as proto;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,7 +27,6 @@ use super::settings::NetworkLimits;
 use super::url::{Scheme, Url};
 use crate::fault::Fault;
 use crate::running::Running;
-use crate::text::Quoted;
 
 /// Longest name of a method, in bytes.
 const MAX_METHOD: usize = 32;
@@ -108,7 +108,7 @@ impl Prepared {
                 return Err(invalid("the method's name is too long".into()));
             }
             text => Method::from_bytes(text.as_bytes())
-                .map_err(|_| invalid(format!("{} is no method", Quoted(text)).into()))?,
+                .map_err(|_| invalid(format!("{} is no method", Excerpt::from(text)).into()))?,
         };
         let url = Url::parse(&request.url).map_err(Fault::abuse)?;
         let (headers, host_field) = fields(&request.headers, request.body.len(), limits)?;
@@ -320,7 +320,7 @@ fn fields(
     let mut headers = HeaderMap::new();
     let mut host = None;
     for field in fields {
-        let quoted = Quoted(&field.name);
+        let quoted = Excerpt::from(&*field.name);
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Fault::abuse(format!("{quoted} is no name of a header field")))?;
         let value = HeaderValue::from_bytes(&field.value).map_err(|_| {

@@ -254,7 +254,10 @@ async fn put(
 fn refused(mismatch: Mismatch) -> Fault {
     Fault::refused(match mismatch {
         Mismatch::OtherName(name) => {
-            format!("the TLS greeting names {}", crate::text::Quoted(&name))
+            format!(
+                "the TLS greeting names {}",
+                outrigger_wire::Excerpt::from(&*name)
+            )
         }
         Mismatch::Unreadable => "what begins as a TLS greeting cannot be read".to_owned(),
     })

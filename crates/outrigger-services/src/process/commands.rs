@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use outrigger_manifest::{Grants, Permissions};
+use outrigger_wire::Excerpt;
 use outrigger_wire::proto::host::{Command, StartResponse};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -22,7 +23,6 @@ use crate::fs::resolve::granted_dir;
 use crate::leases::{Leased, Slot};
 use crate::running::Running;
 use crate::session::Session;
-use crate::text::Quoted;
 
 /// The most arguments of a command.
 const MOST_ARGUMENTS: usize = 4096;
@@ -254,7 +254,7 @@ fn judge_variable(grants: &Grants, name: &str, value: &str) -> Result<String, Fa
         text: format!(
             "variable {}: a command gets the granted value (`Environment.Get`) and no other; \
              that would need {missing} in place of `read`",
-            Quoted(name)
+            Excerpt::from(name)
         ),
         missing,
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrigger_wire::{AddressError, BrokerId};
 
-use crate::channel::ConnectError;
+use crate::connect_error::ConnectError;
 use crate::sockets::SocketError;
 use crate::tls::TlsError;
 use crate::yamux::YamuxError;

@@ -4,12 +4,15 @@
 //! its calls, and the other side *dials* it. How the connection comes about is
 //! the broker's business: [`GrpcBroker`] announces sockets (plain) or opens
 //! streams of the one connection that exists already (multiplexed), and net/rpc's
-//! [`MuxBroker`](crate::netrpc::MuxBroker) always does the latter.
+//! `MuxBroker` always does the latter.
 
+mod control;
 mod error;
 mod inbox;
+mod knock;
 pub(crate) mod listener;
 mod mux;
+mod plain;
 mod shared;
 
 use std::fmt;
@@ -29,10 +32,11 @@ pub use self::listener::{Listener, Serving};
 use self::shared::{Control, Shared};
 use crate::channel::{Channel, ChannelOptions};
 use crate::fate::Fate;
+#[cfg(feature = "netrpc")]
 use crate::netrpc;
 use crate::proto::plugin::grpc_broker_client::GrpcBrokerClient;
 use crate::proto::plugin::grpc_broker_server::{GrpcBroker as BrokerService, GrpcBrokerServer};
-use crate::server::{ServeLimits, ServiceSet};
+use crate::server::{MAX_VALUE, ServeLimits, ServiceSet};
 use crate::sockets::Sockets;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
@@ -44,11 +48,11 @@ const CONTROL_QUEUE: usize = 32;
 
 /// What one brokered connection may ask for; its other end is less trusted than
 /// the one that launched it.
-const SERVED_LIMITS: ServeLimits = ServeLimits {
+pub(crate) const SERVED_LIMITS: ServeLimits = ServeLimits {
     concurrent_calls: 128,
     handshake: Duration::from_secs(20),
     drain: Duration::from_millis(200),
-    max_value: netrpc::MAX_VALUE,
+    max_value: MAX_VALUE,
 };
 
 /// Opens further connections to the peer, in both directions.
@@ -101,6 +105,7 @@ pub trait Broker: Send + Sync + fmt::Debug {
     }
 
     /// What net/rpc values on this broker's connections may take, all together.
+    #[cfg(feature = "netrpc")]
     fn budget(&self) -> netrpc::Budget {
         netrpc::Budget::default()
     }
@@ -134,56 +139,6 @@ impl dyn Broker + '_ {
         Channel::connect(stream, options)
             .await
             .map_err(|error| BrokerError::new(Side::This, id, BrokerErrorKind::Connect(error)))
-    }
-
-    /// Serves net/rpc methods, as `Plugin.*`, on every connection that the peer
-    /// makes to `id`, until the returned value is dropped or the broker closes.
-    ///
-    /// # Errors
-    /// As [`Broker::accept`].
-    pub async fn serve_netrpc(
-        &self,
-        id: BrokerId,
-        methods: netrpc::Methods,
-    ) -> Result<Serving, BrokerError> {
-        let listener = self.accept(id).await?;
-        let budget = self.budget();
-        Ok(Serving::start_with(listener, move |stream, stop| {
-            let (methods, budget) = (methods.clone(), budget.clone());
-            netrpc::serve_within(stream, methods, SERVED_LIMITS, budget, stop)
-        }))
-    }
-
-    /// Serves net/rpc methods, as `Plugin.*`, on the first connection that the
-    /// peer makes to `id`, as go-plugin's `AcceptAndServe` does. Nothing is left
-    /// once that connection has ended, or when none comes within 5 s.
-    ///
-    /// # Errors
-    /// As [`Broker::accept`].
-    pub async fn serve_netrpc_once(
-        &self,
-        id: BrokerId,
-        methods: netrpc::Methods,
-    ) -> Result<Serving, BrokerError> {
-        let listener = self.accept(id).await?;
-        let (wait, budget) = (netrpc::BROKER_WAIT, self.budget());
-        Ok(Serving::start_once(listener, wait, move |stream, stop| {
-            netrpc::serve_within(stream, methods, SERVED_LIMITS, budget, stop)
-        }))
-    }
-
-    /// Dials `id` and starts net/rpc on the connection.
-    ///
-    /// # Errors
-    /// As [`Broker::dial`].
-    pub async fn connect_netrpc(&self, id: BrokerId) -> Result<netrpc::Client, BrokerError> {
-        let stream = self.dial(id).await?;
-        let max_value = self.budget().max_value();
-        Ok(netrpc::Client::with_max_value(
-            stream,
-            self.fate(),
-            max_value,
-        ))
     }
 }
 
@@ -272,8 +227,8 @@ impl GrpcBroker {
     pub fn multiplexed(options: BrokerOptions, session: yamux::Session) -> Self {
         let side = options.side;
         let shared = Arc::new(Shared::new(options, Some(session)));
-        let acceptor =
-            matches!(side, Side::Host).then(|| OwnedTask::spawn(mux::accept_armed(shared.clone())));
+        let acceptor = matches!(side, Side::Host)
+            .then(|| OwnedTask::spawn(knock::accept_armed(shared.clone())));
         Self {
             shared,
             _acceptor: acceptor,
@@ -292,7 +247,7 @@ impl GrpcBroker {
         OwnedTask::spawn(async move {
             let mut client = GrpcBrokerClient::new(channel);
             let ended = match client.start_stream(ReceiverStream::new(receiver)).await {
-                Ok(incoming) => shared.clone().receive(incoming.into_inner()).await,
+                Ok(incoming) => control::receive(shared.clone(), incoming.into_inner()).await,
                 Err(status) => Err(status),
             };
             match ended {
@@ -324,7 +279,7 @@ impl GrpcBroker {
     /// # Cancel safety
     /// No stream is lost when the future is dropped.
     pub async fn next_unclaimed(&self) -> Result<Stream, yamux::YamuxError> {
-        mux::next_unclaimed(&self.shared).await
+        knock::next_unclaimed(&self.shared).await
     }
 }
 
@@ -342,15 +297,15 @@ impl Broker for GrpcBroker {
 
     async fn accept(&self, id: BrokerId) -> Result<Listener, BrokerError> {
         match &self.shared.mux {
-            None => self.shared.accept_plain(id).await,
-            Some(mux) => mux::accept(&self.shared, mux, id).await,
+            None => plain::accept(&self.shared, id).await,
+            Some(mux) => knock::accept(&self.shared, mux, id).await,
         }
     }
 
     async fn dial(&self, id: BrokerId) -> Result<Stream, BrokerError> {
         let raw = match &self.shared.mux {
-            None => self.shared.dial_plain(id).await?,
-            Some(_) => mux::dial(&self.shared, id).await?,
+            None => plain::dial(&self.shared, id).await?,
+            Some(_) => knock::dial(&self.shared, id).await?,
         };
         let options = &self.shared.options;
         options
@@ -368,6 +323,7 @@ impl Broker for GrpcBroker {
         self.shared.is_missing()
     }
 
+    #[cfg(feature = "netrpc")]
     fn budget(&self) -> netrpc::Budget {
         self.shared.budget.clone()
     }
@@ -397,7 +353,7 @@ impl BrokerService for ControlService {
         shared
             .attach(sender)
             .map_err(|()| Status::unavailable("the broker is closed"))?;
-        let incoming = shared.clone().receive(request.into_inner());
+        let incoming = control::receive(shared.clone(), request.into_inner());
         let receiving = OwnedTask::spawn(async move {
             if let Err(status) = incoming.await {
                 tracing::debug!(code = ?status.code(), "the broker stream ended");

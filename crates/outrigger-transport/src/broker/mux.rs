@@ -1,50 +1,54 @@
-//! The multiplexed mode: brokered connections are streams of one session.
-//!
-//! A stream carries no id. The dialling side knocks with the id over the
-//! control stream, the accepting side arms that id and acknowledges, and the
-//! next stream that the dialling side opens belongs to it. So dials of one side
-//! follow one after another.
+//! The streams of a multiplexed broker, and which of them belongs to which id.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use outrigger_wire::{BrokerId, BrokerMessage};
-use tokio::sync::{mpsc, oneshot};
+use outrigger_wire::BrokerId;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::inbox::{Arrival, MAX_PENDING};
-use super::listener::{Listener, Registration, Source};
-use super::shared::Shared;
-use super::{BrokerError, BrokerErrorKind};
+use super::BrokerErrorKind;
 use crate::stream::Stream;
-use crate::yamux::{Session, YamuxError};
+use crate::yamux::Session;
 
 /// Ids that one side accepts at the same time.
-const MAX_LISTENERS: usize = 1024;
+pub(super) const MAX_LISTENERS: usize = 1024;
 /// Streams that wait for their listener to take them.
-const LISTENER_BACKLOG: usize = 16;
+pub(super) const LISTENER_BACKLOG: usize = 16;
 /// How long an armed id waits for its stream, and a knock for its listener.
 const ARMED: Duration = Duration::from_secs(5);
 /// A knock without a listener is answered before its dialler gives up.
-const KNOCK_HELD: Duration = Duration::from_millis(4500);
+pub(super) const KNOCK_HELD: Duration = Duration::from_millis(4500);
 
 #[derive(Debug)]
 pub(super) struct Mux {
-    session: Session,
-    dialling: tokio::sync::Mutex<()>,
-    doors: Mutex<Doors>,
+    pub(super) session: Session,
+    pub(super) dialling: tokio::sync::Mutex<()>,
+    ids: Mutex<Ids>,
     /// Streams that the peer waits for and nobody here wants.
     owed: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Doors {
-    listeners: HashMap<BrokerId, mpsc::Sender<Stream>>,
+pub(super) struct Ids {
+    pub(super) listeners: HashMap<BrokerId, mpsc::Sender<Stream>>,
     /// Knocks whose listener does not exist yet.
-    knocks: HashMap<BrokerId, Instant>,
+    pub(super) knocks: HashMap<BrokerId, Instant>,
+    /// Who gets the next streams, and since when.
     armed: VecDeque<(BrokerId, Instant)>,
+}
+
+impl Ids {
+    /// The next stream that no other armed id waits for belongs to `id`.
+    pub(super) fn arm(&mut self, id: BrokerId) {
+        self.armed.push_back((id, Instant::now()));
+    }
+
+    pub(super) fn armed(&self) -> usize {
+        self.armed.len()
+    }
 }
 
 impl Mux {
@@ -52,21 +56,17 @@ impl Mux {
         Self {
             session,
             dialling: tokio::sync::Mutex::new(()),
-            doors: Mutex::default(),
+            ids: Mutex::default(),
             owed: AtomicUsize::new(0),
         }
     }
 
-    fn doors(&self) -> std::sync::MutexGuard<'_, Doors> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn arm(doors: &mut Doors, id: BrokerId) {
-        doors.armed.push_back((id, Instant::now()));
+    pub(super) fn ids(&self) -> std::sync::MutexGuard<'_, Ids> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens and closes the streams that the peer still waits for.
-    async fn settle(&self) -> Result<(), BrokerErrorKind> {
+    pub(super) async fn settle(&self) -> Result<(), BrokerErrorKind> {
         for _ in 0..self.owed.swap(0, Ordering::Relaxed) {
             drop(
                 self.session
@@ -79,9 +79,9 @@ impl Mux {
     }
 
     /// The id that the next stream belongs to.
-    fn take_armed(&self) -> Option<BrokerId> {
-        let mut doors = self.doors();
-        while let Some((id, at)) = doors.armed.pop_front() {
+    pub(super) fn take_armed(&self) -> Option<BrokerId> {
+        let mut ids = self.ids();
+        while let Some((id, at)) = ids.armed.pop_front() {
             if at.elapsed() <= ARMED {
                 return Some(id);
             }
@@ -89,8 +89,8 @@ impl Mux {
         None
     }
 
-    fn deliver(&self, id: BrokerId, stream: Stream) {
-        let listener = self.doors().listeners.get(&id).cloned();
+    pub(super) fn deliver(&self, id: BrokerId, stream: Stream) {
+        let listener = self.ids().listeners.get(&id).cloned();
         let delivered = listener.is_some_and(|listener| listener.try_send(stream).is_ok());
         if !delivered {
             tracing::warn!(
@@ -101,250 +101,18 @@ impl Mux {
     }
 
     pub(super) fn forget(&self, id: BrokerId) {
-        self.doors().listeners.remove(&id);
+        self.ids().listeners.remove(&id);
     }
-}
 
-pub(super) async fn accept(
-    shared: &Arc<Shared>,
-    mux: &Mux,
-    id: BrokerId,
-) -> Result<Listener, BrokerError> {
-    if shared.closed.is_cancelled() {
-        return Err(shared.error(id, BrokerErrorKind::Closed));
-    }
-    let (listener, ready) = {
-        let mut doors = mux.doors();
-        if doors.listeners.contains_key(&id) {
-            return Err(shared.error(id, BrokerErrorKind::AlreadyAccepted));
+    /// The peer armed an id after its dialler gave up: the stream that it waits for
+    /// is opened and closed before any other.
+    pub(super) async fn acknowledged_too_late(&self) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+        // Otherwise who dials now settles it.
+        if let Ok(_one_at_a_time) = self.dialling.try_lock()
+            && let Err(error) = self.settle().await
+        {
+            tracing::debug!(%error, "the session is over");
         }
-        if doors.listeners.len() >= MAX_LISTENERS {
-            return Err(shared.error(id, BrokerErrorKind::TooManyListeners(MAX_LISTENERS)));
-        }
-        let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
-        doors.listeners.insert(id, sender);
-        let owner = Arc::downgrade(shared);
-        let listener =
-            shared
-                .listener(id, Source::Streams(receiver))
-                .registered(Registration::new(move || {
-                    if let Some(mux) = owner.upgrade().as_deref().and_then(|s| s.mux.as_ref()) {
-                        mux.forget(id);
-                    }
-                }));
-        let knocked = doors
-            .knocks
-            .remove(&id)
-            .is_some_and(|at| at.elapsed() < KNOCK_HELD);
-        if knocked {
-            Mux::arm(&mut doors, id);
-        }
-        (listener, knocked)
-    };
-    if ready {
-        shared
-            .send(BrokerMessage::KnockAck { id, error: None })
-            .await
-            .map_err(|kind| shared.error(id, kind))?;
-    }
-    Ok(listener)
-}
-
-/// The peer wants to open a stream for `id`.
-pub(super) async fn knocked(shared: &Arc<Shared>, mux: &Mux, id: BrokerId) {
-    let listening = {
-        let mut doors = mux.doors();
-        let listening = doors.listeners.contains_key(&id);
-        if listening && doors.armed.len() < MAX_PENDING {
-            Mux::arm(&mut doors, id);
-        } else if listening {
-            tracing::warn!(
-                id = id.0,
-                limit = MAX_PENDING,
-                "too many knocks without a stream; dropped"
-            );
-            return;
-        } else if let Some(at) = doors.knocks.get_mut(&id) {
-            // Its one answer waits for this knock now.
-            *at = Instant::now();
-            return;
-        } else if doors.knocks.len() < MAX_PENDING {
-            doors.knocks.insert(id, Instant::now());
-        } else {
-            tracing::warn!(id = id.0, limit = MAX_PENDING, "too many knocks; dropped");
-            return;
-        }
-        listening
-    };
-    if listening {
-        acknowledge(shared, id, None).await;
-    } else {
-        let shared = shared.clone();
-        // Ends by itself after `KNOCK_HELD`, or with the broker.
-        tokio::spawn(async move {
-            tokio::select! {
-                () = shared.closed.cancelled() => {}
-                () = answer_stale(&shared, id) => {}
-            }
-        });
-    }
-}
-
-async fn answer_stale(shared: &Shared, id: BrokerId) {
-    let Some(mux) = &shared.mux else { return };
-    loop {
-        // A listener took the knock when it is gone.
-        let Some(at) = mux.doors().knocks.get(&id).copied() else {
-            return;
-        };
-        if at.elapsed() >= KNOCK_HELD {
-            break;
-        }
-        tokio::time::sleep_until(at + KNOCK_HELD).await;
-    }
-    mux.doors().knocks.remove(&id);
-    acknowledge(shared, id, Some(format!("no listener for id {}", id.0))).await;
-}
-
-async fn acknowledge(shared: &Shared, id: BrokerId, error: Option<String>) {
-    if let Err(kind) = shared.send(BrokerMessage::KnockAck { id, error }).await {
-        tracing::debug!(id = id.0, %kind, "could not answer a knock");
-    }
-}
-
-/// Dials in a task of its own: once the peer has armed the id, a stream must
-/// follow, or the next stream would be taken for this one.
-pub(super) async fn dial(shared: &Arc<Shared>, id: BrokerId) -> Result<Stream, BrokerError> {
-    let (sender, dialled) = oneshot::channel();
-    let dialling = shared.clone();
-    // Ends by itself after the broker's wait, or with the broker.
-    tokio::spawn(async move {
-        let dialled = tokio::select! {
-            () = dialling.closed.cancelled() => Err(BrokerErrorKind::Closed),
-            missing = dialling.known_missing() => Err(missing),
-            dialled = knock_and_open(&dialling, id) => dialled,
-        };
-        // A stream that nobody waits for any more is closed.
-        let _ = sender.send(dialled);
-    });
-    let dialled = dialled.await.unwrap_or(Err(BrokerErrorKind::Closed));
-    dialled.map_err(|kind| shared.error(id, kind))
-}
-
-async fn knock_and_open(shared: &Shared, id: BrokerId) -> Result<Stream, BrokerErrorKind> {
-    let Some(mux) = &shared.mux else {
-        return Err(BrokerErrorKind::Closed);
-    };
-    let _one_at_a_time = mux.dialling.lock().await;
-    shared.inbox.clear(id);
-    shared.send(BrokerMessage::Knock { id }).await?;
-    match shared.inbox.take(id, shared.options.wait).await? {
-        Arrival::Ack(None) => {}
-        Arrival::Ack(Some(reason)) => return Err(BrokerErrorKind::Refused(reason)),
-        Arrival::Address(_) => {
-            let text = "it announced a socket, but this connection is multiplexed".to_owned();
-            return Err(BrokerErrorKind::Refused(text));
-        }
-    }
-    mux.settle().await?;
-    let stream = mux.session.open().await;
-    Ok(Box::new(stream.map_err(BrokerErrorKind::Session)?))
-}
-
-/// The peer armed an id after its dialler gave up: the stream that it waits for
-/// is opened and closed before any other.
-pub(super) async fn acknowledged_too_late(mux: &Mux) {
-    mux.owed.fetch_add(1, Ordering::Relaxed);
-    // Otherwise who dials now settles it.
-    if let Ok(_one_at_a_time) = mux.dialling.try_lock()
-        && let Err(error) = mux.settle().await
-    {
-        tracing::debug!(%error, "the session is over");
-    }
-}
-
-/// The host's side: every stream belongs to the armed id; one that nobody
-/// knocked for is closed and not left for the next listener.
-pub(super) async fn accept_armed(shared: Arc<Shared>) {
-    let Some(mux) = &shared.mux else { return };
-    loop {
-        let accepted = tokio::select! {
-            () = shared.closed.cancelled() => return,
-            accepted = mux.session.accept() => accepted,
-        };
-        match (accepted, mux.take_armed()) {
-            (Ok(stream), Some(id)) => mux.deliver(id, Box::new(stream)),
-            (Ok(_), None) => tracing::warn!("the plugin opened a stream without a knock; closed"),
-            (Err(_), _) => return shared.close(),
-        }
-    }
-}
-
-/// The plugin's side: every stream belongs to the armed id, or else to the
-/// plugin's own services.
-pub(super) async fn next_unclaimed(shared: &Shared) -> Result<Stream, YamuxError> {
-    let Some(mux) = &shared.mux else {
-        return std::future::pending().await;
-    };
-    loop {
-        let stream = mux.session.accept().await?;
-        match mux.take_armed() {
-            Some(id) => mux.deliver(id, Box::new(stream)),
-            None => return Ok(Box::new(stream)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::{BrokerOptions, Side};
-    use crate::yamux::{Config, Role};
-    use tokio::sync::mpsc;
-
-    /// A host's broker, and what it tells its plugin.
-    fn broker() -> (
-        Arc<Shared>,
-        mpsc::Receiver<outrigger_wire::proto::plugin::ConnInfo>,
-    ) {
-        let (socket, _) = tokio::io::duplex(1024);
-        let session = Session::new(socket, Role::Client, Config::default());
-        let shared = Arc::new(Shared::new(BrokerOptions::new(Side::Host), Some(session)));
-        let (sender, receiver) = mpsc::channel(10_000);
-        shared.attach(sender).expect("open");
-        (shared, receiver)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_knocks_at_one_door_wait_for_one_answer() {
-        let (shared, mut told) = broker();
-        let mux = shared.mux.as_ref().expect("multiplexed");
-        let before = tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks();
-        for _ in 0..5_000 {
-            knocked(&shared, mux, BrokerId(7)).await;
-        }
-        let tasks = tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks();
-        assert!(tasks <= before + 1, "{before} tasks became {tasks}");
-        let answer = told.recv().await.expect("an answer");
-        assert_eq!(answer.service_id, 7);
-        assert!(answer.knock.is_some_and(|knock| !knock.error.is_empty()));
-        shared.close();
-        assert!(told.try_recv().is_err(), "one answer is enough");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn knocks_without_streams_stay_bounded() {
-        let (shared, told) = broker();
-        let mux = shared.mux.as_ref().expect("multiplexed");
-        let _listener = accept(&shared, mux, BrokerId(7)).await.expect("accepted");
-        for _ in 0..5_000 {
-            knocked(&shared, mux, BrokerId(7)).await;
-        }
-        assert_eq!(mux.doors().armed.len(), MAX_PENDING);
-        assert_eq!(told.len(), MAX_PENDING);
     }
 }

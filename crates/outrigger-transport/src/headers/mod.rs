@@ -81,14 +81,18 @@ impl Headers {
     }
 
     /// Begins to count for the call on `stream`.
-    pub(crate) fn call(self: &Arc<Self>, stream: u32) -> Kept {
+    pub(crate) fn call(self: &Arc<Self>, stream: u32) -> CountedHeaders {
         self.account().calls.insert(stream, 0);
         let headers = self.clone();
-        Kept { headers, stream }
+        CountedHeaders { headers, stream }
     }
 
     /// Begins to count for a call that was accepted with `list`.
-    pub(crate) fn accepted(self: &Arc<Self>, stream: u32, list: &http::HeaderMap) -> Kept {
+    pub(crate) fn accepted(
+        self: &Arc<Self>,
+        stream: u32,
+        list: &http::HeaderMap,
+    ) -> CountedHeaders {
         let kept = self.call(stream);
         let size = fit::size_in_memory(list);
         if size > SHORT {
@@ -151,12 +155,12 @@ impl Account {
 
 /// What one call keeps of header lists is counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct CountedHeaders {
     headers: Arc<Headers>,
     stream: u32,
 }
 
-impl Kept {
+impl CountedHeaders {
     /// Whether a call that goes on would keep a large header list although there
     /// is little room left.
     pub(crate) fn is_too_much(&self) -> bool {
@@ -169,7 +173,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for CountedHeaders {
     fn drop(&mut self) {
         let mut account = self.headers.account();
         let kept = account.calls.remove(&self.stream).unwrap_or_default();

@@ -14,7 +14,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Headers;
 use super::fields::{FIELD, Fields};
-use crate::channel::MAX_FRAME;
+use crate::http2::MAX_FRAME;
 use crate::through::{Reader, Through};
 
 /// The header of an HTTP/2 frame, in bytes.

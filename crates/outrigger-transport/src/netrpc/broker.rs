@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use outrigger_wire::BrokerId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Budget;
-use crate::broker::listener::{Registration, Source};
-use crate::broker::{Broker, BrokerError, BrokerErrorKind, Listener, Side};
+use super::{BROKER_WAIT, Budget, Client, Methods, serve_within};
+use crate::broker::listener::{Pending, Registration, Source};
+use crate::broker::{Broker, BrokerError, BrokerErrorKind, Listener, SERVED_LIMITS, Serving, Side};
 use crate::fate::Fate;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
@@ -46,25 +47,25 @@ struct Shared {
     wait: Duration,
     next: AtomicU32,
     closed: CancellationToken,
-    doors: Mutex<HashMap<BrokerId, Door>>,
+    ids: Mutex<HashMap<BrokerId, IdState>>,
 }
 
 /// What is known of an id.
 #[derive(Debug)]
-enum Door {
+enum IdState {
     /// A stream came before anyone accepts it; it is one of many if it comes
     /// again. Dropping the sender tells its task that it is waited for no more.
     Early {
         claim: Claim,
         _parked: oneshot::Sender<()>,
     },
-    /// Streams go to a listener.
-    Open(mpsc::Sender<Claim>),
+    /// Streams go to a listener, which acknowledges those that it takes.
+    Open(mpsc::Sender<Pending>),
 }
 
 /// A stream that names the id it wants, before that is acknowledged.
 #[derive(Debug)]
-pub(crate) struct Claim {
+struct Claim {
     id: BrokerId,
     stream: yamux::Stream,
     wait: Duration,
@@ -72,7 +73,7 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Tells the dialler that its stream was accepted.
-    pub(crate) async fn acknowledge(mut self) -> io::Result<Stream> {
+    async fn acknowledge(mut self) -> io::Result<Stream> {
         let echo = self.id.0.to_le_bytes();
         tokio::time::timeout(self.wait, self.stream.write_all(&echo)).await??;
         Ok(Box::new(self.stream))
@@ -96,7 +97,7 @@ impl MuxBroker {
             wait,
             next: AtomicU32::new(0),
             closed: CancellationToken::new(),
-            doors: Mutex::default(),
+            ids: Mutex::default(),
         });
         let acceptor = OwnedTask::spawn(shared.clone().take_streams());
         Self {
@@ -110,9 +111,57 @@ impl MuxBroker {
 impl MuxBroker {
     /// How many streams wait for someone to accept their id.
     pub(super) fn parked(&self) -> usize {
-        let doors = self.shared.doors();
-        let early = |door: &&Door| matches!(door, Door::Early { .. });
-        doors.values().filter(early).count()
+        let ids = self.shared.ids();
+        let early = |state: &&IdState| matches!(state, IdState::Early { .. });
+        ids.values().filter(early).count()
+    }
+}
+
+impl dyn Broker + '_ {
+    /// Serves net/rpc methods, as `Plugin.*`, on every connection that the peer
+    /// makes to `id`, until the returned value is dropped or the broker closes.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc(
+        &self,
+        id: BrokerId,
+        methods: Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        let budget = self.budget();
+        Ok(Serving::start_with(listener, move |stream, stop| {
+            let (methods, budget) = (methods.clone(), budget.clone());
+            serve_within(stream, methods, SERVED_LIMITS, budget, stop)
+        }))
+    }
+
+    /// Serves net/rpc methods, as `Plugin.*`, on the first connection that the
+    /// peer makes to `id`, as go-plugin's `AcceptAndServe` does. Nothing is left
+    /// once that connection has ended, or when none comes within 5 s.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc_once(
+        &self,
+        id: BrokerId,
+        methods: Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        let (wait, budget) = (BROKER_WAIT, self.budget());
+        Ok(Serving::start_once(listener, wait, move |stream, stop| {
+            serve_within(stream, methods, SERVED_LIMITS, budget, stop)
+        }))
+    }
+
+    /// Dials `id` and starts net/rpc on the connection.
+    ///
+    /// # Errors
+    /// As [`Broker::dial`].
+    pub async fn connect_netrpc(&self, id: BrokerId) -> Result<Client, BrokerError> {
+        let stream = self.dial(id).await?;
+        let max_value = self.budget().max_value();
+        Ok(Client::with_max_value(stream, self.fate(), max_value))
     }
 }
 
@@ -136,27 +185,29 @@ impl Broker for MuxBroker {
         }
         let (sender, receiver) = mpsc::channel(LISTENER_BACKLOG);
         {
-            let mut doors = shared.doors();
-            if let Some(Door::Open(_)) = doors.get(&id) {
+            let mut ids = shared.ids();
+            if let Some(IdState::Open(_)) = ids.get(&id) {
                 return Err(shared.error(id, BrokerErrorKind::AlreadyAccepted));
             }
-            let listening = doors.values().filter(|door| matches!(door, Door::Open(_)));
+            let listening = ids
+                .values()
+                .filter(|state| matches!(state, IdState::Open(_)));
             if listening.count() >= MAX_LISTENERS {
                 return Err(shared.error(id, BrokerErrorKind::TooManyListeners(MAX_LISTENERS)));
             }
-            let early = doors.insert(id, Door::Open(sender.clone()));
-            if let Some(Door::Early { claim, .. }) = early {
+            let early = ids.insert(id, IdState::Open(sender.clone()));
+            if let Some(IdState::Early { claim, .. }) = early {
                 // The queue is new and has room.
-                let _ = sender.try_send(claim);
+                let _ = sender.try_send(claim.acknowledge().boxed());
             }
         }
         let owner = Arc::downgrade(shared);
         let forget = Registration::new(move || {
             if let Some(shared) = owner.upgrade() {
-                shared.doors().remove(&id);
+                shared.ids().remove(&id);
             }
         });
-        let source = Source::Claims(receiver);
+        let source = Source::Pending(receiver);
         let closed = shared.closed.clone();
         Ok(Listener::new(id, shared.side, closed, Security::None, source).registered(forget))
     }
@@ -184,13 +235,13 @@ impl Broker for MuxBroker {
 
     fn close(&self) {
         self.shared.closed.cancel();
-        self.shared.doors().clear();
+        self.shared.ids().clear();
     }
 }
 
 impl Shared {
-    fn doors(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerId, Door>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ids(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerId, IdState>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error(&self, id: BrokerId, kind: BrokerErrorKind) -> BrokerError {
@@ -260,21 +311,21 @@ impl Shared {
         };
         let (parked, taken) = oneshot::channel();
         {
-            let mut doors = self.doors();
-            match doors.get(&id) {
-                Some(Door::Open(listener)) => {
-                    if listener.try_send(claim).is_err() {
+            let mut ids = self.ids();
+            match ids.get(&id) {
+                Some(IdState::Open(listener)) => {
+                    if listener.try_send(claim.acknowledge().boxed()).is_err() {
                         tracing::warn!(id = id.0, "a broker id is dialled faster than accepted");
                     }
                     return;
                 }
-                Some(Door::Early { .. }) => {
+                Some(IdState::Early { .. }) => {
                     tracing::debug!(id = id.0, "a broker id was dialled twice and not accepted");
                     return;
                 }
-                None => doors.insert(
+                None => ids.insert(
                     id,
-                    Door::Early {
+                    IdState::Early {
                         claim,
                         _parked: parked,
                     },
@@ -284,12 +335,12 @@ impl Shared {
         if tokio::time::timeout(self.wait, taken).await.is_ok() {
             return;
         }
-        let mut doors = self.doors();
-        if let Some(Door::Early { claim: early, .. }) = doors.get(&id)
+        let mut ids = self.ids();
+        if let Some(IdState::Early { claim: early, .. }) = ids.get(&id)
             && early.stream.id() == number
         {
             tracing::debug!(id = id.0, "a broker id was dialled and never accepted");
-            doors.remove(&id);
+            ids.remove(&id);
         }
     }
 }

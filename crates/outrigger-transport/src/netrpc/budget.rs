@@ -70,7 +70,7 @@ impl Budget {
 
     /// Waits until there is room for `bytes` in all, of which `held` has some.
     /// Returns whether there is.
-    pub(super) async fn cover(&self, held: &mut Held, bytes: usize) -> bool {
+    pub(super) async fn cover(&self, held: &mut Room, bytes: usize) -> bool {
         if bytes <= SMALL {
             if held.permit.is_none() {
                 held.small = true;
@@ -80,7 +80,7 @@ impl Budget {
             return held.permit.is_some();
         }
         if held.small {
-            *held = Held::default();
+            *held = Room::default();
         }
         let wanted = units(bytes).min(self.most);
         match &mut held.permit {
@@ -127,7 +127,7 @@ impl Default for Budget {
 
 /// Room that one argument has. It is given back when this is dropped.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct Room {
     permit: Option<OwnedSemaphorePermit>,
     small: bool,
 }

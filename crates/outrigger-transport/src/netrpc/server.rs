@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Budget, Held};
+use super::budget::{Budget, Room};
 use super::outgoing::{Outgoing, SendError};
 use super::{LARGE, Request, Response, SERVICE_NAME};
 use crate::server::ServeLimits;
@@ -268,8 +268,8 @@ impl Server {
     }
 
     /// The second half, and the room for both; nothing when there will be none.
-    async fn argument(&mut self, header: usize) -> Option<(Encoded, Held)> {
-        let mut held = Held::default();
+    async fn argument(&mut self, header: usize) -> Option<(Encoded, Room)> {
+        let mut held = Room::default();
         loop {
             let value = self.received()?;
             let bytes = match &value {
@@ -319,7 +319,7 @@ struct Call {
     response: Response,
     outgoing: Arc<Outgoing>,
     _place: OwnedSemaphorePermit,
-    _held: Held,
+    _held: Room,
 }
 
 impl Call {

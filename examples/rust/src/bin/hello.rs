@@ -1,17 +1,17 @@
-//! A plugin over net/rpc that greets whoever is named: `Plugin.SayHello` of the
-//! object `a`. `hello-host` calls it, and so does any go-plugin host with the
-//! cookie `HASHI=hola`.
+//! The plugin of README.md: it greets whoever is named, over net/rpc. Any
+//! go-plugin host with the cookie `HELLO_PLUGIN=hello` calls it.
 
 use std::process::ExitCode;
 
 use outrigger_plugin::netrpc::Methods;
 use outrigger_plugin::{MagicCookie, PluginSet, Serve};
 
+async fn say_hello(name: String) -> Result<String, String> {
+    Ok(format!("hello, {name}"))
+}
+
 fn main() -> ExitCode {
-    let set = PluginSet::new().netrpc("a", |_| {
-        Methods::new().method("SayHello", |name: String| async move {
-            Ok::<_, String>(format!("hello, {name}"))
-        })
-    });
-    outrigger_plugin::serve(Serve::new(MagicCookie::new("HASHI", "hola")).offer(1, set))
+    let greeter = |_: &_| Methods::new().method("SayHello", say_hello);
+    let set = PluginSet::new().netrpc("greeter", greeter);
+    outrigger_plugin::serve(Serve::new(MagicCookie::new("HELLO_PLUGIN", "hello")).offer(1, set))
 }

@@ -22,8 +22,8 @@ func (entry) Client(_ *plugin.MuxBroker, client *rpc.Client) (any, error) { retu
 
 func greeting(program, name string) (string, error) {
 	client := plugin.NewClient(&plugin.ClientConfig{
-		HandshakeConfig: plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "HASHI", MagicCookieValue: "hola"},
-		Plugins:         plugin.PluginSet{"a": entry{}},
+		HandshakeConfig: plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "HELLO_PLUGIN", MagicCookieValue: "hello"},
+		Plugins:         plugin.PluginSet{"greeter": entry{}},
 		Cmd:             exec.Command(program),
 		Logger:          hclog.NewNullLogger(),
 	})
@@ -32,7 +32,7 @@ func greeting(program, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	object, err := protocol.Dispense("a")
+	object, err := protocol.Dispense("greeter")
 	if err != nil {
 		return "", err
 	}

@@ -26,7 +26,7 @@ func (entry) Client(*plugin.MuxBroker, *rpc.Client) (any, error) {
 
 func main() {
 	plugin.Serve(&plugin.ServeConfig{
-		HandshakeConfig: plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "HASHI", MagicCookieValue: "hola"},
-		Plugins:         plugin.PluginSet{"a": entry{}},
+		HandshakeConfig: plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "HELLO_PLUGIN", MagicCookieValue: "hello"},
+		Plugins:         plugin.PluginSet{"greeter": entry{}},
 	})
 }

@@ -12,7 +12,7 @@ use crate::workspace::Places;
 
 /// A process with its output and its places. Dropping it lets the process go,
 /// which ends it unless it is only visited, and then removes its places.
-pub(crate) struct Held {
+pub(crate) struct OwnedProcess {
     owned: Aside<Owned>,
     pub(crate) output: Output,
     pub(crate) began: Instant,
@@ -46,7 +46,7 @@ impl Output {
     }
 }
 
-impl Held {
+impl OwnedProcess {
     pub(crate) fn new(
         process: Arc<dyn AttachedRunner>,
         places: Aside<Places>,
