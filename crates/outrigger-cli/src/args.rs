@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// Start a plugin and tell what it says about itself.
     #[command(after_help = EXIT_CODES)]
     Inspect(Box<InspectArgs>),
+    /// Start a plugin and print the `.proto` of its interface, for other languages.
+    #[command(after_help = EXIT_CODES)]
+    Proto(Box<ProtoArgs>),
     /// Call methods of a plugin over the protocol it speaks.
     #[command(after_help = EXIT_CODES)]
     Call(Box<CallArgs>),
@@ -156,6 +159,16 @@ impl PluginArgs {
     pub(crate) fn arguments(&self) -> &[OsString] {
         self.program.get(1..).unwrap_or_default()
     }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProtoArgs {
+    /// Print this file, where the plugin has several.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) file: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
 }
 
 #[derive(Clone, Debug, Args)]

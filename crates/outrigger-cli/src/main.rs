@@ -31,6 +31,7 @@ mod offer;
 mod output;
 mod printer;
 mod probe;
+mod proto;
 mod reattach;
 mod reflection;
 mod requests;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbose = match &cli.command {
         Command::Inspect(inspect) => inspect.plugin.verbose,
+        Command::Proto(proto) => proto.plugin.verbose,
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
         Command::Check(_) => false,
@@ -110,6 +112,7 @@ fn run(command: &Command) -> Result<u8, Failure> {
         let work = async {
             match command {
                 Command::Inspect(args) => inspect::run(args).await.map(|()| 0),
+                Command::Proto(args) => proto::run(args).await.map(|()| 0),
                 Command::Call(args) => call::run(args).await,
                 Command::Shell(args) => shell::run(args).await,
                 Command::Check(args) => check::run(args).map(|()| 0),

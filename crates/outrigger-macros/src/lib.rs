@@ -2,8 +2,8 @@
 //! `#[message]` makes a struct that the interface carries.
 //!
 //! `outrigger`, `outrigger-host` and `outrigger-plugin` re-export the two; each has
-//! its own pair here, which names that crate in what it writes. A trait is read ([`parse`]) into what crosses ([`model`]), and from
-//! that the code is written ([`generate`]), which stands on
+//! its own pair here, which names that crate in what it writes. A trait is read (`parse`) into what crosses (`model`), and from
+//! that the code is written (`generate`), which stands on
 //! `outrigger_transport::interface`.
 
 mod generate;

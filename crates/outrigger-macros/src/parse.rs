@@ -42,7 +42,7 @@ pub(crate) fn interface(
         return Err(Error::new(Span::call_site(), problem));
     }
     if let Some(parameter) = item.generics.params.first() {
-        let problem = "an interface has no parameters: what crosses must be known on both sides";
+        let problem = "an interface cannot be generic: both sides must know the types that cross";
         return Err(Error::new_spanned(parameter, problem));
     }
     let over = Over {
@@ -211,7 +211,8 @@ impl Over {
             return Err(Error::new_spanned(signature.fn_token, problem));
         }
         if let Some(parameter) = signature.generics.params.first() {
-            let problem = "a method has no parameters but its arguments";
+            let problem = "a method of an interface cannot be generic: both sides must know the \
+                           types that cross";
             return Err(Error::new_spanned(parameter, problem));
         }
         if let Some(body) = &function.default {
@@ -266,7 +267,7 @@ impl Over {
             Some(FnArg::Receiver(this))
                 if this.reference.is_some() && this.mutability.is_none() => {}
             other => {
-                let problem = "calls run at the same time: the first argument is `&self`";
+                let problem = "write `&self` as the first argument: calls run at the same time";
                 return Err(match other {
                     Some(other) => Error::new_spanned(other, problem),
                     None => Error::new_spanned(&signature.ident, problem),
@@ -609,7 +610,7 @@ pub(crate) fn message(
     });
     parser.parse2(options)?;
     if let Some(parameter) = item.generics.params.first() {
-        let problem = "a message has no parameters: both sides must know what it is";
+        let problem = "a message cannot be generic: both sides must know what it is";
         return Err(Error::new_spanned(parameter, problem));
     }
     if let Fields::Unnamed(fields) = &item.fields {

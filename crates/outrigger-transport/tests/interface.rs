@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use outrigger_macros::{interface, message};
-use outrigger_transport::interface::{Code, Interface, MethodError, Streaming};
+use outrigger_transport::interface::{Code, Interface, MethodError, Streaming, proto_text};
 use outrigger_transport::{
     Broker, BrokerError, BrokerId, Channel, ChannelOptions, Fate, Listener, OwnedTask, ServeLimits,
     Stream, netrpc, serve_connection,
 };
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tokio_util::sync::CancellationToken;
 
 /// Everything that a field can be.
@@ -362,7 +362,9 @@ fn compiled(file: &str, text: &str) -> FileDescriptorSet {
 #[test]
 fn the_printed_proto_compiles_to_the_descriptors_that_reflection_serves() {
     let description = FormsClient::description();
-    let own = FileDescriptorSet::decode(description.file_descriptor_set()).expect("descriptors");
+    let mut own =
+        FileDescriptorSet::decode(description.file_descriptor_set()).expect("descriptors");
+    own.file[0].source_code_info = None;
     let printed = compiled("forms/v1/forms.proto", &description.proto());
     assert_eq!(own, printed);
 }
@@ -371,4 +373,58 @@ fn the_printed_proto_compiles_to_the_descriptors_that_reflection_serves() {
 fn the_printed_proto_has_the_names_and_numbers_of_the_trait_and_what_is_written_about_them() {
     let expected = include_str!("interface/forms.proto");
     assert_eq!(FormsClient::description().proto(), expected);
+}
+
+#[test]
+fn every_proto_of_ours_is_printed_so_that_it_compiles_to_the_same_descriptors() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    let mut names = Vec::new();
+    for folder in [
+        "",
+        "grpc/health/v1",
+        "grpc/reflection/v1",
+        "outrigger/host/v1",
+    ] {
+        let folder = std::path::Path::new(root).join(folder);
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|e| e == "proto") {
+                names.push(path);
+            }
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        let known = compiled_files(root.as_ref(), [name]);
+        let printed = tempfile::tempdir().expect("a folder");
+        for file in &known {
+            let path = printed.path().join(file.name());
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, proto_text(file)).expect("written");
+        }
+        let files = known.iter().map(|file| printed.path().join(file.name()));
+        let again = compiled_files(printed.path(), files);
+        assert_eq!(known.len(), again.len());
+        for (file, other) in known.iter().zip(&again) {
+            // Comments are printed again as they were.
+            assert_eq!(proto_text(file), proto_text(other));
+            let bare = |file: &FileDescriptorProto| FileDescriptorProto {
+                source_code_info: None,
+                // Ours have none; Google's have those of each language.
+                options: None,
+                ..file.clone()
+            };
+            assert_eq!(bare(file), bare(other), "{}", file.name());
+        }
+    }
+}
+
+fn compiled_files(
+    root: &std::path::Path,
+    files: impl IntoIterator<Item = std::path::PathBuf>,
+) -> Vec<FileDescriptorProto> {
+    let mut compiler = protox::Compiler::new([root]).expect("a compiler");
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(files).expect("they compile");
+    compiler.file_descriptor_set().file
 }

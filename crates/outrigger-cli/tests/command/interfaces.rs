@@ -3,7 +3,9 @@
 
 use serde_json::json;
 
-use super::{run, rust_example};
+use outrigger_transport::{ServiceSet, health};
+
+use super::{EXAMPLE_COOKIE, Fake, go_peer, run, rust_example};
 
 #[test]
 fn a_plugin_made_from_a_proto_by_the_build_helper_describes_itself() {
@@ -75,4 +77,58 @@ fn a_plugin_that_implements_an_interface_describes_it() {
     });
     let services = services.as_array().expect("services");
     assert!(services.contains(&greeter), "{services:#?}");
+}
+
+#[test]
+fn the_proto_of_a_plugin_is_printed_as_its_author_wrote_it() {
+    let Some(program) = rust_example("greeter") else {
+        return;
+    };
+    let ran = run(&["proto", "--cookie", "HASHI=hola", "--", &program]).expect(0);
+    assert_eq!(ran.stdout, include_str!("greeter.proto"));
+}
+
+#[test]
+fn the_proto_of_a_go_plugin_is_the_one_that_it_was_generated_from() {
+    let Some(program) = go_peer("kv") else {
+        return;
+    };
+    let ran = run(&["proto", "--cookie", EXAMPLE_COOKIE, "--", &program]).expect(0);
+    for line in include_str!("../../../../proto/kv.proto").lines() {
+        // Go's descriptors have no comments.
+        let printed = line.starts_with("//") || ran.stdout.contains(line);
+        assert!(printed, "no {line:?} in {ran:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_printed_as_a_proto_is_said_with_what_to_do() {
+    let Some(program) = rust_example("forecast") else {
+        return;
+    };
+    let cookie = "FORECAST=tomorrow";
+    run(&[
+        "proto",
+        "--cookie",
+        cookie,
+        "--file",
+        "forcast.proto",
+        "--",
+        &program,
+    ])
+    .expect(2)
+    .says("error[unknown-file]")
+    .says("did you mean `forecast.proto`?");
+    let Some(program) = rust_example("hello") else {
+        return;
+    };
+    run(&["proto", "--cookie", "HASHI=hola", "--", &program])
+        .expect(2)
+        .says("error[option-unsupported]")
+        .says("speaks net/rpc");
+    let served = |services: ServiceSet| services.with(health::service());
+    let fake = Fake::new(served, true);
+    run(&["proto", "--", &fake.program()])
+        .expect(1)
+        .says("error[service-undescribed]");
 }

@@ -18,6 +18,32 @@ pub trait Exclusive {
 }
 
 #[interface(package = "greeter.v1")]
+pub trait ByValue {
+    async fn greet(self, name: String) -> Result<String, String>;
+}
+
+#[interface(package = "greeter.v1")]
+pub trait WithoutReceiver {
+    async fn greet(name: String) -> Result<String, String>;
+}
+
+#[interface(package = "greeter.v1")]
+pub trait GenericMethod {
+    async fn greet<T>(&self, name: T) -> Result<String, String>;
+}
+
+#[interface(package = "greeter.v1")]
+pub trait ImplArgument {
+    async fn greet(&self, name: impl Into<String>) -> Result<String, String>;
+}
+
+#[interface(package = "greeter.v1")]
+pub trait UnknownMethodOption {
+    #[method(nome = "Greet")]
+    async fn greet(&self, name: String) -> Result<String, String>;
+}
+
+#[interface(package = "greeter.v1")]
 pub trait WithBody {
     async fn greet(&self, name: String) -> Result<String, String> {
         Ok(name)

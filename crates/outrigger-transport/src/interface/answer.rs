@@ -15,7 +15,9 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use super::{InterfaceDescription, MethodError, Streaming};
+use super::describe::InterfaceDescription;
+use super::error::MethodError;
+use super::streaming::Streaming;
 use crate::body::IncomingBody;
 use crate::server::ServiceSet;
 

@@ -11,7 +11,8 @@ use tonic::client::Grpc;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::{MethodError, Streaming};
+use super::error::MethodError;
+use super::streaming::Streaming;
 use crate::broker::Broker;
 use crate::channel::{Channel, MAX_MESSAGE};
 use crate::netrpc::Client;

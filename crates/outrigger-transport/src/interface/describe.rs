@@ -1,15 +1,16 @@
-//! An interface as data, and what other languages make of it: a `.proto` file and
-//! descriptors.
+//! An interface as data, and its descriptors.
 
-use std::fmt::Write;
 use std::sync::OnceLock;
 
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label as WireLabel, Type};
+use prost_types::source_code_info::Location;
 use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MessageOptions,
-    MethodDescriptorProto, OneofDescriptorProto, ServiceDescriptorProto,
+    MethodDescriptorProto, OneofDescriptorProto, ServiceDescriptorProto, SourceCodeInfo,
 };
+
+use super::text::{MEMBER, MESSAGE, SERVICE, proto_text};
 
 /// A message of protobuf that says what it is made of. `#[message]` implements it.
 #[diagnostic::on_unimplemented(
@@ -110,26 +111,17 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    fn describe(self) -> (&'static str, Type) {
+    fn wire_type(self) -> Type {
         match self {
-            Self::Bool => ("bool", Type::Bool),
-            Self::Int32 => ("int32", Type::Int32),
-            Self::Int64 => ("int64", Type::Int64),
-            Self::Uint32 => ("uint32", Type::Uint32),
-            Self::Uint64 => ("uint64", Type::Uint64),
-            Self::Float => ("float", Type::Float),
-            Self::Double => ("double", Type::Double),
-            Self::String => ("string", Type::String),
-            Self::Bytes => ("bytes", Type::Bytes),
-        }
-    }
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Scalar(scalar) => scalar.describe().0,
-            Self::Message(message) => message().name,
+            Self::Bool => Type::Bool,
+            Self::Int32 => Type::Int32,
+            Self::Int64 => Type::Int64,
+            Self::Uint32 => Type::Uint32,
+            Self::Uint64 => Type::Uint64,
+            Self::Float => Type::Float,
+            Self::Double => Type::Double,
+            Self::String => Type::String,
+            Self::Bytes => Type::Bytes,
         }
     }
 }
@@ -191,31 +183,7 @@ impl InterfaceDescription {
     /// # Panics
     /// Two different messages of the interface have the same name.
     pub fn proto(&self) -> String {
-        let mut text = String::new();
-        self.write(&mut text);
-        text
-    }
-
-    fn write(&self, text: &mut String) {
-        text.push_str("syntax = \"proto3\";\n\n");
-        line(text, &format!("package {};\n", self.package()));
-        comment(text, "", self.doc);
-        line(text, &format!("service {} {{", self.name()));
-        for method in self.methods {
-            comment(text, "  ", method.doc);
-            let stream = if method.streams { "stream " } else { "" };
-            let (request, reply) = ((method.request)().name, (method.reply)().name);
-            let name = method.name;
-            line(
-                text,
-                &format!("  rpc {name}({request}) returns ({stream}{reply});"),
-            );
-        }
-        line(text, "}");
-        for message in self.messages() {
-            text.push('\n');
-            message.write(text);
-        }
+        proto_text(&self.file())
     }
 
     /// An encoded `FileDescriptorSet` of the interface, for
@@ -250,14 +218,31 @@ impl InterfaceDescription {
             ..Default::default()
         };
         let messages = self.messages();
+        let comments = self.comments(&messages);
         FileDescriptorProto {
             name: Some(self.file_name()),
             package: Some(package.into()),
             message_type: messages.iter().map(|m| m.descriptor(&full)).collect(),
             service: vec![service],
             syntax: Some("proto3".into()),
+            source_code_info: Some(SourceCodeInfo { location: comments }),
             ..Default::default()
         }
+    }
+
+    /// What is written about the service, the messages and what they consist of.
+    fn comments(&self, messages: &[&MessageDescription]) -> Vec<Location> {
+        let mut comments = vec![comment(&[SERVICE, 0], self.doc)];
+        for (index, method) in (0..).zip(self.methods) {
+            comments.push(comment(&[SERVICE, 0, MEMBER, index], method.doc));
+        }
+        for (at, message) in (0..).zip(messages) {
+            comments.push(comment(&[MESSAGE, at], message.doc));
+            for (index, field) in (0..).zip(message.fields) {
+                comments.push(comment(&[MESSAGE, at, MEMBER, index], field.doc));
+            }
+        }
+        comments.into_iter().flatten().collect()
     }
 
     /// Every message that a method or another message names, once.
@@ -287,29 +272,15 @@ impl MessageDescription {
     }
 
     /// What makes it another message than one of the same name.
-    fn shape(&self) -> Vec<(&'static str, i32, Label, &'static str)> {
-        let shape = |f: &FieldDescription| (f.name, f.number, f.label, f.kind.name());
-        self.fields.iter().map(shape).collect()
-    }
-
-    fn write(&self, text: &mut String) {
-        comment(text, "", self.doc);
-        if self.fields.is_empty() {
-            return line(text, &format!("message {} {{}}", self.name));
-        }
-        line(text, &format!("message {} {{", self.name));
-        for field in self.fields {
-            comment(text, "  ", field.doc);
-            let (name, number, kind) = (field.name, field.number, field.kind.name());
-            let kind = match (field.label, field.kind) {
-                (Label::One, _) | (Label::Optional, Kind::Message(_)) => kind.to_owned(),
-                (Label::Optional, Kind::Scalar(_)) => format!("optional {kind}"),
-                (Label::Repeated, _) => format!("repeated {kind}"),
-                (Label::Map(key), _) => format!("map<{}, {kind}>", key.describe().0),
+    fn shape(&self) -> Vec<(&'static str, i32, Label, Type, &'static str)> {
+        let shape = |f: &FieldDescription| {
+            let (kind, message) = match f.kind {
+                Kind::Scalar(scalar) => (scalar.wire_type(), ""),
+                Kind::Message(message) => (Type::Message, message().name),
             };
-            line(text, &format!("  {kind} {name} = {number};"));
-        }
-        line(text, "}");
+            (f.name, f.number, f.label, kind, message)
+        };
+        self.fields.iter().map(shape).collect()
     }
 
     fn descriptor(&self, full: &impl Fn(&str) -> String) -> DescriptorProto {
@@ -353,7 +324,7 @@ fn wire_field(
     full: &impl Fn(&str) -> String,
 ) -> FieldDescriptorProto {
     let (kind, type_name) = match kind {
-        Kind::Scalar(scalar) => (scalar.describe().1, None),
+        Kind::Scalar(scalar) => (scalar.wire_type(), None),
         Kind::Message(message) => (Type::Message, Some(full(message().name))),
     };
     FieldDescriptorProto {
@@ -403,14 +374,16 @@ fn camel_case(name: &str, mut upper: bool) -> String {
     text
 }
 
-fn line(text: &mut String, line: &str) {
-    text.push_str(line);
-    text.push('\n');
-}
-
-fn comment(text: &mut String, indent: &str, doc: &str) {
-    for line in doc.lines() {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{}", format!("{indent}// {line}").trim_end());
-    }
+/// What is written about one thing, as compilers pass it on.
+fn comment(path: &[i32], doc: &str) -> Option<Location> {
+    let line = |line: &str| match line {
+        "" => "\n".to_owned(),
+        line => format!(" {line}\n"),
+    };
+    (!doc.is_empty()).then(|| Location {
+        path: path.to_vec(),
+        span: vec![0, 0, 0], // There is no file with lines.
+        leading_comments: Some(doc.lines().map(line).collect()),
+        ..Default::default()
+    })
 }
