@@ -190,6 +190,8 @@ impl PingError {
     }
 }
 
+outrigger_wire::coded!(PingError);
+
 impl Link {
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection

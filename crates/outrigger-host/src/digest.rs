@@ -126,6 +126,8 @@ impl DigestError {
     }
 }
 
+outrigger_wire::coded!(DigestError);
+
 impl ExpectedDigest {
     /// A SHA-256 digest.
     ///

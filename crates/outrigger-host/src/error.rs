@@ -181,6 +181,16 @@ impl LaunchError {
     }
 }
 
+impl Coded for LaunchError {
+    fn code(&self) -> &'static str {
+        Self::code(self)
+    }
+
+    fn hint(&self) -> Option<std::borrow::Cow<'static, str>> {
+        Self::hint(self).map(Into::into)
+    }
+}
+
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plugin `{}` ", self.plugin)?;

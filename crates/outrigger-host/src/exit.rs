@@ -173,6 +173,8 @@ impl PluginExited {
     }
 }
 
+outrigger_wire::coded!(PluginExited);
+
 impl fmt::Display for PluginExited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plugin `{}` ", self.plugin)?;

@@ -102,6 +102,8 @@ impl DispenseError {
     }
 }
 
+outrigger_wire::coded!(DispenseError);
+
 /// A plugin that runs. All methods may be called from several tasks.
 ///
 /// Dropping it kills the process; [`stop`](Self::stop) asks first.

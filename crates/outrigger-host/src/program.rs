@@ -47,6 +47,8 @@ impl ProgramNotFound {
     }
 }
 
+outrigger_wire::coded!(ProgramNotFound);
+
 impl fmt::Display for ProgramNotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.program.display();

@@ -49,6 +49,8 @@ impl HostServeError {
     }
 }
 
+outrigger_wire::coded!(HostServeError);
+
 /// The services of a host that speaks `hostserve.v1`: what
 /// [`PluginContext::host_serve`](crate::PluginContext::host_serve) gives. Clones
 /// share the connection.

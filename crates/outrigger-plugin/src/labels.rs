@@ -1,10 +1,10 @@
 //! What tells a host's records which calls belong together.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -71,11 +71,11 @@ fn uuid() -> String {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let mut random = [0; 16];
-    // The system has random numbers, and so few are never interrupted.
-    let _ = getrandom(&mut random, GetRandomFlags::empty());
+    // A label is no secret: the standard library's random seed does, and spares
+    // plugin authors the crates `uuid` and `getrandom`.
+    let number = || u128::from(RandomState::new().build_hasher().finish());
     // What is random but the time, the version (four bits) and the variant (two).
-    let random = u128::from_ne_bytes(random) & !(0xf << 76 | 0b11 << 62) & (u128::MAX >> 48);
+    let random = (number() << 64 | number()) & !(0xf << 76 | 0b11 << 62) & (u128::MAX >> 48);
     let bits = since.as_millis() << 80 | 7 << 76 | 0b10 << 62 | random;
     let mut text = format!("{bits:032x}");
     for dash in [8, 13, 18, 23] {

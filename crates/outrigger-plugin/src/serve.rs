@@ -284,6 +284,8 @@ impl ServeError {
     }
 }
 
+outrigger_wire::coded!(ServeError);
+
 /// Serves `plugin` until its host asks it to end. Call it in `main` and return
 /// what it returns; code after it runs when serving is over.
 ///

@@ -63,3 +63,5 @@ impl ConnectError {
         }
     }
 }
+
+outrigger_wire::coded!(ConnectError);

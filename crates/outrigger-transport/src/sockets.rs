@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -109,6 +110,16 @@ impl SocketError {
     }
 }
 
+impl outrigger_wire::Coded for SocketError {
+    fn code(&self) -> &'static str {
+        Self::code(self)
+    }
+
+    fn hint(&self) -> Option<std::borrow::Cow<'static, str>> {
+        Self::hint(self).map(Into::into)
+    }
+}
+
 /// Where and how to listen.
 #[derive(Clone, Debug)]
 pub struct Sockets {
@@ -173,10 +184,9 @@ impl Sockets {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         let mut path = dir.clone();
         for _ in 0..NAME_ATTEMPTS {
-            let number = getrandom::u64().map_err(|error| SocketError::Unix {
-                path: dir.display().to_string(),
-                source: error.into(),
-            })?;
+            // The name is no secret, and one that is taken is noticed: the standard
+            // library's random seed does, and spares plugin authors two crates.
+            let number = RandomState::new().build_hasher().finish();
             path = dir.join(format!("plugin{}", number % 10_000_000_000));
             match UnixListener::bind(&path) {
                 Ok(listener) => {

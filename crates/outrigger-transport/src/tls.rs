@@ -46,6 +46,8 @@ impl TlsError {
     }
 }
 
+outrigger_wire::coded!(TlsError);
+
 /// What protects a connection.
 #[derive(Clone, Debug, Default)]
 pub enum Security {

@@ -25,3 +25,40 @@ pub trait Coded: Error {
         None
     }
 }
+
+/// Implements [`Coded`] for errors that have a `code` of their own as well, which
+/// callers reach without this trait in scope.
+///
+/// ```
+/// #[derive(Debug)]
+/// struct Late;
+///
+/// impl std::fmt::Display for Late {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("too late")
+///     }
+/// }
+///
+/// impl std::error::Error for Late {}
+///
+/// impl Late {
+///     fn code(&self) -> &'static str {
+///         "too-late"
+///     }
+/// }
+///
+/// outrigger_wire::coded!(Late);
+///
+/// let error: Box<dyn outrigger_wire::Coded> = Box::new(Late);
+/// assert_eq!((error.code(), error.hint()), ("too-late", None));
+/// ```
+#[macro_export]
+macro_rules! coded {
+    ($($error:ty),+ $(,)?) => {$(
+        impl $crate::Coded for $error {
+            fn code(&self) -> &'static str {
+                <$error>::code(self)
+            }
+        }
+    )+};
+}

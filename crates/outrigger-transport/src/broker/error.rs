@@ -86,15 +86,9 @@ impl BrokerError {
             BrokerErrorKind::Connect(error) => error.code(),
         }
     }
-
-    /// Whether trying again with a new id may succeed.
-    pub fn is_transient(&self) -> bool {
-        matches!(
-            self.kind,
-            BrokerErrorKind::NeverAccepted(_) | BrokerErrorKind::Expired { .. }
-        )
-    }
 }
+
+outrigger_wire::coded!(BrokerError);
 
 impl From<BrokerError> for tonic::Status {
     fn from(error: BrokerError) -> Self {

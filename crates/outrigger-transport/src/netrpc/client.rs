@@ -95,7 +95,7 @@ impl Client {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn with_max_value(stream: Stream, fate: Fate, max_value: usize) -> Self {
+    pub(crate) fn with_max_value(stream: Stream, fate: Fate, max_value: usize) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let (outgoing, writing) = Outgoing::start(writer, max_value);
         let shared = Arc::new(Shared {

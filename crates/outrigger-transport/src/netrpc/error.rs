@@ -88,6 +88,8 @@ impl CallError {
     }
 }
 
+outrigger_wire::coded!(CallError);
+
 /// Why a call has no reply.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -195,6 +197,8 @@ impl SessionError {
         }
     }
 }
+
+outrigger_wire::coded!(SessionError);
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

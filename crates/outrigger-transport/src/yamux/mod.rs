@@ -175,6 +175,8 @@ impl CloseReason {
     }
 }
 
+outrigger_wire::coded!(CloseReason);
+
 /// What a peer did that ends the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -251,6 +253,8 @@ impl YamuxError {
         }
     }
 }
+
+outrigger_wire::coded!(YamuxError);
 
 impl From<YamuxError> for io::Error {
     fn from(error: YamuxError) -> io::Error {
