@@ -103,7 +103,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             "build",
             "--release",
             "-p",
-            "outrigger-examples",
+            "outrigger-interop",
             "--bin",
             "bench-host",
             "--bin",

@@ -7,6 +7,7 @@ mod bench;
 mod circles;
 mod codegen;
 mod cost;
+mod coverage;
 mod demo;
 mod dist;
 mod interop;
@@ -14,6 +15,7 @@ mod plugins;
 mod test;
 mod tidy;
 mod tools;
+mod tsan;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ enum Task {
     Plugins(plugins::Options),
     /// Check crate edges, and what may stand in the tree
     Tidy,
+    /// Run what several threads use at once under ThreadSanitizer
+    Tsan,
     /// Measure our speed beside Go's and the kernel's
     Bench {
         /// Write the run to a file
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Task::Interop(options) => interop::run(&root, &options),
         Task::Plugins(options) => plugins::run(&root, &options),
         Task::Tidy => tidy::run(&root),
+        Task::Tsan => tsan::run(&root),
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })
         }

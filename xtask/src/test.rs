@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use crate::coverage::Coverage;
 use crate::{codegen, cost, interop, tidy, tools};
 
 #[derive(clap::Args, Default)]
@@ -15,6 +16,9 @@ pub(crate) struct Options {
     /// fails then was left to chance
     #[arg(long, value_name = "THREADS")]
     load: Option<usize>,
+    /// Run the tests alone, and print how many of each crate's lines they run
+    #[arg(long, conflicts_with = "load")]
+    coverage: bool,
 }
 
 /// Threads that compute for nothing until this is dropped.
@@ -57,10 +61,17 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if let Some(threads) = options.load {
         run.build()?;
         let _load = Load::start(threads);
-        step("tests under load", || run.tests(peers.as_deref()))?;
+        step("tests under load", || run.tests(peers.as_deref(), None))?;
         return step("interop under load", || {
             interop::run(root, &interop::Options::default())
         });
+    }
+    if options.coverage {
+        let coverage = Coverage::prepare(root)?;
+        let tests = step("tests", || run.tests(peers.as_deref(), Some(&coverage)));
+        // Tests that failed ran lines as well.
+        step("coverage", || coverage.report(root))?;
+        return tests;
     }
     step("tidy", || tidy::run(root))?;
     step("formatting", || {
@@ -97,7 +108,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         let arguments = ["doc", "--workspace", "--no-deps", "--quiet"];
         tools::run(tools::cargo_command(root, &arguments).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    step("tests", || run.tests(peers.as_deref()))?;
+    step("tests", || run.tests(peers.as_deref(), None))?;
     step("interop", || {
         interop::run(root, &interop::Options::default())
     })?;
@@ -161,11 +172,17 @@ impl Run<'_> {
         tools::cargo(self.root, &["test", "--workspace", "--quiet", "--no-run"])
     }
 
-    fn tests(&self, peers: Option<&Path>) -> Result<()> {
+    fn tests(&self, peers: Option<&Path>, coverage: Option<&Coverage>) -> Result<()> {
+        let cargo = |arguments: &[&str]| {
+            let mut command = tools::cargo_command(self.root, arguments);
+            if let Some(coverage) = coverage {
+                coverage.apply(&mut command);
+            }
+            command
+        };
         // Tests start programs of other packages, which testing alone does not build.
-        tools::cargo(self.root, &["build", "--workspace", "--quiet"])?;
-        let arguments = ["test", "--workspace", "--quiet", "--no-fail-fast"];
-        let mut command = tools::cargo_command(self.root, &arguments);
+        tools::run(&mut cargo(&["build", "--workspace", "--quiet"]))?;
+        let mut command = cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"]);
         command.env("INSTA_UPDATE", "no");
         if let Some(peers) = peers {
             command.env("OUTRIGGER_GO_PEERS", peers);

@@ -83,6 +83,16 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("outrigger-example-bare", &["outrigger-plugin"]),
     (
+        "outrigger-interop",
+        &[
+            "outrigger",
+            "outrigger-examples",
+            "outrigger-gob",
+            "outrigger-host",
+            "outrigger-plugin",
+        ],
+    ),
+    (
         "outrigger-example-interface",
         &["outrigger-host", "outrigger-plugin"],
     ),

@@ -755,7 +755,7 @@ fn wrong_flags_are_usage_errors() {
     .says("error[metadata-invalid]");
 }
 
-/// A Rust example built beside the command, if it is.
+/// A Rust example or peer built beside the command, if it is.
 fn rust_example(name: &str) -> Option<String> {
     let built = Path::new(env!("CARGO_BIN_EXE_outrigger")).with_file_name(name);
     found(&built, "build it with `cargo build --workspace`")

@@ -4,26 +4,19 @@
 pub mod hosted;
 pub mod netrpc;
 pub mod proto;
-pub mod test_mode;
-pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{
-    Broker, Channel, Interface, MagicCookie, ServiceSet, UnsupportedTransport, grpc_interface,
+    Broker, Channel, Interface, MagicCookie, UnsupportedTransport, grpc_interface,
 };
 
-use proto::bench::bench_client::BenchClient;
 use proto::counter::counter_client::CounterClient;
 use proto::filelister::file_lister_client::FileListerClient;
-use proto::grpctest::ping_pong_server::{PingPong, PingPongServer};
-use proto::grpctest::test_client::TestClient;
-use proto::grpctest::{PingRequest, PongResponse};
 use proto::hostdemo::host_demo_client::HostDemoClient;
 use proto::kv::kv_client::KvClient;
 use proto::streaming::streamer_service_client::StreamerServiceClient;
-use tonic::{Request, Response, Status};
 
 /// The cookie of go-plugin's own examples.
 pub fn basic_cookie() -> MagicCookie {
@@ -33,16 +26,6 @@ pub fn basic_cookie() -> MagicCookie {
 /// The cookie of the host-services examples.
 pub fn host_services_cookie() -> MagicCookie {
     MagicCookie::new("TEST_KEY", "TEST_VALUE")
-}
-
-/// The cookie of the benchmark plugin.
-pub fn bench_cookie() -> MagicCookie {
-    MagicCookie::new("OUTRIGGER_BENCH", "bench")
-}
-
-/// The cookie of the interop peer.
-pub fn peer_cookie() -> MagicCookie {
-    MagicCookie::new("TEST_MAGIC_COOKIE", "test")
 }
 
 /// The file in which the key/value store keeps a value.
@@ -75,14 +58,6 @@ grpc_interface! {
     /// A plugin that shows the host services at work.
     pub HostDemo => HostDemoClient
 }
-grpc_interface! {
-    /// The interop peer.
-    pub Test => TestClient, "test"
-}
-grpc_interface! {
-    /// The benchmark plugin.
-    pub Bench => BenchClient, "bench"
-}
 
 /// The counter, which calls its host back to add.
 pub struct Counter;
@@ -107,18 +82,4 @@ impl Interface for Counter {
             broker,
         })
     }
-}
-
-struct Pong;
-
-#[tonic::async_trait]
-impl PingPong for Pong {
-    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
-        Ok(Response::new(PongResponse { msg: "pong".into() }))
-    }
-}
-
-/// `grpctest.PingPong`, which both sides of the interop peer serve to each other.
-pub fn ping_pong() -> ServiceSet {
-    ServiceSet::new().with(PingPongServer::new(Pong))
 }

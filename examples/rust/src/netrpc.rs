@@ -1,26 +1,23 @@
-//! What the net/rpc examples and peers share: the types that cross, how a host
-//! calls each interface, and the methods that a plugin answers with.
-//!
-//! [`KvStore`] and [`Animal`] are served over gRPC as well; a host that
-//! dispenses them need not know which it is.
-
-pub mod describe;
-pub mod http;
-pub mod pattern;
-pub mod serve;
+//! What is served over gRPC and over net/rpc alike, the key/value store and the
+//! animals: how a host calls them, and what a plugin answers over net/rpc. A host that
+//! dispenses one of them need not know which protocol it is.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use outrigger_host::gob::{Gob, Time};
-use outrigger_host::netrpc::{CallError, Client, Methods};
-use outrigger_host::{
-    Broker, BrokerId, Channel, Interface, MAX_MESSAGE, MagicCookie, UnsupportedTransport,
-};
+use outrigger_host::netrpc::Client;
+use outrigger_host::{Broker, Channel, Interface, MAX_MESSAGE, MagicCookie, UnsupportedTransport};
+use outrigger_plugin::netrpc::Methods;
+use outrigger_plugin::{PluginSet, Serve, ServiceSet};
+use tonic::{Request, Response, Status};
 
-use crate::proto::animal::SpeakRequest;
+use crate::kv_file;
 use crate::proto::animal::animal_client::AnimalClient;
+use crate::proto::animal::animal_server;
+use crate::proto::animal::{DESCRIPTORS, SpeakRequest, SpeakResponse};
 use crate::proto::kv::kv_client::KvClient;
 use crate::proto::kv::{GetRequest, PutRequest};
 
@@ -29,318 +26,6 @@ pub type Any = outrigger_host::gob::Interface;
 
 /// Go's `map[string]interface{}`.
 pub type AnyMap = BTreeMap<String, Any>;
-
-/// What [`adder`] adds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Gob)]
-pub struct Pair {
-    /// One.
-    pub a: i64,
-    /// The other.
-    pub b: i64,
-}
-
-/// The length of some bytes and their sum, which wraps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Gob)]
-pub struct Digest {
-    /// How many bytes.
-    pub bytes: u64,
-    /// Their sum.
-    pub sum: u64,
-}
-
-/// Asks for bytes on a broker stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Gob)]
-pub struct Wanted {
-    /// The id to dial.
-    #[gob(rename = "ID")]
-    pub id: u32,
-    /// How many bytes.
-    pub bytes: u64,
-}
-
-/// What a plugin is to print.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Gob)]
-pub struct Words {
-    /// To stdout.
-    pub out: String,
-    /// To stderr.
-    pub err: String,
-}
-
-/// The struct that crosses inside `interface{}`.
-#[derive(Clone, Debug, PartialEq, Gob)]
-#[gob(name = "main.Shape")]
-pub struct Shape {
-    /// Its name.
-    pub name: String,
-    /// Go's `int`.
-    pub sides: isize,
-    /// Any number of words.
-    pub tags: Vec<String>,
-    /// A pointer.
-    pub inner: Option<Box<Shape>>,
-    /// A moment.
-    pub at: Time,
-    /// Anything.
-    pub extra: Option<AnyMap>,
-}
-
-impl Default for Shape {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            sides: 0,
-            tags: Vec::new(),
-            inner: None,
-            at: Time::ZERO,
-            extra: None,
-        }
-    }
-}
-
-/// `Plugin.Add`, which either side calls the other back for.
-pub fn adder() -> Methods {
-    Methods::new().method("Add", |pair: Pair| async move {
-        Ok::<i64, String>(pair.a.wrapping_add(pair.b))
-    })
-}
-
-/// The animals of the playground, and what they say.
-const SOUNDS: [(&str, &str); 5] = [
-    ("cat", "Meow!"),
-    ("dog", "Woof!"),
-    ("pig", "Oink!"),
-    ("cow", "Moo!"),
-    ("horse", "Neigh!"),
-];
-
-/// The names of the animals.
-pub fn animals() -> impl Iterator<Item = &'static str> {
-    SOUNDS.iter().map(|(name, _)| *name)
-}
-
-/// What an animal says; its name may end in `-grpc`. Nothing is what no animal says.
-pub fn sound(name: &str, loud: bool) -> String {
-    let name = name.strip_suffix("-grpc").unwrap_or(name);
-    let found = SOUNDS.iter().find(|(known, _)| *known == name);
-    let sound = found.map_or("", |(_, sound)| sound);
-    match loud {
-        true => sound.to_uppercase(),
-        false => sound.to_owned(),
-    }
-}
-
-/// The cookie of an animal's own program. Cat and dog-grpc have those of the
-/// playground, the others pairs of ours.
-pub fn animal_cookie(name: &str) -> MagicCookie {
-    match name {
-        "cat" => MagicCookie::new(
-            "CAT_PLUGIN",
-            "lFLmoCE3ckw6erJxYxcRd6keedUodVMctD3XOGj9bLMYsFZi1Qh0vKEJftppo5ek",
-        ),
-        "dog-grpc" => MagicCookie::new(
-            "DOG_PLUGIN",
-            "2ggRd5S9bhHottawB6eXwghiOAhekGORmOfIczh5b1D3AYlmrRWIXdbqwDHDJmjq",
-        ),
-        name => MagicCookie::new(
-            format!("{}_PLUGIN", name.to_uppercase()),
-            format!("outrigger-{name}-netrpc"),
-        ),
-    }
-}
-
-/// A dispensed object with the broker that its calls need.
-#[derive(Clone, Debug)]
-pub struct Object {
-    /// Calls the object.
-    pub client: Client,
-    /// Opens further streams.
-    pub broker: Arc<dyn Broker>,
-}
-
-impl Object {
-    async fn any<R: Gob>(&self, method: &str) -> Result<R, CallError> {
-        self.client.call(method, &Any::nil()).await
-    }
-}
-
-macro_rules! interface {
-    ($(#[$doc:meta])* $name:ident => $(#[$client_doc:meta])* $client:ident) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $name;
-
-        $(#[$client_doc])*
-        #[derive(Clone, Debug)]
-        pub struct $client(pub Object);
-
-        impl Interface for $name {
-            type Client = $client;
-
-            fn netrpc(
-                client: Client,
-                broker: Arc<dyn Broker>,
-            ) -> Result<Self::Client, UnsupportedTransport> {
-                Ok($client(Object { client, broker }))
-            }
-        }
-    };
-}
-
-interface! {
-    /// go-plugin's first example.
-    Greeter =>
-    /// Greets.
-    GreeterClient
-}
-interface! {
-    /// Calls back and forth.
-    Callbacks =>
-    /// Has the plugin call this host, and calls what the plugin serves.
-    CallbacksClient
-}
-interface! {
-    /// Raw streams of the broker.
-    Streams =>
-    /// Asks for streams; the host accepts or dials them.
-    StreamsClient
-}
-interface! {
-    /// Values of all types, errors and slow methods.
-    Types =>
-    /// Calls with values of all types.
-    TypesClient
-}
-interface! {
-    /// Prints and reads stdin.
-    Stdio =>
-    /// Has the plugin print and read.
-    StdioClient
-}
-
-impl GreeterClient {
-    /// A greeting.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn greet(&self) -> Result<String, CallError> {
-        self.0.any("Plugin.Greet").await
-    }
-}
-
-impl CallbacksClient {
-    /// Has the plugin add 20 and 22 with the [`adder`] that this host serves on `id`.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn call_host(&self, id: BrokerId) -> Result<String, CallError> {
-        self.0.client.call("Plugin.CallHost", &id.0).await
-    }
-
-    /// The id on which the plugin serves an [`adder`] of its own.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn offer_helper(&self) -> Result<BrokerId, CallError> {
-        self.0.any("Plugin.OfferHelper").await.map(BrokerId)
-    }
-}
-
-impl StreamsClient {
-    /// Has the plugin dial `id` and read to the end.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn sum(&self, id: BrokerId) -> Result<Digest, CallError> {
-        self.0.client.call("Plugin.Sum", &id.0).await
-    }
-
-    /// Has the plugin dial `id` and write `bytes` pattern bytes.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn produce(&self, id: BrokerId, bytes: u64) -> Result<u64, CallError> {
-        let wanted = Wanted { id: id.0, bytes };
-        self.0.client.call("Plugin.Produce", &wanted).await
-    }
-
-    /// The id of a stream that gives back every byte.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn echo(&self) -> Result<BrokerId, CallError> {
-        self.0.any("Plugin.Echo").await.map(BrokerId)
-    }
-
-    /// Has the plugin dial `id`, get `/` over HTTP and return the body.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn fetch_from_host(&self, id: BrokerId) -> Result<String, CallError> {
-        self.0.client.call("Plugin.FetchFromHost", &id.0).await
-    }
-
-    /// The id of a stream on which the plugin answers one HTTP request.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn offer_http(&self) -> Result<BrokerId, CallError> {
-        self.0.any("Plugin.OfferHTTP").await.map(BrokerId)
-    }
-}
-
-impl TypesClient {
-    /// What the plugin calls the value.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn describe(&self, value: &Any) -> Result<String, CallError> {
-        self.0.client.call("Plugin.Describe", value).await
-    }
-
-    /// The value as it comes back.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn echo(&self, value: &Any) -> Result<Any, CallError> {
-        self.0.client.call("Plugin.Echo", value).await
-    }
-
-    /// Fails with `text`.
-    ///
-    /// # Errors
-    /// That, or as [`Client::call`].
-    pub async fn fail(&self, text: &str) -> Result<Any, CallError> {
-        self.0.client.call("Plugin.Fail", text).await
-    }
-
-    /// Takes its time, in milliseconds.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn sleep(&self, millis: i64) -> Result<i64, CallError> {
-        self.0.client.call("Plugin.Sleep", &millis).await
-    }
-}
-
-impl StdioClient {
-    /// Prints the words as they are.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn print(&self, words: &Words) -> Result<(), CallError> {
-        let _: Any = self.0.client.call("Plugin.Print", words).await?;
-        Ok(())
-    }
-
-    /// What the plugin found on its stdin.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub async fn read_stdin(&self) -> Result<String, CallError> {
-        self.0.any("Plugin.ReadStdin").await
-    }
-}
 
 /// The key/value store, whichever protocol the plugin speaks.
 #[derive(Debug)]
@@ -459,5 +144,126 @@ impl AnyAnimal {
         };
         ensure!(!said.is_empty(), "it says nothing");
         Ok(said)
+    }
+}
+
+/// The key/value store in files of the working directory.
+pub fn kv_methods() -> Methods {
+    Methods::new()
+        .method("Put", |arguments: AnyMap| async move {
+            let (file, value) = put_arguments(&arguments)?;
+            let written = tokio::fs::write(file, value).await;
+            written.map_err(|error| error.to_string())?;
+            Ok::<_, String>(Any::nil())
+        })
+        .method("Get", |key: String| async move {
+            let value = tokio::fs::read(kv_file(&key)?).await;
+            value.map_err(|error| error.to_string())
+        })
+}
+
+fn put_arguments(arguments: &AnyMap) -> Result<(PathBuf, Vec<u8>), String> {
+    let nil = Any::nil();
+    let argument = |name: &str| arguments.get(name).unwrap_or(&nil);
+    let other = |name: &str, wanted: &str| {
+        let found = argument(name).name().unwrap_or("<nil>").to_owned();
+        format!("argument {name} is a {found}, not {wanted}")
+    };
+    let key = match (argument("key").name(), argument("key").get::<String>()) {
+        (Some("string"), Ok(Some(key))) => key,
+        _ => return Err(other("key", "a string")),
+    };
+    let value = match (argument("value").name(), argument("value").get()) {
+        (Some("[]uint8"), Ok(Some(value))) => value,
+        _ => return Err(other("value", "bytes")),
+    };
+    Ok((kv_file(&key)?, value))
+}
+
+/// The animals of the playground, and what they say.
+const SOUNDS: [(&str, &str); 5] = [
+    ("cat", "Meow!"),
+    ("dog", "Woof!"),
+    ("pig", "Oink!"),
+    ("cow", "Moo!"),
+    ("horse", "Neigh!"),
+];
+
+/// The names of the animals.
+pub fn animals() -> impl Iterator<Item = &'static str> {
+    SOUNDS.iter().map(|(name, _)| *name)
+}
+
+/// What an animal says; its name may end in `-grpc`. Nothing is what no animal says.
+pub fn sound(name: &str, loud: bool) -> String {
+    let name = name.strip_suffix("-grpc").unwrap_or(name);
+    let found = SOUNDS.iter().find(|(known, _)| *known == name);
+    let sound = found.map_or("", |(_, sound)| sound);
+    match loud {
+        true => sound.to_uppercase(),
+        false => sound.to_owned(),
+    }
+}
+
+/// The cookie of an animal's own program. Cat and dog-grpc have those of the
+/// playground, the others pairs of ours.
+pub fn animal_cookie(name: &str) -> MagicCookie {
+    match name {
+        "cat" => MagicCookie::new(
+            "CAT_PLUGIN",
+            "lFLmoCE3ckw6erJxYxcRd6keedUodVMctD3XOGj9bLMYsFZi1Qh0vKEJftppo5ek",
+        ),
+        "dog-grpc" => MagicCookie::new(
+            "DOG_PLUGIN",
+            "2ggRd5S9bhHottawB6eXwghiOAhekGORmOfIczh5b1D3AYlmrRWIXdbqwDHDJmjq",
+        ),
+        name => MagicCookie::new(
+            format!("{}_PLUGIN", name.to_uppercase()),
+            format!("outrigger-{name}-netrpc"),
+        ),
+    }
+}
+
+/// The whole program of an animal.
+pub fn animal_program(name: &'static str) -> ExitCode {
+    let set = match name.strip_suffix("-grpc") {
+        None => PluginSet::new().netrpc(name, move |_| animal_methods(name)),
+        Some(_) => PluginSet::new().grpc(name, move |_| {
+            ServiceSet::new()
+                .with(animal_server::AnimalServer::new(Sounding(name)))
+                .describe(DESCRIPTORS)
+        }),
+    };
+    outrigger_plugin::serve(Serve::new(animal_cookie(name)).offer(1, set))
+}
+
+/// An animal over net/rpc.
+pub fn animal_methods(name: &'static str) -> Methods {
+    Methods::new().method("Speak", move |arguments: AnyMap| async move {
+        let loud = match arguments.get("isLoud") {
+            None => false,
+            Some(value) => match (value.name(), value.get::<bool>()) {
+                (None, _) => false,
+                (Some("bool"), Ok(Some(loud))) => loud,
+                (Some(other), _) => {
+                    return Err(format!("argument isLoud is a {other}, not a bool"));
+                }
+            },
+        };
+        Ok(sound(name, loud))
+    })
+}
+
+/// An animal over gRPC.
+struct Sounding(&'static str);
+
+#[tonic::async_trait]
+impl animal_server::Animal for Sounding {
+    async fn speak(
+        &self,
+        request: Request<SpeakRequest>,
+    ) -> Result<Response<SpeakResponse>, Status> {
+        let resp = sound(self.0, request.get_ref().is_loud);
+        Ok(Response::new(SpeakResponse { resp }))
     }
 }

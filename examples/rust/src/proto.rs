@@ -33,13 +33,5 @@ pub mod filelister {
 pub mod hostdemo {
     include!("generated/services/hostdemo.v1.rs");
 }
-/// `grpctest.proto`.
-pub mod grpctest {
-    include!("generated/services/grpctest.rs");
-}
-/// `bench.proto`.
-pub mod bench {
-    include!("generated/services/outrigger.bench.v1.rs");
-}
-/// Descriptors of the four above, for reflection.
+/// Descriptors of the two above, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/services/descriptors.bin");

@@ -110,12 +110,11 @@ const OUTPUTS: &[Output] = &[
     example("examples/rust/src/generated/animal", &[&["animal.proto"]]),
     example(
         "examples/rust/src/generated/services",
-        &[&[
-            "filelister.proto",
-            "hostdemo.proto",
-            "grpctest.proto",
-            "bench.proto",
-        ]],
+        &[&["filelister.proto", "hostdemo.proto"]],
+    ),
+    example(
+        "interop/rust/src/generated",
+        &[&["grpctest.proto", "bench.proto"]],
     ),
 ];
 

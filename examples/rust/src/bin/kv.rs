@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 
-use outrigger_examples::netrpc::serve;
+use outrigger_examples::netrpc::kv_methods;
 use outrigger_examples::proto::kv::kv_server::{Kv, KvServer};
 use outrigger_examples::proto::kv::{DESCRIPTORS, Empty, GetRequest, GetResponse, PutRequest};
 use outrigger_examples::{basic_cookie, kv_file};
@@ -37,7 +37,7 @@ impl Kv for Files {
 }
 
 fn main() -> ExitCode {
-    let netrpc = PluginSet::new().netrpc("kv", |_| serve::kv());
+    let netrpc = PluginSet::new().netrpc("kv", |_| kv_methods());
     let grpc = PluginSet::new().grpc("kv", |_| {
         ServiceSet::new()
             .with(KvServer::new(Files))

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use outrigger_examples::netrpc::serve::animal_program;
+use outrigger_examples::netrpc::animal_program;
 
 fn main() -> ExitCode {
     animal_program("pig")

@@ -10,9 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use outrigger_examples::basic_cookie;
-use outrigger_examples::netrpc::serve;
-use outrigger_examples::test_mode::serve_until_stdin_ends;
-use outrigger_examples::tls::{TLS_DIR, static_tls};
+use outrigger_interop::netrpc::serve;
+use outrigger_interop::test_mode::serve_until_stdin_ends;
+use outrigger_interop::tls::{TLS_DIR, static_tls};
 use outrigger_plugin::Serve;
 
 fn run() -> Result<ExitCode> {

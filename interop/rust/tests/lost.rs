@@ -11,12 +11,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use outrigger_examples::{Test, peer_cookie};
 use outrigger_host::{
     Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Attach, Connection,
     Deadlines, ExitStatus, KillReason, Launch, Network, PluginExited, PluginSet, Reattach,
     Transport,
 };
+use outrigger_interop::{Test, peer_cookie};
 use support::{SOON, go_peer, runs};
 
 const PEER: &str = env!("CARGO_BIN_EXE_peer");

@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 use outrigger_examples::netrpc::KvStore;
 use outrigger_examples::proto::counter::add_helper_server::{AddHelper, AddHelperServer};
 use outrigger_examples::proto::counter::{PutRequest, SumRequest, SumResponse};
-use outrigger_examples::proto::grpctest::{PrintStdioRequest, TestRequest};
-use outrigger_examples::{Counter, Test, basic_cookie, peer_cookie, ping_pong};
+use outrigger_examples::{Counter, basic_cookie};
 use outrigger_host::{
     Address, AddressTranslator, AllowedTransports, AppProtocolVersion, Attach, Deadlines,
     ExitStatus, ExpectedDigest, KillReason, Launch, LaunchError, Network, PluginExited, PluginSet,
     ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin, ServiceSet, Started, Transport,
     stop_managed,
 };
+use outrigger_interop::proto::grpctest::{PrintStdioRequest, TestRequest};
+use outrigger_interop::{Test, peer_cookie, ping_pong};
 use support::{Bytes, SOON, go_peer, logged, runs, signal, stops_cleanly, wait_for, wait_until};
 use tonic::{Request, Response, Status};
 
@@ -899,7 +900,7 @@ async fn a_runner_and_its_translator_see_all_addresses_of_a_go_plugin() {
         .await
         .expect("served");
     let mut client = plugin.dispense::<Test>("test").await.expect("a client");
-    let request = outrigger_examples::proto::grpctest::BidirectionalRequest { id: serving.id().0 };
+    let request = outrigger_interop::proto::grpctest::BidirectionalRequest { id: serving.id().0 };
     let id = client
         .bidirectional(request)
         .await

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
-use outrigger_examples::netrpc::{
-    Animal, AnyAnimal, Callbacks, CallbacksClient, Greeter, GreeterClient, Pair, Stdio, Streams,
-    StreamsClient, Types, TypesClient, Words, adder, http, pattern, sound,
-};
+use outrigger_examples::netrpc::{Animal, AnyAnimal, sound};
 use outrigger_host::netrpc::{CallError, CallErrorKind, Client, SessionError};
 use outrigger_host::{BrokerId, DispenseError, RunningPlugin, Stream};
+use outrigger_interop::netrpc::{
+    Callbacks, CallbacksClient, Greeter, GreeterClient, Pair, Stdio, Streams, StreamsClient, Types,
+    TypesClient, Words, adder, http, pattern,
+};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 

@@ -6,11 +6,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use outrigger_examples::bench_cookie;
-use outrigger_examples::proto::DESCRIPTORS;
-use outrigger_examples::proto::bench::bench_host_client::BenchHostClient;
-use outrigger_examples::proto::bench::bench_server::{Bench, BenchServer};
-use outrigger_examples::proto::bench::{
+use outrigger_interop::bench_cookie;
+use outrigger_interop::proto::DESCRIPTORS;
+use outrigger_interop::proto::bench::bench_host_client::BenchHostClient;
+use outrigger_interop::proto::bench::bench_server::{Bench, BenchServer};
+use outrigger_interop::proto::bench::{
     CallbackReply, CallbackRequest, Payload, ReadRequest, StreamReply, StreamRequest,
 };
 use outrigger_plugin::gob::Gob;

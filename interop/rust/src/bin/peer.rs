@@ -14,17 +14,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use outrigger_examples::proto::DESCRIPTORS;
-use outrigger_examples::proto::grpctest::ping_pong_client::PingPongClient;
-use outrigger_examples::proto::grpctest::print_kv_request::Value;
-use outrigger_examples::proto::grpctest::test_server::{Test, TestServer};
-use outrigger_examples::proto::grpctest::{
+use outrigger_interop::proto::DESCRIPTORS;
+use outrigger_interop::proto::grpctest::ping_pong_client::PingPongClient;
+use outrigger_interop::proto::grpctest::print_kv_request::Value;
+use outrigger_interop::proto::grpctest::test_server::{Test, TestServer};
+use outrigger_interop::proto::grpctest::{
     BidirectionalRequest, BidirectionalResponse, PanicRequest, PingRequest, PrintKvRequest,
     PrintKvResponse, PrintStdioRequest, TestRequest, TestResponse,
 };
-use outrigger_examples::test_mode::serve_until_stdin_ends;
-use outrigger_examples::tls::{TLS_DIR, static_tls};
-use outrigger_examples::{peer_cookie, ping_pong};
+use outrigger_interop::test_mode::serve_until_stdin_ends;
+use outrigger_interop::tls::{TLS_DIR, static_tls};
+use outrigger_interop::{peer_cookie, ping_pong};
 use outrigger_plugin::{
     BrokerId, MagicCookie, PluginContext, PluginSet, SendGzip, Serve, ServiceSet,
 };

@@ -8,18 +8,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use outrigger_examples::proto::grpctest::ping_pong_server::{PingPong, PingPongServer};
-use outrigger_examples::proto::grpctest::test_client::TestClient;
-use outrigger_examples::proto::grpctest::{
+use outrigger_host::{Channel, Launch, PluginSet, RunningPlugin, SendGzip, ServiceSet};
+use outrigger_interop::proto::grpctest::ping_pong_server::{PingPong, PingPongServer};
+use outrigger_interop::proto::grpctest::test_client::TestClient;
+use outrigger_interop::proto::grpctest::{
     BidirectionalRequest, PingRequest, PongResponse, TestRequest, TestResponse,
 };
-use outrigger_examples::{Test, peer_cookie};
-use outrigger_host::{Channel, Launch, PluginSet, RunningPlugin, SendGzip, ServiceSet};
+use outrigger_interop::{Test, peer_cookie};
 use support::{SOON, go_peer, python, stops_cleanly};
 use tonic::{Code, Request, Response, Status};
 
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
-const LARGE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../interop/python/large.py");
+const LARGE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/large.py");
 /// Below and above what was once the limit, and what it takes to lose a connection.
 const LENGTHS: [usize; 4] = [1000, 100_000, 400_000, 1_000_000];
 

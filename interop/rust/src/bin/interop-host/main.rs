@@ -21,27 +21,24 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use futures_util::StreamExt;
 use outrigger::{Files, Manifest, Permissions, Policy, Settings};
-use outrigger_examples::netrpc::{
-    Animal, Callbacks, Greeter, KvStore, KvStoreClient, Stdio, Streams, Types, sound,
-};
+use outrigger_examples::netrpc::{Animal, KvStore, KvStoreClient, sound};
 use outrigger_examples::proto::counter::add_helper_server::{AddHelper, AddHelperServer};
 use outrigger_examples::proto::counter::{self, SumRequest, SumResponse};
 use outrigger_examples::proto::filelister::{FileListRequest, HostServiceRequest};
-use outrigger_examples::proto::grpctest::ping_pong_client::PingPongClient;
-use outrigger_examples::proto::grpctest::print_kv_request::Value;
-use outrigger_examples::proto::grpctest::{
-    BidirectionalRequest, PanicRequest, PingRequest, PrintKvRequest, PrintStdioRequest, TestRequest,
-};
 use outrigger_examples::proto::streaming;
-use outrigger_examples::{
-    Counter, FileLister, Streamer, Test, basic_cookie, host_services_cookie, peer_cookie,
-    ping_pong, tls,
-};
+use outrigger_examples::{Counter, FileLister, Streamer, basic_cookie, host_services_cookie};
 use outrigger_host::{
     Address, AllowedTransports, AppProtocolVersion, Attach, BrokerId, Deadlines, ExpectedDigest,
     Interface, Launch, MagicCookie, PingError, PluginSet, ProcessRunner, Reattach, RunningPlugin,
     ServiceSet, Transport,
 };
+use outrigger_interop::netrpc::{Callbacks, Greeter, Stdio, Streams, Types};
+use outrigger_interop::proto::grpctest::ping_pong_client::PingPongClient;
+use outrigger_interop::proto::grpctest::print_kv_request::Value;
+use outrigger_interop::proto::grpctest::{
+    BidirectionalRequest, PanicRequest, PingRequest, PrintKvRequest, PrintStdioRequest, TestRequest,
+};
+use outrigger_interop::{Test, peer_cookie, ping_pong, tls};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tonic::{Code, Request, Response, Status};

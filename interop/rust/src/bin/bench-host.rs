@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use outrigger::{Files, Manifest, Permissions, Policy, Settings, Transport};
-use outrigger_examples::proto::bench::bench_client::BenchClient;
-use outrigger_examples::proto::bench::{CallbackRequest, Payload, StreamRequest};
-use outrigger_examples::{Bench, bench_cookie};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
     Broker, Channel, Interface, Launch, PluginSet, RunningPlugin, UnsupportedTransport,
 };
+use outrigger_interop::proto::bench::bench_client::BenchClient;
+use outrigger_interop::proto::bench::{CallbackRequest, Payload, StreamRequest};
+use outrigger_interop::{Bench, bench_cookie};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tonic::Status;

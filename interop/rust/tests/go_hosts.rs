@@ -12,16 +12,15 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use outrigger_examples::Test;
-use outrigger_examples::proto::grpctest::TestRequest;
 use outrigger_host::{
     Address, AppProtocolVersion, Attach, Network, PluginSet, Reattach, Transport,
 };
-use support::{files_beneath, go_peer, runs, signal, wait_until};
+use outrigger_interop::Test;
+use outrigger_interop::proto::grpctest::TestRequest;
+use support::{example, files_beneath, go_peer, runs, signal, wait_until};
 
 /// What a directory must hold in the end.
 const NOTHING: [PathBuf; 0] = [];
-const KV: &str = env!("CARGO_BIN_EXE_kv");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
 const NETRPC_PEER: &str = env!("CARGO_BIN_EXE_netrpc-peer");
 
@@ -136,7 +135,7 @@ fn go_host(host: &Path, flags: &[&str], program: &[&str]) -> (bool, serde_json::
 #[test]
 fn a_plugin_without_its_cookie_says_so_on_stderr_and_exits_with_1() {
     for environment in [&[][..], &[("BASIC_PLUGIN", "other")]] {
-        let output = output_of(KV, environment);
+        let output = output_of(example("kv"), environment);
         assert_eq!(output.status.code(), Some(1));
         assert!(output.stdout.is_empty());
         let text = String::from_utf8_lossy(&output.stderr);
@@ -159,7 +158,7 @@ fn a_plugin_with_an_empty_cookie_says_something_else_and_exits_with_1() {
         .expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    let other = output_of(KV, &[]);
+    let other = output_of(example("kv"), &[]);
     assert_ne!(output.stderr, other.stderr);
     assert!(!output.stderr.is_empty());
 }
@@ -179,14 +178,14 @@ fn a_plugin_takes_the_highest_common_version_and_tolerates_any_list() {
         (None, "1"),
     ] {
         let variable = offered.map(|offered| ("PLUGIN_PROTOCOL_VERSIONS", offered));
-        let plugin = Bare::start(KV, &[], variable.as_slice());
+        let plugin = Bare::start(&example("kv"), &[], variable.as_slice());
         assert_eq!(plugin.fields()[1], taken, "{offered:?}: {}", plugin.line);
     }
 }
 
 #[test]
 fn a_plugin_prints_six_fields_and_a_seventh_only_to_hosts_that_know_it() {
-    let plugin = Bare::start(KV, &[], &[]);
+    let plugin = Bare::start(&example("kv"), &[], &[]);
     let fields = plugin.fields();
     assert_eq!(
         (fields[0], fields[2], fields[4], fields[5]),
@@ -201,7 +200,7 @@ fn a_plugin_prints_six_fields_and_a_seventh_only_to_hosts_that_know_it() {
             .is_socket()
     );
     for (value, count) in [("true", 7), ("false", 7), ("rubbish", 7), ("", 6)] {
-        let plugin = Bare::start(KV, &[], &[("PLUGIN_MULTIPLEX_GRPC", value)]);
+        let plugin = Bare::start(&example("kv"), &[], &[("PLUGIN_MULTIPLEX_GRPC", value)]);
         let fields = plugin.fields();
         assert_eq!(fields.len(), count, "{value:?}: {fields:?}");
         assert!(count == 6 || fields[6] == "true", "{value:?}: {fields:?}");
@@ -212,11 +211,11 @@ fn a_plugin_prints_six_fields_and_a_seventh_only_to_hosts_that_know_it() {
 fn a_plugin_announces_the_protocol_that_its_version_has() {
     for (program, arguments, offered, taken, protocol) in [
         (NETRPC_PEER, &[][..], "1", "1", "netrpc"),
-        (KV, &[], "1", "1", "grpc"),
-        (KV, &["netrpc"], "1", "1", "netrpc"),
-        (KV, &["mixed"], "2,3", "3", "grpc"),
-        (KV, &["mixed"], "2", "2", "netrpc"),
-        (KV, &["mixed"], "7", "2", "netrpc"),
+        (&example("kv"), &[], "1", "1", "grpc"),
+        (&example("kv"), &["netrpc"], "1", "1", "netrpc"),
+        (&example("kv"), &["mixed"], "2,3", "3", "grpc"),
+        (&example("kv"), &["mixed"], "2", "2", "netrpc"),
+        (&example("kv"), &["mixed"], "7", "2", "netrpc"),
     ] {
         let environment = [
             ("PLUGIN_PROTOCOL_VERSIONS", offered),
@@ -325,7 +324,7 @@ fn a_plugin_that_cannot_listen_exits_with_0_and_no_handshake() {
             ("PLUGIN_UNIX_SOCKET_GROUP", "no-such-group"),
         ],
     ] {
-        let output = output_of(KV, &environment);
+        let output = output_of(example("kv"), &environment);
         assert_eq!(output.status.code(), Some(0), "{environment:?}");
         assert!(output.stdout.is_empty());
         let log = String::from_utf8_lossy(&output.stderr);
@@ -340,8 +339,8 @@ fn a_plugin_that_cannot_listen_exits_with_0_and_no_handshake() {
 fn a_plugin_on_tcp_keeps_to_the_port_range() {
     let range = [("PLUGIN_MIN_PORT", "22000"), ("PLUGIN_MAX_PORT", "22999")];
     let (first, second) = (
-        Bare::start(KV, &["--tcp"], &range),
-        Bare::start(KV, &["--tcp"], &range),
+        Bare::start(&example("kv"), &["--tcp"], &range),
+        Bare::start(&example("kv"), &["--tcp"], &range),
     );
     let port = |plugin: &Bare| {
         let fields = plugin.fields();
@@ -360,7 +359,7 @@ fn a_plugin_on_tcp_keeps_to_the_port_range() {
         ("PLUGIN_MIN_PORT", "9"),
         ("PLUGIN_MAX_PORT", "8"),
     ];
-    let output = Command::new(KV)
+    let output = Command::new(example("kv"))
         .arg("--tcp")
         .envs(reversed)
         .output()
@@ -390,7 +389,7 @@ async fn a_plugin_outlives_silent_connections_and_serves_one_host_after_the_othe
 
 #[test]
 fn a_plugin_ignores_interrupts_and_dies_of_a_termination() {
-    let mut plugin = Bare::start(KV, &[], &[]);
+    let mut plugin = Bare::start(&example("kv"), &[], &[]);
     // From the handshake on.
     signal(plugin.child.id(), "INT");
     let socket = PathBuf::from(plugin.fields()[3]);
@@ -470,7 +469,7 @@ fn a_multiplexed_plugin_ends_with_its_host() {
 /// The multiplexed listener takes one connection; its socket goes with it.
 #[test]
 fn a_multiplexed_plugin_takes_exactly_one_connection() {
-    let plugin = Bare::start(KV, &[], &[("PLUGIN_MULTIPLEX_GRPC", "true")]);
+    let plugin = Bare::start(&example("kv"), &[], &[("PLUGIN_MULTIPLEX_GRPC", "true")]);
     let socket = PathBuf::from(plugin.fields()[3]);
     let first = UnixStream::connect(&socket).expect("connected");
     wait_until("the listener's end", || {

@@ -1,8 +1,9 @@
 //! Values that cross, and what plugins call them.
 
 use anyhow::Result;
-use outrigger_examples::netrpc::{Any, AnyMap, Shape};
+use outrigger_examples::netrpc::{Any, AnyMap};
 use outrigger_host::gob::{Complex, Named, Time, Value};
+use outrigger_interop::netrpc::Shape;
 
 fn of<T: Named>(value: &T) -> Result<Any> {
     Ok(Any::of(value)?)

@@ -1,25 +1,16 @@
 //! The plugin's side of each interface.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use outrigger_examples::netrpc::{animal_methods, animals, kv_methods};
 use outrigger_plugin::netrpc::Methods;
-use outrigger_plugin::{
-    Broker, BrokerError, BrokerId, PluginContext, PluginSet, Serve, ServiceSet, Stream,
-};
+use outrigger_plugin::{Broker, BrokerError, BrokerId, PluginContext, PluginSet, Stream};
 use tokio::io::AsyncWriteExt;
-use tonic::{Request, Response, Status};
 
-use super::{
-    Any, AnyMap, Pair, Wanted, Words, adder, animal_cookie, animals, describe, http, pattern, sound,
-};
-use crate::kv_file;
-use crate::proto::animal::animal_server::{Animal, AnimalServer};
-use crate::proto::animal::{DESCRIPTORS, SpeakRequest, SpeakResponse};
+use super::{Any, Pair, Wanted, Words, adder, describe, http, pattern};
 
 /// How long a stream that was offered waits for the host.
 const DIALLED: Duration = Duration::from_secs(5);
@@ -32,28 +23,15 @@ const MAX_STDIN: u64 = 1 << 20;
 pub fn all() -> PluginSet {
     let mut set = PluginSet::new()
         .netrpc("greeter", |_| greeter())
-        .netrpc("kv", |_| kv())
+        .netrpc("kv", |_| kv_methods())
         .netrpc("callbacks", callbacks)
         .netrpc("streams", streams)
         .netrpc("types", |_| types())
         .netrpc("stdio", |_| stdio());
     for name in animals() {
-        set = set.netrpc(name, move |_| animal(name));
+        set = set.netrpc(name, move |_| animal_methods(name));
     }
     set
-}
-
-/// The whole program of an animal.
-pub fn animal_program(name: &'static str) -> ExitCode {
-    let set = match name.strip_suffix("-grpc") {
-        None => PluginSet::new().netrpc(name, move |_| animal(name)),
-        Some(_) => PluginSet::new().grpc(name, move |_| {
-            ServiceSet::new()
-                .with(AnimalServer::new(Sounding(name)))
-                .describe(DESCRIPTORS)
-        }),
-    };
-    outrigger_plugin::serve(Serve::new(animal_cookie(name)).offer(1, set))
 }
 
 /// The text of an error with its causes: all that crosses.
@@ -64,70 +42,6 @@ fn said<T>(result: Result<T>) -> Result<T, String> {
 /// go-plugin's first example.
 pub fn greeter() -> Methods {
     Methods::new().method("Greet", |_: Any| async { Ok::<_, String>("Hello!") })
-}
-
-/// An animal over net/rpc.
-pub fn animal(name: &'static str) -> Methods {
-    Methods::new().method("Speak", move |arguments: AnyMap| async move {
-        let loud = match arguments.get("isLoud") {
-            None => false,
-            Some(value) => match (value.name(), value.get::<bool>()) {
-                (None, _) => false,
-                (Some("bool"), Ok(Some(loud))) => loud,
-                (Some(other), _) => {
-                    return Err(format!("argument isLoud is a {other}, not a bool"));
-                }
-            },
-        };
-        Ok(sound(name, loud))
-    })
-}
-
-/// An animal over gRPC.
-struct Sounding(&'static str);
-
-#[tonic::async_trait]
-impl Animal for Sounding {
-    async fn speak(
-        &self,
-        request: Request<SpeakRequest>,
-    ) -> Result<Response<SpeakResponse>, Status> {
-        let resp = sound(self.0, request.get_ref().is_loud);
-        Ok(Response::new(SpeakResponse { resp }))
-    }
-}
-
-/// The key/value store in files of the working directory.
-pub fn kv() -> Methods {
-    Methods::new()
-        .method("Put", |arguments: AnyMap| async move {
-            let (file, value) = put_arguments(&arguments)?;
-            let written = tokio::fs::write(file, value).await;
-            written.map_err(|error| error.to_string())?;
-            Ok::<_, String>(Any::nil())
-        })
-        .method("Get", |key: String| async move {
-            let value = tokio::fs::read(kv_file(&key)?).await;
-            value.map_err(|error| error.to_string())
-        })
-}
-
-fn put_arguments(arguments: &AnyMap) -> Result<(PathBuf, Vec<u8>), String> {
-    let nil = Any::nil();
-    let argument = |name: &str| arguments.get(name).unwrap_or(&nil);
-    let other = |name: &str, wanted: &str| {
-        let found = argument(name).name().unwrap_or("<nil>").to_owned();
-        format!("argument {name} is a {found}, not {wanted}")
-    };
-    let key = match (argument("key").name(), argument("key").get::<String>()) {
-        (Some("string"), Ok(Some(key))) => key,
-        _ => return Err(other("key", "a string")),
-    };
-    let value = match (argument("value").name(), argument("value").get()) {
-        (Some("[]uint8"), Ok(Some(value))) => value,
-        _ => return Err(other("value", "bytes")),
-    };
-    Ok((kv_file(&key)?, value))
 }
 
 /// Calls the host, and serves it an adder.

@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,16 +13,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use outrigger_examples::netrpc::{
-    Any, AnyMap, Callbacks, Greeter, Streams, StreamsClient, Types, adder, pattern,
-};
-use outrigger_examples::tls::static_tls;
-use outrigger_examples::{basic_cookie, peer_cookie};
+use outrigger_examples::basic_cookie;
+use outrigger_examples::netrpc::{Any, AnyMap};
 use outrigger_host::netrpc::{CallError, CallErrorKind, Client, Methods};
 use outrigger_host::{
     Address, AllowedTransports, AppProtocolVersion, Attach, Broker, ExitStatus, Interface, Launch,
     Network, PluginExited, PluginSet, Reattach, RunningPlugin, Transport, UnsupportedTransport,
 };
+use outrigger_interop::netrpc::{
+    Callbacks, Greeter, Streams, StreamsClient, Types, adder, pattern,
+};
+use outrigger_interop::peer_cookie;
+use outrigger_interop::tls::static_tls;
 use support::{SOON, go_peer, lines_of, runs, signal, stops_cleanly, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -575,7 +576,7 @@ async fn a_connection_that_was_idle_for_85_s_still_works() {
 
 /// Answers nothing before it is dropped.
 fn silent() -> Methods {
-    Methods::new().method("Add", |_: outrigger_examples::netrpc::Pair| {
+    Methods::new().method("Add", |_: outrigger_interop::netrpc::Pair| {
         std::future::pending::<Result<i64, String>>()
     })
 }
@@ -645,65 +646,4 @@ async fn what_is_served_once_is_gone_after_its_connection() {
     .await;
     drop(once);
     stops_cleanly(plugin).await;
-}
-
-/// The manifests name the cookies that the programs have.
-#[test]
-fn every_animal_has_a_manifest_with_its_cookie() {
-    let animals = Path::new(env!("CARGO_MANIFEST_DIR")).join("../animals");
-    let mut texts = BTreeMap::new();
-    for entry in std::fs::read_dir(animals).expect("a directory") {
-        let dir = entry.expect("an entry").path();
-        let name = dir.file_name().expect("a name").to_string_lossy();
-        let text = std::fs::read_to_string(dir.join("manifest.yaml")).expect("a manifest");
-        texts.insert(name.into_owned(), text);
-    }
-    let names: Vec<_> = texts.keys().map(String::as_str).collect();
-    assert_eq!(names, ["cat", "cow", "dog", "dog-grpc", "horse", "pig"]);
-    for (name, text) in texts {
-        let cookie = outrigger_examples::netrpc::animal_cookie(&name);
-        let format = if name.ends_with("-grpc") {
-            "grpc"
-        } else {
-            "rpc"
-        };
-        for line in [
-            format!("  name: {name}\n"),
-            format!("  format: {format}\n"),
-            format!("  entrypoint: {name}\n"),
-            format!("  magic_cookie_key: {}\n", cookie.key),
-            format!("  magic_cookie_value: {}\n", cookie.value),
-        ] {
-            assert!(text.contains(&line), "{name}: no {line:?}");
-        }
-    }
-}
-
-#[test]
-fn hosts_in_both_languages_are_greeted_by_plugins_in_both() {
-    let mut plugins = vec![PathBuf::from(env!("CARGO_BIN_EXE_hello"))];
-    plugins.extend(go_peer("hello"));
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hello/manifest.yaml");
-    for plugin in &plugins {
-        // Our host knows the folder, Go's the program.
-        let dir = tempfile::tempdir().expect("a directory");
-        let folder = dir.path().join("plugins/hello");
-        std::fs::create_dir_all(&folder).expect("a plugin's folder");
-        std::fs::copy(&manifest, folder.join("manifest.yaml")).expect("a manifest");
-        std::os::unix::fs::symlink(plugin, folder.join("hello")).expect("a program");
-        let mut hosts = vec![Command::new(env!("CARGO_BIN_EXE_hello-host"))];
-        hosts.extend(go_peer("hello-host").map(Command::new));
-        for mut host in hosts {
-            if host.get_program() != env!("CARGO_BIN_EXE_hello-host") {
-                host.arg(plugin).arg("world");
-            }
-            let output = host.current_dir(dir.path()).output();
-            let output = output.expect("the host runs");
-            let greeting = String::from_utf8_lossy(&output.stdout);
-            assert_eq!(
-                greeting, "hello, world\n",
-                "{host:?}, {plugin:?}: {output:?}"
-            );
-        }
-    }
 }

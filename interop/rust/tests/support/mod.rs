@@ -37,6 +37,17 @@ pub(crate) fn go_peer(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// A program of the examples, which are built beside the peers.
+///
+/// # Panics
+/// When it is not.
+pub(crate) fn example(name: &str) -> String {
+    let built = std::path::Path::new(env!("CARGO_BIN_EXE_peer")).with_file_name(name);
+    let hint = "build it with `cargo build -p outrigger-examples`";
+    assert!(built.exists(), "{} is missing; {hint}", built.display());
+    built.display().to_string()
+}
+
 /// A Python with grpcio, where `OUTRIGGER_PYTHON` names one.
 pub(crate) fn python() -> Option<PathBuf> {
     std::env::var_os("OUTRIGGER_PYTHON").map(Into::into)
