@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use outrigger::{
-    ErrorKind, ExpectedDigest, FileKind, GrantedServices, MagicCookie, Manifest, Places, Plugin,
-    Policy, SandboxMode, Settings, SourceFile, Transport,
+    ExpectedDigest, FileKind, GrantedServices, Manifest, Plugin, Policy, SandboxMode, Settings,
+    SourceFile, Transport,
 };
 use serde::Serialize;
 
@@ -150,10 +150,9 @@ fn nothing() -> Result<GrantedServices, Failure> {
         .services([])
         .build()
         .map_err(|problems| broken(problems.to_string()))?;
-    let places = Places::new("/nonexistent/plugin", "/nonexistent/data")
-        .map_err(|error| broken(error.to_string()))?;
-    let decision = Policy::allow_nothing().decide(&manifest, &places);
-    Ok(GrantedServices::new(decision.grants()))
+    let plugin = Settings::new().plugin(manifest, "/nonexistent");
+    let plugin = plugin.map_err(|error| broken(error.to_string()))?;
+    Ok(plugin.services())
 }
 
 /// The policy of a file, or the one that grants what is asked.
@@ -167,10 +166,9 @@ fn settings(policy: Option<&Path>) -> Result<(Settings, PolicyUsed), Failure> {
         return Ok((settings, PolicyUsed::AllowRequested));
     };
     let source = SourceFile::read(path, FileKind::Policy).map_err(|error| failure(&error))?;
-    let policy = source
-        .policy()
-        .map_err(|problems| failure(&ErrorKind::Invalid(FileKind::Policy, problems).into()))?;
-    Ok((settings.policy(policy), PolicyUsed::File(source.name())))
+    let settings = settings.policy_from(&source);
+    let settings = settings.map_err(|error| failure(&error))?;
+    Ok((settings, PolicyUsed::File(source.name())))
 }
 
 /// The command line completed by the manifest: what it leaves out of the
@@ -187,9 +185,7 @@ pub(crate) fn complete(args: &PluginArgs) -> Result<Target, Failure> {
     if let Some(plugin) = &granting.plugin {
         let manifest = plugin.manifest();
         let handshake = manifest.handshake();
-        args.cookie.get_or_insert_with(|| {
-            MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value())
-        });
+        args.cookie.get_or_insert_with(|| plugin.cookie());
         if args.app_versions.is_empty() {
             args.app_versions = vec![handshake.protocol_version()];
         }

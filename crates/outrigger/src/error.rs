@@ -325,12 +325,13 @@ pub(crate) fn shown_path(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
 
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{Plugin, Plugins};
+    use crate::{Plugin, Plugins, Settings};
 
     const KINDS: usize = 11;
 
@@ -418,6 +419,11 @@ mod tests {
         kennel.write("dog/manifest.yaml", "plugin: {nme: dog}");
         let invalid = Plugin::open(kennel.path("dog"));
         example(&kennel, invalid.expect_err("no name"));
+        let policy = Settings::new().policy_file(kennel.path("dog"));
+        example(&kennel, policy.expect_err("no policy"));
+        kennel.write("policy.yaml", "default: {alow: requested}");
+        let policy = Settings::new().policy_file(kennel.0.path());
+        example(&kennel, policy.expect_err("a misspelt key"));
 
         let kennel = Kennel::new();
         let own = kennel.dog().with_data_dir("/");
@@ -435,8 +441,16 @@ mod tests {
         fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
         example(&kennel, kennel.dog().launch().expect_err("no file"));
         fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
-        kennel.write("dog/plugin.sha256", "d0c");
-        example(&kennel, kennel.dog().launch().expect_err("no checksum"));
+        let (one, two) = ("1".repeat(64), "2".repeat(64));
+        for checksums in [
+            "".to_owned(),
+            "d0c".to_owned(),
+            format!("{one}  cat\n{two}  cow\n"),
+            format!("{one}  dog\n{two}  dog\n"),
+        ] {
+            kennel.write("dog/plugin.sha256", &checksums);
+            example(&kennel, kennel.dog().launch().expect_err("no checksum"));
+        }
         kennel.write("dog/plugin.sha256", &"0".repeat(64));
         let other = kennel.dog().start().await;
         example(&kennel, other.expect_err("another program"));
@@ -447,6 +461,14 @@ mod tests {
         examples
     }
 
+    /// The codes in the table of the page for authors of hosts, but for those of a launch.
+    fn documented() -> BTreeSet<&'static str> {
+        include_str!("../../../docs/embedding.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect()
+    }
+
     #[tokio::test]
     async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
         let examples = examples().await;
@@ -455,6 +477,8 @@ mod tests {
             met[number_of(error.kind())] = true;
         }
         assert_eq!(met, [true; KINDS]);
+        let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
+        assert_eq!(documented(), &codes - &BTreeSet::from(["digest-mismatch"]));
         let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
         insta::assert_snapshot!(texts.join("\n"), @r"
         [plugins-unreadable] the plugins in `DIR/missing` could not be listed
@@ -467,6 +491,12 @@ mod tests {
           DIR/dog/manifest.yaml:1:9: plugin.format: the key `format` is missing [missing-key]
           DIR/dog/manifest.yaml:1:9: plugin.entrypoint: the key `entrypoint` is missing [missing-key]
           DIR/dog/manifest.yaml:1:10: plugin.nme: the key `nme` has no meaning here; did you mean `name`? [unknown-key]
+          help: `outrigger check` shows each problem in its place
+        [policy-unreadable] the policy `DIR/dog/policy.yaml` could not be read
+          No such file or directory (os error 2)
+          the folder holds `manifest.yaml`, `manifst.yaml`
+        [policy-invalid] DIR/policy.yaml has 1 problem
+          DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
           help: `outrigger check` shows each problem in its place
         [place-unusable] ${data_dir} cannot stand for `/`, which is not an absolute path below the root without `..`
           help: keep a plugin in a folder of its own, and its data in another
@@ -482,8 +512,17 @@ mod tests {
           help: build it, or correct `plugin.entrypoint`
         [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
           it is no regular file
+        [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
+          the file has no checksum in it
+          help: write it anew with `sha256sum` if the program is the one you mean
         [checksum-malformed] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
           line 1: `d0c` is not a SHA-256 digest of 64 hexadecimal digits
+          help: write it anew with `sha256sum` if the program is the one you mean
+        [checksum-not-listed] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
+          none of its 2 lines is about `dog`
+          help: write it anew with `sha256sum` if the program is the one you mean
+        [checksum-ambiguous] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
+          it has two different checksums for `dog`
           help: write it anew with `sha256sum` if the program is the one you mean
         [digest-mismatch] plugin `dog` is not the program that was meant
           the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000

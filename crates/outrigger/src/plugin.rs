@@ -105,6 +105,12 @@ impl Plugin {
         &self.decision
     }
 
+    /// What tells its program that a host of its kind started it.
+    pub fn cookie(&self) -> MagicCookie {
+        let handshake = self.manifest.handshake();
+        MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value())
+    }
+
     /// Its program: the first file of those that its entrypoint may mean.
     ///
     /// # Errors
@@ -184,12 +190,11 @@ impl Plugin {
         let program = self.program()?;
         let digest = self.expected_digest(&program)?;
         let mut services = self.services();
-        let handshake = self.manifest.handshake();
-        let cookie = MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value());
-        let mut launch = Launch::new(program, cookie)
+        let version = self.manifest.handshake().protocol_version();
+        let mut launch = Launch::new(program, self.cookie())
             .named(self.name())
             .allow(self.manifest.transport().into())
-            .offer(handshake.protocol_version(), PluginSet::new());
+            .offer(version, PluginSet::new());
         if self.manifest.auto_mtls() == Some(true) {
             launch = launch.auto_mtls();
         }

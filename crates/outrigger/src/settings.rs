@@ -76,9 +76,18 @@ impl Settings {
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`].
     pub fn policy_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        let source = SourceFile::read(path, FileKind::Policy)?;
-        let policy = source.policy();
-        Ok(self.policy(policy.map_err(|problems| ErrorKind::Invalid(FileKind::Policy, problems))?))
+        self.policy_from(&SourceFile::read(path, FileKind::Policy)?)
+    }
+
+    /// Decides by the policy that this file is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub fn policy_from(self, source: &SourceFile) -> Result<Self, Error> {
+        let policy = source
+            .policy()
+            .map_err(|problems| ErrorKind::Invalid(FileKind::Policy, problems))?;
+        Ok(self.policy(policy))
     }
 
     /// Keeps the data of the plugin NAME in `folder/NAME`; otherwise that is

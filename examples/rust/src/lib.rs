@@ -1,7 +1,6 @@
 //! What the example plugins and their hosts share: the generated services, and
 //! how a host makes clients of them.
 
-pub mod granting;
 pub mod hosted;
 pub mod netrpc;
 pub mod proto;

@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 
-use outrigger_examples::granting::{self, Rights};
+use outrigger::{Files, Manifest, Permissions, Policy, Settings, Transport};
 use outrigger_examples::proto::filelister::FileListRequest;
 use outrigger_examples::{FileLister, host_services_cookie};
 use outrigger_host::{Launch, PluginSet};
@@ -17,7 +17,15 @@ async fn a_lister_keeps_what_it_saw_with_its_host_until_it_is_gone() {
         temporary.expect("a directory"),
     );
     std::fs::write(listed.path().join("old"), "1\n2\n").expect("a file");
-    let services = granting::services(listed.path(), Rights::Read, &[]).expect("services");
+    let readable = Permissions::READ | Permissions::LIST;
+    let manifest = Manifest::builder("color-lister", Transport::Grpc, "colorlister")
+        .handshake(1, "TEST_KEY", "TEST_VALUE")
+        .files(Files::new(listed.path(), readable).recursive(true))
+        .build()
+        .expect("a manifest");
+    let settings = Settings::new().policy(Policy::allow_requested());
+    let installed = settings.plugin(manifest, listed.path());
+    let services = installed.expect("a plugin").services();
     let services = services.temp_root(temporary.path());
     let plugin = Launch::new(env!("CARGO_BIN_EXE_colorlister"), host_services_cookie())
         .offer(1, PluginSet::new().with::<FileLister>("color-lister"))

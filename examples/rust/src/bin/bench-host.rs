@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use outrigger::{Files, Manifest, Permissions, Policy, Settings, Transport};
 use outrigger_examples::proto::bench::bench_client::BenchClient;
 use outrigger_examples::proto::bench::{CallbackRequest, Payload, StreamRequest};
-use outrigger_examples::{Bench, bench_cookie, granting};
+use outrigger_examples::{Bench, bench_cookie};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
@@ -332,7 +333,13 @@ impl Session {
     /// Lets the plugin use granted services, with a file of `size` bytes.
     async fn call_back(&mut self, kind: &str, size: u64, work: &Work) -> Result<(Vec<u64>, u64)> {
         let dir = self.granted_dir(size)?;
-        let services = granting::services(&dir, granting::Rights::Read, &[])?;
+        let readable = Files::new(&dir, Permissions::READ | Permissions::LIST).recursive(true);
+        let manifest = Manifest::builder("guest", Transport::Grpc, "guest")
+            .handshake(1, "TEST_KEY", "TEST_VALUE")
+            .files(readable)
+            .build()?;
+        let settings = Settings::new().policy(Policy::allow_requested());
+        let services = settings.plugin(manifest, &dir)?.services();
         let serving = self.plugin(false).await?.serve(&services).await?;
         let request = CallbackRequest {
             broker_id: serving.id().0,

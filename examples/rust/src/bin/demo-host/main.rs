@@ -27,10 +27,11 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Parser;
 use futures_util::future::join_all;
-use outrigger_examples::granting::{self, Rights};
+use outrigger::{
+    AuditLog, Files, GrantedServices, Manifest, Permissions, Policy, RunningPlugin, Settings,
+    Transport,
+};
 use outrigger_examples::hosted::chain;
-use outrigger_host::RunningPlugin;
-use outrigger_services::AuditLog;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -110,15 +111,14 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
     // A parent that ignores this signal has its children ignore it, and then the
     // system forgets how plugins ended. To wait for it is to have it back.
     let _ended = signal(SignalKind::child())?;
-    let rights = if options.write {
-        Rights::Change
+    let permissions = if options.write {
+        Permissions::ALL
     } else {
-        Rights::Read
+        Permissions::READ | Permissions::LIST
     };
-    let listed =
-        granting::services(&options.dir, rights, &VARIABLES)?.temp_root(scratch.temporary());
+    let listed = services(&options.dir, permissions)?.temp_root(scratch.temporary());
     let (audit, records) = AuditLog::channel(1024);
-    let shown = granting::services(&scratch.granted(), Rights::Change, &VARIABLES)?
+    let shown = services(&scratch.granted(), Permissions::ALL)?
         .temp_root(scratch.temporary())
         .audit(audit);
     let root = fs::canonicalize(&options.dir)?
@@ -168,6 +168,22 @@ async fn run(screen: &Screen, options: &Options, scratch: &Scratch) -> Result<us
     screen.blank();
     screen.line(&summary);
     Ok(failed.len())
+}
+
+/// Services for a guest that asks for the directory `dir` and for some variables of
+/// the host, and gets what it asks for.
+fn services(dir: &Path, permissions: Permissions) -> Result<GrantedServices> {
+    let dir = std::path::absolute(dir)?;
+    let manifest = Manifest::builder("guest", Transport::Grpc, "guest")
+        .handshake(1, "TEST_KEY", "TEST_VALUE")
+        .files(Files::new(&dir, permissions).recursive(true));
+    let manifest = VARIABLES
+        .into_iter()
+        .fold(manifest, |manifest, name| manifest.read_variable(name));
+    let settings = Settings::new().policy(Policy::allow_requested());
+    let services = settings.plugin(manifest.build()?, &dir)?.services();
+    let unusable = services.unusable().next().cloned();
+    unusable.map_or(Ok(services), |unusable| Err(unusable.into()))
 }
 
 /// Stops all plugins at the same time, says how each ended, and names those

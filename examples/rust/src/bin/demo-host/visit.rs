@@ -7,8 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use outrigger::{
+    AuditReceiver, Channel, Coded as _, Deadlines, GrantedServices, HostServices, Launch,
+    LaunchError, PluginExited, PluginSet, RunningPlugin, Serving,
+};
 use outrigger_examples::hosted::chain;
-use outrigger_examples::netrpc::Animal;
 use outrigger_examples::proto::filelister::file_lister_client::FileListerClient;
 use outrigger_examples::proto::filelister::{FileListRequest, HostServiceRequest};
 use outrigger_examples::proto::hostdemo::host_demo_client::HostDemoClient;
@@ -16,14 +19,9 @@ use outrigger_examples::proto::hostdemo::{
     self, CreateDemoReq, EnvDemoReq, GetEnvDemoReq, ReadFrankensteinReq, TempDemoReq,
 };
 use outrigger_examples::{FileLister, HostDemo, host_services_cookie};
-use outrigger_host::{
-    Channel, Deadlines, HostServices, Launch, LaunchError, PluginExited, PluginSet, RunningPlugin,
-    Serving,
-};
-use outrigger_services::{AuditReceiver, GrantedServices};
 use tonic::{Code, Response, Status};
 
-use crate::animal::{self, Described};
+use crate::animal;
 use crate::screen::{Screen, count, printable, took};
 use crate::words::Words;
 
@@ -180,33 +178,14 @@ impl<'a> Guests<'a> {
         self.screen.blank();
         let words = Words::default();
         self.current = (found.name.clone(), words.clone());
-        let described = match animal::read(&found.folder) {
-            Ok(described) => described,
+        let (installed, launch) = match launch(found) {
+            Ok(launch) => launch,
             Err(error) => {
                 self.screen.line(&format!("{name}{label} was not started"));
-                let text = printable(&format!("{error:#}"));
-                return self.report(Trouble::new("folder-unusable", text));
+                return self.report(Trouble::installed(&error));
             }
         };
-        if let Some(animal) = described.as_ref().filter(|found| found.is_animal()) {
-            return self.hear(found, &name, &label, animal).await;
-        }
-        let (launch, version) = match &described {
-            Some(described) => {
-                let version = described.manifest.handshake().protocol_version();
-                (described.launch(), version)
-            }
-            None => {
-                let program = found.folder.join(&found.name);
-                let launch = Launch::new(&program, host_services_cookie()).named(&found.name);
-                (launch, 1)
-            }
-        };
-        let set = PluginSet::new()
-            .with::<FileLister>("lister")
-            .with::<HostDemo>("demo");
         let started = launch
-            .offer(version, set)
             .deadlines(deadlines())
             .stderr(words.listener())
             .start()
@@ -218,6 +197,12 @@ impl<'a> Guests<'a> {
                 return self.report(Trouble::starting(&error));
             }
         };
+        if let Some(protection) = installed {
+            self.hear(&plugin, &format!("{name}{label}"), protection)
+                .await;
+            self.running.push((found.clone(), plugin));
+            return;
+        }
         let after = took(plugin.timings().total());
         self.screen
             .line(&format!("{name}{label} answers after {after}"));
@@ -227,37 +212,18 @@ impl<'a> Guests<'a> {
         self.running.push((found.clone(), plugin));
     }
 
-    /// Starts an animal, lets it speak and says what came.
-    async fn hear(&mut self, found: &Found, name: &str, label: &str, described: &Described) {
-        let handshake = described.manifest.handshake();
-        let animal = described.manifest.name().as_str();
-        let set = PluginSet::new().with::<Animal>(animal);
-        let started = described
-            .launch()
-            .offer(handshake.protocol_version(), set)
-            .deadlines(deadlines())
-            .stderr(self.current.1.listener())
-            .start()
-            .await;
-        let plugin = match started {
-            Ok(plugin) => plugin,
-            Err(error) => {
-                self.screen.line(&format!("{name}{label} did not start"));
-                return self.report(Trouble::starting(&error));
-            }
-        };
+    /// Lets an animal speak and says what came.
+    async fn hear(&mut self, plugin: &RunningPlugin, name: &str, protection: &str) {
         let (after, transport) = (took(plugin.timings().total()), plugin.transport());
         self.screen.line(&format!(
-            "{name}{label} answers after {after}, over {transport} with {}",
-            described.protection()
+            "{name} answers after {after}, over {transport} with {protection}"
         ));
-        match animal::hear(&plugin, animal).await {
+        match animal::hear(plugin).await {
             Ok(said) => self
                 .screen
                 .line(&format!("  says {}", self.screen.foreign(&said))),
             Err(text) => self.report(Trouble::new("animal-silent", printable(&text))),
         }
-        self.running.push((found.clone(), plugin));
     }
 
     fn report(&mut self, trouble: Trouble) {
@@ -463,6 +429,19 @@ impl<'a> Guests<'a> {
     }
 }
 
+/// How a plugin is started, and what protects it if it is an animal: as its manifest
+/// says, or as a lister where it has none.
+fn launch(found: &Found) -> Result<(Option<&'static str>, Launch), outrigger::Error> {
+    let Some(plugin) = animal::installed(&found.folder)? else {
+        let program = found.folder.join(&found.name);
+        let launch = Launch::new(program, host_services_cookie()).named(&found.name);
+        return Ok((None, launch.offer(1, PluginSet::new())));
+    };
+    let launch = plugin.launch()?;
+    let protection = animal::is_animal(&plugin).then(|| animal::protection(&plugin));
+    Ok((protection.transpose()?, launch))
+}
+
 fn deadlines() -> Deadlines {
     Deadlines {
         start: START,
@@ -472,7 +451,7 @@ fn deadlines() -> Deadlines {
 
 async fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Trouble> {
     let client = plugin
-        .dispense::<FileLister>("lister")
+        .client::<FileLister>()
         .await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
@@ -480,7 +459,7 @@ async fn lister(plugin: &RunningPlugin) -> Result<FileListerClient<Channel>, Tro
 
 async fn demo(plugin: &RunningPlugin) -> Result<HostDemoClient<Channel>, Trouble> {
     let client = plugin
-        .dispense::<HostDemo>("demo")
+        .client::<HostDemo>()
         .await
         .map_err(|error| Trouble::internal(&error))?;
     Ok(client.max_decoding_message_size(ANSWER))
@@ -524,6 +503,14 @@ impl Trouble {
             trouble.causes.push(format!("because {cause_text}"));
             source = cause.source();
         }
+        trouble.help = error.hint().map(|hint| printable(&hint));
+        trouble
+    }
+
+    /// The plugin cannot be had.
+    fn installed(error: &outrigger::Error) -> Self {
+        let mut trouble = Self::new(error.code(), printable(&error.to_string()));
+        trouble.causes = error.details();
         trouble.help = error.hint().map(|hint| printable(&hint));
         trouble
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use futures_util::StreamExt;
-use outrigger_examples::granting::{self, Rights};
+use outrigger::{Files, Manifest, Permissions, Policy, Settings};
 use outrigger_examples::netrpc::{
     Animal, Callbacks, Greeter, KvStore, KvStoreClient, Stdio, Streams, Types, sound,
 };
@@ -787,7 +787,13 @@ impl Session {
         let dir = self.dir.join("listed");
         std::fs::create_dir_all(dir.join("folder"))?;
         std::fs::write(dir.join("file.txt"), "text")?;
-        let services = granting::services(&dir, Rights::Read, &[])?;
+        let readable = Files::new(&dir, Permissions::READ | Permissions::LIST).recursive(true);
+        let manifest = Manifest::builder("guest", Transport::Grpc, "guest")
+            .handshake(1, "TEST_KEY", "TEST_VALUE")
+            .files(readable)
+            .build()?;
+        let settings = Settings::new().policy(Policy::allow_requested());
+        let services = settings.plugin(manifest, &dir)?.services();
         let serving = self.plugin.serve(&services).await?;
         let mut client = self.dispense::<FileLister>("file-lister").await?;
         self.step("list", async {
