@@ -20,9 +20,6 @@ const ONE_THING: &[&[&str]] = &[
     ],
 ];
 
-/// Crates that still have circles.
-const STILL_TIED: &[&str] = &["outrigger"];
-
 /// A path in the source, such as `crate::a::B`, by its words.
 type Words = Vec<String>;
 
@@ -33,9 +30,6 @@ pub(crate) fn find(root: &Path) -> Result<Vec<String>> {
     for folder in fs::read_dir(root.join("crates"))? {
         let folder = folder?;
         let name = folder.file_name().to_string_lossy().into_owned();
-        if STILL_TIED.contains(&&*name) {
-            continue;
-        }
         let mut files = BTreeMap::new();
         collect(&folder.path().join("src"), &mut Vec::new(), &mut files)?;
         let mut edges = edges(&name, &files);

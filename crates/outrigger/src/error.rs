@@ -11,7 +11,7 @@ use outrigger_manifest::{ChecksumError, Entrypoint, PlaceError, Problems, Refusa
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
-use crate::file::FileKind;
+use crate::file_kind::FileKind;
 
 /// How many names an error lists of those that a folder has.
 const LISTED: usize = 5;

@@ -7,53 +7,13 @@ use std::path::{Path, PathBuf};
 use outrigger_manifest::{Manifest, Policy, Problems};
 
 use crate::error::{Error, ErrorKind, shown_path};
+use crate::file_kind::FileKind;
 
 /// The most bytes that are read of a file: far more than any of them may have, so
 /// that a larger one is refused by its own rules.
 const LARGEST: u64 = 16 << 20;
 /// The most names that are read of a folder to explain what it lacks.
 const LOOKED_AT: usize = 1000;
-
-/// What a file says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FileKind {
-    /// What a plugin is and asks for: `manifest.yaml`.
-    Manifest,
-    /// What a host's plugins may have: `policy.yaml`.
-    Policy,
-}
-
-impl FileKind {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest",
-            Self::Policy => "policy",
-        }
-    }
-
-    /// The code of the error for a file that has problems.
-    pub fn invalid(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest-invalid",
-            Self::Policy => "policy-invalid",
-        }
-    }
-
-    pub(crate) fn unreadable(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest-unreadable",
-            Self::Policy => "policy-unreadable",
-        }
-    }
-
-    fn usual_name(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest.yaml",
-            Self::Policy => "policy.yaml",
-        }
-    }
-}
 
 /// A manifest or a policy as it was read, whatever it is worth.
 ///

@@ -51,6 +51,7 @@
 
 mod error;
 mod file;
+mod file_kind;
 mod plugin;
 mod plugins;
 mod settings;
@@ -61,7 +62,8 @@ pub mod interface {
 }
 
 pub use error::{Error, ErrorKind};
-pub use file::{FileKind, SourceFile};
+pub use file::SourceFile;
+pub use file_kind::FileKind;
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;

@@ -10,7 +10,8 @@ use outrigger_manifest::{Decision, Manifest, Places, SandboxMode, checksum_of};
 use outrigger_services::GrantedServices;
 
 use crate::error::{Error, ErrorKind};
-use crate::file::{alike, checksum_text};
+use crate::file::{SourceFile, alike, checksum_text};
+use crate::file_kind::FileKind;
 use crate::settings::{Settings, with_data_dir};
 
 /// A plugin with a sound manifest, which may be started any number of times.
@@ -41,6 +42,40 @@ pub struct Plugin {
     places: Places,
     decision: Decision,
     settings: Settings,
+}
+
+impl Settings {
+    /// The plugin in one folder, or the one with the manifest at `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreadable`], [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    pub fn open_plugin(&self, path: impl AsRef<Path>) -> Result<Plugin, Error> {
+        self.plugin_from(&SourceFile::read(path, FileKind::Manifest)?)
+    }
+
+    /// The plugin whose manifest this file is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    pub fn plugin_from(&self, source: &SourceFile) -> Result<Plugin, Error> {
+        let manifest = source
+            .manifest()
+            .map_err(|problems| ErrorKind::Invalid(FileKind::Manifest, problems))?;
+        let folder = match source.path().parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        Plugin::new(manifest, Some(source.path().to_owned()), folder, self)
+    }
+
+    /// A plugin whose manifest comes from the program. Its entrypoint, and
+    /// `${plugin_dir}`, are in `folder`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Place`].
+    pub fn plugin(&self, manifest: Manifest, folder: impl AsRef<Path>) -> Result<Plugin, Error> {
+        Plugin::new(manifest, None, folder.as_ref(), self)
+    }
 }
 
 impl Plugin {

@@ -40,6 +40,16 @@ pub struct Entry {
     plugin: Result<Plugin, Error>,
 }
 
+impl Settings {
+    /// The plugins in the folders of `folder`: see [`Plugins`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Folder`]. What is wrong with one plugin stands in its entry.
+    pub fn open(&self, folder: impl AsRef<Path>) -> Result<Plugins, Error> {
+        Plugins::read(folder.as_ref(), self)
+    }
+}
+
 impl Plugins {
     /// The plugins in the folders of `folder`, under the settings that hold unless
     /// something is said: they may have nothing.

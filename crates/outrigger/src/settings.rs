@@ -8,9 +8,8 @@ use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_services::GrantedServices;
 
 use crate::error::{Error, ErrorKind};
-use crate::file::{FileKind, SourceFile};
-use crate::plugin::Plugin;
-use crate::plugins::Plugins;
+use crate::file::SourceFile;
+use crate::file_kind::FileKind;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -117,46 +116,6 @@ impl Settings {
     pub fn start_with_less(mut self) -> Self {
         self.start_with_less = true;
         self
-    }
-
-    /// The plugins in the folders of `folder`: see [`Plugins`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Folder`]. What is wrong with one plugin stands in its entry.
-    pub fn open(&self, folder: impl AsRef<Path>) -> Result<Plugins, Error> {
-        Plugins::read(folder.as_ref(), self)
-    }
-
-    /// The plugin in one folder, or the one with the manifest at `path`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unreadable`], [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
-    pub fn open_plugin(&self, path: impl AsRef<Path>) -> Result<Plugin, Error> {
-        self.plugin_from(&SourceFile::read(path, FileKind::Manifest)?)
-    }
-
-    /// The plugin whose manifest this file is.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
-    pub fn plugin_from(&self, source: &SourceFile) -> Result<Plugin, Error> {
-        let manifest = source
-            .manifest()
-            .map_err(|problems| ErrorKind::Invalid(FileKind::Manifest, problems))?;
-        let folder = match source.path().parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        Plugin::new(manifest, Some(source.path().to_owned()), folder, self)
-    }
-
-    /// A plugin whose manifest comes from the program. Its entrypoint, and
-    /// `${plugin_dir}`, are in `folder`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Place`].
-    pub fn plugin(&self, manifest: Manifest, folder: impl AsRef<Path>) -> Result<Plugin, Error> {
-        Plugin::new(manifest, None, folder.as_ref(), self)
     }
 
     pub(crate) fn decides_by(&self) -> &Policy {
