@@ -6,6 +6,7 @@
 mod bench;
 mod circles;
 mod codegen;
+mod cost;
 mod demo;
 mod dist;
 mod interop;
@@ -50,6 +51,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Measure what cargo features, and the demo, cost to compile
+    Cost(cost::Options),
     /// Build the command as it is shipped
     Dist,
     /// Write the code that comes from `proto/`
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Bench { json, only, quick } => {
             bench::run(&root, &bench::Options { json, only, quick })
         }
+        Task::Cost(options) => cost::run(&root, &options),
         Task::Dist => dist::run(&root),
         Task::Codegen { check } => codegen::run(&root, check),
     };

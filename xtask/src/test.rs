@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{codegen, interop, tidy, tools};
+use crate::{codegen, cost, interop, tidy, tools};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
@@ -92,6 +92,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         let mut check = tools::cargo_command(root, &arguments);
         tools::run(check.env("CUSTOM_LIBFUZZER_PATH", "/not/linked/libfuzzer.a"))
     })?;
+    step("cargo features", || features(root))?;
     step("docs", || {
         let arguments = ["doc", "--workspace", "--no-deps", "--quiet"];
         tools::run(tools::cargo_command(root, &arguments).env("RUSTDOCFLAGS", "-D warnings"))
@@ -114,6 +115,25 @@ fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     work()?;
     println!("── {name}: {:.0} s", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Checks each combination of cargo features by itself: in the workspace as a whole
+/// all are on. A plugin without TLS is run as well, since only there it has none.
+fn features(root: &Path) -> Result<()> {
+    for combination in cost::COMBINATIONS {
+        let mut check = tools::cargo_command(root, &["clippy", "--quiet"]);
+        check.args(combination.arguments());
+        tools::run(check.args(["--", "-D", "warnings"]))?;
+    }
+    let without = [
+        "test",
+        "--package",
+        "outrigger-example-bare",
+        "--features",
+        "alone",
+        "--quiet",
+    ];
+    tools::cargo(root, &without)
 }
 
 impl Run<'_> {

@@ -81,6 +81,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-wire",
         ],
     ),
+    ("outrigger-example-bare", &["outrigger-plugin"]),
     (
         "outrigger-example-interface",
         &["outrigger-host", "outrigger-plugin"],

@@ -1,10 +1,14 @@
 //! The main connection to a plugin, whichever protocol it speaks.
 
+#[cfg(feature = "netrpc")]
+mod netrpc;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_transport::netrpc::{Budget, CallError, CallErrorKind, HostSession, SessionError};
+#[cfg(feature = "netrpc")]
+use outrigger_transport::netrpc::{HostSession, SessionError};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
 use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
@@ -16,11 +20,7 @@ use outrigger_transport::{
 use outrigger_wire::proto::health::HealthCheckRequest;
 use outrigger_wire::proto::plugin::{Empty, stdio_data};
 use outrigger_wire::{Address, Transport};
-use tokio::io::AsyncReadExt;
 use tonic::{Code, Status};
-
-/// Bytes of printed output that are copied at a time.
-const COPIED: usize = 8 << 10;
 
 /// The main connection to a plugin, in the protocol that it speaks.
 ///
@@ -42,6 +42,7 @@ pub enum Connection {
     Grpc(Channel),
     /// The control connection of a net/rpc plugin, which dispenses objects under
     /// any name, also such that the host's own set does not know.
+    #[cfg(feature = "netrpc")]
     NetRpc(HostSession),
 }
 
@@ -54,6 +55,7 @@ pub(crate) struct Dial {
     /// How long connecting may take.
     pub(crate) limit: Duration,
     /// The largest net/rpc value.
+    #[cfg_attr(not(feature = "netrpc"), expect(dead_code))]
     pub(crate) max_value: usize,
     /// What protects all connections, and how brokered ones are made.
     pub(crate) broker: BrokerOptions,
@@ -73,7 +75,10 @@ impl Dial {
             })?;
             match self.transport {
                 Transport::Grpc => self.grpc(socket, mirror).await,
+                #[cfg(feature = "netrpc")]
                 Transport::NetRpc => self.netrpc(socket, mirror).await,
+                #[cfg(not(feature = "netrpc"))]
+                Transport::NetRpc => Err(ConnectError::NoNetRpc),
             }
         };
         let connected = tokio::time::timeout(limit, connecting).await;
@@ -141,28 +146,6 @@ impl Dial {
             Err(error) => Err(error),
         }
     }
-
-    async fn netrpc(
-        &self,
-        socket: Stream,
-        mirror: Mirror,
-    ) -> Result<(Link, Vec<OwnedTask>), ConnectError> {
-        let stream = self.broker.security.connect(socket).await?;
-        let (fate, budget) = (Fate::new(), Budget::new(self.max_value));
-        let started = HostSession::start(stream, fate.clone(), budget, self.broker.wait).await;
-        let (session, output) = started.map_err(ConnectError::Mux)?;
-        let tasks = vec![
-            OwnedTask::spawn(mirror_stream(output.stdout, mirror.stdout)),
-            OwnedTask::spawn(mirror_stream(output.stderr, mirror.stderr)),
-        ];
-        let link = Link {
-            fate,
-            broker: session.broker(),
-            connection: Connection::NetRpc(session),
-            mux: None,
-        };
-        Ok((link, tasks))
-    }
 }
 
 /// A connection with its broker.
@@ -191,6 +174,7 @@ pub enum PingError {
     #[error("the plugin did not answer a ping")]
     Grpc(#[source] Status),
     /// The control call failed.
+    #[cfg(feature = "netrpc")]
     #[error("the plugin did not answer a ping")]
     NetRpc(#[source] SessionError),
 }
@@ -200,6 +184,7 @@ impl PingError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Grpc(_) => "ping-failed",
+            #[cfg(feature = "netrpc")]
             Self::NetRpc(error) => error.code(),
         }
     }
@@ -225,6 +210,7 @@ impl Link {
                 channel.closed().await;
                 channel.end().unwrap_or("it ended").to_owned()
             }
+            #[cfg(feature = "netrpc")]
             Connection::NetRpc(session) => session.closed().await.to_string(),
         }
     }
@@ -239,6 +225,7 @@ impl Link {
                 let answer = HealthClient::new(channel.clone()).check(request).await;
                 answer.map(|_| ()).map_err(PingError::Grpc)
             }
+            #[cfg(feature = "netrpc")]
             Connection::NetRpc(session) => session.ping(limit).await.map_err(PingError::NetRpc),
         }
     }
@@ -253,10 +240,8 @@ impl Link {
                 let answer = controller.shutdown(Empty {}).await;
                 !matches!(answer, Err(status) if status.code() == Code::Unimplemented)
             }
-            Connection::NetRpc(session) => match session.quit().await {
-                Err(SessionError::Call(error)) => !is_unknown_method(&error),
-                _ => true,
-            },
+            #[cfg(feature = "netrpc")]
+            Connection::NetRpc(session) => netrpc::hears_quit(session).await,
         };
         match able {
             true => Asked::Heard,
@@ -268,17 +253,13 @@ impl Link {
     pub(crate) fn close(&self) {
         match &self.connection {
             Connection::Grpc(channel) => channel.close(),
+            #[cfg(feature = "netrpc")]
             Connection::NetRpc(session) => session.close(),
         }
         if let Some(session) = &self.mux {
             session.close();
         }
     }
-}
-
-/// Whether the plugin has no such method, in the words of Go's net/rpc.
-fn is_unknown_method(error: &CallError) -> bool {
-    matches!(error.kind(), CallErrorKind::Failed(text) if text.starts_with("rpc: can't find "))
 }
 
 /// Where mirrored output goes.
@@ -311,14 +292,6 @@ async fn mirror_chunks(channel: Channel, mut mirror: Mirror) {
             Ok(None) => return,
             Err(status) => return end_of_mirror(&status),
         }
-    }
-}
-
-/// Copies what a net/rpc plugin prints, until it is gone.
-async fn mirror_stream(mut stream: Stream, mut copy: Option<Box<dyn Write + Send>>) {
-    let mut bytes = vec![0; COPIED];
-    while let Ok(read @ 1..) = stream.read(&mut bytes).await {
-        copy_to(&mut copy, bytes.get(..read).unwrap_or_default());
     }
 }
 

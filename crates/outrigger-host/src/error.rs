@@ -126,6 +126,7 @@ impl LaunchError {
             LaunchErrorKind::Start(error) if error.is_busy() => "program-busy",
             LaunchErrorKind::Start(_) => self.verdict().map_or("start-failed", |(code, _)| code),
             LaunchErrorKind::Workspace(_) => "socket-directory-failed",
+            LaunchErrorKind::Certificate(error @ TlsError::NotBuiltIn) => error.code(),
             LaunchErrorKind::Certificate(_) => "certificate-not-made",
             LaunchErrorKind::HandshakeTimeout(_) => "handshake-timeout",
             LaunchErrorKind::ExitedEarly | LaunchErrorKind::ExitedUnreached => "exited-early",

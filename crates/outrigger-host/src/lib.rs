@@ -97,13 +97,19 @@ pub use reattach::Reattach;
 pub use runner::{AttachedRunner, Command, Runner, RunnerError, Started};
 pub use set::PluginSet;
 
+#[cfg(feature = "netrpc")]
 pub use outrigger_gob as gob;
+#[cfg(feature = "interface")]
 pub use outrigger_macros::{host_interface as interface, host_message as message};
+#[cfg(feature = "gzip")]
+pub use outrigger_transport::SendGzip;
+#[cfg(feature = "interface")]
 pub use outrigger_transport::interface;
+#[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, Interface,
-    MAX_MESSAGE, PluginIdentity, SameAddress, Security, SendGzip, ServiceSet, Serving, Stream, Tls,
+    MAX_MESSAGE, PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
     UnsupportedTransport,
 };
 pub use outrigger_wire::{

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "netrpc")]
 use outrigger_transport::netrpc::SessionError;
 use outrigger_transport::process::start_time;
 use outrigger_transport::{
@@ -75,6 +76,7 @@ pub enum DispenseError {
         interface: &'static str,
     },
     /// The plugin did not make the object.
+    #[cfg(feature = "netrpc")]
     #[error("plugin `{plugin}` did not dispense `{name}`")]
     Plugin {
         /// The name that the host gave the plugin.
@@ -94,6 +96,7 @@ impl DispenseError {
             Self::Unknown { .. } => "unknown-plugin-name",
             Self::OtherInterface { .. } => "other-interface",
             Self::Transport { .. } => "transport-unsupported",
+            #[cfg(feature = "netrpc")]
             Self::Plugin { source, .. } => source.code(),
         }
     }
@@ -227,6 +230,7 @@ impl RunningPlugin {
     async fn made<I: Interface>(&self, name: &str) -> Result<I::Client, DispenseError> {
         let made = match self.connection() {
             Connection::Grpc(channel) => I::grpc(channel.clone(), self.broker()),
+            #[cfg(feature = "netrpc")]
             Connection::NetRpc(session) => {
                 let object = session
                     .dispense(name, self.inner.deadlines.start)
@@ -416,6 +420,7 @@ impl Drop for RunningPlugin {
             self.inner.end_process(KillReason::Unasked);
         }
         self.inner.link.broker().close();
+        #[cfg(feature = "netrpc")]
         if let Connection::NetRpc(session) = self.connection() {
             // Its control stream goes with this handle; a plugin may or may not
             // end the rest of the session with that.

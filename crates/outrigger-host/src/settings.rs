@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outrigger_transport::netrpc::MAX_VALUE;
-use outrigger_transport::{AddressTranslator, Sockets};
+use outrigger_transport::{AddressTranslator, MAX_VALUE, Sockets};
 use outrigger_wire::{AppProtocolVersion, Network};
 
 use crate::connection::Mirror;

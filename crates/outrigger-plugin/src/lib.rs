@@ -81,6 +81,21 @@
 //! Compressed messages of a host are taken by every service. A reply with
 //! [`SendGzip`] among its extensions is sent compressed to a host that takes it.
 //!
+//! # Cargo features
+//!
+//! All are on unless default features are turned off. `docs/features.md` says what
+//! each costs to compile.
+//!
+//! - `tls`: certificates of your own and the one-time certificates of AutoMTLS.
+//!   Without it a plugin ends with `tls-not-built-in` when its host asks for TLS.
+//! - `netrpc`: serving over net/rpc.
+//! - `interface`: interfaces that are written as Rust traits; brings `netrpc`.
+//! - `reflection`: the host may ask which services there are, as `outrigger inspect`
+//!   and grpcurl do.
+//! - `gzip`: compressed messages.
+//! - `logs`: what is logged goes to the host's log. Without it, set a subscriber of
+//!   your own if you log; panics and what is printed reach the host in any case.
+//!
 //! This crate deliberately does not know how a plugin is found, started or confined.
 
 mod context;
@@ -88,7 +103,9 @@ mod go_plugin;
 pub mod host;
 mod hostserve;
 mod labels;
+#[cfg(feature = "logs")]
 mod logs;
+mod panics;
 pub mod proto;
 mod serve;
 mod set;
@@ -99,17 +116,24 @@ pub use context::PluginContext;
 pub use host::{Host, HostError};
 pub use hostserve::{HostServe, HostServeError, HostServeFile};
 pub use labels::Labels;
+#[cfg(feature = "logs")]
 pub use logs::HclogLayer;
 pub use serve::{Serve, ServeError, serve, serve_by_argument};
 pub use set::PluginSet;
 pub use test_mode::{TestPlugin, serve_for_test};
 
+#[cfg(feature = "netrpc")]
 pub use outrigger_gob as gob;
+#[cfg(feature = "interface")]
 pub use outrigger_macros::{plugin_interface as interface, plugin_message as message};
+#[cfg(feature = "gzip")]
+pub use outrigger_transport::SendGzip;
+#[cfg(feature = "interface")]
 pub use outrigger_transport::interface;
+#[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, SendGzip, ServeLimits,
+    Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits,
     ServiceSet, Serving, Stream, Tls,
 };
 pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};

@@ -1,16 +1,19 @@
 //! From the start of a plugin to its end.
 
+#[cfg(feature = "netrpc")]
+mod netrpc;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_transport::netrpc::PluginSession;
+#[cfg(feature = "reflection")]
+use outrigger_transport::GO_PLUGIN_DESCRIPTORS;
 use outrigger_transport::{
-    AutoMtls, BoundListener, Broker, BrokerOptions, GO_PLUGIN_DESCRIPTORS, GrpcBroker, OwnedTask,
-    Security, ServeLimits, ServiceSet, Side, SocketError, Sockets, Stream, Tls, TlsError, health,
-    serve_connection, yamux,
+    AutoMtls, BoundListener, Broker, BrokerOptions, GrpcBroker, OwnedTask, Security, ServeLimits,
+    ServiceSet, Side, SocketError, Sockets, Stream, Tls, TlsError, health, serve_connection, yamux,
 };
 use outrigger_wire::{
     Address, AppProtocolVersion, Coded, CookieError, HandshakeLine, MagicCookie, Network,
@@ -21,9 +24,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::PluginContext;
+#[cfg(feature = "logs")]
+use crate::logs;
 use crate::set::PluginSet;
-use crate::stdio::{self, Capture, Output};
-use crate::{go_plugin, logs};
+use crate::stdio::{Capture, Output, write_stderr};
+use crate::{go_plugin, panics};
 
 /// Connections to the plugin at the same time.
 const MAX_CONNECTIONS: usize = 64;
@@ -149,8 +154,9 @@ impl Serve {
 
     fn install_logs(&self) {
         if !self.own_logs {
+            #[cfg(feature = "logs")]
             logs::install();
-            logs::log_panics();
+            panics::log();
         }
     }
 
@@ -308,18 +314,26 @@ pub fn serve(plugin: Serve) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ ServeError::Cookie(_)) => {
-            crate::stdio::write_stderr(format!("{error}\n").as_bytes());
+            write_stderr(format!("{error}\n").as_bytes());
             error.exit_code()
         }
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(
-                code = error.code(),
-                error = cause,
-                "plugin init error: {error}"
-            );
+            tell(&error);
             error.exit_code()
         }
+    }
+}
+
+/// Tells the host why the plugin does not serve: in its log, or, where nobody in
+/// this process takes events, as a line of stderr.
+fn tell(error: &ServeError) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let code = error.code();
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!(code, error = cause, "plugin init error: {error}");
+    } else {
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        write_stderr(format!("plugin init error [{code}]: {error}{cause}\n").as_bytes());
     }
 }
 
@@ -339,7 +353,7 @@ pub fn serve_by_argument(plugins: impl IntoIterator<Item = (&'static str, Serve)
         "name one plugin as the only argument: {}\n",
         known.join(", ")
     );
-    crate::stdio::write_stderr(text.as_bytes());
+    write_stderr(text.as_bytes());
     ExitCode::FAILURE
 }
 
@@ -397,49 +411,10 @@ impl Prepared {
     /// Serves until `stopping` fires or, multiplexed, the host is gone.
     pub(crate) async fn serve(self) {
         match self.line.transport {
-            Transport::Grpc => self.serve_grpc().await,
+            #[cfg(feature = "netrpc")]
             Transport::NetRpc => self.serve_netrpc().await,
-        }
-    }
-
-    async fn serve_netrpc(mut self) {
-        let mut connections = JoinSet::new();
-        while let Some(stream) = self.next_connection(None, &mut connections).await {
-            connections.spawn(self.converse(stream));
-        }
-        self.listener.unlink();
-        self.drain(connections).await;
-    }
-
-    /// Everything that one host's connection asks for, over net/rpc.
-    fn converse(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static {
-        let (security, set, limits) = (self.security.clone(), self.set.clone(), self.limits);
-        let (output, stopping) = (self.output.clone(), self.stopping.clone());
-        async move {
-            let stream = match security.accept(stream).await {
-                Ok(stream) => stream,
-                Err(error) => return refused(&error),
-            };
-            let (session, mirror) = match PluginSession::accept(stream, limits).await {
-                Ok(accepted) => accepted,
-                // A host that only looks whether the plugin listens says nothing.
-                Err(error) => {
-                    tracing::debug!(%error, "a connection began without the host's streams");
-                    return;
-                }
-            };
-            let context = PluginContext::new(session.broker(), stopping.clone());
-            let looking = OwnedTask::spawn(context.clone().connect_early());
-            let dispense = move |name: &str| set.object(name, &context);
-            let copying = stdio::copy_to(output, mirror, stopping.clone());
-            let mirroring = tokio::spawn(copying);
-            let abort = mirroring.abort_handle();
-            let last = async {
-                let _ = mirroring.await;
-            };
-            session.serve(dispense, limits, stopping, last).await;
-            drop(looking);
-            abort.abort();
+            // Without the feature no set is served over net/rpc.
+            _ => self.serve_grpc().await,
         }
     }
 
@@ -543,14 +518,16 @@ impl Prepared {
     }
 
     fn services(&self, broker: &Arc<GrpcBroker>, context: &PluginContext) -> ServiceSet {
-        self.set
+        let services = self
+            .set
             .services(context)
             .with(health::service())
             .with(broker.service())
             .with(go_plugin::controller(self.stopping.clone()))
-            .with(go_plugin::stdio(self.output.clone(), self.stopping.clone()))
-            .describe(GO_PLUGIN_DESCRIPTORS)
-            .with_reflection()
+            .with(go_plugin::stdio(self.output.clone(), self.stopping.clone()));
+        #[cfg(feature = "reflection")]
+        let services = services.describe(GO_PLUGIN_DESCRIPTORS).with_reflection();
+        services
     }
 
     fn answer(&self, connections: &mut JoinSet<()>, stream: Stream, services: &ServiceSet) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use outrigger_transport::ServiceSet;
+#[cfg(feature = "netrpc")]
 use outrigger_transport::netrpc::Methods;
 use outrigger_wire::Transport;
 
@@ -19,6 +20,7 @@ type Factory<S> = Arc<dyn Fn(&PluginContext) -> S + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct PluginSet {
     grpc: BTreeMap<String, Factory<ServiceSet>>,
+    #[cfg(feature = "netrpc")]
     netrpc: BTreeMap<String, Factory<Methods>>,
 }
 
@@ -41,6 +43,7 @@ impl PluginSet {
 
     /// Adds an interface over net/rpc: `object` is called each time that a host
     /// dispenses `name`.
+    #[cfg(feature = "netrpc")]
     #[must_use]
     pub fn netrpc(
         mut self,
@@ -53,10 +56,11 @@ impl PluginSet {
 
     /// What this version is served over: net/rpc if that is all there is.
     pub(crate) fn transport(&self) -> Transport {
-        match self.grpc.is_empty() && !self.netrpc.is_empty() {
-            true => Transport::NetRpc,
-            false => Transport::Grpc,
+        #[cfg(feature = "netrpc")]
+        if self.grpc.is_empty() && !self.netrpc.is_empty() {
+            return Transport::NetRpc;
         }
+        Transport::Grpc
     }
 
     pub(crate) fn services(&self, context: &PluginContext) -> ServiceSet {
@@ -68,6 +72,7 @@ impl PluginSet {
     }
 
     /// A new object for a host, or go-plugin's words for there being none.
+    #[cfg(feature = "netrpc")]
     pub(crate) fn object(&self, name: &str, context: &PluginContext) -> Result<Methods, String> {
         match self.netrpc.get(name) {
             Some(object) => Ok(object(context)),
@@ -78,9 +83,10 @@ impl PluginSet {
 
 impl fmt::Debug for PluginSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PluginSet")
-            .field("grpc", &self.grpc.keys())
-            .field("netrpc", &self.netrpc.keys())
-            .finish()
+        let mut set = f.debug_struct("PluginSet");
+        set.field("grpc", &self.grpc.keys());
+        #[cfg(feature = "netrpc")]
+        set.field("netrpc", &self.netrpc.keys());
+        set.finish()
     }
 }

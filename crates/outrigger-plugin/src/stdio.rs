@@ -11,13 +11,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use outrigger_transport::Stream;
-use outrigger_transport::netrpc::MirroredStreams;
 use outrigger_wire::proto::plugin::StdioData;
 use outrigger_wire::proto::plugin::stdio_data::Channel;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 /// The largest piece that is sent, in bytes, as in go-plugin.
 const CHUNK: usize = 1024;
@@ -92,6 +88,7 @@ impl Output {
     }
 
     /// The next piece that was printed to `channel`.
+    #[cfg(feature = "netrpc")]
     pub(crate) async fn next_of(&self, channel: Channel) -> StdioData {
         self.wait_for(|output| output.take_of(channel)).await
     }
@@ -117,6 +114,7 @@ impl Output {
     }
 
     /// What waits now and was printed to `channel`.
+    #[cfg(any(test, feature = "netrpc"))]
     pub(crate) fn take_of(&self, channel: Channel) -> Option<StdioData> {
         Self::take_from(self.waiting(), channel)
     }
@@ -162,38 +160,6 @@ impl Output {
         drop(waiting);
         self.shared.changed.notify_waiters();
     }
-}
-
-/// Copies what the plugin prints to its host until `stopping` fires, and then
-/// what is left.
-pub(crate) async fn copy_to(output: Output, host: MirroredStreams, stopping: CancellationToken) {
-    tokio::join!(
-        copy_channel(&output, Channel::Stdout, host.stdout, &stopping),
-        copy_channel(&output, Channel::Stderr, host.stderr, &stopping),
-    );
-}
-
-async fn copy_channel(
-    output: &Output,
-    channel: Channel,
-    mut host: Stream,
-    stopping: &CancellationToken,
-) {
-    loop {
-        let chunk = tokio::select! {
-            chunk = output.next_of(channel) => chunk,
-            () = stopping.cancelled() => break,
-        };
-        if host.write_all(&chunk.data).await.is_err() {
-            return;
-        }
-    }
-    while let Some(chunk) = output.take_of(channel) {
-        if host.write_all(&chunk.data).await.is_err() {
-            return;
-        }
-    }
-    let _ = host.flush().await;
 }
 
 /// Descriptors 1 and 2 while they are pipes; dropping it puts them back.

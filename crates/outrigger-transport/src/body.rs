@@ -36,10 +36,9 @@ pub struct IncomingBody {
 impl IncomingBody {
     /// The body that belongs to `headers`.
     pub(crate) fn new(stream: RecvStream, headers: &mut HeaderMap, room: &Room) -> Self {
-        let compressed = gzip::take_encoding(headers);
         Self {
             stream,
-            unpacking: compressed.then(|| Unpacking::new(room.clone())),
+            unpacking: gzip::unpacking(headers, room),
             data_done: false,
         }
     }

@@ -27,6 +27,12 @@ pub enum ConnectError {
     /// HTTP/2 could not be started on the connection.
     #[error("could not start HTTP/2")]
     Http2(#[source] Box<dyn StdError + Send + Sync>),
+    /// The peer speaks net/rpc, and this program was built without the feature
+    /// `netrpc`. *Resolution:* build it with the feature.
+    #[error(
+        "the peer speaks net/rpc, and this program was built without it (the cargo feature `netrpc`)"
+    )]
+    NoNetRpc,
     /// The peer's first bytes are no HTTP/2.
     #[error("the peer does not speak HTTP/2; it began with {0}")]
     NotHttp2(Excerpt),
@@ -49,6 +55,7 @@ impl ConnectError {
             Self::Tls(error) => error.code(),
             Self::Mux(error) => error.code(),
             Self::Http2(_) => "http2-failed",
+            Self::NoNetRpc => "netrpc-not-built-in",
             Self::NotHttp2(_) => "not-http2",
             Self::PeerUsesTls => "peer-uses-tls",
             Self::ClosedAtOnce => "closed-at-once",

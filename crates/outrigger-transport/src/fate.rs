@@ -41,6 +41,7 @@ impl Fate {
     }
 
     /// The same slot, whose reason is waited for only when `expected` says so.
+    #[cfg(feature = "netrpc")]
     pub(crate) fn expected_if(self, expected: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             expected: Some(Arc::new(expected)),

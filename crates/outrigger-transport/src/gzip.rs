@@ -122,12 +122,12 @@ fn names_gzip(list: &HeaderValue) -> bool {
 }
 
 /// Takes away that messages arrive compressed, if they do: they are unpacked here.
-pub(crate) fn take_encoding(headers: &mut HeaderMap) -> bool {
-    let compressed = headers.get(ENCODING) == Some(&GZIP);
-    if compressed {
-        headers.remove(ENCODING);
+pub(crate) fn unpacking(headers: &mut HeaderMap, room: &Room) -> Option<Unpacking> {
+    if headers.get(ENCODING) != Some(&GZIP) {
+        return None;
     }
-    compressed
+    headers.remove(ENCODING);
+    Some(Unpacking::new(room.clone()))
 }
 
 /// Unpacks the messages of one stream. Those that are not compressed pass as they are.
@@ -156,7 +156,7 @@ enum Step {
 }
 
 impl Unpacking {
-    pub(crate) fn new(room: Room) -> Self {
+    fn new(room: Room) -> Self {
         Self {
             room,
             arrived: BytesMut::new(),

@@ -6,9 +6,22 @@
 //! [`Broker`] trait covers the plain broker (a socket per connection) and the
 //! multiplexed one (streams of one socket).
 //!
-//! [`process`] holds what hosts need of the system besides: processes that
-//! inherit nothing by accident and are signalled without mistake; [`family`] ends
-//! what a process started.
+//! # Cargo features
+//!
+//! All are on unless default features are turned off; without one, what it names
+//! is neither compiled nor offered to peers.
+//!
+//! - `tls`: [`Tls`] and [`AutoMtls`]. Without it no value of [`Tls`] exists, and
+//!   where a peer asks for TLS the answer is [`TlsError::NotBuiltIn`].
+//! - `netrpc`: net/rpc beside gRPC, in the module `netrpc`.
+//! - `interface`: interfaces that are written as Rust traits; needs `netrpc`.
+//! - `reflection`: [`ServiceSet`]'s `with_reflection`.
+//! - `gzip`: messages that are compressed. Without it a compressed one is answered
+//!   with `UNIMPLEMENTED`.
+//! - `host`: what hosts need of the system besides. `process` has processes that
+//!   inherit nothing by accident and are signalled without mistake; `family` ends
+//!   what a process started; `tree` removes directories; `plugin_log` passes on what
+//!   plugins log.
 //!
 //! This crate deliberately does not know what makes a process a plugin, what a
 //! plugin may do, or what an application's services mean.
@@ -18,19 +31,30 @@ mod body;
 mod broker;
 mod channel;
 mod connect_error;
+mod dispense;
+#[cfg(feature = "host")]
 pub mod family;
 mod fate;
 mod first_frame;
+#[cfg(feature = "gzip")]
+mod gzip;
+#[cfg(not(feature = "gzip"))]
+#[path = "gzip/absent.rs"]
 mod gzip;
 mod headers;
 pub mod health;
 mod http2;
 mod identity;
+#[cfg(feature = "interface")]
 pub mod interface;
+#[cfg(feature = "netrpc")]
 pub mod netrpc;
+#[cfg(feature = "host")]
 pub mod plugin_log;
+#[cfg(feature = "host")]
 pub mod process;
 pub mod proto;
+#[cfg(feature = "reflection")]
 mod reflection;
 mod server;
 mod sockets;
@@ -38,6 +62,7 @@ mod stream;
 mod task;
 mod through;
 mod tls;
+#[cfg(feature = "host")]
 pub mod tree;
 pub mod yamux;
 
@@ -48,12 +73,13 @@ pub use broker::{
 };
 pub use channel::{Channel, ChannelOptions, MAX_MESSAGE, ResponseBody};
 pub use connect_error::ConnectError;
+pub use dispense::{Interface, UnsupportedTransport};
 pub use fate::Fate;
+#[cfg(feature = "gzip")]
 pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
-pub use interface::{Interface, UnsupportedTransport};
 pub use outrigger_wire::BrokerId;
-pub use server::{GO_PLUGIN_DESCRIPTORS, ServeLimits, ServiceSet, serve_connection};
+pub use server::{GO_PLUGIN_DESCRIPTORS, MAX_VALUE, ServeLimits, ServiceSet, serve_connection};
 pub use sockets::{Bound, BoundListener, SocketError, Sockets, socket_place, temp_dir};
 pub use stream::{Io, Stream, connect};
 pub use task::OwnedTask;

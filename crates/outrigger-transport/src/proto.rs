@@ -12,10 +12,12 @@ pub mod health {
     include!("generated/grpc.health.v1.rs");
 }
 /// `grpc.reflection.v1`.
+#[cfg(feature = "reflection")]
 pub mod reflection {
     include!("generated/grpc.reflection.v1.rs");
 }
 /// `grpc.reflection.v1alpha`.
+#[cfg(feature = "reflection")]
 pub mod reflection_v1alpha {
     include!("generated/grpc.reflection.v1alpha.rs");
 }

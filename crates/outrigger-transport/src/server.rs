@@ -131,7 +131,8 @@ impl ServiceSet {
         self
     }
 
-    /// Adds an encoded `FileDescriptorSet` for reflection to serve.
+    /// Adds an encoded `FileDescriptorSet` for reflection to serve, where that is
+    /// built in.
     #[must_use]
     pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
         self.descriptors.push(descriptors);
@@ -159,6 +160,7 @@ impl ServiceSet {
     }
 
     /// The same services and a reflection service (v1 and v1alpha) over them.
+    #[cfg(feature = "reflection")]
     #[must_use]
     pub fn with_reflection(mut self) -> Self {
         let mut names: Vec<String> = self.names().map(String::from).collect();
@@ -228,6 +230,9 @@ where
     }
 }
 
+/// The largest value that net/rpc sends or reads unless it is told otherwise, in bytes.
+pub const MAX_VALUE: usize = 64 << 20;
+
 /// What one connection may make a server hold.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
@@ -248,7 +253,7 @@ impl Default for ServeLimits {
             concurrent_calls: 1024,
             handshake: Duration::from_secs(120),
             drain: Duration::from_millis(200),
-            max_value: crate::netrpc::MAX_VALUE,
+            max_value: MAX_VALUE,
         }
     }
 }

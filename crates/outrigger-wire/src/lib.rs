@@ -40,6 +40,7 @@ mod errno;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
+mod level;
 #[cfg(feature = "logs")]
 pub mod logs;
 mod negotiation;
@@ -67,6 +68,7 @@ pub use handshake::{
     CORE_PROTOCOL_VERSION, CertificateProblem, HandshakeError, HandshakeLine, HandshakeRules,
     MAX_HANDSHAKE_LINE, MIN_CERTIFICATE_FIELD, MuxUnsupported,
 };
+pub use level::{Level, UnknownLevel};
 pub use negotiation::{
     AllowedTransports, AppProtocolVersion, Transport, UnknownTransport, negotiate,
 };

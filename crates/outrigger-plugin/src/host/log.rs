@@ -1,6 +1,6 @@
 //! The host's log.
 
-pub use outrigger_wire::logs::Level as LogLevel;
+pub use outrigger_wire::Level as LogLevel;
 use outrigger_wire::proto::host as messages;
 
 use super::calls::call;

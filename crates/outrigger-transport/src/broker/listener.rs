@@ -1,14 +1,15 @@
 //! The accepting end of a broker id.
 
+use std::io;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use outrigger_wire::BrokerId;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{BrokerError, BrokerErrorKind, Side};
-use crate::netrpc::Claim;
 use crate::server::{ServeLimits, ServiceSet, serve_connection};
 use crate::sockets::BoundListener;
 use crate::stream::Stream;
@@ -58,21 +59,25 @@ impl Drop for Registration {
     }
 }
 
+/// A stream that is usable once this has ended.
+pub(crate) type Pending = BoxFuture<'static, io::Result<Stream>>;
+
 /// Where a listener's connections come from.
 pub(crate) enum Source {
     /// A socket of its own.
     Socket(BoundListener),
     /// Streams of the one connection.
     Streams(mpsc::Receiver<Stream>),
-    /// Streams of a net/rpc session, each to be acknowledged when it is taken.
-    Claims(mpsc::Receiver<Claim>),
+    /// Streams that need a few words first, said when they are taken.
+    #[cfg_attr(not(feature = "netrpc"), expect(dead_code))]
+    Pending(mpsc::Receiver<Pending>),
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket(listener) => listener.address().fmt(f),
-            Self::Streams(_) | Self::Claims(_) => f.write_str("streams"),
+            Self::Streams(_) | Self::Pending(_) => f.write_str("streams"),
         }
     }
 }
@@ -80,7 +85,7 @@ impl std::fmt::Debug for Source {
 /// A connection that has come, before TLS.
 enum Raw {
     Stream(Stream),
-    Claim(Claim),
+    Pending(Pending),
 }
 
 impl Source {
@@ -94,9 +99,9 @@ impl Source {
                 let stream = streams.recv().await.ok_or(BrokerErrorKind::Closed)?;
                 Ok(Raw::Stream(stream))
             }
-            Self::Claims(claims) => {
-                let claim = claims.recv().await.ok_or(BrokerErrorKind::Closed)?;
-                Ok(Raw::Claim(claim))
+            Self::Pending(streams) => {
+                let stream = streams.recv().await.ok_or(BrokerErrorKind::Closed)?;
+                Ok(Raw::Pending(stream))
             }
         }
     }
@@ -161,9 +166,8 @@ impl Listener {
                             self.handshakes
                                 .spawn(async move { Ok(security.accept(raw).await?) });
                         }
-                        Raw::Claim(claim) => {
-                            self.handshakes
-                                .spawn(async move { Ok(claim.acknowledge().await?) });
+                        Raw::Pending(stream) => {
+                            self.handshakes.spawn(async move { Ok(stream.await?) });
                         }
                     }
                 }
@@ -210,6 +214,7 @@ impl Serving {
     }
 
     /// Answers the first connection only, and nothing if none comes within `wait`.
+    #[cfg(feature = "netrpc")]
     pub(crate) fn start_once<F>(
         mut listener: Listener,
         wait: Duration,

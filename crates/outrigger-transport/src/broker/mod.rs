@@ -4,7 +4,7 @@
 //! its calls, and the other side *dials* it. How the connection comes about is
 //! the broker's business: [`GrpcBroker`] announces sockets (plain) or opens
 //! streams of the one connection that exists already (multiplexed), and net/rpc's
-//! [`MuxBroker`](crate::netrpc::MuxBroker) always does the latter.
+//! `MuxBroker` always does the latter.
 
 mod control;
 mod error;
@@ -32,10 +32,11 @@ pub use self::listener::{Listener, Serving};
 use self::shared::{Control, Shared};
 use crate::channel::{Channel, ChannelOptions};
 use crate::fate::Fate;
+#[cfg(feature = "netrpc")]
 use crate::netrpc;
 use crate::proto::plugin::grpc_broker_client::GrpcBrokerClient;
 use crate::proto::plugin::grpc_broker_server::{GrpcBroker as BrokerService, GrpcBrokerServer};
-use crate::server::{ServeLimits, ServiceSet};
+use crate::server::{MAX_VALUE, ServeLimits, ServiceSet};
 use crate::sockets::Sockets;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
@@ -47,11 +48,11 @@ const CONTROL_QUEUE: usize = 32;
 
 /// What one brokered connection may ask for; its other end is less trusted than
 /// the one that launched it.
-const SERVED_LIMITS: ServeLimits = ServeLimits {
+pub(crate) const SERVED_LIMITS: ServeLimits = ServeLimits {
     concurrent_calls: 128,
     handshake: Duration::from_secs(20),
     drain: Duration::from_millis(200),
-    max_value: netrpc::MAX_VALUE,
+    max_value: MAX_VALUE,
 };
 
 /// Opens further connections to the peer, in both directions.
@@ -104,6 +105,7 @@ pub trait Broker: Send + Sync + fmt::Debug {
     }
 
     /// What net/rpc values on this broker's connections may take, all together.
+    #[cfg(feature = "netrpc")]
     fn budget(&self) -> netrpc::Budget {
         netrpc::Budget::default()
     }
@@ -137,56 +139,6 @@ impl dyn Broker + '_ {
         Channel::connect(stream, options)
             .await
             .map_err(|error| BrokerError::new(Side::This, id, BrokerErrorKind::Connect(error)))
-    }
-
-    /// Serves net/rpc methods, as `Plugin.*`, on every connection that the peer
-    /// makes to `id`, until the returned value is dropped or the broker closes.
-    ///
-    /// # Errors
-    /// As [`Broker::accept`].
-    pub async fn serve_netrpc(
-        &self,
-        id: BrokerId,
-        methods: netrpc::Methods,
-    ) -> Result<Serving, BrokerError> {
-        let listener = self.accept(id).await?;
-        let budget = self.budget();
-        Ok(Serving::start_with(listener, move |stream, stop| {
-            let (methods, budget) = (methods.clone(), budget.clone());
-            netrpc::serve_within(stream, methods, SERVED_LIMITS, budget, stop)
-        }))
-    }
-
-    /// Serves net/rpc methods, as `Plugin.*`, on the first connection that the
-    /// peer makes to `id`, as go-plugin's `AcceptAndServe` does. Nothing is left
-    /// once that connection has ended, or when none comes within 5 s.
-    ///
-    /// # Errors
-    /// As [`Broker::accept`].
-    pub async fn serve_netrpc_once(
-        &self,
-        id: BrokerId,
-        methods: netrpc::Methods,
-    ) -> Result<Serving, BrokerError> {
-        let listener = self.accept(id).await?;
-        let (wait, budget) = (netrpc::BROKER_WAIT, self.budget());
-        Ok(Serving::start_once(listener, wait, move |stream, stop| {
-            netrpc::serve_within(stream, methods, SERVED_LIMITS, budget, stop)
-        }))
-    }
-
-    /// Dials `id` and starts net/rpc on the connection.
-    ///
-    /// # Errors
-    /// As [`Broker::dial`].
-    pub async fn connect_netrpc(&self, id: BrokerId) -> Result<netrpc::Client, BrokerError> {
-        let stream = self.dial(id).await?;
-        let max_value = self.budget().max_value();
-        Ok(netrpc::Client::with_max_value(
-            stream,
-            self.fate(),
-            max_value,
-        ))
     }
 }
 
@@ -371,6 +323,7 @@ impl Broker for GrpcBroker {
         self.shared.is_missing()
     }
 
+    #[cfg(feature = "netrpc")]
     fn budget(&self) -> netrpc::Budget {
         self.shared.budget.clone()
     }

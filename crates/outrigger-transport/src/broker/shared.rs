@@ -11,6 +11,7 @@ use super::inbox::Inbox;
 use super::listener::{Listener, Source};
 use super::mux::Mux;
 use super::{BrokerError, BrokerErrorKind, BrokerOptions};
+#[cfg(feature = "netrpc")]
 use crate::netrpc;
 use crate::yamux;
 
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) mux: Option<Mux>,
     pub(super) closed: CancellationToken,
+    #[cfg(feature = "netrpc")]
     pub(super) budget: netrpc::Budget,
     next: AtomicU32,
 }
@@ -46,6 +48,7 @@ impl Shared {
             inbox: Inbox::default(),
             mux: session.map(Mux::new),
             closed: CancellationToken::new(),
+            #[cfg(feature = "netrpc")]
             budget: netrpc::Budget::default(),
             next: AtomicU32::new(0),
         }

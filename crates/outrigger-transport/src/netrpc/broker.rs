@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use outrigger_wire::BrokerId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Budget;
-use crate::broker::listener::{Registration, Source};
-use crate::broker::{Broker, BrokerError, BrokerErrorKind, Listener, Side};
+use super::{BROKER_WAIT, Budget, Client, Methods, serve_within};
+use crate::broker::listener::{Pending, Registration, Source};
+use crate::broker::{Broker, BrokerError, BrokerErrorKind, Listener, SERVED_LIMITS, Serving, Side};
 use crate::fate::Fate;
 use crate::stream::Stream;
 use crate::task::OwnedTask;
@@ -58,13 +59,13 @@ enum IdState {
         claim: Claim,
         _parked: oneshot::Sender<()>,
     },
-    /// Streams go to a listener.
-    Open(mpsc::Sender<Claim>),
+    /// Streams go to a listener, which acknowledges those that it takes.
+    Open(mpsc::Sender<Pending>),
 }
 
 /// A stream that names the id it wants, before that is acknowledged.
 #[derive(Debug)]
-pub(crate) struct Claim {
+struct Claim {
     id: BrokerId,
     stream: yamux::Stream,
     wait: Duration,
@@ -72,7 +73,7 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Tells the dialler that its stream was accepted.
-    pub(crate) async fn acknowledge(mut self) -> io::Result<Stream> {
+    async fn acknowledge(mut self) -> io::Result<Stream> {
         let echo = self.id.0.to_le_bytes();
         tokio::time::timeout(self.wait, self.stream.write_all(&echo)).await??;
         Ok(Box::new(self.stream))
@@ -116,6 +117,54 @@ impl MuxBroker {
     }
 }
 
+impl dyn Broker + '_ {
+    /// Serves net/rpc methods, as `Plugin.*`, on every connection that the peer
+    /// makes to `id`, until the returned value is dropped or the broker closes.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc(
+        &self,
+        id: BrokerId,
+        methods: Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        let budget = self.budget();
+        Ok(Serving::start_with(listener, move |stream, stop| {
+            let (methods, budget) = (methods.clone(), budget.clone());
+            serve_within(stream, methods, SERVED_LIMITS, budget, stop)
+        }))
+    }
+
+    /// Serves net/rpc methods, as `Plugin.*`, on the first connection that the
+    /// peer makes to `id`, as go-plugin's `AcceptAndServe` does. Nothing is left
+    /// once that connection has ended, or when none comes within 5 s.
+    ///
+    /// # Errors
+    /// As [`Broker::accept`].
+    pub async fn serve_netrpc_once(
+        &self,
+        id: BrokerId,
+        methods: Methods,
+    ) -> Result<Serving, BrokerError> {
+        let listener = self.accept(id).await?;
+        let (wait, budget) = (BROKER_WAIT, self.budget());
+        Ok(Serving::start_once(listener, wait, move |stream, stop| {
+            serve_within(stream, methods, SERVED_LIMITS, budget, stop)
+        }))
+    }
+
+    /// Dials `id` and starts net/rpc on the connection.
+    ///
+    /// # Errors
+    /// As [`Broker::dial`].
+    pub async fn connect_netrpc(&self, id: BrokerId) -> Result<Client, BrokerError> {
+        let stream = self.dial(id).await?;
+        let max_value = self.budget().max_value();
+        Ok(Client::with_max_value(stream, self.fate(), max_value))
+    }
+}
+
 impl Drop for MuxBroker {
     fn drop(&mut self) {
         self.close();
@@ -149,7 +198,7 @@ impl Broker for MuxBroker {
             let early = ids.insert(id, IdState::Open(sender.clone()));
             if let Some(IdState::Early { claim, .. }) = early {
                 // The queue is new and has room.
-                let _ = sender.try_send(claim);
+                let _ = sender.try_send(claim.acknowledge().boxed());
             }
         }
         let owner = Arc::downgrade(shared);
@@ -158,7 +207,7 @@ impl Broker for MuxBroker {
                 shared.ids().remove(&id);
             }
         });
-        let source = Source::Claims(receiver);
+        let source = Source::Pending(receiver);
         let closed = shared.closed.clone();
         Ok(Listener::new(id, shared.side, closed, Security::None, source).registered(forget))
     }
@@ -265,7 +314,7 @@ impl Shared {
             let mut ids = self.ids();
             match ids.get(&id) {
                 Some(IdState::Open(listener)) => {
-                    if listener.try_send(claim).is_err() {
+                    if listener.try_send(claim.acknowledge().boxed()).is_err() {
                         tracing::warn!(id = id.0, "a broker id is dialled faster than accepted");
                     }
                     return;

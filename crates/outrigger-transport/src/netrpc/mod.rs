@@ -27,23 +27,20 @@ use std::time::Duration;
 
 use outrigger_gob::{GoString, Gob};
 
-pub(crate) use self::broker::Claim;
 pub use self::broker::MuxBroker;
 pub use self::budget::Budget;
 pub use self::client::{Client, Reply};
 pub use self::error::{CallError, CallErrorKind, SessionError};
-pub(crate) use self::server::serve_within;
+use self::server::serve_within;
 pub use self::server::{Method, Methods, serve};
 pub use self::session::{HostSession, MirroredStreams, PluginSession};
+pub use crate::server::MAX_VALUE;
 
 /// The name under which go-plugin serves every dispensed or brokered object.
 pub const SERVICE_NAME: &str = "Plugin";
 
 /// How long a broker id waits for the other side, as in go-plugin.
 pub const BROKER_WAIT: Duration = Duration::from_secs(5);
-
-/// The largest value that is sent or read unless another [`Budget`] is set, in bytes.
-pub const MAX_VALUE: usize = 64 << 20;
 
 /// A value that takes this many bytes took long to look at: others go first.
 const LARGE: usize = 1 << 20;

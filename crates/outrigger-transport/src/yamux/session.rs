@@ -174,6 +174,7 @@ impl Session {
     }
 
     /// Tells whether the session has ended, without keeping it.
+    #[cfg(feature = "netrpc")]
     pub(crate) fn watch(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move || shared.with(|state| state.reason().is_some())

@@ -153,7 +153,8 @@ impl Bits {
     }
 }
 
-/// The code of `text`, for tests of whatever reads it.
+/// The code of `text`, for tests and fuzz targets of whatever reads it.
+#[cfg(any(test, feature = "logs"))]
 pub(crate) fn encode(text: &[u8]) -> Vec<u8> {
     let bits: usize = text
         .iter()

@@ -25,13 +25,12 @@
 
 mod classify;
 mod hclog;
-mod level;
 mod record;
 mod repair;
 mod split;
 
+pub use crate::level::{Level, UnknownLevel};
 pub use classify::StderrClassifier;
 pub use hclog::write_hclog;
-pub use level::{Level, UnknownLevel};
 pub use record::{LogRecord, LogSource};
 pub use split::{DEFAULT_LINE_BUFFER, LineSplitter, MIN_LINE_BUFFER, Piece};

@@ -8,7 +8,7 @@ use crate::{Coded, Excerpt};
 /// How much a log record matters, least first.
 ///
 /// ```
-/// use outrigger_wire::logs::Level;
+/// use outrigger_wire::Level;
 ///
 /// assert_eq!(" Warn ".parse(), Ok(Level::Warn));
 /// assert!(Level::Warn < Level::Error);
