@@ -183,7 +183,7 @@ fn target(
 ) -> Option<Words> {
     let mut at = from.to_vec();
     let mut rest = path;
-    match &*path.first()?.as_str() {
+    match path.first()?.as_str() {
         "crate" => {
             at.clear();
             rest = &path[1..];
