@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use outrigger_host::{
     Address, AddressTranslator, AppProtocolVersion, Attach, AttachedRunner, BrokerId, Deadlines,
     ExitStatus, ExpectedDigest, HostServices, KillReason, Launch, Network, PingError, PluginExited,
-    PluginIdentity, PluginSet, ProcessRunner, Reattach, Runner, RunnerError, RunningPlugin,
-    ServiceSet, Started, Transport, stop_managed,
+    PluginIdentity, PluginSet, PortRange, ProcessRunner, Reattach, Runner, RunnerError,
+    RunningPlugin, ServiceSet, Started, Transport, stop_managed,
 };
 use outrigger_testing::{
     Fault, TestDir, copy_program, holds_within, is_gone, kill, processes_with, program,
@@ -620,8 +620,18 @@ async fn a_host_with_variables_of_its_own() {
         has(&text, "SET_BY=caller") && !text.contains("HOME="),
         "{text}"
     );
-    let text = show(|launch| launch.mux_broker().auto_mtls().socket_group("0")).await;
-    for line in ["PLUGIN_MULTIPLEX_GRPC=true", "PLUGIN_UNIX_SOCKET_GROUP=0"] {
+    let text = show(|launch| {
+        let ports = PortRange::new(20_000, 20_010).expect("a range");
+        let launch = launch.mux_broker().auto_mtls().socket_group("0");
+        launch.port_range(ports)
+    })
+    .await;
+    for line in [
+        "PLUGIN_MULTIPLEX_GRPC=true",
+        "PLUGIN_UNIX_SOCKET_GROUP=0",
+        "PLUGIN_MIN_PORT=20000",
+        "PLUGIN_MAX_PORT=20010",
+    ] {
         assert!(has(&text, line), "no {line} in {text}");
     }
     assert!(
