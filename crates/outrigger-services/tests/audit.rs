@@ -1,16 +1,16 @@
 //! What is kept of decisions in a file: bounded, complete or counted, and never
 //! in the way.
 
-mod common;
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Peer, services};
 use outrigger_services::AuditLog;
 use serde_json::Value;
+use support::peer::{Peer, services};
 
 const SECOND: Duration = Duration::from_secs(1);
 

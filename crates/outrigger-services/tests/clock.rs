@@ -1,13 +1,12 @@
 //! `outrigger.host.v1.Clock`.
 
-#[path = "connected/mod.rs"]
-mod connected;
+mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use connected::{Plugin, failure};
 use outrigger_services::Limits;
 use outrigger_wire::proto::host::*;
+use support::plugin::{Plugin, failure};
 use tonic::{Code, Status};
 
 const SECTIONS: &str = "services: [clock]";

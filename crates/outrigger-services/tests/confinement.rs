@@ -1,15 +1,15 @@
 //! Nothing leads out of what was granted, waits for a stranger, or outlives its
 //! connection.
 
-mod common;
+mod support;
 
 use std::path::Path;
 use std::time::Duration;
 
-use common::{EVERYTHING, Peer, gone, in_band, services};
 use outrigger_services::{GrantedServices, Limits};
 use outrigger_wire::proto::hostserve::*;
 use rustix::fs::{CWD, FileType, Mode};
+use support::peer::{EVERYTHING, Peer, gone, in_band, services};
 use tonic::{Code, Request};
 
 /// A granted directory beside a secret one.
@@ -768,10 +768,10 @@ async fn no_rename_takes_what_was_moved_in_while_it_was_resolved() {
         std::os::unix::fs::symlink(text, own.join(format!("link-{link}"))).expect("a link");
     }
     let entries = [
-        common::entry(&own, EVERYTHING, true),
-        common::entry(&drop_box, "list, create, delete", true),
+        support::peer::entry(&own, EVERYTHING, true),
+        support::peer::entry(&drop_box, "list, create, delete", true),
     ];
-    let granted = common::grants(&format!("{{filesystem: [{}]}}", entries.join(", ")));
+    let granted = support::peer::grants(&format!("{{filesystem: [{}]}}", entries.join(", ")));
     let peer = Peer::new(&GrantedServices::new(granted), "racer").await;
     let rename = async |from: &str, to: &str| {
         let request = host::RenameRequest {

@@ -1,15 +1,15 @@
 //! Each call of `hostserve.v1` does what the contract says, over a connection.
 
-mod common;
+mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use common::raw::{Operation, operations};
-use common::{EVERYTHING, Peer, entry, grants, in_band, services};
 use outrigger_services::{GrantedServices, HOST_SERVICES_DESCRIPTORS};
 use outrigger_wire::proto::hostserve::*;
 use prost::Message;
 use prost_types::{FileDescriptorSet, Timestamp};
+use support::peer::{EVERYTHING, Peer, entry, grants, in_band, services};
+use support::raw::{Operation, operations};
 
 /// Calls and unwraps: `call!(peer, Stat { root_dir: …, path: … })`.
 macro_rules! call {
@@ -570,7 +570,7 @@ async fn a_hundred_clients_at_once_keep_apart_and_leave_nothing() {
     );
     for (peer, own) in clients {
         peer.close().await;
-        common::gone(std::path::Path::new(&own)).await;
+        support::peer::gone(std::path::Path::new(&own)).await;
     }
     assert_eq!(open_beneath(dir.path()), 0);
 }

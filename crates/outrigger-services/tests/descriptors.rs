@@ -2,8 +2,7 @@
 //! are good for.
 #![allow(clippy::disallowed_methods)] // A foreign process is no plugin.
 
-#[path = "connected/mod.rs"]
-mod connected;
+mod support;
 
 use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::os::fd::OwnedFd;
@@ -13,29 +12,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use connected::grants;
 use outrigger_services::{
     AuditLog, AuditRecord, GrantedServices, Limits, NetworkLimits, NetworkSettings, Verdict,
 };
-use outrigger_transport::{
-    Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
-};
+use outrigger_transport::PluginIdentity;
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::descriptor_request::Request;
 use outrigger_wire::proto::host::*;
 use prost::Message;
 use rustix::fs::OFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio_util::sync::CancellationToken;
-use tonic_prost::ProstCodec;
+use support::{Connection, grants_with};
 
 /// One plugin with its own socket directory, and its end of the services.
 struct Peer {
     dir: tempfile::TempDir,
-    channel: Channel,
+    connection: Connection,
     records: Arc<Mutex<Vec<AuditRecord>>>,
-    stop: CancellationToken,
-    serving: tokio::task::JoinHandle<()>,
 }
 
 /// Where a plugin that claims the process `pid` is served, with what is granted.
@@ -77,27 +70,15 @@ async fn peer_beside(
     let audit = AuditLog::callback(move |record| {
         kept.lock().expect("not poisoned").push(record.clone());
     });
-    let services = GrantedServices::new(grants(&sections))
+    let services = GrantedServices::new(grants_with(&sections))
         .limits(limits)
         .network(&NetworkSettings::new().limits(network_limits))
         .audit(audit);
     let identity = PluginIdentity::new("tester", "tester-1", pid).with_socket_dir(dir.path());
-    let bound = services.bind(&identity);
-    let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair");
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve_connection(
-        Box::new(ours),
-        bound,
-        ServeLimits::default(),
-        stop.clone(),
-    ));
-    let channel = Channel::connect(Box::new(theirs), ChannelOptions::default());
     Peer {
         dir,
-        channel: channel.await.expect("a connection"),
+        connection: Connection::new(&services, &identity).await,
         records,
-        stop,
-        serving,
     }
 }
 
@@ -113,13 +94,10 @@ impl Peer {
     }
 
     async fn describe(&self) -> DescribeResponse {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
         let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Session/Describe");
-        let codec = ProstCodec::<DescribeRequest, DescribeResponse>::default();
         let request = tonic::Request::new(DescribeRequest {});
-        let reply = grpc.unary(request, path, codec).await.expect("an answer");
-        reply.into_inner()
+        let reply = self.connection.call(path, request).await;
+        reply.expect("an answer")
     }
 
     /// The records of one operation, once there are as many.
@@ -133,9 +111,7 @@ impl Peer {
     }
 
     async fn close(self) {
-        self.stop.cancel();
-        drop(self.channel);
-        self.serving.await.expect("the host's end finished");
+        self.connection.close().await;
     }
 }
 
@@ -627,9 +603,9 @@ async fn a_commands_pipes_come_as_descriptors_and_it_ends_with_the_connection() 
         }
     }
     assert_eq!(&line, b"hello");
-    assert!(connected::is_running(started.pid));
+    assert!(support::plugin::is_running(started.pid));
     peer.close().await;
-    connected::ended(started.pid).await;
+    support::plugin::ended(started.pid).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

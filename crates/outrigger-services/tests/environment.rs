@@ -1,12 +1,11 @@
 //! `outrigger.host.v1.Environment`: what was granted, and nothing else.
 
-#[path = "connected/mod.rs"]
-mod connected;
+mod support;
 
 use std::collections::HashMap;
 
-use connected::{Plugin, failure};
 use outrigger_wire::proto::host::*;
+use support::plugin::{Plugin, failure};
 use tonic::{Code, Status};
 
 /// Cargo sets the first two for tests.

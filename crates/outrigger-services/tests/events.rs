@@ -1,13 +1,13 @@
 //! What the operator's log shows of a plugin's calls. One test in a process of
 //! its own: which events are wanted is remembered for the whole process.
 
-mod common;
+mod support;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use common::{EVERYTHING, Peer, services};
 use outrigger_wire::proto::hostserve::*;
+use support::peer::{EVERYTHING, Peer, services};
 use tonic::Request;
 
 /// Collects what a subscriber prints.

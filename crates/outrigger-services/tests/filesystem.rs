@@ -1,16 +1,17 @@
 //! `outrigger.host.v1.Filesystem`: what each call does, and under which grant.
 
-mod common;
+mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{EVERYTHING, Peer, entry, grants, grants_with, services};
 use futures_util::StreamExt;
 use outrigger_services::{AuditLog, GrantedServices, HardLinks, Limits, Verdict};
 use outrigger_wire::proto::host::*;
 use rustix::fs::{CWD, FileType, Mode};
+use support::grants_with;
+use support::peer::{EVERYTHING, Peer, entry, grants, services};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 

@@ -4,14 +4,15 @@
 #![allow(clippy::disallowed_methods)] // `unshare` and the test itself are no plugins.
 #![allow(clippy::print_stderr)] // Whoever runs the test is told what was not.
 
-mod common;
+mod support;
 
 use std::path::{Path, PathBuf};
 
-use common::raw::{Operation, operations};
-use common::{EVERYTHING, Peer, entry, grants_with};
 use outrigger_services::GrantedServices;
 use outrigger_wire::proto::host::*;
+use support::grants_with;
+use support::peer::{EVERYTHING, Peer, entry};
+use support::raw::{Operation, operations};
 
 /// Services under which the whole tree is granted, and a command.
 fn everything(rights: &str) -> GrantedServices {
@@ -347,7 +348,7 @@ async fn a_link_in_a_granted_directory_leads_to_no_process() {
     link("/proc/self", "self");
     let here = dir.path().to_str().expect("text").to_owned();
     let services = [
-        common::services(dir.path(), "read, list"),
+        support::peer::services(dir.path(), "read, list"),
         everything("read, list"),
     ];
     for services in services {

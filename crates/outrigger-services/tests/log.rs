@@ -1,15 +1,14 @@
 //! `outrigger.host.v1.Log`: a plugin's records in the host's log.
 
-#[path = "connected/mod.rs"]
-mod connected;
+mod support;
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use connected::{Plugin, failure};
 use outrigger_wire::proto::host::*;
 use serde_json::Value;
+use support::plugin::{Plugin, failure};
 use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 

@@ -1,12 +1,13 @@
 //! A thousand connections leave nothing behind. A program of its own: it counts
 //! the descriptors of its process.
 
-#[path = "network/support.rs"]
 mod support;
+#[path = "network/world.rs"]
+mod world;
 
 use std::time::Instant;
 
-use support::*;
+use world::*;
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("proc").count()

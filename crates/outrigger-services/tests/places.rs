@@ -1,14 +1,14 @@
 //! Where granted paths really lead, and what the policy says about that place.
 
-mod common;
+mod support;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use common::Peer;
-use outrigger_manifest::{Grants, Manifest, Places, Policy};
+use outrigger_manifest::{Grants, Policy};
 use outrigger_services::GrantedServices;
 use outrigger_wire::proto::host::*;
+use support::peer::Peer;
 use tonic::{Code, Status};
 
 /// A tree of which a test makes what it needs.
@@ -47,16 +47,10 @@ impl Tree {
     }
 
     fn decide(&self, capabilities: &str, policy: &str) -> Grants {
-        let manifest = Manifest::parse(&self.fill(&format!(
-            "plugin: {{name: tested, format: grpc, entrypoint: tested}}\n\
-             handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
-             capabilities: {{{capabilities}}}\n"
-        )));
-        let manifest = manifest.unwrap_or_else(|problems| panic!("{problems}"));
         let policy =
             Policy::parse(&self.fill(policy)).unwrap_or_else(|problems| panic!("{problems}"));
-        let places = Places::new("/nowhere/plugin", "/nowhere/data").expect("places");
-        let decision = policy.decide(&manifest, &places);
+        let sections = self.fill(&format!("capabilities: {{{capabilities}}}"));
+        let decision = support::decision(&sections, &policy);
         assert!(decision.is_complete(), "{:?}", decision.refused());
         decision.grants()
     }

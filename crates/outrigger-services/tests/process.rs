@@ -1,15 +1,14 @@
 //! `outrigger.host.v1.Process`: what runs, what does not, and what is left.
 
-#[path = "connected/mod.rs"]
-mod connected;
+mod support;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use connected::{Plugin, all, ended, failure, gone, is_running};
 use futures_util::Stream;
 use outrigger_services::{Limits, Verdict};
 use outrigger_wire::proto::host::*;
+use support::plugin::{Plugin, all, ended, failure, gone, is_running};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 

@@ -1,11 +1,11 @@
 //! Which commands run, compared with a slow judge that was written apart.
 
-#[path = "connected/mod.rs"]
-mod connected;
+mod support;
 
-use connected::{Plugin, grants};
 use outrigger_wire::proto::host::*;
 use proptest::prelude::*;
+use support::grants_with;
+use support::plugin::Plugin;
 use tonic::Code;
 
 const PATTERN: [&str; 7] = ["a", "b", "-x", "--", "a*", "*", "*"];
@@ -62,7 +62,7 @@ proptest! {
         lists in proptest::collection::vec(words(&GIVEN), 8),
     ) {
         let patterns = distinct(&patterns);
-        let grants = grants(&sections(&patterns));
+        let grants = grants_with(&sections(&patterns));
         for given in lists {
             let expected = patterns.iter().any(|pattern| slow(pattern, &given));
             let verdict = grants.process().exec("/usr/bin/printf", &given);

@@ -1,17 +1,18 @@
 //! Each call leaves one record, whatever becomes of it, and the record says how
 //! it was judged.
 
-mod common;
+mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Peer, grants_with};
 use outrigger_services::{AuditLog, AuditRecord, GrantedServices, Limits, Verdict};
 use outrigger_wire::proto::host::*;
 use outrigger_wire::proto::hostserve::{
     FileWriteResponse, GetEnvRequest, GetEnvResponse, GetuidRequest, GetuidResponse,
 };
+use support::grants_with;
+use support::peer::Peer;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -19,7 +20,7 @@ type Records = Arc<Mutex<Vec<AuditRecord>>>;
 
 async fn peer(limits: Limits) -> (Peer, Records, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
-    let entry = common::entry(dir.path(), common::EVERYTHING, true);
+    let entry = support::peer::entry(dir.path(), support::peer::EVERYTHING, true);
     let sections = format!(
         "services: [clock, log, filesystem, environment]\n\
          capabilities: {{filesystem: [{entry}], environment: {{read: [PATH], set: {{MODE: fast}}}}}}"

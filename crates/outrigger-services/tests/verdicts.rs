@@ -1,16 +1,16 @@
 //! Random grants and random operations: the service's verdict is that of a
 //! slow model, written from the documentation alone.
 
-mod common;
+mod support;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use common::{Peer, entry, grants};
 use outrigger_services::GrantedServices;
 use outrigger_wire::proto::host::*;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use support::peer::{Peer, entry, grants};
 use tonic::{Code, Status};
 
 /// The directories and files that exist, without links.

@@ -7,7 +7,7 @@ use outrigger_services::Verdict;
 use outrigger_wire::proto::host::*;
 use tonic::Code;
 
-use crate::support::*;
+use crate::world::*;
 
 const GRANT: &str = "    egress: [{protocol: tcp, hosts: [api.example.com, \"*.wild.example.com\"], ports: [80, 443]}]";
 

@@ -8,7 +8,7 @@ use outrigger_wire::proto::host::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
-use crate::support::*;
+use crate::world::*;
 
 const GRANT: &str =
     "    egress: [{protocol: tcp, hosts: [api.example.com, other.example.com], ports: [80, 443]}]";

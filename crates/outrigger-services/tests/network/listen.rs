@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tonic::Code;
 
-use crate::support::*;
+use crate::world::*;
 
 /// A port that nobody listens on, or did a moment ago.
 pub(crate) fn free_port() -> u16 {

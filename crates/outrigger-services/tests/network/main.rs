@@ -4,5 +4,7 @@ mod egress;
 mod http;
 mod listen;
 mod streams;
+#[path = "../support/mod.rs"]
 mod support;
 mod udp;
+mod world;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, oneshot};
 use tonic::Code;
 
-use crate::support::*;
+use crate::world::*;
 
 /// A grant for this machine, at these ports.
 fn local(ports: &[u16]) -> String {

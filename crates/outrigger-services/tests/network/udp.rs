@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt;
 
-use crate::support::*;
+use crate::world::*;
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 /// The most contents of a datagram.

@@ -1,41 +1,19 @@
-//! A plugin's end of a real connection to granted services.
-#![allow(dead_code, reason = "not every test file uses everything")]
+//! A plugin that uses `outrigger.host.v1`, with the records of what it did.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
-use outrigger_manifest::{Grants, Manifest, Places, Policy};
 use outrigger_services::{AuditLog, AuditRecord, GrantedServices, Limits};
-use outrigger_transport::{
-    Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
-};
-use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use outrigger_transport::PluginIdentity;
 use tonic::{Code, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
-/// What a manifest with these capabilities asks for, all of it granted.
-/// `sections` are top-level sections of the manifest.
-pub(crate) fn grants(sections: &str) -> Grants {
-    let text = format!(
-        "plugin: {{name: tester, format: grpc, entrypoint: tester}}\n\
-         handshake: {{protocol_version: 1, magic_cookie_key: TESTER, magic_cookie_value: v}}\n\
-         {sections}"
-    );
-    let manifest = Manifest::parse(&text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
-    let places = Places::new("/plugins/tester", "/data/tester").expect("places");
-    let decision = Policy::allow_requested().decide(&manifest, &places);
-    decision.grants().clone()
-}
+use super::{Connection, grants_with};
 
 /// One plugin, connected.
 pub(crate) struct Plugin {
-    channel: Channel,
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
+    connection: Connection,
     records: Arc<Mutex<Vec<AuditRecord>>>,
 }
 
@@ -50,34 +28,19 @@ impl Plugin {
         let audit = AuditLog::callback(move |record| {
             kept.lock().expect("not poisoned").push(record.clone());
         });
-        let services = GrantedServices::new(grants(sections))
+        let services = GrantedServices::new(grants_with(sections))
             .limits(limits)
             .audit(audit);
-        let bound = services.bind(&PluginIdentity::new("tester", "tester-1", None));
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve_connection(
-            Box::new(ours),
-            bound,
-            ServeLimits::default(),
-            stop.clone(),
-        ));
-        let channel = Channel::connect(Box::new(theirs), ChannelOptions::default())
-            .await
-            .expect("a connection");
+        let identity = PluginIdentity::new("tester", "tester-1", None);
         Self {
-            channel,
-            stop,
-            serving,
+            connection: Connection::new(&services, &identity).await,
             records,
         }
     }
 
     /// Ends the connection and waits until the host has let go of it.
     pub(crate) async fn close(self) {
-        self.stop.cancel();
-        drop(self.channel);
-        self.serving.await.expect("the host's end finished");
+        self.connection.close().await;
     }
 
     /// Waits until there is a record of `operation`, and takes all of that name.
@@ -100,27 +63,15 @@ impl Plugin {
             .collect()
     }
 
-    async fn grpc(&self) -> tonic::client::Grpc<Channel> {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(16 << 20)
-            .max_encoding_message_size(16 << 20);
-        grpc.ready().await.expect("always ready");
-        grpc
-    }
-
     /// `method` as `Service/Method`.
     pub(crate) async fn call<Q, R>(&self, method: &str, request: Q) -> Result<R, Status>
     where
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = self
-            .grpc()
+        self.connection
+            .call(path(method), Request::new(request))
             .await
-            .unary(Request::new(request), path(method), codec)
-            .await?;
-        Ok(reply.into_inner())
     }
 
     pub(crate) async fn download<Q, R>(
@@ -132,13 +83,7 @@ impl Plugin {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = self
-            .grpc()
-            .await
-            .server_streaming(Request::new(request), path(method), codec)
-            .await?;
-        Ok(reply.into_inner())
+        self.connection.download(path(method), request).await
     }
 
     pub(crate) async fn upload<Q, R>(
@@ -150,13 +95,7 @@ impl Plugin {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = self
-            .grpc()
-            .await
-            .client_streaming(Request::new(parts), path(method), codec)
-            .await?;
-        Ok(reply.into_inner())
+        self.connection.upload(path(method), parts).await
     }
 
     pub(crate) async fn converse<Q, R>(
@@ -168,13 +107,7 @@ impl Plugin {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = self
-            .grpc()
-            .await
-            .streaming(Request::new(parts), path(method), codec)
-            .await?;
-        Ok(reply.into_inner())
+        self.connection.converse(path(method), parts).await
     }
 }
 

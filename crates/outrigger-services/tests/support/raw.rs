@@ -10,7 +10,7 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
 
-use super::Peer;
+use super::peer::Peer;
 
 /// Field names that stand for a place in the file tree.
 const PATHS: [&str; 9] = [
@@ -100,8 +100,7 @@ impl Operation {
 
     /// The first reply.
     async fn reply(&self, peer: &Peer, request: Bytes) -> Result<Bytes, Status> {
-        let mut grpc = tonic::client::Grpc::new(peer.channel.clone());
-        grpc.ready().await.expect("always ready");
+        let mut grpc = peer.connection.grpc().await;
         let path = format!("/{}/{}", self.service, self.name);
         let path = path.parse().expect("a path");
         if !self.streamed_replies {

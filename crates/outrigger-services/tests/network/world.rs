@@ -9,22 +9,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_manifest::Policy;
 use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, Dialer, GrantedServices, Limits, NetworkLimits,
     NetworkSettings, Resolver, SystemDialer, TrustedRoots,
 };
-use outrigger_transport::{
-    Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
-};
+use outrigger_transport::PluginIdentity;
 use outrigger_wire::proto::host::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstCodec;
+
+use crate::support::{Connection, decision};
 
 /// An address of the internet at large, which the switchboard leads elsewhere.
 pub(crate) const PUBLIC: &str = "93.184.215.14";
@@ -150,14 +147,7 @@ impl World {
         let dir = tempfile::tempdir().expect("a directory");
         let pid = Some(std::process::id());
         let identity = PluginIdentity::new("caller", "caller-1", pid).with_socket_dir(dir.path());
-        let manifest = format!(
-            "plugin: {{name: caller, format: grpc, entrypoint: caller}}\n\
-             handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
-             capabilities:\n  network:\n{network}\n"
-        );
-        let manifest = Manifest::parse(&manifest).expect("a manifest");
-        let places = Places::new("/opt/plugins/caller", "/var/lib/host/caller").expect("places");
-        let grants = policy.decide(&manifest, &places).grants();
+        let grants = decision(&format!("capabilities:\n  network:\n{network}"), policy).grants();
         let (log, audit) = AuditLog::channel(10_000);
         let mut settings = NetworkSettings::new()
             .resolver(self.book.clone())
@@ -170,20 +160,8 @@ impl World {
             .limits(self.limits.clone())
             .audit(log)
             .network(&settings);
-        let bound = services.bind(&identity);
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve_connection(
-            Box::new(ours),
-            bound,
-            ServeLimits::default(),
-            stop.clone(),
-        ));
-        let channel = Channel::connect(Box::new(theirs), ChannelOptions::default());
         Plugin {
-            channel: channel.await.expect("a connection"),
-            stop,
-            serving,
+            connection: Connection::new(&services, &identity).await,
             audit,
             _dir: dir,
         }
@@ -193,18 +171,14 @@ impl World {
 /// One plugin, connected.
 pub(crate) struct Plugin {
     _dir: tempfile::TempDir,
-    channel: Channel,
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
+    connection: Connection,
     pub(crate) audit: AuditReceiver,
 }
 
 impl Plugin {
     /// Ends the connection and waits until the host has let go of it.
     pub(crate) async fn close(self) {
-        self.stop.cancel();
-        drop(self.channel);
-        self.serving.await.expect("the host's end finished");
+        self.connection.close().await;
     }
 
     /// The next record.
@@ -215,12 +189,9 @@ impl Plugin {
 
     /// What the host says of this connection.
     pub(crate) async fn describe(&self) -> DescribeResponse {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
         let path = http::uri::PathAndQuery::from_static("/outrigger.host.v1.Session/Describe");
-        let codec = ProstCodec::<DescribeRequest, DescribeResponse>::default();
-        let reply = grpc.unary(Request::new(DescribeRequest {}), path, codec);
-        reply.await.expect("an answer").into_inner()
+        let reply = self.connection.call(path, Request::new(DescribeRequest {}));
+        reply.await.expect("an answer")
     }
 
     pub(crate) async fn call<Q, R>(&self, method: &str, request: Q) -> Result<R, Status>
@@ -228,13 +199,9 @@ impl Plugin {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(16 << 20)
-            .max_encoding_message_size(16 << 20);
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc.unary(Request::new(request), path(method), codec).await;
-        reply.map(tonic::Response::into_inner)
+        self.connection
+            .call(path(method), Request::new(request))
+            .await
     }
 
     pub(crate) async fn start<Q, R>(&self, method: &str, request: Q) -> Result<Streaming<R>, Status>
@@ -242,13 +209,7 @@ impl Plugin {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc
-            .server_streaming(Request::new(request), path(method), codec)
-            .await;
-        reply.map(tonic::Response::into_inner)
+        self.connection.download(path(method), request).await
     }
 
     pub(crate) async fn both<Q, R>(
@@ -266,13 +227,8 @@ impl Plugin {
             let part = mpsc::Receiver::recv(&mut receiver).await?;
             Some((part, receiver))
         });
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc
-            .streaming(Request::new(parts), path(method), codec)
-            .await?;
-        Ok((sender, reply.into_inner()))
+        let replies = self.connection.converse(path(method), parts).await?;
+        Ok((sender, replies))
     }
 
     pub(crate) async fn resolve(&self, host: &str, port: u32) -> Result<Vec<String>, Status> {
@@ -312,11 +268,9 @@ impl Plugin {
         &self,
         parts: impl futures_util::Stream<Item = ConnectRequest> + Send + 'static,
     ) -> Result<usize, Status> {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<ConnectRequest, ConnectResponse>::default();
-        let reply = grpc.streaming(Request::new(parts), path("Connect"), codec);
-        drain(reply.await?.into_inner()).await
+        let replies: Streaming<ConnectResponse> =
+            self.connection.converse(path("Connect"), parts).await?;
+        drain(replies).await
     }
 
     pub(crate) async fn accept(

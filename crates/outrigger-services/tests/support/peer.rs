@@ -1,7 +1,4 @@
-//! A plugin's end of a real connection to the host services.
-#![allow(dead_code, reason = "not every test file uses everything")]
-
-pub(crate) mod raw;
+//! A plugin that works with files, over `hostserve.v1` or `outrigger.host.v1`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,39 +7,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use http::uri::PathAndQuery;
-use outrigger_manifest::{Grants, Manifest, Places, Policy};
+use outrigger_manifest::Grants;
 use outrigger_services::GrantedServices;
-use outrigger_transport::{
-    Channel, ChannelOptions, HostServices, PluginIdentity, ServeLimits, serve_connection,
-};
+use outrigger_transport::PluginIdentity;
 use outrigger_wire::proto::hostserve::*;
-use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
-use tonic_prost::ProstCodec;
 
-/// What a plugin gets whose manifest asks for `capabilities` (the section of
-/// that name, as YAML on one line), under a policy that grants it all.
+use super::{Connection, grants_with};
+
+/// The grants of a plugin whose manifest asks for `capabilities` (the section of
+/// that name, as YAML on one line).
 pub(crate) fn grants(capabilities: &str) -> Grants {
     grants_with(&format!("capabilities: {capabilities}"))
-}
-
-/// [`grants`] of a manifest with these sections.
-pub(crate) fn grants_with(sections: &str) -> Grants {
-    let manifest = Manifest::parse(&format!(
-        "plugin: {{name: tested, format: grpc, entrypoint: tested}}\n\
-         handshake: {{protocol_version: 1, magic_cookie_key: K, magic_cookie_value: v}}\n\
-         {sections}\n"
-    ));
-    let manifest = match manifest {
-        Ok(manifest) => manifest,
-        Err(problems) => panic!("{sections}: {problems}"),
-    };
-    let places = Places::new("/nowhere/plugin", "/nowhere/data").expect("places");
-    let decision = Policy::allow_requested().decide(&manifest, &places);
-    assert!(decision.is_complete(), "{:?}", decision.refused());
-    decision.grants()
 }
 
 /// One entry of a `filesystem` section.
@@ -61,39 +37,22 @@ pub(crate) fn services(path: &Path, permissions: &str) -> GrantedServices {
 
 /// One plugin, connected.
 pub(crate) struct Peer {
-    channel: Channel,
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
+    pub(super) connection: Connection,
     called: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Peer {
     pub(crate) async fn new(services: &GrantedServices, name: &str) -> Self {
-        let bound = services.bind(&PluginIdentity::new(name, format!("{name}-1"), None));
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve_connection(
-            Box::new(ours),
-            bound,
-            ServeLimits::default(),
-            stop.clone(),
-        ));
-        let channel = Channel::connect(Box::new(theirs), ChannelOptions::default())
-            .await
-            .expect("a connection");
+        let identity = PluginIdentity::new(name, format!("{name}-1"), None);
         Self {
-            channel,
-            stop,
-            serving,
+            connection: Connection::new(services, &identity).await,
             called: Arc::default(),
         }
     }
 
     /// Ends the connection and waits until the host has let go of it.
     pub(crate) async fn close(self) {
-        self.stop.cancel();
-        drop(self.channel);
-        self.serving.await.expect("the host's end finished");
+        self.connection.close().await;
     }
 
     /// `Method` of `hostserve.v1`, or `Service/Method` of `outrigger.host.v1`.
@@ -132,15 +91,7 @@ impl Peer {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(16 << 20)
-            .max_encoding_message_size(16 << 20);
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        Ok(grpc
-            .unary(request, self.path(method), codec)
-            .await?
-            .into_inner())
+        self.connection.call(self.path(method), request).await
     }
 
     /// Starts a stream and takes nothing of it.
@@ -149,13 +100,8 @@ impl Peer {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc
-            .server_streaming(Request::new(request), self.path(method), codec)
-            .await;
-        reply.expect("a stream").into_inner()
+        let reply = self.connection.download(self.path(method), request).await;
+        reply.expect("a stream")
     }
 
     pub(crate) async fn download<Q, R>(&self, method: &str, request: Q) -> Vec<Result<R, Status>>
@@ -163,14 +109,8 @@ impl Peer {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc
-            .server_streaming(Request::new(request), self.path(method), codec)
-            .await;
-        match reply {
-            Ok(reply) => reply.into_inner().collect().await,
+        match self.connection.download(self.path(method), request).await {
+            Ok(reply) => reply.collect().await,
             Err(status) => vec![Err(status)],
         }
     }
@@ -184,13 +124,7 @@ impl Peer {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("always ready");
-        let codec = ProstCodec::<Q, R>::default();
-        let reply = grpc
-            .client_streaming(Request::new(parts), self.path(method), codec)
-            .await?;
-        Ok(reply.into_inner())
+        self.connection.upload(self.path(method), parts).await
     }
 
     pub(crate) async fn read(&self, root_dir: &str, path: &str) -> Result<Vec<u8>, String> {
