@@ -38,13 +38,13 @@ fn kv_cookie() -> MagicCookie {
 
 /// Starts a greeter; app version 1 is net/rpc, and 2 gRPC.
 async fn greeter(program: &Path, version: u32) -> (RunningPlugin, GreeterClient) {
-    let plugin = Launch::new(program, MagicCookie::new("HASHI", "hola"))
-        .offer(version, PluginSet::new().with::<GreeterClient>("a"))
+    let plugin = Launch::new(program, MagicCookie::new("HELLO_PLUGIN", "hello"))
+        .offer(version, PluginSet::new().with::<GreeterClient>("greeter"))
         .start()
         .await
         .expect("it starts");
     let client = plugin
-        .dispense::<GreeterClient>("a")
+        .dispense::<GreeterClient>("greeter")
         .await
         .expect("a client");
     (plugin, client)

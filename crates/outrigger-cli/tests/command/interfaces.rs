@@ -51,7 +51,7 @@ fn a_plugin_that_implements_an_interface_describes_it() {
         "inspect",
         "--json",
         "--cookie",
-        "HASHI=hola",
+        "HELLO_PLUGIN=hello",
         "--",
         &program,
     ])
@@ -84,7 +84,7 @@ fn the_proto_of_a_plugin_is_printed_as_its_author_wrote_it() {
     let Some(program) = rust_example("greeter") else {
         return;
     };
-    let ran = run(&["proto", "--cookie", "HASHI=hola", "--", &program]).expect(0);
+    let ran = run(&["proto", "--cookie", "HELLO_PLUGIN=hello", "--", &program]).expect(0);
     assert_eq!(ran.stdout, include_str!("greeter.proto"));
 }
 
@@ -122,7 +122,7 @@ fn what_cannot_be_printed_as_a_proto_is_said_with_what_to_do() {
     let Some(program) = rust_example("hello") else {
         return;
     };
-    run(&["proto", "--cookie", "HASHI=hola", "--", &program])
+    run(&["proto", "--cookie", "HELLO_PLUGIN=hello", "--", &program])
         .expect(2)
         .says("error[option-unsupported]")
         .says("speaks net/rpc");

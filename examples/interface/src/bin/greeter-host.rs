@@ -10,13 +10,13 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let program = arguments.next().context("greeter-host PROGRAM NAME")?;
     let name = arguments.next().context("greeter-host PROGRAM NAME")?;
-    let interfaces = PluginSet::new().with::<GreeterClient>("a");
-    let plugin = Launch::new(program, MagicCookie::new("HASHI", "hola"))
+    let interfaces = PluginSet::new().with::<GreeterClient>("greeter");
+    let plugin = Launch::new(program, MagicCookie::new("HELLO_PLUGIN", "hello"))
         .offer(1, interfaces.clone())
         .offer(2, interfaces)
         .start()
         .await?;
-    let greeter = plugin.dispense::<GreeterClient>("a").await?;
+    let greeter = plugin.dispense::<GreeterClient>("greeter").await?;
     let greeting = greeter.say_hello(name).await;
     plugin.stop().await;
     print(&greeting?);

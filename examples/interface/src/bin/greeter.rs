@@ -23,8 +23,8 @@ impl Greeter for Polite {
 }
 
 fn main() -> ExitCode {
-    let netrpc = PluginSet::new().netrpc("a", |_| GreeterServer::new(Polite).netrpc());
-    let grpc = PluginSet::new().grpc("a", |_| GreeterServer::new(Polite).grpc());
-    let plugin = Serve::new(MagicCookie::new("HASHI", "hola"));
+    let netrpc = PluginSet::new().netrpc("greeter", |_| GreeterServer::new(Polite).netrpc());
+    let grpc = PluginSet::new().grpc("greeter", |_| GreeterServer::new(Polite).grpc());
+    let plugin = Serve::new(MagicCookie::new("HELLO_PLUGIN", "hello"));
     outrigger_plugin::serve(plugin.offer(1, netrpc).offer(2, grpc))
 }
