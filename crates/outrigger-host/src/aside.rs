@@ -2,11 +2,10 @@
 
 use std::ops::Deref;
 
-use tokio::runtime::Handle;
-
 /// A value that takes its time to be dropped, such as a directory that is removed
-/// with everything in it. Within a runtime it is dropped on a thread that may
-/// wait; outside of one, or when the runtime ends, where it is.
+/// with everything in it. [`dropped`](Self::dropped) does it on a thread that may
+/// wait. Otherwise it is dropped where it is: a runtime that ends at that moment
+/// would not carry out what it is given.
 #[derive(Debug)]
 pub(crate) struct Aside<T: Send + 'static>(Option<T>);
 
@@ -38,16 +37,6 @@ impl<T: Send + 'static> Deref for Aside<T> {
         match &self.0 {
             Some(value) => value,
             None => unreachable!("it is taken only by what consumes it"),
-        }
-    }
-}
-
-impl<T: Send + 'static> Drop for Aside<T> {
-    fn drop(&mut self) {
-        let Some(value) = self.0.take() else { return };
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
-            Err(_) => drop(value),
         }
     }
 }
