@@ -30,7 +30,6 @@
 mod arguments;
 mod builder;
 mod check;
-mod checksum;
 mod choices;
 mod decide;
 mod denial;
@@ -65,7 +64,6 @@ pub use arguments::ArgPattern;
 pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
-pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
     Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
 };
