@@ -205,11 +205,22 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [plugin-name-taken] another folder holds a plugin `dog` too
       `DIR/dog` is the one that counts
       help: give one of the two another `plugin.name`
+    [plugin-folder-unreadable] `DIR/loop` leads to no plugin's folder
+      Too many levels of symbolic links (os error 40)
+    [entrypoint-not-executable] the program of plugin `dog` may not be executed
+      `DIR/dog/dog` has the mode 0644
+      help: `chmod +x DIR/dog/dog`
     [entrypoint-not-found] plugin `dog` has no program at its entrypoint
       DIR/dog/manifest.yaml names `dog`
       `DIR/dog/dog` does not exist
       its folder contains `dgo`
       help: build it, or correct `plugin.entrypoint`
+    [entrypoint-unusable] what plugin `dog` has at its entrypoint is no program
+      `DIR/dog/dog`: it is no regular file
+    [checksum-missing] plugin `dog` has no checksum file, and must have one
+      `DIR/dog/plugin.sha256` does not exist
+      `DIR/dog/dog.sha256` does not exist
+      help: write one with `sha256sum` if the program is the one you mean
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
@@ -224,6 +235,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [checksum-ambiguous] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
       it has two different checksums for `dog`
       help: write it anew with `sha256sum` if the program is the one you mean
+    [digest-mismatch] plugin `dog` is not the program that was meant
+      the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
+      help: write its checksum anew if you rebuilt it, otherwise do not run it
     [digest-mismatch] plugin `dog` is not the program that was meant
       the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
     [capability-refused] plugin `dog` asks for more than this host allows
