@@ -107,7 +107,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "outrigger-fuzz",
-        &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-manifest",
+            "outrigger-registry",
+            "outrigger-wire",
+        ],
     ),
     ("xtask", &[]),
     ("xtask-codegen", &["outrigger-build"]),

@@ -10,8 +10,9 @@ use outrigger_wire::{DigestError, ExpectedDigest};
 use rustix::fs::Access;
 
 use crate::checksum::checksum_of;
+use crate::digest_cache::DigestCache;
 use crate::error::{RegistryError, RegistryErrorKind};
-use crate::file::{SourceFile, alike, no_regular_file, open_regular, regular};
+use crate::file::{SourceFile, alike, no_regular_file, regular};
 use crate::file_kind::FileKind;
 
 /// The most bytes that a checksum file may have.
@@ -206,18 +207,18 @@ impl Bundle {
         [self.folder.join("plugin.sha256"), beside.into()]
     }
 
-    /// What its program hashes to now. Reads the whole program.
+    /// What its program hashes to. Reads the whole program if the cache does not know it.
     ///
     /// # Errors
     /// As for [`program`](Self::program) and [`expected_digest`](Self::expected_digest);
     /// [`RegistryErrorKind::Digest`] if the program is another one than its checksum file says,
     /// or cannot be read.
-    pub fn digest(&self) -> Result<ExpectedDigest, RegistryError> {
+    pub fn digest(&self, known: &DigestCache) -> Result<ExpectedDigest, RegistryError> {
         let program = self.program()?;
         let expected = self.expected_digest(&program)?;
-        let found = open_regular(&program)
+        let found = known
+            .digest(&program)
             .map_err(DigestError::Unreadable)
-            .and_then(ExpectedDigest::of)
             .and_then(|found| match &expected {
                 Some(expected) => expected.matches(&found).map(|()| found),
                 None => Ok(found),

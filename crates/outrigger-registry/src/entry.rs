@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use outrigger_wire::ExpectedDigest;
 
 use crate::bundle::Bundle;
+use crate::digest_cache::DigestCache;
 use crate::error::{RegistryError, RegistryErrorKind};
 
 /// A plugin's folder, and what was found in it.
@@ -100,13 +101,14 @@ impl Entry {
         }
     }
 
-    /// What its program hashes to now, which is what its checksum file says. Reads the program.
+    /// What its program hashes to, which is what its checksum file says if it has one. Reads the
+    /// program if the cache does not know it.
     ///
     /// # Errors
     /// What is wrong with it; [`RegistryErrorKind::Digest`].
-    pub fn digest(&self) -> Result<ExpectedDigest, RegistryError> {
+    pub fn digest(&self, known: &DigestCache) -> Result<ExpectedDigest, RegistryError> {
         match &self.state {
-            EntryState::Available { bundle, .. } => bundle.digest(),
+            EntryState::Available { bundle, .. } => bundle.digest(known),
             EntryState::Unusable { error, .. } => Err(error.clone()),
         }
     }

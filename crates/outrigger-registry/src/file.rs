@@ -130,7 +130,7 @@ pub(crate) fn no_regular_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
 }
 
-fn contents(file: File, most: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn contents(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {

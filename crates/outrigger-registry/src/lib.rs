@@ -21,15 +21,19 @@
 
 mod bundle;
 mod checksum;
+mod digest_cache;
 mod entry;
 mod error;
 mod file;
 mod file_kind;
+#[doc(hidden)]
+pub mod fuzzing;
 mod registry;
 mod shown;
 
 pub use bundle::Bundle;
 pub use checksum::{ChecksumError, checksum_of};
+pub use digest_cache::DigestCache;
 pub use entry::{Entry, EntryState};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use file::SourceFile;

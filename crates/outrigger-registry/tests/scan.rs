@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use outrigger_registry::{Bundle, EntryState, Registry, RegistryErrorKind, Scan};
+use outrigger_registry::{Bundle, DigestCache, EntryState, Registry, RegistryErrorKind, Scan};
 use outrigger_wire::{Coded, ExpectedDigest};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
@@ -166,7 +166,7 @@ fn a_folder_that_is_broken_has_an_entry_with_its_error_and_costs_the_others_noth
             .scan()
             .get("sound")
             .expect("installed")
-            .digest()
+            .digest(&DigestCache::in_memory())
             .is_ok()
     );
 }
@@ -259,9 +259,15 @@ fn a_checksum_file_counts_whatever_its_name_and_one_that_says_nothing_is_an_erro
             "checksum-unreadable"
         ]
     );
-    let own = registry.get("b-own").expect("installed").digest();
+    let own = registry
+        .get("b-own")
+        .expect("installed")
+        .digest(&DigestCache::in_memory());
     assert_eq!(own.expect("the same"), digest);
-    let error = registry.get("e-other").expect("installed").digest();
+    let error = registry
+        .get("e-other")
+        .expect("installed")
+        .digest(&DigestCache::in_memory());
     assert_eq!(error.expect_err("another").code(), "digest-mismatch");
 
     let demanding = Scan::new()

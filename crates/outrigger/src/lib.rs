@@ -77,7 +77,8 @@ pub use outrigger_manifest::{
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, EntryState, FileKind, RegistryError, RegistryErrorKind, SourceFile,
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, RegistryError, RegistryErrorKind,
+    SourceFile,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,

@@ -147,14 +147,14 @@ impl Plugin {
         Ok(self.bundle.expected_digest(program)?)
     }
 
-    /// What its program hashes to now, which is what its checksum file says if it has one. Reads
-    /// the whole program.
+    /// What its program hashes to, which is what its checksum file says if it has one. Reads the
+    /// whole program if the [`digest_cache`](Settings::digest_cache) does not know it.
     ///
     /// # Errors
     /// As for [`program`](Self::program) and [`expected_digest`](Self::expected_digest);
     /// [`RegistryErrorKind::Digest`](crate::RegistryErrorKind::Digest).
     pub fn digest(&self) -> Result<ExpectedDigest, Error> {
-        Ok(self.bundle.digest()?)
+        Ok(self.bundle.digest(self.settings.digests())?)
     }
 
     /// The services of the host under its grants. What is granted is opened now;

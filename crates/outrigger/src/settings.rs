@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_registry::{FileKind, RegistryErrorKind, SourceFile};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;
@@ -34,6 +34,7 @@ pub struct Settings {
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     start_with_less: bool,
     require_checksums: bool,
+    digests: Arc<DigestCache>,
 }
 
 impl Default for Settings {
@@ -44,6 +45,7 @@ impl Default for Settings {
             serve: Arc::new(std::convert::identity),
             start_with_less: false,
             require_checksums: false,
+            digests: Arc::new(DigestCache::in_memory()),
         }
     }
 }
@@ -125,6 +127,18 @@ impl Settings {
     pub fn require_checksums(mut self) -> Self {
         self.require_checksums = true;
         self
+    }
+
+    /// Keeps what programs hashed to in `known`, so that [`Plugin::digest`](crate::Plugin::digest)
+    /// reads none twice; otherwise that is known to clones of these settings alone.
+    #[must_use]
+    pub fn digest_cache(mut self, known: impl Into<Arc<DigestCache>>) -> Self {
+        self.digests = known.into();
+        self
+    }
+
+    pub(crate) fn digests(&self) -> &DigestCache {
+        &self.digests
     }
 
     pub(crate) fn requires_checksums(&self) -> bool {
