@@ -52,6 +52,20 @@ pub(crate) enum Command {
     /// Print every setting and where it comes from, or every problem of the configuration.
     #[command(after_help = EXIT_CODES)]
     Config(ConfigArgs),
+    /// Say what the code of an error means, and what to do; or list all codes.
+    #[command(after_help = EXIT_CODES)]
+    Explain(ExplainArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code that stands in brackets after `error`.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+
+    /// Print JSON instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What the configuration is read from.

@@ -9,6 +9,8 @@ mod config;
 mod endings;
 #[path = "command/establish.rs"]
 mod establish;
+#[path = "command/explain.rs"]
+mod explain;
 #[path = "command/foreign.rs"]
 mod foreign;
 #[path = "command/grants.rs"]
