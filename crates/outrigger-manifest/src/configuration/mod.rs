@@ -520,6 +520,7 @@ fn entries(node: Option<&Node>) -> impl Iterator<Item = (&str, &Node)> {
 }
 
 fn takes_effect(key: &str) -> bool {
-    let of = |known: &&str| Path::new(&key.replace('.', "/")).starts_with(known.replace('.', "/"));
-    TAKES_EFFECT.iter().any(|known| of(&known))
+    let path = key.replace('.', "/");
+    let of = |known: &&str| Path::new(&path).starts_with(known.replace('.', "/"));
+    TAKES_EFFECT.iter().any(of)
 }
