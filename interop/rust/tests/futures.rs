@@ -20,8 +20,8 @@ use outrigger_transport::interface::{GrpcCaller, NetRpcCaller};
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
-    BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, OwnedTask, Security, Sockets,
-    Stream, connect, process, serve_connection, yamux,
+    BoundListener, Broker, Channel, ChannelOptions, Draining, Fate, GrpcBroker, OwnedTask,
+    Security, Sockets, Stream, connect, process, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
 use tokio_util::sync::CancellationToken;
@@ -186,6 +186,7 @@ fn plugin_hostserve(services: &HostServe, file: HostServeFile) {
 fn transport(
     stream: fn() -> Stream,
     channel: &Channel,
+    draining: &Draining,
     options: ChannelOptions,
     fate: &Fate,
     security: &Security,
@@ -194,6 +195,7 @@ fn transport(
 ) {
     send(Channel::connect(stream(), options));
     send(channel.closed());
+    send(draining.drained());
     send(fate.known(WAIT));
     send(serve_connection(stream(), ServiceSet::new(), limits, stop));
     send(security.connect(stream()));
