@@ -24,11 +24,14 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// What a plugin was asked, and within which time it had to answer.
+type Asked = (String, Option<Duration>);
+
 /// A plugin that answers with its number, and notes what it was asked.
 #[derive(Clone)]
 struct Plugin {
     number: i32,
-    asked: Arc<Mutex<Vec<(String, Option<Duration>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     /// Calls named `slow` are answered when this is true.
     released: watch::Sender<bool>,
 }

@@ -51,6 +51,7 @@ impl RouteError {
     }
 
     /// The plugin speaks the other protocol.
+    #[cfg(feature = "netrpc")]
     pub(super) fn other_protocol(plugin: &str, speaks: &str) -> Self {
         let why =
             format!("{plugin} speaks {speaks} now; this client was made for another protocol");
