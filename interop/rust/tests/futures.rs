@@ -186,7 +186,6 @@ fn plugin_hostserve(services: &HostServe, file: HostServeFile) {
 fn transport(
     stream: fn() -> Stream,
     channel: &Channel,
-    draining: &Draining,
     options: ChannelOptions,
     fate: &Fate,
     security: &Security,
@@ -195,11 +194,14 @@ fn transport(
 ) {
     send(Channel::connect(stream(), options));
     send(channel.closed());
-    send(draining.drained());
     send(fate.known(WAIT));
     send(serve_connection(stream(), ServiceSet::new(), limits, stop));
     send(security.connect(stream()));
     send(security.accept(stream()));
+}
+
+fn transport_routing(draining: &Draining) {
+    send(draining.drained());
 }
 
 fn transport_brokers(
