@@ -1,4 +1,5 @@
-//! What a plugin declares and asks for, what a host's policy allows, and what is granted.
+//! What a plugin declares and asks for, what a host's policy allows, what is granted, and how an
+//! operator configures it all.
 //!
 //! ```
 //! use std::path::Path;
@@ -29,8 +30,10 @@
 
 mod arguments;
 mod builder;
+mod changes;
 mod check;
 mod choices;
+mod configuration;
 mod decide;
 mod denial;
 mod entries;
@@ -51,12 +54,14 @@ mod ports;
 mod problem;
 #[doc(hidden)]
 pub mod reference;
+mod requests;
 mod resources;
 mod rule;
 mod schema;
 mod shapes;
 mod size;
 mod syntax;
+mod time;
 mod tree;
 mod yaml;
 
@@ -64,8 +69,15 @@ pub use arguments::ArgPattern;
 pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
+pub use changes::{Change, ChangeKind, Changes};
 pub use choices::{
-    Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
+    SandboxMode, StartWhen,
+};
+pub use configuration::{
+    AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,
+    FileWatcher, Layers, LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, Setting,
+    SettingChanged, Source, Supervision, WorkerPool,
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
@@ -82,6 +94,8 @@ pub use permissions::Permissions;
 pub use policy::Policy;
 pub use ports::Ports;
 pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
+pub use requests::{Grave, RequestError, Requests};
 pub use resources::Resources;
 pub use rule::Rule;
 pub use size::{ByteSize, Cpu, SizeError};
+pub use time::{TimeSpan, TimeSpanError};

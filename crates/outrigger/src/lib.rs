@@ -49,6 +49,7 @@
 
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod error;
 mod plugin;
 mod plugins;
@@ -59,6 +60,7 @@ pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
+pub use configuration::Configure;
 pub use error::{Error, ErrorKind};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
@@ -72,9 +74,10 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
-    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
+    Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+    Setting, SettingChanged, Source, Supervision,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryState, FileKind, RegistryError, RegistryErrorKind,
