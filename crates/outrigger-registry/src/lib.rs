@@ -39,3 +39,4 @@ pub use error::{RegistryError, RegistryErrorKind};
 pub use file::SourceFile;
 pub use file_kind::FileKind;
 pub use registry::{Registry, Scan};
+pub use semver;
