@@ -146,11 +146,13 @@ impl Client {
         method: &str,
         argument: &A,
     ) -> Result<R, CallError> {
-        let limit = Limit {
+        // A limit beyond all times is none.
+        let deadline = Instant::now().checked_add(limit);
+        let limit = deadline.map(|deadline| Limit {
             whole: limit,
-            deadline: Instant::now() + limit,
-        };
-        self.reply(method, argument, Some(&limit)).await?.decode()
+            deadline,
+        });
+        self.reply(method, argument, limit.as_ref()).await?.decode()
     }
 
     /// [`call`](Self::call) for replies whose type is not known beforehand.
