@@ -80,8 +80,8 @@ pub use outrigger_manifest::{
     Setting, SettingChanged, Source, Supervision,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
-    RegistryErrorKind, SourceFile, semver,
+    Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
+    Registry, RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, semver,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
