@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::check::{Check, Fields, Home, Side, join};
-use crate::choices::{HostService, SandboxMode};
+use crate::choices::SandboxMode;
 use crate::entries::environment::Ruled;
 use crate::entries::{At, FILESYSTEM, FilesystemEntry, Lists, NETWORK, PROCESS, print};
 use crate::keys::{Group, Key, Presence, Section as Keys, Shape, home};
@@ -16,7 +16,8 @@ use crate::message::quoted;
 use crate::name::PluginName;
 use crate::problem::{ProblemCode, Problems};
 use crate::resources::Resources;
-use crate::shapes::{Bool, Word, WordList};
+use crate::services::Services;
+use crate::shapes::{Bool, Word};
 use crate::tree::{Kind, Node, is_null};
 use crate::yaml;
 
@@ -53,9 +54,12 @@ pub(crate) static ENVIRONMENT: Key<Ruled> = Key::optional(
     "environment",
     "names of variables, with a `*` at the end for all that begin so",
 );
-pub(crate) static SERVICES: Key<WordList<HostService>> = Key::optional("services", "host services")
-    .default("those of the capabilities that have any rule, `clock` and `log`")
-    .denied_default("none");
+pub(crate) static SERVICES: Key<Services> = Key::optional(
+    "services",
+    "services of the host, and of the application by their names",
+)
+.default("those of the capabilities that have any rule, `clock` and `log`")
+.denied_default("none");
 pub(crate) static RULES: Keys = Keys {
     about: "",
     keys: &[&FILESYSTEM, &NETWORK, &PROCESS, &ENVIRONMENT, &SERVICES],
@@ -126,7 +130,7 @@ impl Default for Allow {
 pub(crate) struct PolicyEntries {
     pub(crate) lists: Lists,
     pub(crate) environment: Ruled,
-    pub(crate) services: Option<Vec<HostService>>,
+    pub(crate) services: Option<Services>,
 }
 
 impl Policy {

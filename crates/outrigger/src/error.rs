@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::LaunchError;
-use outrigger_manifest::{ChecksumError, Entrypoint, PlaceError, Problems, Refusal};
+use outrigger_manifest::{
+    ChecksumError, Entrypoint, PlaceError, Problems, Refusal, ServiceNameError,
+};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
@@ -58,6 +60,8 @@ pub enum ErrorKind {
     Invalid(FileKind, Problems),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
+    /// A service of the application's own cannot have this name.
+    ServiceName(ServiceNameError),
     /// No plugin has this name.
     Unknown {
         /// The name.
@@ -174,6 +178,9 @@ impl Error {
             }
             ErrorKind::Checksum { source, .. } => vec![printable(&source.to_string()).into_owned()],
             ErrorKind::Launch(error) => causes(error),
+            ErrorKind::ServiceName(error) => listed("near it is", error.near_miss().as_slice())
+                .into_iter()
+                .collect(),
             ErrorKind::Place(_) => Vec::new(),
         }
     }
@@ -186,6 +193,7 @@ impl Coded for Error {
             ErrorKind::Unreadable { file, .. } => file.unreadable(),
             ErrorKind::Invalid(file, _) => file.invalid(),
             ErrorKind::Place(error) => error.code(),
+            ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Unknown { .. } => "plugin-not-found",
             ErrorKind::NameTaken { .. } => "plugin-name-taken",
             ErrorKind::Entrypoint { .. } => "entrypoint-not-found",
@@ -200,6 +208,9 @@ impl Coded for Error {
         let text = match self.kind() {
             ErrorKind::Invalid(..) => "`outrigger check` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
+            ErrorKind::ServiceName(_) => {
+                "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
+            }
             ErrorKind::NameTaken { .. } => "give one of the two another `plugin.name`",
             ErrorKind::Entrypoint { .. } => "build it, or correct `plugin.entrypoint`",
             ErrorKind::Checksum { .. } => {
@@ -234,6 +245,7 @@ impl fmt::Display for Error {
             ),
             ErrorKind::Invalid(_, problems) => f.write_str(&problems.headline()),
             ErrorKind::Place(error) => error.fmt(f),
+            ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Unknown { name, .. } => {
                 write!(f, "there is no plugin `{}`", printable(name))
             }
@@ -272,6 +284,7 @@ impl std::error::Error for Error {
             ErrorKind::Launch(error) => error.source(),
             ErrorKind::Invalid(..)
             | ErrorKind::Place(_)
+            | ErrorKind::ServiceName(_)
             | ErrorKind::Unknown { .. }
             | ErrorKind::NameTaken { .. }
             | ErrorKind::Entrypoint { .. }

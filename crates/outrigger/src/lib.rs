@@ -71,18 +71,19 @@ pub use settings::Settings;
 pub use outrigger_host::{
     Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport, ExitStatus,
     ExpectedDigest, HostServices, Interface, Launch, LaunchError, LaunchErrorKind, MagicCookie,
-    PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
-    UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+    PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, ServiceSet, Serving, Tls,
+    Transport, UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
     Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
     ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+    ServiceName, ServiceNameError,
 };
 pub use outrigger_services::{
-    AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
-    NetworkSettings, Verdict,
+    ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
+    NetworkLimits, NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
 

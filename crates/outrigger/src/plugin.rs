@@ -96,7 +96,7 @@ impl Plugin {
     ) -> Result<Self, Error> {
         let places = settings.places(folder, &manifest)?;
         Ok(Self {
-            decision: settings.decides_by().decide(&manifest, &places),
+            decision: settings.decide(&manifest, &places),
             manifest: Arc::new(manifest),
             file,
             places,
@@ -110,8 +110,7 @@ impl Plugin {
     /// [`ErrorKind::Place`].
     pub fn with_data_dir(mut self, folder: impl AsRef<Path>) -> Result<Self, Error> {
         self.places = with_data_dir(&self.places, folder.as_ref())?;
-        let policy = self.settings.decides_by();
-        self.decision = policy.decide(&self.manifest, &self.places);
+        self.decision = self.settings.decide(&self.manifest, &self.places);
         Ok(self)
     }
 

@@ -23,7 +23,8 @@ use crate::path::PathBase;
 use crate::permissions::Permissions;
 use crate::problem::{ProblemCode, Problems};
 use crate::resources::Resources;
-use crate::shapes::{Bool, Word, WordList};
+use crate::services::{ServiceName, Services};
+use crate::shapes::{Bool, Word};
 use crate::tree::Node;
 use crate::yaml;
 
@@ -54,9 +55,11 @@ pub(crate) static SANDBOX: Key<Word<SandboxMode>> = Key::optional(
 .default("`require`");
 pub(crate) static JIT: Key<Bool> =
     Key::optional("jit", "whether the plugin makes machine code while it runs").default("`false`");
-pub(crate) static SERVICES: Key<WordList<HostService>> =
-    Key::optional("services", "the host services it wants")
-        .default("those of the capabilities asked for, `clock` and `log`");
+pub(crate) static SERVICES: Key<Services> = Key::optional(
+    "services",
+    "the services it wants: the host's, and the application's own by their names",
+)
+.default("those of the capabilities asked for, `clock` and `log`");
 pub(crate) static MANIFEST: Section = Section {
     about: "",
     keys: &[
@@ -124,7 +127,7 @@ pub struct Manifest {
     pub(crate) resources: Resources,
     sandbox: SandboxMode,
     jit: bool,
-    services: Option<Vec<HostService>>,
+    services: Option<Services>,
     pub(crate) positions: Positions,
 }
 
@@ -276,7 +279,7 @@ impl Manifest {
     #[must_use]
     pub fn services(&self) -> Vec<HostService> {
         if let Some(services) = &self.services {
-            return services.clone();
+            return services.host.clone();
         }
         HostService::ALL
             .iter()
@@ -285,12 +288,20 @@ impl Manifest {
             .collect()
     }
 
+    /// The services of the application's own that it wants.
+    #[must_use]
+    pub fn application_services(&self) -> &[ServiceName] {
+        self.services
+            .as_ref()
+            .map_or(&[], |services| &services.application)
+    }
+
     /// The lists of capabilities that a policy has as well.
     pub(crate) fn lists(&self) -> &Lists {
         &self.capabilities.lists
     }
 
-    /// Whether the manifest itself says which services it wants.
+    /// Whether the manifest itself says which services of the host it wants.
     pub(crate) fn names_services(&self) -> bool {
         self.services.is_some()
     }
@@ -335,7 +346,7 @@ impl Group for Manifest {
         }
         // One that could not be read may be the one that is missing.
         if let Some(services) = services.as_ref().filter(|_| services_understood) {
-            check_services(check, &capabilities, services, positions.services);
+            check_services(check, &capabilities, &services.host, positions.services);
         }
         Some(Manifest {
             plugin: plugin?,

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Plugin, Plugins, Settings};
 
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -24,6 +24,7 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Checksum { .. } => 8,
         ErrorKind::Refused { .. } => 9,
         ErrorKind::Launch(_) => 10,
+        ErrorKind::ServiceName(_) => 11,
     }
 }
 
@@ -99,6 +100,9 @@ async fn examples() -> Vec<(Error, String)> {
     kennel.write("policy.yaml", "default: {alow: requested}");
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
+
+    let named = Settings::new().service("filesytem", |_| crate::ServiceSet::new());
+    example(&kennel, named.expect_err("nearly one of the host's"));
 
     let kennel = Kennel::new();
     let own = kennel.dog().with_data_dir("/");
