@@ -117,12 +117,12 @@ pub(crate) struct Section {
 pub(crate) enum Allow {
     /// Whatever a manifest asks.
     Requested,
-    Rules(PolicyEntries),
+    Rules(Box<PolicyEntries>),
 }
 
 impl Default for Allow {
     fn default() -> Self {
-        Allow::Rules(PolicyEntries::default())
+        Allow::Rules(Box::default())
     }
 }
 
@@ -311,7 +311,10 @@ impl Shape for AllowRules {
                 check.word(node, location, "a way to allow", &[("requested", ())])?;
                 Some(Allow::Requested)
             }
-            _ => <PolicyEntries as Shape>::read(check, node, location).map(Allow::Rules),
+            _ => {
+                let rules = <PolicyEntries as Shape>::read(check, node, location);
+                rules.map(Box::new).map(Allow::Rules)
+            }
         }
     }
 }
@@ -406,7 +409,7 @@ impl Serialize for Section {
         print(&mut map, RESOURCES.name, &self.resources)?;
         match &self.allow {
             Allow::Requested => map.serialize_entry(ALLOW.name, "requested")?,
-            Allow::Rules(rules) => print(&mut map, ALLOW.name, rules)?,
+            Allow::Rules(rules) => print(&mut map, ALLOW.name, &**rules)?,
         }
         print(&mut map, DENY.name, &self.deny)?;
         map.end()

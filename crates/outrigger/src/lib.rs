@@ -91,3 +91,8 @@ pub use outrigger_wire::{AllowedTransports, Coded};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct Embedding;
+
+/// The page about services of an application's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/application-services.md")]
+struct ApplicationServicesPage;
