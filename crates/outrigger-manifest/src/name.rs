@@ -78,6 +78,11 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 impl PluginName {
+    /// A name, where none matters.
+    pub(crate) fn of_anyone() -> PluginName {
+        PluginName("anyone".to_owned())
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -113,9 +112,32 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Whether the list says which services of the host are meant: it names one, or nothing.
-    pub(crate) fn says_of_host(&self) -> bool {
-        !self.host.is_empty() || self.application.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.host.is_empty() && self.application.is_empty()
+    }
+
+    /// The names, those of the host before the others.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let host = self.host.iter().map(|service| service.as_str());
+        host.chain(self.application.iter().map(ServiceName::as_str))
+    }
+
+    /// Adds a service by its name; nothing where no service is called so.
+    pub(crate) fn add(&mut self, name: &str) -> Option<()> {
+        match HostService::ALL.iter().find(|known| known.word() == name) {
+            Some(service) => self.host.push(*service),
+            None => self.application.push(name.parse().ok()?),
+        }
+        Some(())
+    }
+
+    /// The same services, each named once and in one order.
+    pub(crate) fn sorted(mut self) -> Services {
+        self.host.sort_by_key(|service| service.as_str());
+        self.host.dedup();
+        self.application.sort();
+        self.application.dedup();
+        self
     }
 }
 
@@ -186,13 +208,6 @@ fn push<T: PartialEq>(list: &mut Vec<T>, value: T) -> bool {
 
 impl Serialize for Services {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(None)?;
-        for service in &self.host {
-            list.serialize_element(service)?;
-        }
-        for service in &self.application {
-            list.serialize_element(service)?;
-        }
-        list.end()
+        serializer.collect_seq(self.names())
     }
 }

@@ -696,13 +696,12 @@ fn services_of_an_application_are_allowed_by_their_names_alone() {
     let decision = decide(
         manifest,
         "default:
-  allow: {services: [cache, geo]}
+  allow: {services: [log, cache, geo]}
   deny: {services: [geo]}
 ",
     );
-    // Naming none of the host's services leaves those as they are.
     assert_snapshot!(shown(&decision), @r#"
-+ services log by policy default.allow
++ services log by policy default.allow.services
 + services cache by policy default.allow.services
 - 4:11: services geo: policy default.deny.services [denied]
 - 4:11: services poems: no rule of the policy allows it [not-allowed]

@@ -25,8 +25,10 @@ pub use decision::{Decision, Granted, Refusal};
 use crate::entries::At;
 use crate::grants::{Grants, Inner};
 use crate::manifest::Manifest;
+use crate::name::PluginName;
 use crate::path::{PathTemplate, Places};
 use crate::policy::{Allow, Policy, PolicyEntries, Section};
+use crate::requests::Requests;
 use crate::rule::{Allowing, Named, Rule, Rules};
 use crate::services::ServiceName;
 
@@ -42,7 +44,7 @@ impl Policy {
     /// has: [`decide_offering`](Self::decide_offering) knows that, too.
     #[must_use]
     pub fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {
-        self.decided(manifest, places, None)
+        self.decide_requests(manifest.name(), manifest.requests(), places)
     }
 
     /// As [`decide`](Self::decide), for an application that has just these services of its own:
@@ -54,21 +56,33 @@ impl Policy {
         places: &Places,
         offered: &BTreeSet<ServiceName>,
     ) -> Decision {
-        self.decided(manifest, places, Some(offered))
+        self.decided(manifest.name(), manifest.requests(), places, Some(offered))
+    }
+
+    /// Decides what a plugin of this name gets of these requests.
+    pub(crate) fn decide_requests(
+        &self,
+        plugin: &PluginName,
+        requests: &Requests,
+        places: &Places,
+    ) -> Decision {
+        self.decided(plugin, requests, places, None)
     }
 
     fn decided(
         &self,
-        manifest: &Manifest,
+        plugin: &PluginName,
+        requests: &Requests,
         places: &Places,
         offered: Option<&BTreeSet<ServiceName>>,
     ) -> Decision {
         let mut sections = vec![("policy default".to_owned(), &self.default)];
-        if let Some(own) = self.plugins.get(manifest.name()) {
-            sections.push((format!("policy plugins.{}", manifest.name()), own));
+        if let Some(own) = self.plugins.get(plugin) {
+            sections.push((format!("policy plugins.{plugin}"), own));
         }
         Decider {
-            manifest,
+            plugin,
+            requests,
             places,
             offered,
             sections,
@@ -80,7 +94,8 @@ impl Policy {
 }
 
 struct Decider<'d> {
-    manifest: &'d Manifest,
+    plugin: &'d PluginName,
+    requests: &'d Requests,
     places: &'d Places,
     /// The services that the application has of its own, where that is known.
     offered: Option<&'d BTreeSet<ServiceName>>,
@@ -93,7 +108,7 @@ struct Decider<'d> {
 impl<'d> Decider<'d> {
     fn decide(mut self) -> Decision {
         let grants = Grants::new(Inner {
-            plugin: self.manifest.name().clone(),
+            plugin: self.plugin.clone(),
             filesystem: self.filesystem(),
             network: self.networks(),
             process: self.process(),

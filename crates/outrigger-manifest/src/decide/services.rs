@@ -7,14 +7,14 @@ use super::decision::{Because, Reason};
 use crate::choices::HostService;
 use crate::grants::ServiceGrants;
 use crate::policy::Allow;
-use crate::services::{ServiceName, Services};
+use crate::services::ServiceName;
 
 const REQUEST: &str = "services";
 
 impl Decider<'_> {
     pub(super) fn services(&mut self) -> ServiceGrants {
         let mut grants = ServiceGrants::default();
-        for service in self.manifest.services() {
+        for service in self.requests.services() {
             match self.service(service) {
                 Ok(policy) => {
                     let rule = self.grant_by(REQUEST, policy, service.to_string());
@@ -23,22 +23,22 @@ impl Decider<'_> {
                 Err(reason) => {
                     // A service that the manifest does not name comes with a capability, and the
                     // refusal of that capability already tells the reason.
-                    if self.manifest.names_services() || reason.because == Because::Denied {
-                        let at = self.manifest.positions.services;
+                    if self.requests.named_services.is_some() || reason.because == Because::Denied {
+                        let at = self.requests.positions.services;
                         self.refuse(at, REQUEST, service.to_string(), &reason, None);
                     }
                     grants.refused.push((service, reason.against(REQUEST)));
                 }
             }
         }
-        for name in self.manifest.application_services() {
+        for name in self.requests.application_services() {
             match self.application_service(name) {
                 Ok(policy) => {
                     let rule = self.grant_by(REQUEST, policy, name.to_string());
                     grants.application.push((name.clone(), rule));
                 }
                 Err(reason) => {
-                    let at = self.manifest.positions.services;
+                    let at = self.requests.positions.services;
                     self.refuse(at, REQUEST, name.to_string(), &reason, None);
                     let reason = reason.against(REQUEST);
                     grants.application_refused.push((name.clone(), reason));
@@ -61,7 +61,7 @@ impl Decider<'_> {
         }
     }
 
-    /// A policy that names no services of the host allows those of the capabilities it has any rule for, and
+    /// A policy that names no services allows those of the capabilities it has any rule for, and
     /// the two that carry no authority.
     fn service(&self, service: HostService) -> Result<Arc<str>, Reason> {
         let verdict = self.rule_naming(REQUEST, |rules| {
@@ -73,10 +73,7 @@ impl Decider<'_> {
             .iter()
             .any(|(_, section)| match &section.allow {
                 Allow::Requested => false,
-                Allow::Rules(rules) => {
-                    let services = rules.services.as_ref();
-                    services.is_some_and(Services::says_of_host)
-                }
+                Allow::Rules(rules) => rules.services.is_some(),
             });
         match verdict {
             Err(reason) if reason.because == Because::NoRule && !named => {}
