@@ -177,6 +177,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [invalid-service-name] `filesytem` is not the name of a service
+      near it is `filesystem`
+      help: names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services
     [place-unusable] ${data_dir} cannot stand for `/`, which is not an absolute path below the root without `..`
       help: keep a plugin in a folder of its own, and its data in another
     [plugin-not-found] there is no plugin `cat`
