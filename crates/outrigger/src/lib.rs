@@ -49,9 +49,8 @@
 
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod error;
-mod file;
-mod file_kind;
 mod plugin;
 mod plugins;
 mod settings;
@@ -61,9 +60,8 @@ pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
+pub use configuration::Configure;
 pub use error::{Error, ErrorKind};
-pub use file::SourceFile;
-pub use file_kind::FileKind;
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
@@ -76,10 +74,14 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
-    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
+    Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    ServiceName, ServiceNameError,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source, Supervision,
+};
+pub use outrigger_registry::{
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
+    RegistryErrorKind, SourceFile, semver,
 };
 pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
