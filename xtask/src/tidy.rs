@@ -53,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-macros",
             "outrigger-manifest",
             "outrigger-services",
+            "outrigger-transport",
             "outrigger-wire",
         ],
     ),

@@ -81,7 +81,7 @@ mod workspace;
 
 pub use attach::Attach;
 pub use connected::Timings;
-pub use connection::{Connection, PingError};
+pub use connection::{Connection, Health, PingError};
 pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
 pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};

@@ -5,13 +5,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use outrigger_host::LaunchError;
+use outrigger_host::{DispenseError, LaunchError, LaunchErrorKind, PingError, RunnerError};
 use outrigger_manifest::{ChecksumError, Entrypoint, PlaceError, Problems, Refusal};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
 use crate::file_kind::FileKind;
+use crate::host::Failure;
 
 /// How many names an error lists of those that a folder has.
 const LISTED: usize = 5;
@@ -110,12 +112,62 @@ pub enum ErrorKind {
     },
     /// The program was not started, or did not become a plugin.
     Launch(LaunchError),
+    /// The plugin was reached, and does not serve.
+    NotServing {
+        /// The plugin.
+        plugin: String,
+        /// How long it had to say that it serves.
+        limit: Duration,
+        /// Why it could not be asked, if that is it; otherwise it said no.
+        source: Option<PingError>,
+    },
+    /// Somebody stopped the plugin, and nobody started it since.
+    Stopped {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The plugin failed.
+    Failed {
+        /// The plugin.
+        plugin: String,
+        /// How, the last time.
+        why: Failure,
+    },
+    /// The plugin runs, and no client could be made for the interface.
+    Dispense(DispenseError),
+    /// The host of the plugins is shut down.
+    ShutDown,
 }
 
 impl Error {
     /// What is wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.0
+    }
+
+    /// Whether the same may go well another time, although nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Launch(error) => !matches!(
+                error.kind(),
+                LaunchErrorKind::Digest(_) | LaunchErrorKind::Start(RunnerError::NotFound(_))
+            ),
+            ErrorKind::NotServing { .. } => true,
+            ErrorKind::Failed { why, .. } => why.may_pass(),
+            ErrorKind::Folder { .. }
+            | ErrorKind::Unreadable { .. }
+            | ErrorKind::Invalid(..)
+            | ErrorKind::Place(_)
+            | ErrorKind::Unknown { .. }
+            | ErrorKind::NameTaken { .. }
+            | ErrorKind::Entrypoint { .. }
+            | ErrorKind::ChecksumUnreadable { .. }
+            | ErrorKind::Checksum { .. }
+            | ErrorKind::Refused { .. }
+            | ErrorKind::Stopped { .. }
+            | ErrorKind::Dispense(_)
+            | ErrorKind::ShutDown => false,
+        }
     }
 
     /// What else is known, a line for each fact.
@@ -174,7 +226,35 @@ impl Error {
             }
             ErrorKind::Checksum { source, .. } => vec![printable(&source.to_string()).into_owned()],
             ErrorKind::Launch(error) => causes(error),
-            ErrorKind::Place(_) => Vec::new(),
+            ErrorKind::Dispense(error) => causes(error),
+            ErrorKind::NotServing {
+                limit,
+                source: None,
+                ..
+            } => vec![format!(
+                "it was reached, and said for {} s (`start`) that it was not serving",
+                limit.as_secs_f64()
+            )],
+            ErrorKind::NotServing {
+                source: Some(error),
+                ..
+            } => {
+                let mut details = vec![error.to_string()];
+                details.extend(causes(error));
+                details
+            }
+            ErrorKind::Failed { why, .. } => {
+                let mut details = vec![why.to_string()];
+                match why {
+                    Failure::NotStarted(error) => details.extend(error.details()),
+                    Failure::Exited(report) | Failure::Unanswered { report, .. } => {
+                        let stderr = report.stderr.iter();
+                        details.extend(stderr.map(|line| format!("stderr: {line}")));
+                    }
+                }
+                details
+            }
+            ErrorKind::Place(_) | ErrorKind::Stopped { .. } | ErrorKind::ShutDown => Vec::new(),
         }
     }
 }
@@ -193,6 +273,11 @@ impl Coded for Error {
             ErrorKind::Checksum { source, .. } => source.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
+            ErrorKind::NotServing { .. } => "plugin-not-serving",
+            ErrorKind::Stopped { .. } => "plugin-stopped",
+            ErrorKind::Failed { .. } => "plugin-failed",
+            ErrorKind::Dispense(error) => error.code(),
+            ErrorKind::ShutDown => "host-shut-down",
         }
     }
 
@@ -209,9 +294,21 @@ impl Coded for Error {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
+            ErrorKind::NotServing { .. } => {
+                "see its stderr; a plugin says that it serves as soon as it can answer calls"
+            }
+            ErrorKind::Stopped { .. } => "start it; a call starts no plugin that somebody stopped",
+            ErrorKind::Failed { why, .. } => {
+                return Some(
+                    why.hint()
+                        .unwrap_or("restart it once that is mended".into()),
+                );
+            }
             ErrorKind::Folder { .. }
             | ErrorKind::Unreadable { .. }
             | ErrorKind::ChecksumUnreadable { .. }
+            | ErrorKind::Dispense(_)
+            | ErrorKind::ShutDown
             | ErrorKind::Unknown { .. } => return None,
         };
         Some(text.into())
@@ -257,6 +354,11 @@ impl fmt::Display for Error {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
             ErrorKind::Launch(error) => error.fmt(f),
+            ErrorKind::NotServing { plugin, .. } => write!(f, "plugin `{plugin}` does not serve"),
+            ErrorKind::Stopped { plugin } => write!(f, "plugin `{plugin}` was stopped"),
+            ErrorKind::Failed { plugin, .. } => write!(f, "plugin `{plugin}` has failed"),
+            ErrorKind::Dispense(error) => error.fmt(f),
+            ErrorKind::ShutDown => f.write_str("the host of the plugins is shut down"),
         }
     }
 }
@@ -270,7 +372,12 @@ impl std::error::Error for Error {
             ErrorKind::Checksum { source, .. } => Some(source),
             // Its own words are the outer ones.
             ErrorKind::Launch(error) => error.source(),
-            ErrorKind::Invalid(..)
+            ErrorKind::Dispense(error) => error.source(),
+            ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
+            ErrorKind::Failed { why, .. } => Some(why),
+            ErrorKind::Stopped { .. }
+            | ErrorKind::ShutDown
+            | ErrorKind::Invalid(..)
             | ErrorKind::Place(_)
             | ErrorKind::Unknown { .. }
             | ErrorKind::NameTaken { .. }
@@ -296,6 +403,18 @@ impl From<PlaceError> for Error {
     fn from(error: PlaceError) -> Self {
         ErrorKind::Place(error).into()
     }
+}
+
+/// There is no plugin `name` among those that are `known`.
+pub(crate) fn unknown(name: &str, known: impl Iterator<Item = String>) -> Error {
+    let mut known: Vec<String> = known.collect();
+    known.sort();
+    known.dedup();
+    ErrorKind::Unknown {
+        name: name.to_owned(),
+        known,
+    }
+    .into()
 }
 
 /// What is behind an error, the nearest first.

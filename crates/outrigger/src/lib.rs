@@ -42,16 +42,18 @@
 //! # Ok(()) }
 //! ```
 //!
-//! One program that needs no manifest is started by [`Launch`] alone.
+//! A [`Host`] starts them when they are needed, watches over them, and starts them
+//! again when they fail. One program that needs no manifest is started by
+//! [`Launch`] alone.
 //!
-//! What is installed is read when the folder is opened, and not again. This crate
-//! deliberately does not know how to start a plugin anew that has ended.
+//! What is installed is read when the folder is opened, and not again.
 
 #![forbid(unsafe_code)]
 
 mod error;
 mod file;
 mod file_kind;
+mod host;
 mod plugin;
 mod plugins;
 mod settings;
@@ -64,15 +66,19 @@ pub mod interface {
 pub use error::{Error, ErrorKind};
 pub use file::SourceFile;
 pub use file_kind::FileKind;
+pub use host::{
+    Cause, EVENTS_KEPT, Event, EventKind, Events, Failure, Host, Missed, PluginState, PluginStatus,
+    Restart, ShutdownReport, StopReason, Supervision,
+};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
 
 pub use outrigger_host::{
-    Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport, ExitStatus,
-    ExpectedDigest, HostServices, Interface, Launch, LaunchError, LaunchErrorKind, MagicCookie,
-    PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
-    UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+    Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
+    ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
+    LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
+    Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{

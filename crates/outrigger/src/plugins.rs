@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, unknown};
 use crate::plugin::Plugin;
 use crate::settings::Settings;
 
@@ -96,15 +96,8 @@ impl Plugins {
         // A folder without a sound manifest may be called like a plugin elsewhere.
         let sound = named.clone().find(|entry| entry.plugin.is_ok());
         let entry = sound.or_else(|| named.next());
-        let entry = entry.ok_or_else(|| {
-            let mut known: Vec<String> = self.entries.iter().map(|e| e.name.clone()).collect();
-            known.sort();
-            known.dedup();
-            ErrorKind::Unknown {
-                name: name.to_owned(),
-                known,
-            }
-        })?;
+        let known = || self.entries.iter().map(|entry| entry.name.clone());
+        let entry = entry.ok_or_else(|| unknown(name, known()))?;
         entry.plugin().map_err(Error::clone)
     }
 }

@@ -1,15 +1,19 @@
 //! What an application decides for all its plugins.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use outrigger_host::Launch;
 use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_services::GrantedServices;
 
 use crate::error::{Error, ErrorKind};
 use crate::file::SourceFile;
 use crate::file_kind::FileKind;
+use crate::host::Supervision;
+use crate::plugin::Plugin;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -34,6 +38,9 @@ pub struct Settings {
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     start_with_less: bool,
+    launch: Arc<dyn Fn(&Plugin, Launch) -> Launch + Send + Sync>,
+    supervision: Supervision,
+    supervision_of: BTreeMap<String, Supervision>,
 }
 
 impl Default for Settings {
@@ -43,6 +50,9 @@ impl Default for Settings {
             data_root: None,
             serve: Arc::new(std::convert::identity),
             start_with_less: false,
+            launch: Arc::new(|_, launch| launch),
+            supervision: Supervision::default(),
+            supervision_of: BTreeMap::new(),
         }
     }
 }
@@ -53,6 +63,8 @@ impl fmt::Debug for Settings {
             .field("policy", &self.policy)
             .field("data_root", &self.data_root)
             .field("start_with_less", &self.start_with_less)
+            .field("supervision", &self.supervision)
+            .field("supervision_of", &self.supervision_of)
             .finish_non_exhaustive()
     }
 }
@@ -116,6 +128,40 @@ impl Settings {
     pub fn start_with_less(mut self) -> Self {
         self.start_with_less = true;
         self
+    }
+
+    /// Lets `change` see to each start of a plugin by a [`Host`](crate::Host):
+    /// where its stderr goes, what its environment is.
+    #[must_use]
+    pub fn launches(
+        mut self,
+        change: impl Fn(&Plugin, Launch) -> Launch + Send + Sync + 'static,
+    ) -> Self {
+        self.launch = Arc::new(change);
+        self
+    }
+
+    /// Says how a [`Host`](crate::Host) watches over plugins.
+    #[must_use]
+    pub fn supervision(mut self, supervision: Supervision) -> Self {
+        self.supervision = supervision;
+        self
+    }
+
+    /// Says how a [`Host`](crate::Host) watches over the plugin `name`.
+    #[must_use]
+    pub fn supervision_for(mut self, name: impl Into<String>, supervision: Supervision) -> Self {
+        self.supervision_of.insert(name.into(), supervision);
+        self
+    }
+
+    pub(crate) fn supervision_of(&self, name: &str) -> Supervision {
+        let own = self.supervision_of.get(name);
+        own.unwrap_or(&self.supervision).clone()
+    }
+
+    pub(crate) fn launched(&self, plugin: &Plugin, launch: Launch) -> Launch {
+        (self.launch)(plugin, launch)
     }
 
     pub(crate) fn decides_by(&self) -> &Policy {

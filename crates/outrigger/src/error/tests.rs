@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Plugin, Plugins, Settings};
+use crate::{Plugin, Plugins, Restart, Settings, Supervision};
 
-const KINDS: usize = 11;
+const KINDS: usize = 16;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -24,6 +25,11 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Checksum { .. } => 8,
         ErrorKind::Refused { .. } => 9,
         ErrorKind::Launch(_) => 10,
+        ErrorKind::NotServing { .. } => 11,
+        ErrorKind::Stopped { .. } => 12,
+        ErrorKind::Failed { .. } => 13,
+        ErrorKind::Dispense(_) => 14,
+        ErrorKind::ShutDown => 15,
     }
 }
 
@@ -133,7 +139,56 @@ async fn examples() -> Vec<(Error, String)> {
     let kennel = Kennel::new();
     kennel.add("dog", "environment: {read: [HOME]}");
     example(&kennel, kennel.dog().launch().expect_err("not allowed"));
+    supervised(&mut example).await;
     examples
+}
+
+outrigger_host::grpc_interface! {
+    /// What a dog that speaks net/rpc has no client for.
+    Bark => outrigger_examples::proto::kv::kv_client::KvClient
+}
+
+/// The errors of a host with its plugins.
+async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
+    let kennel = Kennel::new();
+    let once = Supervision {
+        restart: Restart::Never,
+        ..Supervision::default()
+    };
+    let host = Settings::new().supervision(once).host(kennel.0.path());
+    let host = host.await.expect("a folder");
+    host.stop("dog").await.expect("a dog");
+    let stopped = host.client::<Bark>("dog").await;
+    example(&kennel, stopped.err().expect("it is stopped"));
+    host.start("dog").await.expect_err("it is no program");
+    let failed = host.client::<Bark>("dog").await;
+    example(&kennel, failed.err().expect("it failed"));
+
+    let dies = program("misbehaving-plugin").display().to_string();
+    let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
+    write_script(&kennel.path("dog/dog"), &dies);
+    example(
+        &kennel,
+        host.start("dog").await.expect_err("it is not well"),
+    );
+    let manifest = fs::read_to_string(kennel.path("dog/manifest.yaml"));
+    let manifest = manifest.expect("a manifest").replace("grpc", "rpc");
+    let cookie = "magic_cookie_key: BASIC_PLUGIN, magic_cookie_value: hello";
+    let manifest = manifest.replace("magic_cookie_key: DOG, magic_cookie_value: x", cookie);
+    kennel.write("dog/manifest.yaml", &manifest);
+    let kv = program("kv").display().to_string();
+    write_script(
+        &kennel.path("dog/dog"),
+        &format!("#!/bin/sh\nexec {kv} netrpc\n"),
+    );
+    let other = Settings::new()
+        .host(kennel.0.path())
+        .await
+        .expect("a folder");
+    let none = other.client::<Bark>("dog").await;
+    example(&kennel, none.err().expect("it speaks net/rpc"));
+    other.shutdown(std::time::Duration::from_secs(10)).await;
+    example(&kennel, other.start("dog").await.expect_err("too late"));
 }
 
 /// The codes in the table of the page for authors of hosts, but for those of a launch.
@@ -153,7 +208,8 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     }
     assert_eq!(met, [true; KINDS]);
     let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
-    assert_eq!(documented(), &codes - &BTreeSet::from(["digest-mismatch"]));
+    let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
+    assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
     insta::assert_snapshot!(texts.join("\n"), @r"
     [plugins-unreadable] the plugins in `DIR/missing` could not be listed
