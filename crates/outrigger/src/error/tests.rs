@@ -211,7 +211,7 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
     assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
-    insta::assert_snapshot!(texts.join("\n"), @r"
+    insta::assert_snapshot!(texts.join("\n"), @r#"
     [plugins-unreadable] the plugins in `DIR/missing` could not be listed
       No such file or directory (os error 2)
     [manifest-unreadable] the manifest `DIR/dog/manifest.yaml` could not be read
@@ -260,5 +260,19 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [capability-refused] plugin `dog` asks for more than this host allows
       DIR/dog/manifest.yaml:3:37: capabilities.environment.read[0] HOME: no rule of the policy allows it
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
-    ");
+    [plugin-stopped] plugin `dog` was stopped
+      help: start it; a call starts no plugin that somebody stopped
+    [plugin-failed] plugin `dog` has failed
+      plugin `dog` could not be started
+      could not start the program
+      Permission denied (os error 13)
+      help: make it executable (`chmod +x`)
+    [plugin-not-serving] plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [netrpc-failed] plugin `dog` did not dispense `dog`
+      Dispenser.Dispense: the peer answered with an error: "unknown plugin type: dog"
+    [host-shut-down] the host of the plugins is shut down
+    "#);
 }
