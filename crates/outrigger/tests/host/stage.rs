@@ -1,6 +1,6 @@
 //! A folder of plugins, and the host that watches over them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use outrigger::{Event, EventKind, Events, Host, PluginState, Policy, Settings, Supervision};
