@@ -38,10 +38,12 @@ pub struct Settings {
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     start_with_less: bool,
-    launch: Arc<dyn Fn(&Plugin, Launch) -> Launch + Send + Sync>,
+    launch: Arc<ChangeLaunch>,
     supervision: Supervision,
     supervision_of: BTreeMap<String, Supervision>,
 }
+
+type ChangeLaunch = dyn Fn(&Plugin, Launch) -> Launch + Send + Sync;
 
 impl Default for Settings {
     fn default() -> Self {
