@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_host::{DispenseError, LaunchError, LaunchErrorKind, PingError, RunnerError};
+use outrigger_host::{
+    DispenseError, ExitReport, LaunchError, LaunchErrorKind, PingError, RunnerError,
+};
 use outrigger_manifest::{ChecksumError, Entrypoint, PlaceError, Problems, Refusal};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
 use crate::file_kind::FileKind;
-use crate::host::Failure;
 
 /// How many names an error lists of those that a folder has.
 const LISTED: usize = 5;
@@ -402,6 +403,93 @@ impl From<LaunchError> for Error {
 impl From<PlaceError> for Error {
     fn from(error: PlaceError) -> Self {
         ErrorKind::Place(error).into()
+    }
+}
+
+/// What went wrong with a plugin that should run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It could not be started.
+    NotStarted(Error),
+    /// It ended.
+    Exited(ExitReport),
+    /// It left pings unanswered, and was killed.
+    Unanswered {
+        /// How many in a row.
+        missed: u32,
+        /// How it ended.
+        report: ExitReport,
+    },
+}
+
+impl Failure {
+    /// Whether starting it again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotStarted(error) => error.may_pass(),
+            Self::Exited(_) | Self::Unanswered { .. } => true,
+        }
+    }
+
+    /// How it ended, if it had been started.
+    pub fn report(&self) -> Option<&ExitReport> {
+        match self {
+            Self::NotStarted(_) => None,
+            Self::Exited(report) | Self::Unanswered { report, .. } => Some(report),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotStarted(error) => error.source(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl Coded for Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotStarted(error) => error.code(),
+            Self::Exited(report) if report.connection_lost.is_some() => "connection-lost",
+            Self::Exited(_) => "plugin-exited",
+            Self::Unanswered { .. } => "pings-unanswered",
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NotStarted(error) => error.hint(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = match self {
+            Self::NotStarted(error) => return error.fmt(f),
+            Self::Unanswered { missed, report } => {
+                write!(f, "it left {missed} pings in a row unanswered")?;
+                report
+            }
+            Self::Exited(report) => {
+                if let Some(why) = &report.connection_lost {
+                    write!(f, "it lost its connection ({why}) and ")?;
+                } else {
+                    f.write_str("it ")?;
+                }
+                write!(f, "{} after {} ms", report.status, report.ran.as_millis())?;
+                report
+            }
+        };
+        if let Some(last) = report.stderr.last() {
+            write!(f, "; its last line on stderr: {last}")?;
+        }
+        Ok(())
     }
 }
 

@@ -57,22 +57,24 @@ mod host;
 mod plugin;
 mod plugins;
 mod settings;
+mod supervision;
 
 /// What the code of [`#[interface]`](macro@interface) is made of.
 pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Failure};
 pub use file::SourceFile;
 pub use file_kind::FileKind;
 pub use host::{
-    Cause, EVENTS_KEPT, Event, EventKind, Events, Failure, Host, Missed, PluginState, PluginStatus,
-    Restart, ShutdownReport, StopReason, Supervision,
+    Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
+    ShutdownReport, StopReason,
 };
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
+pub use supervision::{Restart, Supervision};
 
 pub use outrigger_host::{
     Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,

@@ -12,8 +12,7 @@ use outrigger_services::GrantedServices;
 use crate::error::{Error, ErrorKind};
 use crate::file::SourceFile;
 use crate::file_kind::FileKind;
-use crate::host::Supervision;
-use crate::plugin::Plugin;
+use crate::supervision::Supervision;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -43,7 +42,7 @@ pub struct Settings {
     supervision_of: BTreeMap<String, Supervision>,
 }
 
-type ChangeLaunch = dyn Fn(&Plugin, Launch) -> Launch + Send + Sync;
+type ChangeLaunch = dyn Fn(&Manifest, Launch) -> Launch + Send + Sync;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -137,7 +136,7 @@ impl Settings {
     #[must_use]
     pub fn launches(
         mut self,
-        change: impl Fn(&Plugin, Launch) -> Launch + Send + Sync + 'static,
+        change: impl Fn(&Manifest, Launch) -> Launch + Send + Sync + 'static,
     ) -> Self {
         self.launch = Arc::new(change);
         self
@@ -162,8 +161,8 @@ impl Settings {
         own.unwrap_or(&self.supervision).clone()
     }
 
-    pub(crate) fn launched(&self, plugin: &Plugin, launch: Launch) -> Launch {
-        (self.launch)(plugin, launch)
+    pub(crate) fn launched(&self, manifest: &Manifest, launch: Launch) -> Launch {
+        (self.launch)(manifest, launch)
     }
 
     pub(crate) fn decides_by(&self) -> &Policy {

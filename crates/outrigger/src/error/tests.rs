@@ -159,10 +159,10 @@ async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
     let host = host.await.expect("a folder");
     host.stop("dog").await.expect("a dog");
     let stopped = host.client::<Bark>("dog").await;
-    example(&kennel, stopped.err().expect("it is stopped"));
+    example(&kennel, stopped.expect_err("it is stopped"));
     host.start("dog").await.expect_err("it is no program");
     let failed = host.client::<Bark>("dog").await;
-    example(&kennel, failed.err().expect("it failed"));
+    example(&kennel, failed.expect_err("it failed"));
 
     let dies = program("misbehaving-plugin").display().to_string();
     let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
@@ -186,7 +186,7 @@ async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
         .await
         .expect("a folder");
     let none = other.client::<Bark>("dog").await;
-    example(&kennel, none.err().expect("it speaks net/rpc"));
+    example(&kennel, none.expect_err("it speaks net/rpc"));
     other.shutdown(std::time::Duration::from_secs(10)).await;
     example(&kennel, other.start("dog").await.expect_err("too late"));
 }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
-use super::status::{Failure, PluginState};
+use super::status::PluginState;
+use crate::error::Failure;
 
 /// How many events a reader may be behind before it misses some.
 pub const EVENTS_KEPT: usize = 1024;

@@ -3,8 +3,8 @@
 mod board;
 mod event;
 mod pulse;
+mod restarts;
 mod status;
-mod supervision;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -20,12 +20,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use self::event::{Cause, EVENTS_KEPT, Event, EventKind, Events, Missed};
-pub use self::status::{Failure, PluginState, PluginStatus, StopReason};
-pub use self::supervision::{Restart, Supervision};
+pub use self::status::{PluginState, PluginStatus, StopReason};
 
 use self::board::Board;
 use self::event::Journal;
-use self::supervision::Restarts;
+use self::restarts::Restarts;
 use self::worker::{Command, Reply, Worker};
 use crate::error::{Error, ErrorKind, unknown};
 use crate::plugin::Plugin;

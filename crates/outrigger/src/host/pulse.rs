@@ -8,8 +8,8 @@ use outrigger_transport::OwnedTask;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::supervision::Supervision;
 use crate::error::{Error, ErrorKind};
+use crate::supervision::Supervision;
 
 /// How often a plugin that is not serving yet is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);

@@ -6,9 +6,8 @@ use std::time::SystemTime;
 
 use outrigger_host::{ExitReport, Reattach};
 use outrigger_manifest::Transport;
-use outrigger_wire::Coded;
 
-use crate::error::Error;
+use crate::error::{Error, Failure};
 
 /// What a [`Host`](crate::Host) knows of one plugin.
 #[derive(Clone, Debug)]
@@ -133,92 +132,5 @@ impl fmt::Display for StopReason {
             Self::Asked => "it was asked to",
             Self::Ended => "it ended by itself",
         })
-    }
-}
-
-/// What went wrong with a plugin that should run.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Failure {
-    /// It could not be started.
-    NotStarted(Error),
-    /// It ended.
-    Exited(ExitReport),
-    /// It left pings unanswered, and was killed.
-    Unanswered {
-        /// How many in a row.
-        missed: u32,
-        /// How it ended.
-        report: ExitReport,
-    },
-}
-
-impl Failure {
-    /// Whether starting it again may help.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::NotStarted(error) => error.may_pass(),
-            Self::Exited(_) | Self::Unanswered { .. } => true,
-        }
-    }
-
-    /// How it ended, if it had been started.
-    pub fn report(&self) -> Option<&ExitReport> {
-        match self {
-            Self::NotStarted(_) => None,
-            Self::Exited(report) | Self::Unanswered { report, .. } => Some(report),
-        }
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::NotStarted(error) => error.source(),
-            Self::Exited(_) | Self::Unanswered { .. } => None,
-        }
-    }
-}
-
-impl Coded for Failure {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::NotStarted(error) => error.code(),
-            Self::Exited(report) if report.connection_lost.is_some() => "connection-lost",
-            Self::Exited(_) => "plugin-exited",
-            Self::Unanswered { .. } => "pings-unanswered",
-        }
-    }
-
-    fn hint(&self) -> Option<std::borrow::Cow<'static, str>> {
-        match self {
-            Self::NotStarted(error) => error.hint(),
-            Self::Exited(_) | Self::Unanswered { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let report = match self {
-            Self::NotStarted(error) => return error.fmt(f),
-            Self::Unanswered { missed, report } => {
-                write!(f, "it left {missed} pings in a row unanswered")?;
-                report
-            }
-            Self::Exited(report) => {
-                if let Some(why) = &report.connection_lost {
-                    write!(f, "it lost its connection ({why}) and ")?;
-                } else {
-                    f.write_str("it ")?;
-                }
-                write!(f, "{} after {} ms", report.status, report.ran.as_millis())?;
-                report
-            }
-        };
-        if let Some(last) = report.stderr.last() {
-            write!(f, "; its last line on stderr: {last}")?;
-        }
-        Ok(())
     }
 }

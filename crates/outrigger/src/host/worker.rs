@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use super::board::Board;
 use super::event::Cause;
 use super::pulse::{Beat, Pulse, serves};
-use super::status::{Failure, PluginState, StopReason};
-use super::supervision::{Restart, Restarts, Supervision, Verdict};
-use crate::error::{Error, ErrorKind};
+use super::restarts::{Restarts, Verdict};
+use super::status::{PluginState, StopReason};
+use crate::error::{Error, ErrorKind, Failure};
 use crate::plugin::Plugin;
+use crate::supervision::{Restart, Supervision};
 
 /// Tells whoever asked what came of it. That they may be gone is no matter.
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -343,7 +344,7 @@ struct Launched {
 async fn launch(plugin: Plugin, rules: Supervision) -> Result<Launched, Error> {
     let deadline = Instant::now() + rules.deadlines.start;
     let launch = plugin.launch()?.deadlines(rules.deadlines);
-    let launch = plugin.settings().launched(&plugin, launch);
+    let launch = plugin.settings().launched(plugin.manifest(), launch);
     let digest = launch.expected_digest().map(ToString::to_string);
     let plugin = launch.start().await?;
     serves(&plugin, deadline, rules.deadlines.start).await?;

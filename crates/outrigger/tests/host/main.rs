@@ -95,7 +95,7 @@ async fn a_plugin_that_somebody_stopped_is_started_by_no_call() {
     let again = host.stop("store").await.expect("a plugin");
     assert!(again.is_some(), "how it ended is known");
 
-    let error = host.client::<Kv>("store").await.err().expect("stopped");
+    let error = host.client::<Kv>("store").await.expect_err("stopped");
     assert_eq!(error.code(), "plugin-stopped");
     assert_eq!(stage.processes(), [0; 0]);
     host.start("store").await.expect("started");
@@ -209,7 +209,7 @@ async fn a_crash_loop_is_parked_with_its_last_words_until_somebody_restarts_it()
     becomes(&host, "broken", "failed").await;
     let status = host.status("broken").expect("a plugin");
     assert_eq!((status.generation, status.restarts), (6, 5));
-    let error = host.client::<Kv>("broken").await.err().expect("it failed");
+    let error = host.client::<Kv>("broken").await.expect_err("it failed");
     assert_eq!(error.code(), "plugin-failed");
     let details = error.details().join("\n");
     assert!(details.contains("no database"), "{details}");
