@@ -1,8 +1,11 @@
 //! What a file is that somebody names, and what is said when one cannot be used.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 
-use outrigger::{Coded as _, Error, ErrorKind, FileKind, SourceFile};
+use anstyle::{AnsiColor, Style};
+use outrigger::{Coded as _, Error, ErrorKind, FileKind, Problem, RegistryErrorKind, SourceFile};
+use outrigger_manifest::{Position, ProblemCode};
 
 use crate::failure::{Exit, Failure, printable};
 use crate::snippet::Listing;
@@ -56,25 +59,75 @@ fn guess(name: Option<&str>, text: &str) -> FileKind {
     }
 }
 
+/// One problem as a compiler would show it.
+pub(crate) fn problem_text(problem: &Problem, listing: &Listing) -> String {
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    let bold = Style::new().bold();
+    let message = printable(problem.message());
+    let mut text = format!(
+        "{red}error[{}]{red:#}{bold}: {message}{bold:#}\n",
+        problem.code()
+    );
+    if problem.position() == Position::IN_CODE {
+        let meant = problem
+            .near_miss()
+            .map(|near| format!("did you mean `{}`?", printable(near)));
+        let lines = [
+            ("at", Some(problem.location())),
+            ("help", meant.as_deref().or(problem.help())),
+        ];
+        for (label, line) in lines {
+            if let Some(line) = line.filter(|line| !line.is_empty()) {
+                let _ = writeln!(text, "  {bold}{label}{bold:#}: {}", printable(line));
+            }
+        }
+        return text;
+    }
+    let label = problem
+        .near_miss()
+        .map(|near| format!("did you mean `{}`?", printable(near)));
+    let mut remarks = Vec::new();
+    if !problem.location().is_empty() {
+        remarks.push(("at", printable(problem.location())));
+    }
+    if let Some(help) = problem.help() {
+        remarks.push(("help", printable(help)));
+    }
+    let label = label.unwrap_or_default();
+    text.push_str(&match problem.kind() {
+        ProblemCode::FileTooLarge | ProblemCode::EmptyFile => listing.show_whole(&remarks),
+        _ => listing.show(problem.position(), &label, red, &remarks),
+    });
+    text
+}
+
 /// One failure for a plugin that cannot be had, with what helps at the command line.
 pub(crate) fn failure(error: &Error) -> Failure {
-    let exit = match error.kind() {
-        ErrorKind::Entrypoint { .. } | ErrorKind::Launch(_) => Exit::NotStarted,
+    let installed = error.registry();
+    let exit = match (error.kind(), installed) {
+        (ErrorKind::Launch(_), _)
+        | (
+            _,
+            Some(
+                RegistryErrorKind::Entrypoint { .. }
+                | RegistryErrorKind::Unusable { .. }
+                | RegistryErrorKind::NotExecutable { .. },
+            ),
+        ) => Exit::NotStarted,
         _ => Exit::Usage,
     };
     let failure = Failure::new(exit, error.code(), printable(&error.to_string()));
     let failure = error.details().into_iter().fold(failure, Failure::note);
-    match error.kind() {
-        ErrorKind::Invalid(_, problems) => {
+    match (error.kind(), installed) {
+        (_, Some(RegistryErrorKind::Invalid(_, problems))) => {
             let file = printable(problems.file());
             failure.help(format!("`outrigger check {file}` shows each in its place"))
         }
-        ErrorKind::Place(_) => failure
+        (ErrorKind::Place(_), _) => failure
             .help("keep a plugin in a folder of its own, and its data in another (`--data-dir`)"),
-        ErrorKind::Entrypoint { .. } => {
+        (_, Some(RegistryErrorKind::Entrypoint { .. })) => {
             failure.help("build it, correct `plugin.entrypoint`, or name a program after `--`")
         }
-        ErrorKind::Unreadable { .. } => failure,
         _ => error
             .hint()
             .into_iter()

@@ -50,9 +50,8 @@
 
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod error;
-mod file;
-mod file_kind;
 mod host;
 mod plugin;
 mod plugins;
@@ -64,9 +63,8 @@ pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
+pub use configuration::Configure;
 pub use error::{Error, ErrorKind, Failure};
-pub use file::SourceFile;
-pub use file_kind::FileKind;
 pub use host::{
     Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
     ShutdownReport, StopReason,
@@ -84,9 +82,14 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
-    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
+    Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+    Setting, SettingChanged, Source, Supervision as ConfiguredSupervision,
+};
+pub use outrigger_registry::{
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
+    RegistryErrorKind, SourceFile, semver,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,

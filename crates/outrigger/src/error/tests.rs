@@ -1,35 +1,49 @@
 //! An example of each kind of error, as it is made and shown.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Plugin, Plugins, Restart, Settings, Supervision};
+use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 16;
+const KINDS: usize = 26;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
     match kind {
-        ErrorKind::Folder { .. } => 0,
-        ErrorKind::Unreadable { .. } => 1,
-        ErrorKind::Invalid(..) => 2,
-        ErrorKind::Place(_) => 3,
-        ErrorKind::Unknown { .. } => 4,
-        ErrorKind::NameTaken { .. } => 5,
-        ErrorKind::Entrypoint { .. } => 6,
-        ErrorKind::ChecksumUnreadable { .. } => 7,
-        ErrorKind::Checksum { .. } => 8,
-        ErrorKind::Refused { .. } => 9,
-        ErrorKind::Launch(_) => 10,
-        ErrorKind::NotServing { .. } => 11,
-        ErrorKind::Stopped { .. } => 12,
-        ErrorKind::Failed { .. } => 13,
-        ErrorKind::Dispense(_) => 14,
-        ErrorKind::ShutDown => 15,
+        ErrorKind::Place(_) => 0,
+        ErrorKind::Refused { .. } => 1,
+        ErrorKind::Launch(_) => 2,
+        ErrorKind::Registry(error) => match error.kind() {
+            RegistryErrorKind::Folder { .. } => 3,
+            RegistryErrorKind::PluginFolder { .. } => 4,
+            RegistryErrorKind::Unreadable { .. } => 5,
+            RegistryErrorKind::Invalid(..) => 6,
+            RegistryErrorKind::Unknown { .. } => 7,
+            RegistryErrorKind::NameTaken { .. } => 8,
+            RegistryErrorKind::Entrypoint { .. } => 9,
+            RegistryErrorKind::Unusable { .. } => 10,
+            RegistryErrorKind::NotExecutable { .. } => 11,
+            RegistryErrorKind::ChecksumUnreadable { .. } => 12,
+            RegistryErrorKind::Checksum { .. } => 13,
+            RegistryErrorKind::Digest { .. } => 14,
+            RegistryErrorKind::ChecksumMissing { .. } => 15,
+            RegistryErrorKind::Version { .. } => 18,
+            RegistryErrorKind::Unsatisfied { .. } => 19,
+            RegistryErrorKind::NoEarlier { .. } => 20,
+            _ => KINDS,
+        },
+        ErrorKind::ConfigurationUnreadable { .. } => 16,
+        ErrorKind::Configuration(_) => 17,
+        ErrorKind::NotServing { .. } => 21,
+        ErrorKind::Stopped { .. } => 22,
+        ErrorKind::Failed { .. } => 23,
+        ErrorKind::Dispense(_) => 24,
+        ErrorKind::ShutDown => 25,
     }
 }
 
@@ -51,7 +65,9 @@ impl Kennel {
              capabilities: {{{capabilities}}}\n"
         );
         fs::create_dir_all(self.path(folder)).expect("a plugin's folder");
-        self.write(&format!("{folder}/dog"), "");
+        let program = self.path(&format!("{folder}/dog"));
+        fs::write(&program, "").expect("a file");
+        fs::set_permissions(&program, Permissions::from_mode(0o644)).expect("its mode");
         self.write(&format!("{folder}/manifest.yaml"), &manifest);
     }
 
@@ -106,6 +122,15 @@ async fn examples() -> Vec<(Error, String)> {
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
 
+    let configure = Configure::new().file(kennel.path("config.yaml"));
+    example(&kennel, configure.read().expect_err("no file"));
+    kennel.write(
+        "config.yaml",
+        "aplication: {}\nsupervision: {ping: maybe}\n",
+    );
+    let configure = configure.set("--set", "supervision.start", "soon");
+    example(&kennel, configure.read().expect_err("a misspelt key"));
+
     let kennel = Kennel::new();
     let own = kennel.dog().with_data_dir("/");
     example(&kennel, own.expect_err("all there is"));
@@ -114,11 +139,35 @@ async fn examples() -> Vec<(Error, String)> {
     example(&kennel, plugins.get("cat").expect_err("no such plugin"));
     let second = plugins.entries()[1].plugin();
     example(&kennel, second.expect_err("a second dog").clone());
+    std::os::unix::fs::symlink("loop", kennel.path("loop")).expect("linked");
+    let plugins = Plugins::open(kennel.0.path()).expect("a folder");
+    example(&kennel, plugins.get("loop").expect_err("it leads nowhere"));
+    example(&kennel, plugins.get("dog").expect_err("no `x` in its mode"));
+
+    let kennel = Kennel::new();
+    kennel.add("dog/1.2.0", "");
+    kennel.add("cat/1.0.0", "");
+    let pinned = Settings::new().pin("dog", semver::Version::new(1, 3, 0));
+    let plugins = pinned.open(kennel.0.path()).expect("a folder");
+    example(&kennel, plugins.get("cat").expect_err("it holds a dog"));
+    example(&kennel, plugins.get("dog").expect_err("no such version"));
+    let plugins = Plugins::open(kennel.0.path()).expect("a folder");
+    let earlier = plugins.registry().earlier("dog").expect_err("none before");
+    example(&kennel, earlier.into());
 
     let kennel = Kennel::new();
     kennel.rename("dog/dog", "dog/dgo");
     example(&kennel, kennel.dog().launch().expect_err("no program"));
+    fs::create_dir(kennel.path("dog/dog")).expect("a folder");
+    example(&kennel, kennel.dog().launch().expect_err("a folder"));
+    fs::remove_dir(kennel.path("dog/dog")).expect("removed");
     kennel.rename("dog/dgo", "dog/dog");
+    let strict = Settings::new().require_checksums();
+    let plugin = strict.open_plugin(kennel.path("dog")).expect("a plugin");
+    example(
+        &kennel,
+        plugin.launch().expect_err("it must have a checksum"),
+    );
     fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
     example(&kennel, kennel.dog().launch().expect_err("no file"));
     fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
@@ -133,6 +182,7 @@ async fn examples() -> Vec<(Error, String)> {
         example(&kennel, kennel.dog().launch().expect_err("no checksum"));
     }
     kennel.write("dog/plugin.sha256", &"0".repeat(64));
+    example(&kennel, kennel.dog().digest().expect_err("another program"));
     let other = kennel.dog().start().await;
     example(&kennel, other.expect_err("another program"));
 
@@ -229,6 +279,13 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [configuration-unreadable] the configuration `DIR/config.yaml` could not be read
+      No such file or directory (os error 2)
+    [configuration-invalid] the configuration has 3 problems
+      DIR/config.yaml:1:1: aplication: the key `aplication` has no meaning here; did you mean `application`? [unknown-key]
+      DIR/config.yaml:2:21: supervision.ping: the text `maybe` stands where `true` or `false` is wanted [wrong-type]
+      command line: --set supervision.start: `soon` is not a time to start [unknown-word]; help: possible: at-once, lazily
+      help: `outrigger config` shows each problem in its place
     [place-unusable] ${data_dir} cannot stand for `/`, which is not an absolute path below the root without `..`
       help: keep a plugin in a folder of its own, and its data in another
     [plugin-not-found] there is no plugin `cat`
@@ -236,11 +293,30 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [plugin-name-taken] another folder holds a plugin `dog` too
       `DIR/dog` is the one that counts
       help: give one of the two another `plugin.name`
+    [plugin-folder-unreadable] `DIR/loop` leads to no plugin's folder
+      Too many levels of symbolic links (os error 40)
+    [entrypoint-not-executable] the program of plugin `dog` may not be executed
+      `DIR/dog/dog` has the mode 0644
+      help: `chmod +x DIR/dog/dog`
+    [version-folder-mismatch] `DIR/cat/1.0.0` holds no such version of plugin `cat`
+      its manifest is that of `dog`
+      help: name the folder after `plugin.version`, in a folder named after `plugin.name`
+    [version-not-installed] plugin `dog` is pinned to `1.3.0`, which is not installed
+      installed are `1.2.0`
+      help: install that version, or pin another
+    [no-earlier-version] plugin `dog` has no earlier version that can be used
+      in use is `1.2.0`
     [entrypoint-not-found] plugin `dog` has no program at its entrypoint
       DIR/dog/manifest.yaml names `dog`
       `DIR/dog/dog` does not exist
       its folder contains `dgo`
       help: build it, or correct `plugin.entrypoint`
+    [entrypoint-unusable] what plugin `dog` has at its entrypoint is no program
+      `DIR/dog/dog`: it is no regular file
+    [checksum-missing] plugin `dog` has no checksum file, and must have one
+      `DIR/dog/plugin.sha256` does not exist
+      `DIR/dog/dog.sha256` does not exist
+      help: write one with `sha256sum` if the program is the one you mean
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
@@ -255,6 +331,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [checksum-ambiguous] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
       it has two different checksums for `dog`
       help: write it anew with `sha256sum` if the program is the one you mean
+    [digest-mismatch] plugin `dog` is not the program that was meant
+      the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
+      help: write its checksum anew if you rebuilt it, otherwise do not run it
     [digest-mismatch] plugin `dog` is not the program that was meant
       the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
     [capability-refused] plugin `dog` asks for more than this host allows

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use outrigger_host::{ExitReport, Interface, RunningPlugin};
+use outrigger_registry::RegistryErrorKind;
 use outrigger_transport::OwnedTask;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -26,9 +27,9 @@ use self::board::Board;
 use self::event::Journal;
 use self::restarts::Restarts;
 use self::worker::{Command, Reply, Worker};
-use crate::error::{Error, ErrorKind, unknown};
+use crate::error::{Error, ErrorKind};
 use crate::plugin::Plugin;
-use crate::plugins::Entry;
+use crate::plugins::{Entry, Plugins};
 use crate::settings::Settings;
 
 /// How many commands for one plugin may wait; whoever has more to say waits too.
@@ -122,23 +123,20 @@ impl Settings {
     /// started.
     ///
     /// # Errors
-    /// [`ErrorKind::Folder`]. A folder without a sound plugin is a
+    /// [`RegistryErrorKind::Folder`](crate::RegistryErrorKind::Folder). A folder without a sound plugin is a
     /// [`PluginState::Broken`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn host(self, folder: impl AsRef<Path>) -> Result<Host, Error> {
         let journal = Arc::new(Journal::new());
-        let (mut members, mut broken) = (BTreeMap::new(), Vec::new());
-        for entry in &self.open(folder.as_ref())? {
-            match entry.plugin() {
-                Ok(plugin) => {
-                    let member = Member::new(plugin.clone(), &self, journal.clone());
-                    members.insert(plugin.name().to_owned(), member);
-                }
-                Err(error) => broken.push(broken_status(entry, error)),
-            }
+        let plugins = self.open(folder.as_ref())?;
+        let mut members = BTreeMap::new();
+        for plugin in sound(&plugins) {
+            let member = Member::new(plugin.clone(), &self, journal.clone());
+            members.insert(plugin.name().to_owned(), member);
         }
+        let broken = broken(&plugins);
         Ok(Host(Arc::new(Inner {
             folder: folder.as_ref().to_owned(),
             members: RwLock::new(members),
@@ -169,7 +167,7 @@ impl Host {
     /// One plugin.
     ///
     /// # Errors
-    /// [`ErrorKind::Unknown`].
+    /// [`RegistryErrorKind::Unknown`](crate::RegistryErrorKind::Unknown).
     pub fn status(&self, name: &str) -> Result<PluginStatus, Error> {
         if let Some(member) = self.0.members().get(name) {
             return Ok(member.status.borrow().clone());
@@ -209,7 +207,7 @@ impl Host {
     /// Returns how it ended, now or before; nothing if it never ran.
     ///
     /// # Errors
-    /// [`ErrorKind::Unknown`], or what is wrong with its folder.
+    /// [`RegistryErrorKind::Unknown`](crate::RegistryErrorKind::Unknown), or what is wrong with its folder.
     ///
     /// # Cancel safety
     /// The plugin is stopped also when the future is dropped.
@@ -294,7 +292,13 @@ impl Host {
     }
 
     fn unknown(&self, name: &str) -> Error {
-        unknown(name, self.list().into_iter().map(|status| status.name))
+        let mut known: Vec<String> = self.list().into_iter().map(|status| status.name).collect();
+        known.dedup();
+        RegistryErrorKind::Unknown {
+            name: name.to_owned(),
+            known,
+        }
+        .into()
     }
 }
 
@@ -378,19 +382,37 @@ impl Line {
     }
 }
 
-fn broken_status(entry: &Entry, error: &Error) -> PluginStatus {
-    PluginStatus {
-        name: entry.name().to_owned(),
-        version: None,
-        folder: entry.folder().to_owned(),
-        transport: None,
-        state: PluginState::Broken(error.clone()),
-        since: SystemTime::now(),
-        generation: 0,
-        pid: None,
-        restarts: 0,
-        digest: None,
-        reattach: None,
-        last_exit: None,
-    }
+/// The plugins that can be used: of several versions, the one that is to be.
+fn sound(plugins: &Plugins) -> impl Iterator<Item = &Plugin> {
+    let mut names: Vec<&str> = plugins.entries().iter().map(Entry::name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().filter_map(|name| plugins.get(name).ok())
+}
+
+/// The folders that hold no plugin that can be used.
+fn broken(plugins: &Plugins) -> Vec<PluginStatus> {
+    let broken = plugins.entries().iter().filter_map(|entry| {
+        let error = match (entry.plugin(), plugins.get(entry.name())) {
+            (Err(error), _) => error.clone(),
+            // Another version of it than is pinned or required.
+            (Ok(_), Err(error)) => error,
+            (Ok(_), Ok(_)) => return None,
+        };
+        Some(PluginStatus {
+            name: entry.name().to_owned(),
+            version: None,
+            folder: entry.folder().to_owned(),
+            transport: None,
+            state: PluginState::Broken(error),
+            since: SystemTime::now(),
+            generation: 0,
+            pid: None,
+            restarts: 0,
+            digest: None,
+            reattach: None,
+            last_exit: None,
+        })
+    });
+    broken.collect()
 }
