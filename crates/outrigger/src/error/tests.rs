@@ -201,6 +201,9 @@ outrigger_host::grpc_interface! {
 /// The errors of a host with its plugins.
 async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
     let kennel = Kennel::new();
+    let dies = program("misbehaving-plugin").display().to_string();
+    let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
+    write_script(&kennel.path("dog/dog"), &dies);
     let once = Supervision {
         restart: Restart::Never,
         ..Supervision::default()
@@ -210,17 +213,12 @@ async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
     host.stop("dog").await.expect("a dog");
     let stopped = host.client::<Bark>("dog").await;
     example(&kennel, stopped.expect_err("it is stopped"));
-    host.start("dog").await.expect_err("it is no program");
-    let failed = host.client::<Bark>("dog").await;
-    example(&kennel, failed.expect_err("it failed"));
-
-    let dies = program("misbehaving-plugin").display().to_string();
-    let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
-    write_script(&kennel.path("dog/dog"), &dies);
     example(
         &kennel,
         host.start("dog").await.expect_err("it is not well"),
     );
+    let failed = host.client::<Bark>("dog").await;
+    example(&kennel, failed.expect_err("it failed"));
     let manifest = fs::read_to_string(kennel.path("dog/manifest.yaml"));
     let manifest = manifest.expect("a manifest").replace("grpc", "rpc");
     let cookie = "magic_cookie_key: BASIC_PLUGIN, magic_cookie_value: hello";
@@ -341,12 +339,12 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
     [plugin-stopped] plugin `dog` was stopped
       help: start it; a call starts no plugin that somebody stopped
-    [plugin-failed] plugin `dog` has failed
-      plugin `dog` could not be started
-      could not start the program
-      Permission denied (os error 13)
-      help: make it executable (`chmod +x`)
     [plugin-not-serving] plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [plugin-failed] plugin `dog` has failed
+      plugin `dog` does not serve
       the plugin did not answer a ping
       code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
       help: see its stderr; a plugin says that it serves as soon as it can answer calls
