@@ -80,7 +80,7 @@ mod workspace;
 
 pub use attach::Attach;
 pub use connected::Timings;
-pub use connection::PingError;
+pub use connection::{Health, PingError};
 pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{LaunchError, LaunchErrorKind};
@@ -106,9 +106,9 @@ pub use outrigger_transport::interface;
 #[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, HostServices, Interface,
-    MAX_MESSAGE, PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
-    UnsupportedTransport,
+    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, Draining, HostServices,
+    Interface, MAX_MESSAGE, PluginIdentity, RouteError, Router, SafeMethods, SafeToRepeat,
+    SameAddress, Security, ServiceSet, Serving, Stream, Tls, UnsupportedTransport,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, DigestAlgorithm, DigestError, ExpectedDigest,
