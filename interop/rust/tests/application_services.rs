@@ -1,4 +1,5 @@
 //! Services of an application's own: plugins in Rust, Go and Python call them by name.
+#![allow(clippy::print_stderr)] // What is skipped is said.
 
 mod support;
 
