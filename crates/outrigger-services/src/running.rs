@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use outrigger_manifest::HostService;
+use outrigger_transport::TraceContext;
 use outrigger_wire::EXCERPT_LIMIT;
 use outrigger_wire::text::{printable, shortened};
 use tonic::metadata::MetadataMap;
@@ -92,6 +93,7 @@ impl Session {
                 client: caller.said("client"),
                 request: caller.said("request"),
                 argument: shown.into_text(),
+                trace_id: TraceContext::current().map(|trace| trace.trace_id().to_owned()),
             }
         });
         let mut running = Running {

@@ -31,6 +31,7 @@ use crate::http2::{
 };
 use crate::stream::Stream;
 use crate::task::OwnedTask;
+use crate::trace::TraceContext;
 
 /// The message limit of a go-plugin host in both directions, in bytes.
 ///
@@ -324,6 +325,7 @@ impl tower_service::Service<Request<tonic::body::Body>> for Channel {
             Ok(uri) => *request.uri_mut() = uri,
             Err(status) => return std::future::ready(Err(status)).boxed(),
         }
+        TraceContext::pass_on(request.headers_mut());
         let deadline = timeout_of(request.headers());
         let call = self.shared.clone().call(self.send.clone(), request);
         match deadline {
