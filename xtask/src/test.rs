@@ -180,17 +180,32 @@ impl Run<'_> {
             }
             command
         };
+        let python = match tools::python_version() {
+            Some(_) => Some(tools::python_environment(self.root)?),
+            None => None,
+        };
+        let test = |arguments: &[&str]| {
+            let mut command = cargo(&["test", "--quiet", "--no-fail-fast"]);
+            command.args(arguments).env("INSTA_UPDATE", "no");
+            if let Some(peers) = peers {
+                command.env("OUTRIGGER_GO_PEERS", peers);
+            }
+            if let Some(python) = &python {
+                command.env("OUTRIGGER_PYTHON", python);
+            }
+            command
+        };
         // Tests start programs of other packages, which testing alone does not build.
         tools::run(&mut cargo(&["build", "--workspace", "--quiet"]))?;
-        let mut command = cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"]);
-        command.env("INSTA_UPDATE", "no");
-        if let Some(peers) = peers {
-            command.env("OUTRIGGER_GO_PEERS", peers);
-        }
-        if tools::python_version().is_some() {
-            command.env("OUTRIGGER_PYTHON", tools::python_environment(self.root)?);
-        }
-        tools::run(&mut command)
+        tools::run(&mut test(&["--workspace", "--no-run"]))?;
+        // This one waits for 85 s and computes nothing.
+        let idle = ["a_connection_that_was_idle", "--", "--ignored"];
+        let mut idle = test(&[&["--workspace", "--test", "netrpc"], &idle[..]].concat());
+        std::thread::scope(|scope| {
+            let idle = scope.spawn(|| tools::run(&mut idle));
+            let tests = tools::run(&mut test(&["--workspace"]));
+            tests.and(idle.join().expect("the idle test does not panic here"))
+        })
     }
 
     fn deny(&mut self, strict: bool) -> Result<()> {

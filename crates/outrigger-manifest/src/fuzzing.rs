@@ -48,7 +48,7 @@ fn check_decisions(manifest: &Manifest) {
         let verdict = grants.filesystem_verdict(grant.path(), grant.permissions());
         assert!(verdict.is_ok(), "{verdict:?}");
     }
-    for (name, _) in &manifest.capabilities.environment.read {
+    for (name, _) in &manifest.requests().capabilities.environment.read {
         assert!(grants.environment().read(name).is_ok());
     }
     let nothing = Policy::allow_nothing().decide(manifest, &places).grants();

@@ -29,6 +29,7 @@
 
 mod arguments;
 mod builder;
+mod changes;
 mod check;
 mod checksum;
 mod choices;
@@ -52,6 +53,7 @@ mod ports;
 mod problem;
 #[doc(hidden)]
 pub mod reference;
+mod requests;
 mod resources;
 mod rule;
 mod schema;
@@ -65,6 +67,7 @@ pub use arguments::ArgPattern;
 pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
+pub use changes::{Change, ChangeKind, Changes};
 pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
     Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
@@ -84,6 +87,7 @@ pub use permissions::Permissions;
 pub use policy::Policy;
 pub use ports::Ports;
 pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
+pub use requests::{Grave, RequestError, Requests};
 pub use resources::Resources;
 pub use rule::Rule;
 pub use size::{ByteSize, Cpu, SizeError};

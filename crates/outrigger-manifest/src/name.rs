@@ -60,6 +60,11 @@ impl PluginNameError {
 }
 
 impl PluginName {
+    /// A name, where none matters.
+    pub(crate) fn of_anyone() -> PluginName {
+        PluginName("anyone".to_owned())
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

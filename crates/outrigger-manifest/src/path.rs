@@ -266,6 +266,17 @@ impl Places {
         })
     }
 
+    /// Places that no path of a manifest lies in or contains unless it begins with their
+    /// placeholder, or is the root: what holds for these holds for all.
+    pub(crate) fn of_anyone() -> Places {
+        let place = |base: PathBase| Path::new("/${}").join(base.text());
+        Places {
+            plugin_dir: place(PathBase::PluginDir),
+            data_dir: place(PathBase::DataDir),
+            home: Some(place(PathBase::Home)),
+        }
+    }
+
     /// The same places, and a home directory.
     ///
     /// # Errors

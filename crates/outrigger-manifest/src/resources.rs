@@ -43,7 +43,10 @@ pub(crate) static SECTION: Section = Section {
     keys: &[&MEMORY, &CPU, &PIDS, &OPEN_FILES, &MESSAGE_SIZE, &STREAMS],
 };
 
-type Count = Whole<1, { 1 << 22 }>;
+/// The most of what is counted.
+const MOST: u32 = 1 << 22;
+
+type Count = Whole<1, { MOST }>;
 
 impl Group for Resources {
     fn section() -> &'static Section {
@@ -93,6 +96,23 @@ impl Resources {
             message_size: self.message_size.or(other.message_size),
             streams: self.streams.or(other.streams),
         }
+    }
+
+    /// Gives one limit, by its key and the text that [`text`](Self::text) has of it; `None` when
+    /// they are none.
+    pub(crate) fn set(&mut self, key: &str, text: &str) -> Option<()> {
+        let count = |text: &str| text.parse().ok().filter(|count| (1..=MOST).contains(count));
+        let size = |text: &str| text.parse::<ByteSize>().ok();
+        match key {
+            key if key == MEMORY.name => self.memory = Some(size(text)?),
+            key if key == CPU.name => self.cpu = Some(Cpu::parse(text)?),
+            key if key == PIDS.name => self.pids = Some(count(text)?),
+            key if key == OPEN_FILES.name => self.open_files = Some(count(text)?),
+            key if key == MESSAGE_SIZE.name => self.message_size = Some(size(text)?),
+            key if key == STREAMS.name => self.streams = Some(count(text)?),
+            _ => return None,
+        }
+        Some(())
     }
 
     /// The text of one limit, if it is given.

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use outrigger_manifest::{
-    Access, AddressClass, ByteSize, Cpu, Decision, Host, Manifest, Permissions, Places, Policy,
-    Problems, ProcessControl, Protocol, Resources, SandboxMode, Transport, classify,
+    Access, AddressClass, ByteSize, Cpu, Decision, FilesystemGrant, Grants, Host, Manifest,
+    Permissions, Places, Policy, Problems, ProcessControl, Protocol, Requests, Resources,
+    SandboxMode, Transport, classify,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -963,6 +964,264 @@ proptest! {
         }
         if decision.is_complete() {
             prop_assert!(all, "{:?}", decision.refused());
+        }
+    }
+}
+
+// What was approved before.
+
+/// What requests have besides the lists of a side.
+#[derive(Clone, Debug)]
+struct Rest {
+    direct: Vec<bool>,
+    ingress: bool,
+    set: Vec<(&'static str, &'static str)>,
+    memory: Option<u64>,
+    streams: Option<u32>,
+    sandbox: &'static str,
+    jit: bool,
+}
+
+fn rest() -> impl Strategy<Value = Rest> {
+    (
+        vec(any::<bool>(), 4),
+        any::<bool>(),
+        subsequence(vec![("A", "x"), ("B", "x"), ("C", "a b")], 0..=3),
+        proptest::option::of(1_u64..4),
+        proptest::option::of(1_u32..4),
+        select(vec!["require", "require", "best-effort", "off"]),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(direct, ingress, set, memory, streams, sandbox, jit)| Rest {
+                direct,
+                ingress,
+                set,
+                memory,
+                streams,
+                sandbox,
+                jit,
+            },
+        )
+}
+
+/// What a side and the rest ask for. Of one path that is named twice, only one way of access is.
+fn asking(side: &Side, rest: &Rest) -> Manifest {
+    let mut asked = capabilities(side);
+    for (index, entry) in side.files.iter().enumerate() {
+        let twice = side
+            .files
+            .iter()
+            .filter(|other| other.path == entry.path)
+            .count()
+            > 1;
+        if entry.recursive && rest.direct[index] && !twice {
+            asked["filesystem"][index]["access"] = json!("direct");
+        }
+    }
+    if rest.ingress {
+        let entries = side.net.iter().map(|n| {
+            let origins: Vec<&str> = n
+                .hosts
+                .iter()
+                .copied()
+                .filter(|h| !h.contains('*'))
+                .collect();
+            json!({"protocol": n.protocol, "allowed_origins": origins, "ports": n.ports})
+        });
+        let mut entries: Vec<Value> = entries
+            .filter(|e| e["allowed_origins"] != json!([]))
+            .collect();
+        entries.dedup();
+        asked["network"]["ingress"] = json!(entries);
+    }
+    for (name, value) in &rest.set {
+        asked["environment"]["set"][name] = json!(value);
+    }
+    let mut manifest = json!({
+        "plugin": {"name": "cat", "format": "rpc", "entrypoint": "cat"},
+        "handshake": {"protocol_version": 1, "magic_cookie_key": "K", "magic_cookie_value": "v"},
+        "capabilities": asked,
+        "sandbox": rest.sandbox,
+        "jit": rest.jit,
+    });
+    if let Some(memory) = rest.memory {
+        manifest["resources"]["memory"] = json!(memory);
+    }
+    if let Some(streams) = rest.streams {
+        manifest["resources"]["streams"] = json!(streams);
+    }
+    Manifest::parse(&manifest.to_string()).unwrap_or_else(|p| panic!("{p}\n{manifest}"))
+}
+
+/// Some of a side, so that it is often covered.
+fn part(side: &Side, keep: &[bool]) -> Side {
+    fn some<T: Clone>(all: &[T], keep: &[bool]) -> Vec<T> {
+        let kept = all.iter().zip(keep).filter(|(_, keep)| **keep);
+        kept.map(|(one, _)| one.clone()).collect()
+    }
+    Side {
+        files: some(&side.files, keep),
+        net: some(&side.net, keep),
+        exec: some(&side.exec, keep),
+        control: some(&side.control, keep),
+        read: some(&side.read, keep),
+    }
+}
+
+/// The first operation that the decision about `now` lets through and that about `before` does not.
+fn allowed_anew(now: &Manifest, before: &Manifest, words: &[Vec<&str>]) -> Option<String> {
+    let places = Places::new("/a/plugin", "/b/data").unwrap();
+    let [new, old] = [now, before].map(|m| Policy::allow_requested().decide(m, &places).grants());
+    for path in tree() {
+        for bits in 0..32_u32 {
+            let named = PERMISSIONS
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| bits & (1 << bit) != 0);
+            let needs: Permissions = named.map(|(_, (_, permission))| *permission).collect();
+            let verdict = |g: &Grants| g.filesystem_verdict(Path::new(&path), needs).is_ok();
+            let direct = |g: &Grants| {
+                let fits = |g: &FilesystemGrant| {
+                    g.covers(Path::new(&path)) && g.permissions().contains(needs)
+                };
+                g.filesystem()
+                    .iter()
+                    .any(|g| fits(g) && g.access() == Access::Direct)
+            };
+            if (verdict(&new) && !verdict(&old)) || (direct(&new) && !direct(&old)) {
+                return Some(format!("{needs} of {path}"));
+            }
+        }
+    }
+    for (word, port) in ["tcp", "udp"]
+        .iter()
+        .flat_map(|w| PORTS.iter().map(move |p| (*w, *p)))
+    {
+        let spoken = protocol(word);
+        for text in NAMES.iter().chain(ADDRESSES) {
+            let host: Host = text.parse().unwrap();
+            let egress = |g: &Grants| g.network().egress(spoken, &host, port).is_ok();
+            if egress(&new) && !egress(&old) {
+                return Some(format!("{word} {text} {port}"));
+            }
+            for address in ADDRESSES {
+                let ip: IpAddr = address.parse().unwrap();
+                let leads = |g: &Grants| g.network().resolved(spoken, &host, port, ip).is_ok();
+                if leads(&new) && !leads(&old) {
+                    return Some(format!("{word} {text} at {address} {port}"));
+                }
+            }
+        }
+        for address in ADDRESSES {
+            let ip: IpAddr = address.parse().unwrap();
+            let comes = |g: &Grants| g.network().ingress_origin(spoken, port, ip, &[]).is_ok();
+            if comes(&new) && !comes(&old) {
+                return Some(format!("{word} from {address} to {port}"));
+            }
+        }
+        let hears = |g: &Grants| g.network().ingress(spoken, port).is_ok();
+        if hears(&new) && !hears(&old) {
+            return Some(format!("{word} at {port}"));
+        }
+    }
+    for command in COMMANDS {
+        for list in words {
+            let runs = |g: &Grants| g.process().exec(command, list).is_ok();
+            if runs(&new) && !runs(&old) {
+                return Some(format!("{command} {list:?}"));
+            }
+        }
+    }
+    for control in ProcessControl::ALL {
+        let may = |g: &Grants| g.process().control(*control).is_ok();
+        if may(&new) && !may(&old) {
+            return Some(control.to_string());
+        }
+    }
+    for name in ["HOME", "LANG", "TZ"] {
+        if new.environment().read(name).is_ok() && old.environment().read(name).is_err() {
+            return Some(format!("read {name}"));
+        }
+    }
+    if let Some(set) = new
+        .environment()
+        .set()
+        .find(|set| !old.environment().set().any(|o| o == *set))
+    {
+        return Some(format!("{set:?}"));
+    }
+    if let Some(service) = new
+        .services()
+        .find(|service| old.service(*service).is_err())
+    {
+        return Some(service.to_string());
+    }
+    let (limits, before) = (new.resources(), old.resources());
+    if limits.memory.is_none() && before.memory.is_some() || limits.memory > before.memory {
+        return Some("memory".to_owned());
+    }
+    if limits.streams.is_none() && before.streams.is_some() || limits.streams > before.streams {
+        return Some("streams".to_owned());
+    }
+    if new.sandbox() < old.sandbox() || (new.jit() && !old.jit()) {
+        return Some("sandbox or jit".to_owned());
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_allowed_anew_by_what_is_covered(
+        before in side(5),
+        other in side(3),
+        keep in vec(any::<bool>(), 5),
+        unrelated in any::<bool>(),
+        rests in (rest(), rest()),
+        same_rest in any::<bool>(),
+    ) {
+        let now = if unrelated { other } else { part(&before, &keep) };
+        let before = asking(&before, &rests.0);
+        let now = asking(&now, if same_rest { &rests.0 } else { &rests.1 });
+        if now.requests().are_covered_by(before.requests()) {
+            let anew = allowed_anew(&now, &before, &words(3));
+            prop_assert_eq!(anew, None, "{:#?} covers {:#?}", before.requests().lines(), now.requests().lines());
+        }
+    }
+
+    #[test]
+    fn requests_cover_themselves_and_the_union_covers_both(a in side(4), b in side(4), rests in (rest(), rest())) {
+        // Limits and confinement have no union that a file can say.
+        let rest = Rest { memory: None, streams: None, sandbox: "require", ..rests.0 };
+        let [a, b] = [asking(&a, &rest), asking(&b, &rest)].map(|m| m.requests().lines());
+        let both = Requests::from_lines(a.iter().chain(&b)).unwrap();
+        for lines in [a, b] {
+            let one = Requests::from_lines(&lines).unwrap();
+            prop_assert!(one.changes_from(&one).is_empty());
+            prop_assert!(one.are_covered_by(&both), "{}", one.changes_from(&both));
+        }
+    }
+
+    #[test]
+    fn requests_are_read_back_from_their_lines(value in a_manifest()) {
+        let Ok(manifest) = Manifest::parse(&value.to_string()) else { return Ok(()) };
+        let requests = manifest.requests();
+        let mut lines = requests.lines();
+        prop_assert!(lines.iter().flat_map(|line| line.chars()).all(outrigger_wire::text::is_visible));
+        let changes = Requests::from_lines(&lines).unwrap().changes_from(requests);
+        prop_assert!(changes.is_empty(), "{changes}\n{lines:#?}");
+        lines.reverse();
+        prop_assert_eq!(Requests::from_lines(&lines).unwrap().lines(), requests.lines());
+    }
+
+    #[test]
+    fn any_line_at_all_is_read_or_refused(line in "(filesystem |network egress tcp |network ingress udp from |process exec |process |environment set |services: |resources memory: |sandbox: |jit: )?(\\PC|[ :,\"\\[\\]\\\\/]){0,30}") {
+        if let Ok(requests) = Requests::from_lines([&line]) {
+            let lines = requests.lines();
+            let again = Requests::from_lines(&lines).unwrap();
+            prop_assert_eq!(again.lines(), lines);
         }
     }
 }

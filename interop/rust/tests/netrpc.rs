@@ -556,7 +556,7 @@ async fn a_thousand_dispenses_leave_nothing_behind() {
 
 /// Longer than yamux waits for anything: 30 s between its pings, 75 s for an acknowledgement.
 #[tokio::test]
-#[ignore = "takes 85 s"]
+#[ignore = "takes 85 s; the test command runs it beside the others"]
 async fn a_connection_that_was_idle_for_85_s_still_works() {
     let idle = async |program: PathBuf| {
         let plugin = started(&program).await;

@@ -12,7 +12,7 @@ use crate::rule::Allowing;
 impl<'d> Decider<'d> {
     pub(super) fn environment(&mut self) -> EnvironmentGrants {
         let mut grants = EnvironmentGrants::default();
-        let asked = &self.manifest.capabilities.environment;
+        let asked = &self.requests.capabilities.environment;
         for (index, (name, at)) in asked.read.iter().enumerate() {
             let request = format!("capabilities.environment.read[{index}]");
             match self.variable("environment.read", name, |rules| &rules.environment.read) {

@@ -20,7 +20,14 @@ impl Decider<'_> {
             rules: rules.filter_map(|entry| FilesystemRule::new(entry, places)),
             ..FilesystemGrants::default()
         };
-        for (index, entry) in self.manifest.lists().filesystem.iter().enumerate() {
+        for (index, entry) in self
+            .requests
+            .capabilities
+            .lists
+            .filesystem
+            .iter()
+            .enumerate()
+        {
             let request = format!("capabilities.filesystem[{index}]");
             let Some(path) = entry.path.expand(places) else {
                 let reason = Reason::unknown_place(&entry.path);

@@ -14,7 +14,7 @@ impl Decider<'_> {
             .fold(Resources::default(), |ceiling, (_, section)| {
                 ceiling.or(&section.resources)
             });
-        let asked = self.manifest.resources;
+        let asked = self.requests.resources;
         let granted = asked.within(&ceiling);
         for (key, text) in asked.texts() {
             let request = format!("resources.{key}");
@@ -29,7 +29,7 @@ impl Decider<'_> {
             if given == text {
                 self.grant_by(&request, policy, text);
             } else {
-                let at = self.manifest.positions.resources;
+                let at = self.requests.positions.resources;
                 let reason = Reason::limited(policy);
                 self.refuse(at, &request, text, &reason, Some(given));
             }
@@ -38,12 +38,12 @@ impl Decider<'_> {
     }
 
     pub(super) fn sandbox(&mut self) -> SandboxMode {
-        let asked = self.manifest.sandbox();
+        let asked = self.requests.sandbox;
         let setting = self.setting(|section| section.sandbox);
         let (name, least) = setting.unwrap_or(("policy default", SandboxMode::Require));
         if asked < least {
             let reason = Reason::limited(format!("{name}.sandbox"));
-            let at = self.manifest.positions.sandbox;
+            let at = self.requests.positions.sandbox;
             let given = Some(least.to_string());
             self.refuse(at, "sandbox", asked.to_string(), &reason, given);
         }
@@ -51,7 +51,7 @@ impl Decider<'_> {
     }
 
     pub(super) fn jit(&mut self) -> bool {
-        if !self.manifest.jit() {
+        if !self.requests.jit {
             return false;
         }
         let reason = match self.setting(|section| section.jit) {
@@ -63,7 +63,7 @@ impl Decider<'_> {
             Some((name, false)) => Reason::limited(format!("{name}.jit")),
             None => Reason::no_rule(),
         };
-        let at = self.manifest.positions.jit;
+        let at = self.requests.positions.jit;
         self.refuse(at, "jit", "true".to_owned(), &reason, None);
         false
     }

@@ -24,8 +24,10 @@ pub use decision::{Decision, Granted, Refusal};
 use crate::entries::At;
 use crate::grants::{Grants, Inner};
 use crate::manifest::Manifest;
+use crate::name::PluginName;
 use crate::path::{PathTemplate, Places};
 use crate::policy::{Allow, Policy, PolicyEntries, Section};
+use crate::requests::Requests;
 use crate::rule::{Allowing, Named, Rule, Rules};
 
 impl Policy {
@@ -37,12 +39,23 @@ impl Policy {
     /// sandbox or `jit`, that of the defaults does not count.
     #[must_use]
     pub fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {
+        self.decide_requests(manifest.name(), manifest.requests(), places)
+    }
+
+    /// Decides what a plugin of this name gets of these requests.
+    pub(crate) fn decide_requests(
+        &self,
+        plugin: &PluginName,
+        requests: &Requests,
+        places: &Places,
+    ) -> Decision {
         let mut sections = vec![("policy default".to_owned(), &self.default)];
-        if let Some(own) = self.plugins.get(manifest.name()) {
-            sections.push((format!("policy plugins.{}", manifest.name()), own));
+        if let Some(own) = self.plugins.get(plugin) {
+            sections.push((format!("policy plugins.{plugin}"), own));
         }
         Decider {
-            manifest,
+            plugin,
+            requests,
             places,
             sections,
             granted: Vec::new(),
@@ -53,7 +66,8 @@ impl Policy {
 }
 
 struct Decider<'d> {
-    manifest: &'d Manifest,
+    plugin: &'d PluginName,
+    requests: &'d Requests,
     places: &'d Places,
     /// The defaults, and the plugin's own section if there is one, each with its name.
     sections: Vec<(String, &'d Section)>,
@@ -64,7 +78,7 @@ struct Decider<'d> {
 impl<'d> Decider<'d> {
     fn decide(mut self) -> Decision {
         let grants = Grants::new(Inner {
-            plugin: self.manifest.name().clone(),
+            plugin: self.plugin.clone(),
             filesystem: self.filesystem(),
             network: self.networks(),
             process: self.process(),

@@ -30,7 +30,14 @@ impl Decider<'_> {
         let rules = self.rules(&list, |rules| rules.lists.network(direction));
         let mut grants = Vec::new();
         let mut refused = Vec::new();
-        for (index, entry) in self.manifest.lists().network(direction).iter().enumerate() {
+        for (index, entry) in self
+            .requests
+            .capabilities
+            .lists
+            .network(direction)
+            .iter()
+            .enumerate()
+        {
             let request: Arc<str> = format!("capabilities.{list}[{index}]").into();
             let Some(protocol) = entry.protocol else {
                 continue;

@@ -18,7 +18,15 @@ impl Decider<'_> {
             rules: rules.filter_map(|entry| ExecRule::new(entry, places)),
             ..ProcessGrants::default()
         };
-        for (index, entry) in self.manifest.lists().process.exec.iter().enumerate() {
+        for (index, entry) in self
+            .requests
+            .capabilities
+            .lists
+            .process
+            .exec
+            .iter()
+            .enumerate()
+        {
             let request = format!("capabilities.process.exec[{index}]");
             let Some(command) = entry.command.expand(places) else {
                 let reason = Reason::unknown_place(&entry.command);
@@ -41,7 +49,7 @@ impl Decider<'_> {
             grants.exec.extend(granted);
         }
         for control in ProcessControl::ALL {
-            if let Some(at) = self.manifest.lists().controls(*control) {
+            if let Some(at) = self.requests.capabilities.lists.controls(*control) {
                 self.control(*control, at, &mut grants);
             }
         }

@@ -13,7 +13,7 @@ const REQUEST: &str = "services";
 impl Decider<'_> {
     pub(super) fn services(&mut self) -> ServiceGrants {
         let mut grants = ServiceGrants::default();
-        for service in self.manifest.services() {
+        for service in self.requests.services() {
             match self.service(service) {
                 Ok(policy) => {
                     let rule = self.grant_by(REQUEST, policy, service.to_string());
@@ -22,8 +22,8 @@ impl Decider<'_> {
                 Err(reason) => {
                     // A service that the manifest does not name comes with a capability, and the
                     // refusal of that capability already tells the reason.
-                    if self.manifest.names_services() || reason.because == Because::Denied {
-                        let at = self.manifest.positions.services;
+                    if self.requests.named_services.is_some() || reason.because == Because::Denied {
+                        let at = self.requests.positions.services;
                         self.refuse(at, REQUEST, service.to_string(), &reason, None);
                     }
                     grants.refused.push((service, reason.against(REQUEST)));

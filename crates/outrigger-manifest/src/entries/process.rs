@@ -56,6 +56,14 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
+    pub(crate) fn new(exec: Vec<ExecEntry>, control: Vec<(ProcessControl, At)>) -> Processes {
+        Processes { exec, control }
+    }
+
+    pub(crate) fn add_control(&mut self, control: ProcessControl, at: At) {
+        self.control.push((control, at));
+    }
+
     pub(crate) fn controls(&self, control: ProcessControl) -> Option<At> {
         let mut said = self.control.iter();
         said.find(|(mine, _)| *mine == control).map(|(_, at)| *at)

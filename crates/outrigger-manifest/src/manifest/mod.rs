@@ -12,16 +12,16 @@ pub use sections::{About, Handshake};
 
 use crate::check::{Check, Fields, Home, Side};
 use crate::choices::{Access, HostService, SandboxMode};
-use crate::entries::environment::{Requested, reserved};
-use crate::entries::{
-    At, FILESYSTEM, FilesystemEntry, Lists, NETWORK, Networks, PROCESS, Processes, print,
-};
+use crate::entries::environment::reserved;
+use crate::entries::{At, FilesystemEntry, Networks, Processes, print};
 use crate::keys::{Group, Key, Presence, Section, Shape, home};
 use crate::message::quoted;
 use crate::name::{Entrypoint, PluginName};
 use crate::path::PathBase;
 use crate::permissions::Permissions;
 use crate::problem::{ProblemCode, Problems};
+pub(crate) use crate::requests::{CAPABILITIES, ENVIRONMENT};
+use crate::requests::{Capabilities, Positions, Requests};
 use crate::resources::Resources;
 use crate::shapes::{Bool, Word, WordList};
 use crate::tree::Node;
@@ -73,16 +73,6 @@ pub(crate) static MANIFEST: Section = Section {
     ],
 };
 
-pub(crate) static ENVIRONMENT: Key<Requested> = Key::new(
-    "environment",
-    Presence::MayBeEmpty,
-    "variables of the environment",
-);
-pub(crate) static CAPABILITIES: Section = Section {
-    about: "what it asks for; what is absent is denied",
-    keys: &[&FILESYSTEM, &NETWORK, &PROCESS, &ENVIRONMENT],
-};
-
 /// Where the keys of a manifest belong.
 const HOMES: &[Home] = &[
     home::<Manifest>(""),
@@ -120,57 +110,7 @@ pub struct Manifest {
     about: About,
     handshake: Handshake,
     security: Security,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) resources: Resources,
-    sandbox: SandboxMode,
-    jit: bool,
-    services: Option<Vec<HostService>>,
-    pub(crate) positions: Positions,
-}
-
-/// Where the parts that a policy judges stand in the file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Positions {
-    pub(crate) resources: At,
-    pub(crate) sandbox: At,
-    pub(crate) jit: At,
-    pub(crate) services: At,
-}
-
-impl PartialEq for Positions {
-    fn eq(&self, _: &Positions) -> bool {
-        true
-    }
-}
-
-impl Eq for Positions {}
-
-/// What a manifest asks for. What is not here is not asked for, and so never granted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Capabilities {
-    pub(crate) lists: Lists,
-    pub(crate) environment: Requested,
-}
-
-impl Capabilities {
-    /// Whether a capability is asked for that this service gives, or none is needed for it.
-    fn imply(&self, service: HostService) -> bool {
-        self.lists
-            .go_with(service, !self.environment.read.is_empty())
-    }
-}
-
-impl Group for Capabilities {
-    fn section() -> &'static Section {
-        &CAPABILITIES
-    }
-
-    fn from_fields(check: &mut Check, fields: &Fields<'_>) -> Option<Capabilities> {
-        Some(Capabilities {
-            lists: Lists::read(check, fields),
-            environment: ENVIRONMENT.read(check, fields).unwrap_or_default(),
-        })
-    }
+    requests: Requests,
 }
 
 impl Manifest {
@@ -256,43 +196,32 @@ impl Manifest {
     /// How much it wants to use at most.
     #[must_use]
     pub fn resources(&self) -> &Resources {
-        &self.resources
+        &self.requests.resources
     }
 
     /// How strictly it wants to be confined.
     #[must_use]
     pub fn sandbox(&self) -> SandboxMode {
-        self.sandbox
+        self.requests.sandbox
     }
 
     /// Whether it makes machine code while it runs.
     #[must_use]
     pub fn jit(&self) -> bool {
-        self.jit
+        self.requests.jit
     }
 
     /// The host services it wants. When the manifest does not say: those of the capabilities it
     /// asks for, and the two that carry no authority, `clock` and `log`.
     #[must_use]
     pub fn services(&self) -> Vec<HostService> {
-        if let Some(services) = &self.services {
-            return services.clone();
-        }
-        HostService::ALL
-            .iter()
-            .copied()
-            .filter(|service| self.capabilities.imply(*service))
-            .collect()
+        self.requests.services()
     }
 
-    /// The lists of capabilities that a policy has as well.
-    pub(crate) fn lists(&self) -> &Lists {
-        &self.capabilities.lists
-    }
-
-    /// Whether the manifest itself says which services it wants.
-    pub(crate) fn names_services(&self) -> bool {
-        self.services.is_some()
+    /// Everything that it asks for.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// The manifest as YAML that parses to the same manifest.
@@ -342,12 +271,14 @@ impl Group for Manifest {
             about,
             handshake: handshake?,
             security,
-            capabilities,
-            resources,
-            sandbox: sandbox.unwrap_or(SandboxMode::Require),
-            jit: jit.unwrap_or(false),
-            services,
-            positions,
+            requests: Requests {
+                capabilities,
+                resources,
+                sandbox: sandbox.unwrap_or(SandboxMode::Require),
+                jit: jit.unwrap_or(false),
+                named_services: services,
+                positions,
+            },
         })
     }
 }
@@ -446,22 +377,14 @@ impl Serialize for Manifest {
         print(&mut map, ABOUT_KEY.name, &self.about)?;
         map.serialize_entry(HANDSHAKE_KEY.name, &self.handshake)?;
         print(&mut map, SECURITY_KEY.name, &self.security)?;
-        print(&mut map, CAPABILITIES_KEY.name, &self.capabilities)?;
-        print(&mut map, RESOURCES_KEY.name, &self.resources)?;
-        map.serialize_entry(SANDBOX.name, &self.sandbox)?;
-        map.serialize_entry(JIT.name, &self.jit)?;
-        if let Some(services) = &self.services {
+        let requests = &self.requests;
+        print(&mut map, CAPABILITIES_KEY.name, &requests.capabilities)?;
+        print(&mut map, RESOURCES_KEY.name, &requests.resources)?;
+        map.serialize_entry(SANDBOX.name, &requests.sandbox)?;
+        map.serialize_entry(JIT.name, &requests.jit)?;
+        if let Some(services) = &requests.named_services {
             map.serialize_entry(SERVICES.name, services)?;
         }
-        map.end()
-    }
-}
-
-impl Serialize for Capabilities {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        self.lists.print::<S>(&mut map)?;
-        print(&mut map, ENVIRONMENT.name, &self.environment)?;
         map.end()
     }
 }
