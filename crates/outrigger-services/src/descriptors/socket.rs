@@ -346,7 +346,14 @@ mod tests {
             for id in 1..3 {
                 let (path, mode) = (name.clone(), 0);
                 let request = Some(Request::Create(CreateRequest { path, mode }));
-                let reply = ask(&stream, &DescriptorRequest { id, request });
+                let reply = ask(
+                    &stream,
+                    &DescriptorRequest {
+                        id,
+                        request,
+                        ..DescriptorRequest::default()
+                    },
+                );
                 let Some(Reply::Failure(failure)) = reply.reply else {
                     panic!("no failure: {reply:?}");
                 };
