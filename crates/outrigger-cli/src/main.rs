@@ -6,6 +6,8 @@ mod call;
 mod canned;
 mod check;
 mod codec;
+mod codes;
+mod config;
 mod contracts;
 mod cookies;
 mod descriptors;
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
         Command::Proto(proto) => proto.plugin.verbose,
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
-        Command::Check(_) => false,
+        Command::Check(_) | Command::Config(_) | Command::Explain(_) => false,
     };
     if verbose {
         log_to_stderr();
@@ -116,6 +118,8 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Call(args) => call::run(args).await,
                 Command::Shell(args) => shell::run(args).await,
                 Command::Check(args) => check::run(args).map(|()| 0),
+                Command::Config(args) => config::run(args).map(|()| 0),
+                Command::Explain(args) => codes::run(args).map(|()| 0),
             }
         };
         // Dropping the work ends the plugin as well.

@@ -3,10 +3,14 @@
 #![allow(clippy::disallowed_methods)] // The command is no plugin.
 #![allow(clippy::print_stderr)] // What is left out must be said.
 
+#[path = "command/config.rs"]
+mod config;
 #[path = "command/endings.rs"]
 mod endings;
 #[path = "command/establish.rs"]
 mod establish;
+#[path = "command/explain.rs"]
+mod explain;
 #[path = "command/foreign.rs"]
 mod foreign;
 #[path = "command/grants.rs"]

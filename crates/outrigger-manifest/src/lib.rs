@@ -1,4 +1,5 @@
-//! What a plugin declares and asks for, what a host's policy allows, and what is granted.
+//! What a plugin declares and asks for, what a host's policy allows, what is granted, and how an
+//! operator configures it all.
 //!
 //! ```
 //! use std::path::Path;
@@ -33,6 +34,7 @@ mod changes;
 mod check;
 mod checksum;
 mod choices;
+mod configuration;
 mod decide;
 mod denial;
 mod entries;
@@ -60,6 +62,7 @@ mod schema;
 mod shapes;
 mod size;
 mod syntax;
+mod time;
 mod tree;
 mod yaml;
 
@@ -70,7 +73,13 @@ pub use builder::{
 pub use changes::{Change, ChangeKind, Changes};
 pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
-    Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
+    SandboxMode, StartWhen,
+};
+pub use configuration::{
+    AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,
+    FileWatcher, Layers, LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, Setting,
+    SettingChanged, Source, Supervision, WorkerPool,
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
@@ -91,3 +100,4 @@ pub use requests::{Grave, RequestError, Requests};
 pub use resources::Resources;
 pub use rule::Rule;
 pub use size::{ByteSize, Cpu, SizeError};
+pub use time::{TimeSpan, TimeSpanError};

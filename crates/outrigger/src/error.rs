@@ -56,6 +56,15 @@ pub enum ErrorKind {
     },
     /// A manifest or a policy has problems.
     Invalid(FileKind, Problems),
+    /// The configuration's file cannot be read.
+    ConfigurationUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration has problems: those of its file, of variables and of flags.
+    Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
     /// No plugin has this name.
@@ -121,9 +130,21 @@ impl Error {
     /// What else is known, a line for each fact.
     pub fn details(&self) -> Vec<String> {
         match self.kind() {
-            ErrorKind::Folder { source, .. } | ErrorKind::ChecksumUnreadable { source, .. } => {
+            ErrorKind::Folder { source, .. }
+            | ErrorKind::ChecksumUnreadable { source, .. }
+            | ErrorKind::ConfigurationUnreadable { source, .. } => {
                 vec![source.to_string()]
             }
+            ErrorKind::Configuration(problems) => problems
+                .iter()
+                .flat_map(|problems| {
+                    problems
+                        .to_string()
+                        .lines()
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
+                })
+                .collect(),
             ErrorKind::Unreadable { source, others, .. } => {
                 let mut details = vec![source.to_string()];
                 details.extend(listed("the folder holds", others));
@@ -185,6 +206,8 @@ impl Coded for Error {
             ErrorKind::Folder { .. } => "plugins-unreadable",
             ErrorKind::Unreadable { file, .. } => file.unreadable(),
             ErrorKind::Invalid(file, _) => file.invalid(),
+            ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
+            ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
             ErrorKind::Unknown { .. } => "plugin-not-found",
             ErrorKind::NameTaken { .. } => "plugin-name-taken",
@@ -199,6 +222,7 @@ impl Coded for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         let text = match self.kind() {
             ErrorKind::Invalid(..) => "`outrigger check` shows each problem in its place",
+            ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
             ErrorKind::NameTaken { .. } => "give one of the two another `plugin.name`",
             ErrorKind::Entrypoint { .. } => "build it, or correct `plugin.entrypoint`",
@@ -212,6 +236,7 @@ impl Coded for Error {
             ErrorKind::Folder { .. }
             | ErrorKind::Unreadable { .. }
             | ErrorKind::ChecksumUnreadable { .. }
+            | ErrorKind::ConfigurationUnreadable { .. }
             | ErrorKind::Unknown { .. } => return None,
         };
         Some(text.into())
@@ -233,6 +258,16 @@ impl fmt::Display for Error {
                 shown_path(path)
             ),
             ErrorKind::Invalid(_, problems) => f.write_str(&problems.headline()),
+            ErrorKind::ConfigurationUnreadable { path, .. } => write!(
+                f,
+                "the configuration `{}` could not be read",
+                shown_path(path)
+            ),
+            ErrorKind::Configuration(problems) => {
+                let count: usize = problems.iter().map(Problems::len).sum();
+                let plural = if count == 1 { "" } else { "s" };
+                write!(f, "the configuration has {count} problem{plural}")
+            }
             ErrorKind::Place(error) => error.fmt(f),
             ErrorKind::Unknown { name, .. } => {
                 write!(f, "there is no plugin `{}`", printable(name))
@@ -266,11 +301,13 @@ impl std::error::Error for Error {
         match self.kind() {
             ErrorKind::Folder { source, .. }
             | ErrorKind::Unreadable { source, .. }
-            | ErrorKind::ChecksumUnreadable { source, .. } => Some(source),
+            | ErrorKind::ChecksumUnreadable { source, .. }
+            | ErrorKind::ConfigurationUnreadable { source, .. } => Some(source),
             ErrorKind::Checksum { source, .. } => Some(source),
             // Its own words are the outer ones.
             ErrorKind::Launch(error) => error.source(),
             ErrorKind::Invalid(..)
+            | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
             | ErrorKind::Unknown { .. }
             | ErrorKind::NameTaken { .. }

@@ -49,6 +49,7 @@
 
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod error;
 mod file;
 mod file_kind;
@@ -61,6 +62,7 @@ pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
+pub use configuration::Configure;
 pub use error::{Error, ErrorKind};
 pub use file::SourceFile;
 pub use file_kind::FileKind;
@@ -76,9 +78,10 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
-    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
+    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
+    Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+    Setting, SettingChanged, Source, Supervision,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
