@@ -32,7 +32,6 @@ mod arguments;
 mod builder;
 mod changes;
 mod check;
-mod checksum;
 mod choices;
 mod configuration;
 mod decide;
@@ -71,7 +70,6 @@ pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
 pub use changes::{Change, ChangeKind, Changes};
-pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
     Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
     SandboxMode, StartWhen,

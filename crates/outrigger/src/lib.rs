@@ -51,8 +51,6 @@
 
 mod configuration;
 mod error;
-mod file;
-mod file_kind;
 mod plugin;
 mod plugins;
 mod settings;
@@ -64,8 +62,6 @@ pub mod interface {
 
 pub use configuration::Configure;
 pub use error::{Error, ErrorKind};
-pub use file::SourceFile;
-pub use file_kind::FileKind;
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
@@ -82,6 +78,10 @@ pub use outrigger_manifest::{
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
     Setting, SettingChanged, Source, Supervision,
+};
+pub use outrigger_registry::{
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
+    RegistryErrorKind, SourceFile, semver,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
