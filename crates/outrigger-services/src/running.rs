@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use outrigger_manifest::HostService;
+use outrigger_transport::TraceContext;
 use outrigger_wire::EXCERPT_LIMIT;
 use outrigger_wire::text::{printable, shortened};
 use tonic::metadata::MetadataMap;
@@ -110,6 +111,7 @@ impl Session {
                 client: caller.said(CLIENT),
                 request: caller.said(REQUEST),
                 argument: shown.into_text(),
+                trace_id: TraceContext::current().map(|trace| trace.trace_id().to_owned()),
             }
         });
         let mut running = Running {
