@@ -30,6 +30,7 @@ mod file_kind;
 pub mod fuzzing;
 mod registry;
 mod shown;
+mod signature;
 mod watch;
 
 pub use bundle::Bundle;
@@ -41,4 +42,5 @@ pub use file::SourceFile;
 pub use file_kind::FileKind;
 pub use registry::{Registry, Scan};
 pub use semver;
+pub use signature::{SignatureError, Trust};
 pub use watch::{EntryChanged, Observed, Pace, Snapshot, Watch};

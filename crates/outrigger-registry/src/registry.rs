@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use semver::{Version, VersionReq};
 
-use crate::entry::Entry;
+use crate::entry::{Demands, Entry};
 use crate::error::{RegistryError, RegistryErrorKind};
 use crate::file_kind::FileKind;
+use crate::signature::Trust;
 
 /// What is installed in the folders of one folder, as it was when that was scanned.
 ///
@@ -63,7 +64,7 @@ struct Choices {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
-    checksum_required: bool,
+    demands: Demands,
     choices: Choices,
 }
 
@@ -76,7 +77,14 @@ impl Scan {
     /// Whether a plugin without a checksum file is unusable.
     #[must_use]
     pub fn require_checksums(mut self, required: bool) -> Self {
-        self.checksum_required = required;
+        self.demands.checksum = required;
+        self
+    }
+
+    /// A plugin without the signature of somebody who is trusted is unusable.
+    #[must_use]
+    pub fn require_signatures(mut self, trust: Trust) -> Self {
+        self.demands.trust = Some(trust);
         self
     }
 
@@ -127,7 +135,7 @@ impl Scan {
 
     /// Looks at a plugin's folder, which may hold several versions of it.
     fn place(&self, place: &Path, entries: &mut Vec<Entry>) {
-        let required = self.checksum_required;
+        let required = &self.demands;
         let names = match place.read_dir() {
             Ok(names) => names.flatten(),
             // Its manifest can be read all the same, if others may pass.
