@@ -5,8 +5,11 @@ use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use outrigger_wire::ExpectedDigest;
 use semver::{Version, VersionReq};
 
+use crate::bundle::Bundle;
+use crate::digest_cache::DigestCache;
 use crate::entry::{Demands, Entry};
 use crate::error::{RegistryError, RegistryErrorKind};
 use crate::file_kind::FileKind;
@@ -86,6 +89,25 @@ impl Scan {
     pub fn require_signatures(mut self, trust: Trust) -> Self {
         self.demands.trust = Some(trust);
         self
+    }
+
+    /// What the program of this plugin must hash to before it is started, if that is known. Where
+    /// signatures are required, every file of the plugin is checked; those are read that the
+    /// cache does not know.
+    ///
+    /// # Errors
+    /// What the plugin lacks of what is required.
+    pub fn checked_digest(
+        &self,
+        bundle: &Bundle,
+        program: &Path,
+        known: &DigestCache,
+    ) -> Result<Option<ExpectedDigest>, RegistryError> {
+        match &self.demands.trust {
+            Some(trust) => bundle.check_signature(trust, known).map(Some),
+            None if self.demands.checksum => bundle.required_digest(program).map(Some),
+            None => bundle.expected_digest(program),
+        }
     }
 
     /// Uses this version of a plugin and no other, whatever else is installed.

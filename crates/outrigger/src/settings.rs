@@ -8,7 +8,7 @@ use std::sync::Arc;
 use outrigger_host::{Launch, PluginIdentity, ServiceSet};
 use outrigger_manifest::{Decision, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile, Trust};
 use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
@@ -41,8 +41,7 @@ pub struct Settings {
     launch: Arc<ChangeLaunch>,
     supervision: Supervision,
     supervision_of: BTreeMap<String, Supervision>,
-    require_checksums: bool,
-    versions: Scan,
+    scan: Scan,
     digests: Arc<DigestCache>,
 }
 
@@ -59,8 +58,7 @@ impl Default for Settings {
             launch: Arc::new(|_, launch| launch),
             supervision: Supervision::default(),
             supervision_of: BTreeMap::new(),
-            require_checksums: false,
-            versions: Scan::new(),
+            scan: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
         }
     }
@@ -75,8 +73,7 @@ impl fmt::Debug for Settings {
             .field("start_with_less", &self.start_with_less)
             .field("supervision", &self.supervision)
             .field("supervision_of", &self.supervision_of)
-            .field("require_checksums", &self.require_checksums)
-            .field("versions", &self.versions)
+            .field("scan", &self.scan)
             .finish_non_exhaustive()
     }
 }
@@ -211,7 +208,14 @@ impl Settings {
     /// Starts no plugin without a checksum file.
     #[must_use]
     pub fn require_checksums(mut self) -> Self {
-        self.require_checksums = true;
+        self.scan = self.scan.require_checksums(true);
+        self
+    }
+
+    /// Starts no plugin that is not signed by somebody who is trusted, as a whole: see [`Trust`].
+    #[must_use]
+    pub fn require_signatures(mut self, trust: Trust) -> Self {
+        self.scan = self.scan.require_signatures(trust);
         self
     }
 
@@ -226,7 +230,7 @@ impl Settings {
     /// Uses this version of a plugin and no other, whatever else is installed.
     #[must_use]
     pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
-        self.versions = self.versions.pin(plugin, version);
+        self.scan = self.scan.pin(plugin, version);
         self
     }
 
@@ -242,23 +246,17 @@ impl Settings {
     /// ```
     #[must_use]
     pub fn require_version(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
-        self.versions = self.versions.require(plugin, required);
+        self.scan = self.scan.require(plugin, required);
         self
     }
 
     /// What is looked for in a folder of plugins.
-    pub(crate) fn scan(&self) -> Scan {
-        self.versions
-            .clone()
-            .require_checksums(self.require_checksums)
+    pub(crate) fn scan(&self) -> &Scan {
+        &self.scan
     }
 
     pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
-    }
-
-    pub(crate) fn requires_checksums(&self) -> bool {
-        self.require_checksums
     }
 
     pub(crate) fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {
