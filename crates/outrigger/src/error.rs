@@ -5,9 +5,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use outrigger_host::LaunchError;
-use outrigger_manifest::{PlaceError, Problems, Refusal};
+use outrigger_host::{
+    DispenseError, ExitReport, LaunchError, LaunchErrorKind, PingError, RunnerError,
+};
+use outrigger_manifest::{PlaceError, Problems, Refusal, ServiceNameError};
 use outrigger_registry::{RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
@@ -45,6 +48,8 @@ pub enum ErrorKind {
     Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
+    /// A service of the application's own cannot have this name.
+    ServiceName(ServiceNameError),
     /// The plugin asks for more than the policy allows.
     Refused {
         /// The plugin.
@@ -56,12 +61,58 @@ pub enum ErrorKind {
     },
     /// The program was not started, or did not become a plugin.
     Launch(LaunchError),
+    /// The plugin was reached, and does not serve.
+    NotServing {
+        /// The plugin.
+        plugin: String,
+        /// How long it had to say that it serves.
+        limit: Duration,
+        /// Why it could not be asked, if that is it; otherwise it said no.
+        source: Option<PingError>,
+    },
+    /// Somebody stopped the plugin, and nobody started it since.
+    Stopped {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The plugin failed.
+    Failed {
+        /// The plugin.
+        plugin: String,
+        /// How, the last time.
+        why: Failure,
+    },
+    /// The plugin runs, and no client could be made for the interface.
+    Dispense(DispenseError),
+    /// The host of the plugins is shut down.
+    ShutDown,
 }
 
 impl Error {
     /// What is wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.0
+    }
+
+    /// Whether the same may go well another time, although nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Launch(error) => !matches!(
+                error.kind(),
+                LaunchErrorKind::Digest(_) | LaunchErrorKind::Start(RunnerError::NotFound(_))
+            ),
+            ErrorKind::NotServing { .. } => true,
+            ErrorKind::Failed { why, .. } => why.may_pass(),
+            ErrorKind::Registry(_)
+            | ErrorKind::ConfigurationUnreadable { .. }
+            | ErrorKind::Configuration(_)
+            | ErrorKind::Place(_)
+            | ErrorKind::Refused { .. }
+            | ErrorKind::Stopped { .. }
+            | ErrorKind::Dispense(_)
+            | ErrorKind::ServiceName(_)
+            | ErrorKind::ShutDown => false,
+        }
     }
 
     /// What is wrong with what is installed, if it is that.
@@ -100,7 +151,41 @@ impl Error {
                 })
                 .collect(),
             ErrorKind::Launch(error) => causes(error),
-            ErrorKind::Place(_) => Vec::new(),
+            ErrorKind::ServiceName(error) => {
+                let near = error.near_miss();
+                near.map(|near| format!("near it is `{near}`"))
+                    .into_iter()
+                    .collect()
+            }
+            ErrorKind::Dispense(error) => causes(error),
+            ErrorKind::NotServing {
+                limit,
+                source: None,
+                ..
+            } => vec![format!(
+                "it was reached, and said for {} s (`start`) that it was not serving",
+                limit.as_secs_f64()
+            )],
+            ErrorKind::NotServing {
+                source: Some(error),
+                ..
+            } => {
+                let mut details = vec![error.to_string()];
+                details.extend(causes(error));
+                details
+            }
+            ErrorKind::Failed { why, .. } => {
+                let mut details = vec![why.to_string()];
+                match why {
+                    Failure::NotStarted(error) => details.extend(error.details()),
+                    Failure::Exited(report) | Failure::Unanswered { report, .. } => {
+                        let stderr = report.stderr.iter();
+                        details.extend(stderr.map(|line| format!("stderr: {line}")));
+                    }
+                }
+                details
+            }
+            ErrorKind::Place(_) | ErrorKind::Stopped { .. } | ErrorKind::ShutDown => Vec::new(),
         }
     }
 }
@@ -112,8 +197,14 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
             ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
+            ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
+            ErrorKind::NotServing { .. } => "plugin-not-serving",
+            ErrorKind::Stopped { .. } => "plugin-stopped",
+            ErrorKind::Failed { .. } => "plugin-failed",
+            ErrorKind::Dispense(error) => error.code(),
+            ErrorKind::ShutDown => "host-shut-down",
         }
     }
 
@@ -123,10 +214,24 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => return None,
             ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
+            ErrorKind::ServiceName(_) => {
+                "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
+            }
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
+            ErrorKind::NotServing { .. } => {
+                "see its stderr; a plugin says that it serves as soon as it can answer calls"
+            }
+            ErrorKind::Stopped { .. } => "start it; a call starts no plugin that somebody stopped",
+            ErrorKind::Failed { why, .. } => {
+                return Some(
+                    why.hint()
+                        .unwrap_or("restart it once that is mended".into()),
+                );
+            }
+            ErrorKind::Dispense(_) | ErrorKind::ShutDown => return None,
         };
         Some(text.into())
     }
@@ -147,10 +252,16 @@ impl fmt::Display for Error {
                 write!(f, "the configuration has {count} problem{plural}")
             }
             ErrorKind::Place(error) => error.fmt(f),
+            ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
             ErrorKind::Launch(error) => error.fmt(f),
+            ErrorKind::NotServing { plugin, .. } => write!(f, "plugin `{plugin}` does not serve"),
+            ErrorKind::Stopped { plugin } => write!(f, "plugin `{plugin}` was stopped"),
+            ErrorKind::Failed { plugin, .. } => write!(f, "plugin `{plugin}` has failed"),
+            ErrorKind::Dispense(error) => error.fmt(f),
+            ErrorKind::ShutDown => f.write_str("the host of the plugins is shut down"),
         }
     }
 }
@@ -162,7 +273,15 @@ impl std::error::Error for Error {
             // Its own words are the outer ones.
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
-            ErrorKind::Configuration(_) | ErrorKind::Place(_) | ErrorKind::Refused { .. } => None,
+            ErrorKind::Dispense(error) => error.source(),
+            ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
+            ErrorKind::Failed { why, .. } => Some(why),
+            ErrorKind::Stopped { .. }
+            | ErrorKind::ShutDown
+            | ErrorKind::Configuration(_)
+            | ErrorKind::Place(_)
+            | ErrorKind::ServiceName(_)
+            | ErrorKind::Refused { .. } => None,
         }
     }
 }
@@ -194,6 +313,93 @@ impl From<LaunchError> for Error {
 impl From<PlaceError> for Error {
     fn from(error: PlaceError) -> Self {
         ErrorKind::Place(error).into()
+    }
+}
+
+/// What went wrong with a plugin that should run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It could not be started.
+    NotStarted(Error),
+    /// It ended.
+    Exited(ExitReport),
+    /// It left pings unanswered, and was killed.
+    Unanswered {
+        /// How many in a row.
+        missed: u32,
+        /// How it ended.
+        report: ExitReport,
+    },
+}
+
+impl Failure {
+    /// Whether starting it again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotStarted(error) => error.may_pass(),
+            Self::Exited(_) | Self::Unanswered { .. } => true,
+        }
+    }
+
+    /// How it ended, if it had been started.
+    pub fn report(&self) -> Option<&ExitReport> {
+        match self {
+            Self::NotStarted(_) => None,
+            Self::Exited(report) | Self::Unanswered { report, .. } => Some(report),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotStarted(error) => error.source(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl Coded for Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotStarted(error) => error.code(),
+            Self::Exited(report) if report.connection_lost.is_some() => "connection-lost",
+            Self::Exited(_) => "plugin-exited",
+            Self::Unanswered { .. } => "pings-unanswered",
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NotStarted(error) => error.hint(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = match self {
+            Self::NotStarted(error) => return error.fmt(f),
+            Self::Unanswered { missed, report } => {
+                write!(f, "it left {missed} pings in a row unanswered")?;
+                report
+            }
+            Self::Exited(report) => {
+                if let Some(why) = &report.connection_lost {
+                    write!(f, "it lost its connection ({why}) and ")?;
+                } else {
+                    f.write_str("it ")?;
+                }
+                write!(f, "{} after {} ms", report.status, report.ran.as_millis())?;
+                report
+            }
+        };
+        if let Some(last) = report.stderr.last() {
+            write!(f, "; its last line on stderr: {last}")?;
+        }
+        Ok(())
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
+use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Settings, semver};
+use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 21;
+const KINDS: usize = 27;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -38,6 +39,12 @@ fn number_of(kind: &ErrorKind) -> usize {
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
         ErrorKind::Configuration(_) => 17,
+        ErrorKind::NotServing { .. } => 21,
+        ErrorKind::Stopped { .. } => 22,
+        ErrorKind::Failed { .. } => 23,
+        ErrorKind::Dispense(_) => 24,
+        ErrorKind::ShutDown => 25,
+        ErrorKind::ServiceName(_) => 26,
     }
 }
 
@@ -116,6 +123,8 @@ async fn examples() -> Vec<(Error, String)> {
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
 
+    let named = Settings::new().service("filesytem", |_| crate::ServiceSet::new());
+    example(&kennel, named.expect_err("nearly one of the host's"));
     let configure = Configure::new().file(kennel.path("config.yaml"));
     example(&kennel, configure.read().expect_err("no file"));
     kennel.write(
@@ -183,7 +192,54 @@ async fn examples() -> Vec<(Error, String)> {
     let kennel = Kennel::new();
     kennel.add("dog", "environment: {read: [HOME]}");
     example(&kennel, kennel.dog().launch().expect_err("not allowed"));
+    supervised(&mut example).await;
     examples
+}
+
+outrigger_host::grpc_interface! {
+    /// What a dog that speaks net/rpc has no client for.
+    Bark => outrigger_examples::proto::kv::kv_client::KvClient
+}
+
+/// The errors of a host with its plugins.
+async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
+    let kennel = Kennel::new();
+    let dies = program("misbehaving-plugin").display().to_string();
+    let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
+    write_script(&kennel.path("dog/dog"), &dies);
+    let once = Supervision {
+        restart: Restart::Never,
+        ..Supervision::default()
+    };
+    let host = Settings::new().supervision(once).host(kennel.0.path());
+    let host = host.await.expect("a folder");
+    host.stop("dog").await.expect("a dog");
+    let stopped = host.client::<Bark>("dog").await;
+    example(&kennel, stopped.expect_err("it is stopped"));
+    example(
+        &kennel,
+        host.start("dog").await.expect_err("it is not well"),
+    );
+    let failed = host.client::<Bark>("dog").await;
+    example(&kennel, failed.expect_err("it failed"));
+    let manifest = fs::read_to_string(kennel.path("dog/manifest.yaml"));
+    let manifest = manifest.expect("a manifest").replace("grpc", "rpc");
+    let cookie = "magic_cookie_key: BASIC_PLUGIN, magic_cookie_value: hello";
+    let manifest = manifest.replace("magic_cookie_key: DOG, magic_cookie_value: x", cookie);
+    kennel.write("dog/manifest.yaml", &manifest);
+    let kv = program("kv").display().to_string();
+    write_script(
+        &kennel.path("dog/dog"),
+        &format!("#!/bin/sh\nexec {kv} netrpc\n"),
+    );
+    let other = Settings::new()
+        .host(kennel.0.path())
+        .await
+        .expect("a folder");
+    let none = other.client::<Bark>("dog").await;
+    example(&kennel, none.expect_err("it speaks net/rpc"));
+    other.shutdown(std::time::Duration::from_secs(10)).await;
+    example(&kennel, other.start("dog").await.expect_err("too late"));
 }
 
 /// The codes in the table of the page for authors of hosts, but for those of a launch.
@@ -203,9 +259,10 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     }
     assert_eq!(met, [true; KINDS]);
     let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
-    assert_eq!(documented(), &codes - &BTreeSet::from(["digest-mismatch"]));
+    let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
+    assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
-    insta::assert_snapshot!(texts.join("\n"), @r"
+    insta::assert_snapshot!(texts.join("\n"), @r#"
     [plugins-unreadable] the plugins in `DIR/missing` could not be listed
       No such file or directory (os error 2)
     [manifest-unreadable] the manifest `DIR/dog/manifest.yaml` could not be read
@@ -223,6 +280,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [invalid-service-name] `filesytem` is not the name of a service
+      near it is `filesystem`
+      help: names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services
     [configuration-unreadable] the configuration `DIR/config.yaml` could not be read
       No such file or directory (os error 2)
     [configuration-invalid] the configuration has 3 problems
@@ -283,5 +343,19 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [capability-refused] plugin `dog` asks for more than this host allows
       DIR/dog/manifest.yaml:3:37: capabilities.environment.read[0] HOME: no rule of the policy allows it
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
-    ");
+    [plugin-stopped] plugin `dog` was stopped
+      help: start it; a call starts no plugin that somebody stopped
+    [plugin-not-serving] plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [plugin-failed] plugin `dog` has failed
+      plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [netrpc-failed] plugin `dog` did not dispense `dog`
+      Dispenser.Dispense: the peer answered with an error: "unknown plugin type: dog"
+    [host-shut-down] the host of the plugins is shut down
+    "#);
 }
