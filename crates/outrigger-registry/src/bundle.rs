@@ -13,9 +13,10 @@ use semver::Version;
 use crate::checksum::checksum_of;
 use crate::digest_cache::DigestCache;
 use crate::error::{RegistryError, RegistryErrorKind};
-use crate::file::{SourceFile, alike, no_regular_file, regular};
+use crate::file::{no_regular_file, regular};
 use crate::file_kind::FileKind;
 use crate::signature::{self, SignatureError, Signed, Trust};
+use crate::source::{SourceFile, alike};
 
 /// The most bytes that a checksum file may have.
 const LARGEST_CHECKSUMS: u64 = 1 << 20;

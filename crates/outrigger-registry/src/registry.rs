@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::DirEntry;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use outrigger_wire::ExpectedDigest;
@@ -14,6 +15,11 @@ use crate::entry::{Demands, Entry};
 use crate::error::{RegistryError, RegistryErrorKind};
 use crate::file_kind::FileKind;
 use crate::signature::Trust;
+
+/// The most threads that look at plugins.
+const MOST_THREADS: usize = 8;
+/// So few plugins are not worth a thread.
+const FEW: usize = 32;
 
 /// What is installed in the folders of one folder, as it was when that was scanned.
 ///
@@ -142,10 +148,7 @@ impl Scan {
             }
         }
         places.sort();
-        let mut entries = Vec::with_capacity(places.len());
-        for place in &places {
-            self.place(place, &mut entries);
-        }
+        let mut entries = self.look_at(&places);
         refuse_second_names(&mut entries);
         let choices = self.choices.clone();
         Ok(Registry {
@@ -153,6 +156,41 @@ impl Scan {
             entries,
             choices,
         })
+    }
+
+    /// What there is at each of these places, in their order. Many are looked at by several threads:
+    /// most of the time goes into reading manifests.
+    fn look_at(&self, places: &[PathBuf]) -> Vec<Entry> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = places.len().div_ceil(threads.min(MOST_THREADS)).max(FEW);
+        let (mine, others) = places.split_at(each.min(places.len()));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = others
+                .chunks(each)
+                .map(|places| {
+                    let look = move || self.look_one_by_one(places);
+                    let thread = std::thread::Builder::new().spawn_scoped(scope, look);
+                    (places, thread)
+                })
+                .collect();
+            let mut entries = self.look_one_by_one(mine);
+            for (places, thread) in others {
+                entries.extend(match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|it| resume_unwind(it)),
+                    // The system has no thread to give.
+                    Err(_) => self.look_one_by_one(places),
+                });
+            }
+            entries
+        })
+    }
+
+    fn look_one_by_one(&self, places: &[PathBuf]) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(places.len());
+        for place in places {
+            self.place(place, &mut entries);
+        }
+        entries
     }
 
     /// Looks at a plugin's folder, which may hold several versions of it.
