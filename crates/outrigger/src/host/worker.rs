@@ -66,7 +66,7 @@ enum Phase {
     Start(Cause),
     /// Wait for a start that has begun.
     Await(Launching),
-    Serve(Serving),
+    Serve(Box<Serving>),
     /// Wait until then.
     Delay(Instant),
     /// The host is gone.
@@ -155,7 +155,7 @@ impl Worker {
                 Phase::Rest => self.rest().await,
                 Phase::Start(cause) => self.start(cause),
                 Phase::Await(launching) => self.started(launching).await,
-                Phase::Serve(serving) => self.serve(serving).await,
+                Phase::Serve(serving) => self.serve(*serving).await,
                 Phase::Delay(until) => self.delay(until).await,
                 Phase::Over => return,
             };
@@ -344,7 +344,7 @@ impl Worker {
                 Ok(Reloaded { generation, took })
             });
         }
-        Phase::Serve(Serving::by(now))
+        Phase::Serve(Box::new(Serving::by(now)))
     }
 
     // ---- while it runs ---------------------------------------------------
@@ -589,10 +589,10 @@ impl Worker {
         let cause = Cause::RolledBack(why.clone());
         self.board.step(ReloadStep::RolledBack { generation, why });
         self.board.set(PluginState::Running, cause);
-        Phase::Serve(Serving {
+        Phase::Serve(Box::new(Serving {
             now: old,
             ..serving
-        })
+        }))
     }
 
     /// Stops what runs before the next generation is started, while calls wait.
