@@ -81,7 +81,7 @@ pub use outrigger_manifest::{
     Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    Setting, SettingChanged, Source, Supervision,
+    Setting, SettingChanged, Source, SupervisionSettings,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
