@@ -3,7 +3,6 @@
 #![allow(clippy::print_stderr)] // What is left out must be said.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -202,15 +201,20 @@ fn a_python_plugin_passes_its_test_and_is_called() {
     );
     // In place of what pip installs: grpcio as the tests have it, and the package as it is.
     let package = root().join("bindings/python");
-    fs::create_dir_all(scaffold.join(".venv/bin")).expect("made");
+    let made = Command::new(&python)
+        .args(["-m", "venv", "--without-pip", ".venv"])
+        .current_dir(&scaffold)
+        .output();
+    success(made.expect("python runs"));
+    let where_is = |python: &Path| {
+        let asked = "import sysconfig; print(sysconfig.get_path('purelib'))";
+        let told = Command::new(python).args(["-c", asked]).output();
+        success(told.expect("python runs")).trim().to_owned()
+    };
     let program = scaffold.join(".venv/bin/python");
-    let text = format!(
-        "#!/bin/sh\nPYTHONPATH={} exec {} \"$@\"\n",
-        package.display(),
-        python.display()
-    );
-    fs::write(&program, text).expect("written");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set");
+    let paths = format!("{}\n{}\n", where_is(&python), package.display());
+    let installed = Path::new(&where_is(&program)).join("installed.pth");
+    fs::write(installed, paths).expect("written");
     let required = fs::read_to_string(scaffold.join("requirements.txt")).expect("text");
     assert!(required.contains(&format!("outrigger @ file://{}\n", package.display())));
 
