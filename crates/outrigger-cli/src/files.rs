@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use outrigger::{Coded as _, Error, ErrorKind, FileKind, Problem, SourceFile};
+use outrigger::{Coded as _, Error, ErrorKind, FileKind, Problem, RegistryErrorKind, SourceFile};
 use outrigger_manifest::{Position, ProblemCode};
 
 use crate::failure::{Exit, Failure, printable};
@@ -103,23 +103,31 @@ pub(crate) fn problem_text(problem: &Problem, listing: &Listing) -> String {
 
 /// One failure for a plugin that cannot be had, with what helps at the command line.
 pub(crate) fn failure(error: &Error) -> Failure {
-    let exit = match error.kind() {
-        ErrorKind::Entrypoint { .. } | ErrorKind::Launch(_) => Exit::NotStarted,
+    let installed = error.registry();
+    let exit = match (error.kind(), installed) {
+        (ErrorKind::Launch(_), _)
+        | (
+            _,
+            Some(
+                RegistryErrorKind::Entrypoint { .. }
+                | RegistryErrorKind::Unusable { .. }
+                | RegistryErrorKind::NotExecutable { .. },
+            ),
+        ) => Exit::NotStarted,
         _ => Exit::Usage,
     };
     let failure = Failure::new(exit, error.code(), printable(&error.to_string()));
     let failure = error.details().into_iter().fold(failure, Failure::note);
-    match error.kind() {
-        ErrorKind::Invalid(_, problems) => {
+    match (error.kind(), installed) {
+        (_, Some(RegistryErrorKind::Invalid(_, problems))) => {
             let file = printable(problems.file());
             failure.help(format!("`outrigger check {file}` shows each in its place"))
         }
-        ErrorKind::Place(_) => failure
+        (ErrorKind::Place(_), _) => failure
             .help("keep a plugin in a folder of its own, and its data in another (`--data-dir`)"),
-        ErrorKind::Entrypoint { .. } => {
+        (_, Some(RegistryErrorKind::Entrypoint { .. })) => {
             failure.help("build it, correct `plugin.entrypoint`, or name a program after `--`")
         }
-        ErrorKind::Unreadable { .. } => failure,
         _ => error
             .hint()
             .into_iter()

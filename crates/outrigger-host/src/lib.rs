@@ -59,7 +59,6 @@ mod connected;
 mod connection;
 mod deadlines;
 mod diagnose;
-mod digest;
 mod error;
 mod exit;
 mod launch;
@@ -81,10 +80,9 @@ mod workspace;
 
 pub use attach::Attach;
 pub use connected::Timings;
-pub use connection::PingError;
+pub use connection::{Health, PingError};
 pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
-pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use error::{LaunchError, LaunchErrorKind};
 pub use exit::{ExitReport, ExitStatus, KillReason, PluginExited};
 pub use launch::Launch;
@@ -108,11 +106,11 @@ pub use outrigger_transport::interface;
 #[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, HostServices, Interface,
-    MAX_MESSAGE, PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
-    UnsupportedTransport,
+    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, Draining, HostServices,
+    Interface, MAX_MESSAGE, PluginIdentity, RouteError, Router, SafeMethods, SafeToRepeat,
+    SameAddress, Security, ServiceSet, Serving, Stream, Tls, UnsupportedTransport,
 };
 pub use outrigger_wire::{
-    Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,
-    Network, PortRange, Transport,
+    Address, AllowedTransports, AppProtocolVersion, DigestAlgorithm, DigestError, ExpectedDigest,
+    HandshakeError, HandshakeLine, MagicCookie, Network, PortRange, Transport,
 };

@@ -32,7 +32,6 @@ mod arguments;
 mod builder;
 mod changes;
 mod check;
-mod checksum;
 mod choices;
 mod configuration;
 mod decide;
@@ -59,6 +58,7 @@ mod requests;
 mod resources;
 mod rule;
 mod schema;
+mod services;
 mod shapes;
 mod size;
 mod syntax;
@@ -71,7 +71,6 @@ pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
 pub use changes::{Change, ChangeKind, Changes};
-pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
     Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
     SandboxMode, StartWhen,
@@ -99,5 +98,6 @@ pub use problem::{MAX_PROBLEMS, Position, Problem, ProblemCode, Problems};
 pub use requests::{Grave, RequestError, Requests};
 pub use resources::Resources;
 pub use rule::Rule;
+pub use services::{ServiceName, ServiceNameError};
 pub use size::{ByteSize, Cpu, SizeError};
 pub use time::{TimeSpan, TimeSpanError};

@@ -5,16 +5,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use outrigger_host::LaunchError;
-use outrigger_manifest::{ChecksumError, Entrypoint, PlaceError, Problems, Refusal};
+use outrigger_host::{
+    DispenseError, ExitReport, LaunchError, LaunchErrorKind, PingError, RunnerError,
+};
+use outrigger_manifest::{PlaceError, Problems, Refusal, ServiceNameError};
+use outrigger_registry::{RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
-
-use crate::file_kind::FileKind;
-
-/// How many names an error lists of those that a folder has.
-const LISTED: usize = 5;
 
 /// Why a plugin cannot be had, or not be started. Clones share what they say.
 ///
@@ -27,7 +26,7 @@ const LISTED: usize = 5;
 ///
 /// let error = Plugins::open("/nonexistent").expect_err("no such folder");
 /// assert_eq!(error.code(), "plugins-unreadable");
-/// assert!(matches!(error.kind(), ErrorKind::Folder { .. }));
+/// assert!(matches!(error.kind(), ErrorKind::Registry(_)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Error(Arc<ErrorKind>);
@@ -36,26 +35,8 @@ pub struct Error(Arc<ErrorKind>);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The folder of the plugins' folders cannot be listed.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A manifest or a policy cannot be read.
-    Unreadable {
-        /// What it would be.
-        file: FileKind,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-        /// The manifests or policies that its folder has, where none was named.
-        others: Vec<String>,
-    },
-    /// A manifest or a policy has problems.
-    Invalid(FileKind, Problems),
+    /// It is not installed, or what is installed cannot be used.
+    Registry(RegistryError),
     /// The configuration's file cannot be read.
     ConfigurationUnreadable {
         /// The file.
@@ -67,47 +48,8 @@ pub enum ErrorKind {
     Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
-    /// No plugin has this name.
-    Unknown {
-        /// The name.
-        name: String,
-        /// Those that there are.
-        known: Vec<String>,
-    },
-    /// A folder before this one holds a plugin of the same name.
-    NameTaken {
-        /// The name.
-        name: String,
-        /// The folder before this one.
-        by: PathBuf,
-    },
-    /// There is no program where the manifest says.
-    Entrypoint {
-        /// The plugin.
-        plugin: String,
-        /// What names the program: the manifest's path.
-        manifest: Option<PathBuf>,
-        /// What it says.
-        entrypoint: Entrypoint,
-        /// Where the program was looked for.
-        tried: Vec<PathBuf>,
-        /// The names in that folder that are nearly the one that is missing.
-        alike: Vec<String>,
-    },
-    /// The checksum file cannot be read.
-    ChecksumUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The checksum file says nothing of the program.
-    Checksum {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: ChecksumError,
-    },
+    /// A service of the application's own cannot have this name.
+    ServiceName(ServiceNameError),
     /// The plugin asks for more than the policy allows.
     Refused {
         /// The plugin.
@@ -119,6 +61,31 @@ pub enum ErrorKind {
     },
     /// The program was not started, or did not become a plugin.
     Launch(LaunchError),
+    /// The plugin was reached, and does not serve.
+    NotServing {
+        /// The plugin.
+        plugin: String,
+        /// How long it had to say that it serves.
+        limit: Duration,
+        /// Why it could not be asked, if that is it; otherwise it said no.
+        source: Option<PingError>,
+    },
+    /// Somebody stopped the plugin, and nobody started it since.
+    Stopped {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The plugin failed.
+    Failed {
+        /// The plugin.
+        plugin: String,
+        /// How, the last time.
+        why: Failure,
+    },
+    /// The plugin runs, and no client could be made for the interface.
+    Dispense(DispenseError),
+    /// The host of the plugins is shut down.
+    ShutDown,
 }
 
 impl Error {
@@ -127,14 +94,40 @@ impl Error {
         &self.0
     }
 
+    /// Whether the same may go well another time, although nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Launch(error) => !matches!(
+                error.kind(),
+                LaunchErrorKind::Digest(_) | LaunchErrorKind::Start(RunnerError::NotFound(_))
+            ),
+            ErrorKind::NotServing { .. } => true,
+            ErrorKind::Failed { why, .. } => why.may_pass(),
+            ErrorKind::Registry(_)
+            | ErrorKind::ConfigurationUnreadable { .. }
+            | ErrorKind::Configuration(_)
+            | ErrorKind::Place(_)
+            | ErrorKind::Refused { .. }
+            | ErrorKind::Stopped { .. }
+            | ErrorKind::Dispense(_)
+            | ErrorKind::ServiceName(_)
+            | ErrorKind::ShutDown => false,
+        }
+    }
+
+    /// What is wrong with what is installed, if it is that.
+    pub fn registry(&self) -> Option<&RegistryErrorKind> {
+        match self.kind() {
+            ErrorKind::Registry(error) => Some(error.kind()),
+            _ => None,
+        }
+    }
+
     /// What else is known, a line for each fact.
     pub fn details(&self) -> Vec<String> {
         match self.kind() {
-            ErrorKind::Folder { source, .. }
-            | ErrorKind::ChecksumUnreadable { source, .. }
-            | ErrorKind::ConfigurationUnreadable { source, .. } => {
-                vec![source.to_string()]
-            }
+            ErrorKind::Registry(error) => error.details(),
+            ErrorKind::ConfigurationUnreadable { source, .. } => vec![source.to_string()],
             ErrorKind::Configuration(problems) => problems
                 .iter()
                 .flat_map(|problems| {
@@ -145,38 +138,6 @@ impl Error {
                         .collect::<Vec<_>>()
                 })
                 .collect(),
-            ErrorKind::Unreadable { source, others, .. } => {
-                let mut details = vec![source.to_string()];
-                details.extend(listed("the folder holds", others));
-                details
-            }
-            ErrorKind::Invalid(_, problems) => problems
-                .iter()
-                .map(|problem| printable(&format!("{}:{problem}", problems.file())).into_owned())
-                .collect(),
-            ErrorKind::Entrypoint {
-                manifest,
-                entrypoint,
-                tried,
-                alike,
-                ..
-            } => {
-                let names = manifest.as_ref().map(|path| {
-                    format!(
-                        "{} names `{}`",
-                        shown_path(path),
-                        printable(entrypoint.as_str())
-                    )
-                });
-                let mut details: Vec<String> = names.into_iter().collect();
-                details.extend(
-                    tried
-                        .iter()
-                        .map(|path| format!("`{}` does not exist", shown_path(path))),
-                );
-                details.extend(listed("its folder contains", alike));
-                details
-            }
             ErrorKind::Refused {
                 manifest, refused, ..
             } => refused
@@ -189,13 +150,42 @@ impl Error {
                     place + &printable(&refusal.to_string())
                 })
                 .collect(),
-            ErrorKind::Unknown { known, .. } => listed("there are", known).into_iter().collect(),
-            ErrorKind::NameTaken { by, .. } => {
-                vec![format!("`{}` is the one that counts", shown_path(by))]
-            }
-            ErrorKind::Checksum { source, .. } => vec![printable(&source.to_string()).into_owned()],
             ErrorKind::Launch(error) => causes(error),
-            ErrorKind::Place(_) => Vec::new(),
+            ErrorKind::ServiceName(error) => {
+                let near = error.near_miss();
+                near.map(|near| format!("near it is `{near}`"))
+                    .into_iter()
+                    .collect()
+            }
+            ErrorKind::Dispense(error) => causes(error),
+            ErrorKind::NotServing {
+                limit,
+                source: None,
+                ..
+            } => vec![format!(
+                "it was reached, and said for {} s (`start`) that it was not serving",
+                limit.as_secs_f64()
+            )],
+            ErrorKind::NotServing {
+                source: Some(error),
+                ..
+            } => {
+                let mut details = vec![error.to_string()];
+                details.extend(causes(error));
+                details
+            }
+            ErrorKind::Failed { why, .. } => {
+                let mut details = vec![why.to_string()];
+                match why {
+                    Failure::NotStarted(error) => details.extend(error.details()),
+                    Failure::Exited(report) | Failure::Unanswered { report, .. } => {
+                        let stderr = report.stderr.iter();
+                        details.extend(stderr.map(|line| format!("stderr: {line}")));
+                    }
+                }
+                details
+            }
+            ErrorKind::Place(_) | ErrorKind::Stopped { .. } | ErrorKind::ShutDown => Vec::new(),
         }
     }
 }
@@ -203,41 +193,45 @@ impl Error {
 impl Coded for Error {
     fn code(&self) -> &'static str {
         match self.kind() {
-            ErrorKind::Folder { .. } => "plugins-unreadable",
-            ErrorKind::Unreadable { file, .. } => file.unreadable(),
-            ErrorKind::Invalid(file, _) => file.invalid(),
+            ErrorKind::Registry(error) => error.code(),
             ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
             ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
-            ErrorKind::Unknown { .. } => "plugin-not-found",
-            ErrorKind::NameTaken { .. } => "plugin-name-taken",
-            ErrorKind::Entrypoint { .. } => "entrypoint-not-found",
-            ErrorKind::ChecksumUnreadable { .. } => "checksum-unreadable",
-            ErrorKind::Checksum { source, .. } => source.code(),
+            ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
+            ErrorKind::NotServing { .. } => "plugin-not-serving",
+            ErrorKind::Stopped { .. } => "plugin-stopped",
+            ErrorKind::Failed { .. } => "plugin-failed",
+            ErrorKind::Dispense(error) => error.code(),
+            ErrorKind::ShutDown => "host-shut-down",
         }
     }
 
     fn hint(&self) -> Option<Cow<'static, str>> {
         let text = match self.kind() {
-            ErrorKind::Invalid(..) => "`outrigger check` shows each problem in its place",
+            ErrorKind::Registry(error) => return error.hint(),
+            ErrorKind::ConfigurationUnreadable { .. } => return None,
             ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
-            ErrorKind::NameTaken { .. } => "give one of the two another `plugin.name`",
-            ErrorKind::Entrypoint { .. } => "build it, or correct `plugin.entrypoint`",
-            ErrorKind::Checksum { .. } => {
-                "write it anew with `sha256sum` if the program is the one you mean"
+            ErrorKind::ServiceName(_) => {
+                "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
             }
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
-            ErrorKind::Folder { .. }
-            | ErrorKind::Unreadable { .. }
-            | ErrorKind::ChecksumUnreadable { .. }
-            | ErrorKind::ConfigurationUnreadable { .. }
-            | ErrorKind::Unknown { .. } => return None,
+            ErrorKind::NotServing { .. } => {
+                "see its stderr; a plugin says that it serves as soon as it can answer calls"
+            }
+            ErrorKind::Stopped { .. } => "start it; a call starts no plugin that somebody stopped",
+            ErrorKind::Failed { why, .. } => {
+                return Some(
+                    why.hint()
+                        .unwrap_or("restart it once that is mended".into()),
+                );
+            }
+            ErrorKind::Dispense(_) | ErrorKind::ShutDown => return None,
         };
         Some(text.into())
     }
@@ -246,18 +240,7 @@ impl Coded for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind() {
-            ErrorKind::Folder { path, .. } => write!(
-                f,
-                "the plugins in `{}` could not be listed",
-                shown_path(path)
-            ),
-            ErrorKind::Unreadable { file, path, .. } => write!(
-                f,
-                "the {} `{}` could not be read",
-                file.as_str(),
-                shown_path(path)
-            ),
-            ErrorKind::Invalid(_, problems) => f.write_str(&problems.headline()),
+            ErrorKind::Registry(error) => error.fmt(f),
             ErrorKind::ConfigurationUnreadable { path, .. } => write!(
                 f,
                 "the configuration `{}` could not be read",
@@ -269,29 +252,16 @@ impl fmt::Display for Error {
                 write!(f, "the configuration has {count} problem{plural}")
             }
             ErrorKind::Place(error) => error.fmt(f),
-            ErrorKind::Unknown { name, .. } => {
-                write!(f, "there is no plugin `{}`", printable(name))
-            }
-            ErrorKind::NameTaken { name, .. } => {
-                write!(f, "another folder holds a plugin `{}` too", printable(name))
-            }
-            ErrorKind::Entrypoint { plugin, .. } => {
-                write!(f, "plugin `{plugin}` has no program at its entrypoint")
-            }
-            ErrorKind::ChecksumUnreadable { path, .. } => write!(
-                f,
-                "the checksum file `{}` could not be read",
-                shown_path(path)
-            ),
-            ErrorKind::Checksum { path, .. } => write!(
-                f,
-                "the checksum file `{}` says nothing of the program",
-                shown_path(path)
-            ),
+            ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
             ErrorKind::Launch(error) => error.fmt(f),
+            ErrorKind::NotServing { plugin, .. } => write!(f, "plugin `{plugin}` does not serve"),
+            ErrorKind::Stopped { plugin } => write!(f, "plugin `{plugin}` was stopped"),
+            ErrorKind::Failed { plugin, .. } => write!(f, "plugin `{plugin}` has failed"),
+            ErrorKind::Dispense(error) => error.fmt(f),
+            ErrorKind::ShutDown => f.write_str("the host of the plugins is shut down"),
         }
     }
 }
@@ -299,19 +269,18 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self.kind() {
-            ErrorKind::Folder { source, .. }
-            | ErrorKind::Unreadable { source, .. }
-            | ErrorKind::ChecksumUnreadable { source, .. }
-            | ErrorKind::ConfigurationUnreadable { source, .. } => Some(source),
-            ErrorKind::Checksum { source, .. } => Some(source),
+            ErrorKind::ConfigurationUnreadable { source, .. } => Some(source),
             // Its own words are the outer ones.
+            ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
-            ErrorKind::Invalid(..)
+            ErrorKind::Dispense(error) => error.source(),
+            ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
+            ErrorKind::Failed { why, .. } => Some(why),
+            ErrorKind::Stopped { .. }
+            | ErrorKind::ShutDown
             | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
-            | ErrorKind::Unknown { .. }
-            | ErrorKind::NameTaken { .. }
-            | ErrorKind::Entrypoint { .. }
+            | ErrorKind::ServiceName(_)
             | ErrorKind::Refused { .. } => None,
         }
     }
@@ -320,6 +289,18 @@ impl std::error::Error for Error {
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
         Self(Arc::new(kind))
+    }
+}
+
+impl From<RegistryError> for Error {
+    fn from(error: RegistryError) -> Self {
+        ErrorKind::Registry(error).into()
+    }
+}
+
+impl From<RegistryErrorKind> for Error {
+    fn from(kind: RegistryErrorKind) -> Self {
+        RegistryError::from(kind).into()
     }
 }
 
@@ -335,24 +316,98 @@ impl From<PlaceError> for Error {
     }
 }
 
+/// What went wrong with a plugin that should run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It could not be started.
+    NotStarted(Error),
+    /// It ended.
+    Exited(ExitReport),
+    /// It left pings unanswered, and was killed.
+    Unanswered {
+        /// How many in a row.
+        missed: u32,
+        /// How it ended.
+        report: ExitReport,
+    },
+}
+
+impl Failure {
+    /// Whether starting it again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotStarted(error) => error.may_pass(),
+            Self::Exited(_) | Self::Unanswered { .. } => true,
+        }
+    }
+
+    /// How it ended, if it had been started.
+    pub fn report(&self) -> Option<&ExitReport> {
+        match self {
+            Self::NotStarted(_) => None,
+            Self::Exited(report) | Self::Unanswered { report, .. } => Some(report),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotStarted(error) => error.source(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl Coded for Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotStarted(error) => error.code(),
+            Self::Exited(report) if report.connection_lost.is_some() => "connection-lost",
+            Self::Exited(_) => "plugin-exited",
+            Self::Unanswered { .. } => "pings-unanswered",
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NotStarted(error) => error.hint(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = match self {
+            Self::NotStarted(error) => return error.fmt(f),
+            Self::Unanswered { missed, report } => {
+                write!(f, "it left {missed} pings in a row unanswered")?;
+                report
+            }
+            Self::Exited(report) => {
+                if let Some(why) = &report.connection_lost {
+                    write!(f, "it lost its connection ({why}) and ")?;
+                } else {
+                    f.write_str("it ")?;
+                }
+                write!(f, "{} after {} ms", report.status, report.ran.as_millis())?;
+                report
+            }
+        };
+        if let Some(last) = report.stderr.last() {
+            write!(f, "; its last line on stderr: {last}")?;
+        }
+        Ok(())
+    }
+}
+
 /// What is behind an error, the nearest first.
 fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(error.source(), |cause| cause.source())
         .map(|cause| printable(&cause.to_string()).into_owned())
         .collect()
-}
-
-/// The first of `names`, after `before`; nothing if there are none.
-fn listed(before: &str, names: &[String]) -> Option<String> {
-    let mut shown: Vec<String> = names
-        .iter()
-        .take(LISTED)
-        .map(|name| format!("`{}`", printable(name)))
-        .collect();
-    if names.len() > LISTED {
-        shown.push(format!("{} more", names.len() - LISTED));
-    }
-    (!shown.is_empty()).then(|| format!("{before} {}", shown.join(", ")))
 }
 
 /// A path that is safe to print.

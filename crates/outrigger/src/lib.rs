@@ -42,20 +42,21 @@
 //! # Ok(()) }
 //! ```
 //!
-//! One program that needs no manifest is started by [`Launch`] alone.
+//! A [`Host`] starts them when they are needed, watches over them, and starts them
+//! again when they fail. One program that needs no manifest is started by
+//! [`Launch`] alone.
 //!
-//! What is installed is read when the folder is opened, and not again. This crate
-//! deliberately does not know how to start a plugin anew that has ended.
+//! What is installed is read when the folder is opened, and not again.
 
 #![forbid(unsafe_code)]
 
 mod configuration;
 mod error;
-mod file;
-mod file_kind;
+mod host;
 mod plugin;
 mod plugins;
 mod settings;
+mod supervision;
 
 /// What the code of [`#[interface]`](macro@interface) is made of.
 pub mod interface {
@@ -63,29 +64,37 @@ pub mod interface {
 }
 
 pub use configuration::Configure;
-pub use error::{Error, ErrorKind};
-pub use file::SourceFile;
-pub use file_kind::FileKind;
+pub use error::{Error, ErrorKind, Failure};
+pub use host::{
+    Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
+    ShutdownReport, StopReason,
+};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
+pub use supervision::{Restart, Supervision};
 
 pub use outrigger_host::{
-    Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport, ExitStatus,
-    ExpectedDigest, HostServices, Interface, Launch, LaunchError, LaunchErrorKind, MagicCookie,
-    PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
-    UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+    Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
+    ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
+    LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
+    ServiceSet, Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc,
+    nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
     Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    Setting, SettingChanged, Source, SupervisionSettings,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source, SupervisionSettings,
+};
+pub use outrigger_registry::{
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
+    RegistryErrorKind, SourceFile, semver,
 };
 pub use outrigger_services::{
-    AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
-    NetworkSettings, Verdict,
+    ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
+    NetworkLimits, NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
 
@@ -93,3 +102,8 @@ pub use outrigger_wire::{AllowedTransports, Coded};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct Embedding;
+
+/// The page about services of an application's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/application-services.md")]
+struct ApplicationServicesPage;

@@ -1,15 +1,18 @@
 //! What an application decides for all its plugins.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_services::GrantedServices;
+use outrigger_host::{Launch, PluginIdentity, ServiceSet};
+use outrigger_manifest::{Decision, Manifest, Places, Policy};
+use outrigger_registry::semver::{Version, VersionReq};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
+use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
-use crate::file::SourceFile;
-use crate::file_kind::FileKind;
+use crate::supervision::Supervision;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -33,8 +36,17 @@ pub struct Settings {
     policy: Policy,
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
+    application: ApplicationServices,
     start_with_less: bool,
+    launch: Arc<ChangeLaunch>,
+    supervision: Supervision,
+    supervision_of: BTreeMap<String, Supervision>,
+    require_checksums: bool,
+    versions: Scan,
+    digests: Arc<DigestCache>,
 }
+
+type ChangeLaunch = dyn Fn(&Manifest, Launch) -> Launch + Send + Sync;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -42,7 +54,14 @@ impl Default for Settings {
             policy: Policy::allow_nothing(),
             data_root: None,
             serve: Arc::new(std::convert::identity),
+            application: ApplicationServices::new(),
             start_with_less: false,
+            launch: Arc::new(|_, launch| launch),
+            supervision: Supervision::default(),
+            supervision_of: BTreeMap::new(),
+            require_checksums: false,
+            versions: Scan::new(),
+            digests: Arc::new(DigestCache::in_memory()),
         }
     }
 }
@@ -52,7 +71,12 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("policy", &self.policy)
             .field("data_root", &self.data_root)
+            .field("application", &self.application)
             .field("start_with_less", &self.start_with_less)
+            .field("supervision", &self.supervision)
+            .field("supervision_of", &self.supervision_of)
+            .field("require_checksums", &self.require_checksums)
+            .field("versions", &self.versions)
             .finish_non_exhaustive()
     }
 }
@@ -73,7 +97,7 @@ impl Settings {
     /// Decides by the policy in a file, or in the `policy.yaml` of a folder.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`].
+    /// [`RegistryErrorKind::Unreadable`] and [`RegistryErrorKind::Invalid`].
     pub fn policy_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
         self.policy_from(&SourceFile::read(path, FileKind::Policy)?)
     }
@@ -81,11 +105,11 @@ impl Settings {
     /// Decides by the policy that this file is.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`].
+    /// [`RegistryErrorKind::Invalid`].
     pub fn policy_from(self, source: &SourceFile) -> Result<Self, Error> {
         let policy = source
             .policy()
-            .map_err(|problems| ErrorKind::Invalid(FileKind::Policy, problems))?;
+            .map_err(|problems| RegistryErrorKind::Invalid(FileKind::Policy, problems))?;
         Ok(self.policy(policy))
     }
 
@@ -110,6 +134,38 @@ impl Settings {
         self
     }
 
+    /// Offers a service of the application's own under `name`, for plugins whose
+    /// manifest asks for that name among its `services` and whose policy allows it.
+    /// `serve` is called once for each plugin that starts; what it clones into the
+    /// servers is shared by all. Each call is recorded in the plugin's audit, and has
+    /// the [`PluginIdentity`] of its plugin among its extensions. One of the same name
+    /// is replaced.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ServiceName`]: the name is none, or nearly that of a
+    /// [`HostService`](crate::HostService).
+    ///
+    /// # Examples
+    /// ```
+    /// use outrigger::{ServiceSet, Settings};
+    ///
+    /// let settings = Settings::new().service("cache", |plugin| {
+    ///     println!("{} may use the cache", plugin.name());
+    ///     // Add what tonic generated: `.with(CacheServer::new(cache.clone()))`.
+    ///     ServiceSet::new()
+    /// })?;
+    /// # Ok::<(), outrigger::Error>(())
+    /// ```
+    pub fn service(
+        mut self,
+        name: &str,
+        serve: impl Fn(&PluginIdentity) -> ServiceSet + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let offered = self.application.offer(name, serve);
+        self.application = offered.map_err(ErrorKind::ServiceName)?;
+        Ok(self)
+    }
+
     /// Starts a plugin even if the policy does not grant all that it asks for. It
     /// learns that when it asks.
     #[must_use]
@@ -118,8 +174,96 @@ impl Settings {
         self
     }
 
-    pub(crate) fn decides_by(&self) -> &Policy {
-        &self.policy
+    /// Lets `change` see to each start of a plugin by a [`Host`](crate::Host):
+    /// where its stderr goes, what its environment is.
+    #[must_use]
+    pub fn launches(
+        mut self,
+        change: impl Fn(&Manifest, Launch) -> Launch + Send + Sync + 'static,
+    ) -> Self {
+        self.launch = Arc::new(change);
+        self
+    }
+
+    /// Says how a [`Host`](crate::Host) watches over plugins.
+    #[must_use]
+    pub fn supervision(mut self, supervision: Supervision) -> Self {
+        self.supervision = supervision;
+        self
+    }
+
+    /// Says how a [`Host`](crate::Host) watches over the plugin `name`.
+    #[must_use]
+    pub fn supervision_for(mut self, name: impl Into<String>, supervision: Supervision) -> Self {
+        self.supervision_of.insert(name.into(), supervision);
+        self
+    }
+
+    pub(crate) fn supervision_of(&self, name: &str) -> Supervision {
+        let own = self.supervision_of.get(name);
+        own.unwrap_or(&self.supervision).clone()
+    }
+
+    pub(crate) fn launched(&self, manifest: &Manifest, launch: Launch) -> Launch {
+        (self.launch)(manifest, launch)
+    }
+
+    /// Starts no plugin without a checksum file.
+    #[must_use]
+    pub fn require_checksums(mut self) -> Self {
+        self.require_checksums = true;
+        self
+    }
+
+    /// Keeps what programs hashed to in `known`, so that [`Plugin::digest`](crate::Plugin::digest)
+    /// reads none twice; otherwise that is known to clones of these settings alone.
+    #[must_use]
+    pub fn digest_cache(mut self, known: impl Into<Arc<DigestCache>>) -> Self {
+        self.digests = known.into();
+        self
+    }
+
+    /// Uses this version of a plugin and no other, whatever else is installed.
+    #[must_use]
+    pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
+        self.versions = self.versions.pin(plugin, version);
+        self
+    }
+
+    /// Uses only such versions of a plugin: of several, the highest.
+    ///
+    /// # Examples
+    /// ```
+    /// use outrigger::Settings;
+    ///
+    /// let settings = Settings::new().require_version("indexer", "^2.1".parse()?);
+    /// # drop(settings);
+    /// # Ok::<(), outrigger::semver::Error>(())
+    /// ```
+    #[must_use]
+    pub fn require_version(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
+        self.versions = self.versions.require(plugin, required);
+        self
+    }
+
+    /// What is looked for in a folder of plugins.
+    pub(crate) fn scan(&self) -> Scan {
+        self.versions
+            .clone()
+            .require_checksums(self.require_checksums)
+    }
+
+    pub(crate) fn digests(&self) -> &DigestCache {
+        &self.digests
+    }
+
+    pub(crate) fn requires_checksums(&self) -> bool {
+        self.require_checksums
+    }
+
+    pub(crate) fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {
+        let offered = self.application.names().cloned().collect();
+        self.policy.decide_offering(manifest, places, &offered)
     }
 
     pub(crate) fn starts_with_less(&self) -> bool {
@@ -127,7 +271,7 @@ impl Settings {
     }
 
     pub(crate) fn serve(&self, services: GrantedServices) -> GrantedServices {
-        (self.serve)(services)
+        (self.serve)(services.application(&self.application))
     }
 
     /// The places that a manifest in `folder` may speak of.

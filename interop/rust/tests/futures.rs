@@ -50,6 +50,21 @@ fn host<I: Interface>(
     send(stop_managed());
 }
 
+fn many<I: Interface>(
+    settings: outrigger::Settings,
+    plugins: &outrigger::Host,
+    events: &mut outrigger::Events,
+) {
+    send(settings.host(""));
+    send(plugins.start(""));
+    send(plugins.start_all());
+    send(plugins.stop(""));
+    send(plugins.restart(""));
+    send(plugins.client::<I>(""));
+    send(plugins.shutdown(WAIT));
+    send(events.next());
+}
+
 fn services(events: &mut AuditReceiver) {
     send(events.recv());
 }
@@ -59,6 +74,7 @@ fn plugin(serve: Serve, other: Serve, context: &PluginContext, test: TestPlugin,
     send(serve_for_test(other, true));
     send(test.stop());
     send(context.host());
+    send(context.service(""));
     send(context.host_serve(1));
     send(context.stopping());
     send(context.host_on(1));

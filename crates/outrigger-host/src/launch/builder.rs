@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use outrigger_transport::{AddressTranslator, HostServices, Tls};
 use outrigger_wire::logs::DEFAULT_LINE_BUFFER;
-use outrigger_wire::{AllowedTransports, DEFAULT_PORT_RANGE, MagicCookie, PortRange};
+use outrigger_wire::{
+    AllowedTransports, DEFAULT_PORT_RANGE, ExpectedDigest, MagicCookie, PortRange,
+};
 
-use crate::digest::ExpectedDigest;
 use crate::process::ProcessRunner;
 use crate::runner::Runner;
 use crate::settings::{Settings, settings_methods};
@@ -177,6 +178,11 @@ impl Launch {
         self
     }
 
+    /// What the program's content must hash to, if that was said.
+    pub fn expected_digest(&self) -> Option<&ExpectedDigest> {
+        self.digest.as_ref()
+    }
+
     /// Copies the plugin's raw stderr here, besides logging it.
     pub fn stderr(mut self, copy: impl Write + Send + 'static) -> Self {
         self.stderr = Mutex::new(Some(Box::new(copy)));
@@ -197,7 +203,9 @@ impl Launch {
 
     /// Serves `services` to the plugin, bound to its identity, from its start to
     /// its end. The plugin learns their broker id from the variable
-    /// `OUTRIGGER_HOST_SERVICES`; our SDKs find them by themselves. A plugin that
+    /// `OUTRIGGER_HOST_SERVICES`; our SDKs find them by themselves. What they have under
+    /// [names](HostServices::names) is served on sockets of its own, which the variable
+    /// `OUTRIGGER_SERVICES` lists. A plugin that
     /// is attached to, not launched, is served by
     /// [`RunningPlugin::serve`](crate::RunningPlugin::serve).
     pub fn host_services(mut self, services: Arc<dyn HostServices>) -> Self {

@@ -1,31 +1,50 @@
 //! An example of each kind of error, as it is made and shown.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
+use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Settings};
+use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 13;
+const KINDS: usize = 27;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
     match kind {
-        ErrorKind::Folder { .. } => 0,
-        ErrorKind::Unreadable { .. } => 1,
-        ErrorKind::Invalid(..) => 2,
-        ErrorKind::Place(_) => 3,
-        ErrorKind::Unknown { .. } => 4,
-        ErrorKind::NameTaken { .. } => 5,
-        ErrorKind::Entrypoint { .. } => 6,
-        ErrorKind::ChecksumUnreadable { .. } => 7,
-        ErrorKind::Checksum { .. } => 8,
-        ErrorKind::Refused { .. } => 9,
-        ErrorKind::Launch(_) => 10,
-        ErrorKind::ConfigurationUnreadable { .. } => 11,
-        ErrorKind::Configuration(_) => 12,
+        ErrorKind::Place(_) => 0,
+        ErrorKind::Refused { .. } => 1,
+        ErrorKind::Launch(_) => 2,
+        ErrorKind::Registry(error) => match error.kind() {
+            RegistryErrorKind::Folder { .. } => 3,
+            RegistryErrorKind::PluginFolder { .. } => 4,
+            RegistryErrorKind::Unreadable { .. } => 5,
+            RegistryErrorKind::Invalid(..) => 6,
+            RegistryErrorKind::Unknown { .. } => 7,
+            RegistryErrorKind::NameTaken { .. } => 8,
+            RegistryErrorKind::Entrypoint { .. } => 9,
+            RegistryErrorKind::Unusable { .. } => 10,
+            RegistryErrorKind::NotExecutable { .. } => 11,
+            RegistryErrorKind::ChecksumUnreadable { .. } => 12,
+            RegistryErrorKind::Checksum { .. } => 13,
+            RegistryErrorKind::Digest { .. } => 14,
+            RegistryErrorKind::ChecksumMissing { .. } => 15,
+            RegistryErrorKind::Version { .. } => 18,
+            RegistryErrorKind::Unsatisfied { .. } => 19,
+            RegistryErrorKind::NoEarlier { .. } => 20,
+            _ => KINDS,
+        },
+        ErrorKind::ConfigurationUnreadable { .. } => 16,
+        ErrorKind::Configuration(_) => 17,
+        ErrorKind::NotServing { .. } => 21,
+        ErrorKind::Stopped { .. } => 22,
+        ErrorKind::Failed { .. } => 23,
+        ErrorKind::Dispense(_) => 24,
+        ErrorKind::ShutDown => 25,
+        ErrorKind::ServiceName(_) => 26,
     }
 }
 
@@ -47,7 +66,9 @@ impl Kennel {
              capabilities: {{{capabilities}}}\n"
         );
         fs::create_dir_all(self.path(folder)).expect("a plugin's folder");
-        self.write(&format!("{folder}/dog"), "");
+        let program = self.path(&format!("{folder}/dog"));
+        fs::write(&program, "").expect("a file");
+        fs::set_permissions(&program, Permissions::from_mode(0o644)).expect("its mode");
         self.write(&format!("{folder}/manifest.yaml"), &manifest);
     }
 
@@ -102,6 +123,8 @@ async fn examples() -> Vec<(Error, String)> {
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
 
+    let named = Settings::new().service("filesytem", |_| crate::ServiceSet::new());
+    example(&kennel, named.expect_err("nearly one of the host's"));
     let configure = Configure::new().file(kennel.path("config.yaml"));
     example(&kennel, configure.read().expect_err("no file"));
     kennel.write(
@@ -119,11 +142,35 @@ async fn examples() -> Vec<(Error, String)> {
     example(&kennel, plugins.get("cat").expect_err("no such plugin"));
     let second = plugins.entries()[1].plugin();
     example(&kennel, second.expect_err("a second dog").clone());
+    std::os::unix::fs::symlink("loop", kennel.path("loop")).expect("linked");
+    let plugins = Plugins::open(kennel.0.path()).expect("a folder");
+    example(&kennel, plugins.get("loop").expect_err("it leads nowhere"));
+    example(&kennel, plugins.get("dog").expect_err("no `x` in its mode"));
+
+    let kennel = Kennel::new();
+    kennel.add("dog/1.2.0", "");
+    kennel.add("cat/1.0.0", "");
+    let pinned = Settings::new().pin("dog", semver::Version::new(1, 3, 0));
+    let plugins = pinned.open(kennel.0.path()).expect("a folder");
+    example(&kennel, plugins.get("cat").expect_err("it holds a dog"));
+    example(&kennel, plugins.get("dog").expect_err("no such version"));
+    let plugins = Plugins::open(kennel.0.path()).expect("a folder");
+    let earlier = plugins.registry().earlier("dog").expect_err("none before");
+    example(&kennel, earlier.into());
 
     let kennel = Kennel::new();
     kennel.rename("dog/dog", "dog/dgo");
     example(&kennel, kennel.dog().launch().expect_err("no program"));
+    fs::create_dir(kennel.path("dog/dog")).expect("a folder");
+    example(&kennel, kennel.dog().launch().expect_err("a folder"));
+    fs::remove_dir(kennel.path("dog/dog")).expect("removed");
     kennel.rename("dog/dgo", "dog/dog");
+    let strict = Settings::new().require_checksums();
+    let plugin = strict.open_plugin(kennel.path("dog")).expect("a plugin");
+    example(
+        &kennel,
+        plugin.launch().expect_err("it must have a checksum"),
+    );
     fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
     example(&kennel, kennel.dog().launch().expect_err("no file"));
     fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
@@ -138,13 +185,61 @@ async fn examples() -> Vec<(Error, String)> {
         example(&kennel, kennel.dog().launch().expect_err("no checksum"));
     }
     kennel.write("dog/plugin.sha256", &"0".repeat(64));
+    example(&kennel, kennel.dog().digest().expect_err("another program"));
     let other = kennel.dog().start().await;
     example(&kennel, other.expect_err("another program"));
 
     let kennel = Kennel::new();
     kennel.add("dog", "environment: {read: [HOME]}");
     example(&kennel, kennel.dog().launch().expect_err("not allowed"));
+    supervised(&mut example).await;
     examples
+}
+
+outrigger_host::grpc_interface! {
+    /// What a dog that speaks net/rpc has no client for.
+    Bark => outrigger_examples::proto::kv::kv_client::KvClient
+}
+
+/// The errors of a host with its plugins.
+async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
+    let kennel = Kennel::new();
+    let dies = program("misbehaving-plugin").display().to_string();
+    let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
+    write_script(&kennel.path("dog/dog"), &dies);
+    let once = Supervision {
+        restart: Restart::Never,
+        ..Supervision::default()
+    };
+    let host = Settings::new().supervision(once).host(kennel.0.path());
+    let host = host.await.expect("a folder");
+    host.stop("dog").await.expect("a dog");
+    let stopped = host.client::<Bark>("dog").await;
+    example(&kennel, stopped.expect_err("it is stopped"));
+    example(
+        &kennel,
+        host.start("dog").await.expect_err("it is not well"),
+    );
+    let failed = host.client::<Bark>("dog").await;
+    example(&kennel, failed.expect_err("it failed"));
+    let manifest = fs::read_to_string(kennel.path("dog/manifest.yaml"));
+    let manifest = manifest.expect("a manifest").replace("grpc", "rpc");
+    let cookie = "magic_cookie_key: BASIC_PLUGIN, magic_cookie_value: hello";
+    let manifest = manifest.replace("magic_cookie_key: DOG, magic_cookie_value: x", cookie);
+    kennel.write("dog/manifest.yaml", &manifest);
+    let kv = program("kv").display().to_string();
+    write_script(
+        &kennel.path("dog/dog"),
+        &format!("#!/bin/sh\nexec {kv} netrpc\n"),
+    );
+    let other = Settings::new()
+        .host(kennel.0.path())
+        .await
+        .expect("a folder");
+    let none = other.client::<Bark>("dog").await;
+    example(&kennel, none.expect_err("it speaks net/rpc"));
+    other.shutdown(std::time::Duration::from_secs(10)).await;
+    example(&kennel, other.start("dog").await.expect_err("too late"));
 }
 
 /// The codes in the table of the page for authors of hosts, but for those of a launch.
@@ -164,9 +259,10 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     }
     assert_eq!(met, [true; KINDS]);
     let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
-    assert_eq!(documented(), &codes - &BTreeSet::from(["digest-mismatch"]));
+    let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
+    assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
-    insta::assert_snapshot!(texts.join("\n"), @r"
+    insta::assert_snapshot!(texts.join("\n"), @r#"
     [plugins-unreadable] the plugins in `DIR/missing` could not be listed
       No such file or directory (os error 2)
     [manifest-unreadable] the manifest `DIR/dog/manifest.yaml` could not be read
@@ -184,6 +280,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [invalid-service-name] `filesytem` is not the name of a service
+      near it is `filesystem`
+      help: names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services
     [configuration-unreadable] the configuration `DIR/config.yaml` could not be read
       No such file or directory (os error 2)
     [configuration-invalid] the configuration has 3 problems
@@ -198,11 +297,30 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [plugin-name-taken] another folder holds a plugin `dog` too
       `DIR/dog` is the one that counts
       help: give one of the two another `plugin.name`
+    [plugin-folder-unreadable] `DIR/loop` leads to no plugin's folder
+      Too many levels of symbolic links (os error 40)
+    [entrypoint-not-executable] the program of plugin `dog` may not be executed
+      `DIR/dog/dog` has the mode 0644
+      help: `chmod +x DIR/dog/dog`
+    [version-folder-mismatch] `DIR/cat/1.0.0` holds no such version of plugin `cat`
+      its manifest is that of `dog`
+      help: name the folder after `plugin.version`, in a folder named after `plugin.name`
+    [version-not-installed] plugin `dog` is pinned to `1.3.0`, which is not installed
+      installed are `1.2.0`
+      help: install that version, or pin another
+    [no-earlier-version] plugin `dog` has no earlier version that can be used
+      in use is `1.2.0`
     [entrypoint-not-found] plugin `dog` has no program at its entrypoint
       DIR/dog/manifest.yaml names `dog`
       `DIR/dog/dog` does not exist
       its folder contains `dgo`
       help: build it, or correct `plugin.entrypoint`
+    [entrypoint-unusable] what plugin `dog` has at its entrypoint is no program
+      `DIR/dog/dog`: it is no regular file
+    [checksum-missing] plugin `dog` has no checksum file, and must have one
+      `DIR/dog/plugin.sha256` does not exist
+      `DIR/dog/dog.sha256` does not exist
+      help: write one with `sha256sum` if the program is the one you mean
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
@@ -219,8 +337,25 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       help: write it anew with `sha256sum` if the program is the one you mean
     [digest-mismatch] plugin `dog` is not the program that was meant
       the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
+      help: write its checksum anew if you rebuilt it, otherwise do not run it
+    [digest-mismatch] plugin `dog` is not the program that was meant
+      the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
     [capability-refused] plugin `dog` asks for more than this host allows
       DIR/dog/manifest.yaml:3:37: capabilities.environment.read[0] HOME: no rule of the policy allows it
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
-    ");
+    [plugin-stopped] plugin `dog` was stopped
+      help: start it; a call starts no plugin that somebody stopped
+    [plugin-not-serving] plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [plugin-failed] plugin `dog` has failed
+      plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [netrpc-failed] plugin `dog` did not dispense `dog`
+      Dispenser.Dispense: the peer answered with an error: "unknown plugin type: dog"
+    [host-shut-down] the host of the plugins is shut down
+    "#);
 }
