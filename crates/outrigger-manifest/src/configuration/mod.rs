@@ -144,6 +144,17 @@ impl Configuration {
         own.map_or(&self.values.supervision, |(_, supervision)| supervision)
     }
 
+    /// How plugins are started, looked after and replaced of which nothing else is said.
+    #[must_use]
+    pub fn supervision_of_all(&self) -> &SupervisionSettings {
+        &self.values.supervision
+    }
+
+    /// The plugins of which something is said that does not hold for all.
+    pub fn supervised(&self) -> impl Iterator<Item = &PluginName> {
+        self.plugins.keys()
+    }
+
     /// Every value with its source, in the order of the reference page; those for single plugins
     /// last.
     #[must_use]

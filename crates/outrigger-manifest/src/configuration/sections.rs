@@ -294,8 +294,23 @@ pub(crate) static CONFIGURATION: Section = Section {
 };
 
 /// Keys and sections that change something; the others are only read and checked so far.
-pub(crate) const TAKES_EFFECT: &[&str] =
-    &["directories.plugins_dir", "directories.data_dir", "policy"];
+pub(crate) const TAKES_EFFECT: &[&str] = &[
+    "directories.plugins_dir",
+    "directories.data_dir",
+    "policy",
+    "supervision.start_timeout",
+    "supervision.restart",
+    "supervision.restart_delay",
+    "supervision.restart_max_delay",
+    "supervision.restart_reset",
+    "supervision.restart_limit",
+    "supervision.restart_window",
+    "supervision.ping",
+    "supervision.ping_every",
+    "supervision.ping_timeout",
+    "supervision.ping_misses",
+    "supervision.stop_timeout",
+];
 
 /// What stands before a key's name in the variable that sets it, by its section: nothing where
 /// the names of its keys say enough.
