@@ -14,6 +14,7 @@ use semver::{Version, VersionReq};
 use crate::checksum::ChecksumError;
 use crate::file_kind::FileKind;
 use crate::shown::{self, listed, quoted};
+use crate::signature::SignatureError;
 
 /// Why a plugin that is installed cannot be used, or none is. Clones share what they say.
 ///
@@ -38,6 +39,13 @@ pub enum RegistryErrorKind {
     /// The folder of the plugins' folders cannot be listed.
     Folder {
         /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system has no descriptor or no thread to watch the folder.
+    Watch {
+        /// The folder of the plugins' folders.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -155,6 +163,13 @@ pub enum RegistryErrorKind {
         /// Why.
         source: ChecksumError,
     },
+    /// The plugin is not signed by somebody who is trusted, or not as it was signed.
+    Signature {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        source: SignatureError,
+    },
     /// The program is not the one of the checksum file, or could not be read to find out.
     Digest {
         /// The plugin.
@@ -176,6 +191,7 @@ impl RegistryError {
     pub fn details(&self) -> Vec<String> {
         match self.kind() {
             RegistryErrorKind::Folder { source, .. }
+            | RegistryErrorKind::Watch { source, .. }
             | RegistryErrorKind::PluginFolder { source, .. }
             | RegistryErrorKind::ChecksumUnreadable { source, .. } => vec![source.to_string()],
             RegistryErrorKind::Unreadable { source, others, .. } => {
@@ -249,6 +265,11 @@ impl RegistryError {
                 vec![printable(&source.to_string()).into_owned()]
             }
             RegistryErrorKind::Digest { source, .. } => vec![source.to_string()],
+            RegistryErrorKind::Signature { source, .. } => {
+                let inner = std::error::Error::source(source).map(ToString::to_string);
+                let inner = inner.map(|text| printable(&text).into_owned());
+                [source.to_string()].into_iter().chain(inner).collect()
+            }
         }
     }
 }
@@ -257,6 +278,7 @@ impl Coded for RegistryError {
     fn code(&self) -> &'static str {
         match self.kind() {
             RegistryErrorKind::Folder { .. } => "plugins-unreadable",
+            RegistryErrorKind::Watch { .. } => "plugins-unwatched",
             RegistryErrorKind::PluginFolder { .. } => "plugin-folder-unreadable",
             RegistryErrorKind::Unreadable { file, .. } => file.unreadable(),
             RegistryErrorKind::Invalid(file, _) => file.invalid(),
@@ -272,6 +294,7 @@ impl Coded for RegistryError {
             RegistryErrorKind::ChecksumUnreadable { .. } => "checksum-unreadable",
             RegistryErrorKind::Checksum { source, .. } => source.code(),
             RegistryErrorKind::Digest { source, .. } => source.code(),
+            RegistryErrorKind::Signature { source, .. } => source.code(),
         }
     }
 
@@ -299,7 +322,24 @@ impl Coded for RegistryError {
                 source: DigestError::Mismatch { .. },
                 ..
             } => "write its checksum anew if you rebuilt it, otherwise do not run it",
-            RegistryErrorKind::Folder { .. }
+            RegistryErrorKind::Signature {
+                source: SignatureError::Missing(_),
+                ..
+            } => {
+                "sign the list of its files: `sha256sum … > plugin.sha256`, then `minisign -S -m plugin.sha256`"
+            }
+            RegistryErrorKind::Signature {
+                source: SignatureError::Untrusted(_),
+                ..
+            } => "trust the key of whoever made it, if you know them",
+            RegistryErrorKind::Signature {
+                source:
+                    SignatureError::Wrong(_) | SignatureError::Changed(..) | SignatureError::Unlisted(_),
+                ..
+            } => "install it anew from whoever made it; do not run it as it is",
+            RegistryErrorKind::Signature { .. }
+            | RegistryErrorKind::Folder { .. }
+            | RegistryErrorKind::Watch { .. }
             | RegistryErrorKind::PluginFolder { .. }
             | RegistryErrorKind::Unsatisfied { .. }
             | RegistryErrorKind::NoEarlier { .. }
@@ -319,6 +359,11 @@ impl fmt::Display for RegistryError {
             RegistryErrorKind::Folder { path, .. } => write!(
                 f,
                 "the plugins in `{}` could not be listed",
+                shown::path(path)
+            ),
+            RegistryErrorKind::Watch { path, .. } => write!(
+                f,
+                "the plugins in `{}` cannot be watched",
                 shown::path(path)
             ),
             RegistryErrorKind::PluginFolder { path, .. } => {
@@ -394,6 +439,13 @@ impl fmt::Display for RegistryError {
                 "the checksum file `{}` says nothing of the program",
                 shown::path(path)
             ),
+            RegistryErrorKind::Signature { plugin, source } => match source {
+                SignatureError::Missing(_) => write!(f, "plugin `{plugin}` is not signed"),
+                SignatureError::Untrusted(_) => {
+                    write!(f, "plugin `{plugin}` is signed by nobody who is trusted")
+                }
+                _ => write!(f, "plugin `{plugin}` is not as it was signed"),
+            },
             RegistryErrorKind::Digest { plugin, source, .. } => match source {
                 DigestError::Mismatch { .. } => {
                     write!(f, "plugin `{plugin}` is not the program that was meant")
@@ -408,12 +460,14 @@ impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self.kind() {
             RegistryErrorKind::Folder { source, .. }
+            | RegistryErrorKind::Watch { source, .. }
             | RegistryErrorKind::PluginFolder { source, .. }
             | RegistryErrorKind::Unreadable { source, .. }
             | RegistryErrorKind::Unusable { source, .. }
             | RegistryErrorKind::ChecksumUnreadable { source, .. } => Some(source),
             RegistryErrorKind::Checksum { source, .. } => Some(source),
             RegistryErrorKind::Digest { source, .. } => Some(source),
+            RegistryErrorKind::Signature { source, .. } => Some(source),
             RegistryErrorKind::Invalid(..)
             | RegistryErrorKind::Unknown { .. }
             | RegistryErrorKind::NameTaken { .. }
