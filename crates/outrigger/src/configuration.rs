@@ -193,6 +193,9 @@ impl From<&SupervisionSettings> for Supervision {
             healthy_after: settings.restart_reset.into(),
             restarts: usize::try_from(settings.restart_limit).unwrap_or(usize::MAX),
             restart_window: settings.restart_window.into(),
+            drain: settings.drain_timeout.into(),
+            rollback_within: settings.rollback_within.into(),
+            ..Self::default()
         }
     }
 }

@@ -309,6 +309,8 @@ pub(crate) const TAKES_EFFECT: &[&str] = &[
     "supervision.ping_every",
     "supervision.ping_timeout",
     "supervision.ping_misses",
+    "supervision.drain_timeout",
+    "supervision.rollback_within",
     "supervision.stop_timeout",
 ];
 
