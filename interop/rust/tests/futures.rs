@@ -43,6 +43,7 @@ fn host<I: Interface>(
     send(plugin.client::<I>());
     send(plugin.serve(services));
     send(plugin.ping());
+    send(plugin.health(WAIT));
     send(plugin.stop());
     send(plugin.stop_within(WAIT));
     send(plugin.kill());
@@ -218,7 +219,8 @@ fn transport(
     send(security.accept(stream()));
 }
 
-fn transport_routing(draining: &Draining) {
+fn transport_routing(router: &Router, draining: &Draining) {
+    send(router.wanted());
     send(draining.drained());
 }
 
