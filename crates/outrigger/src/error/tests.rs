@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 27;
+const KINDS: usize = 28;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -45,6 +45,7 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Dispense(_) => 24,
         ErrorKind::ShutDown => 25,
         ErrorKind::ServiceName(_) => 26,
+        ErrorKind::PluginConfig(_) => 27,
     }
 }
 
@@ -122,6 +123,30 @@ async fn examples() -> Vec<(Error, String)> {
     kennel.write("policy.yaml", "default: {alow: requested}");
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
+
+    let kennel = Kennel::new();
+    let configured = || {
+        let settings = Settings::new().config_dir(kennel.0.path());
+        let plugin = settings.open_plugin(kennel.path("dog"))?;
+        plugin.config().map(drop)
+    };
+    fs::create_dir(kennel.path("dog.yaml")).expect("a folder");
+    example(&kennel, configured().expect_err("no file"));
+    fs::remove_dir(kennel.path("dog.yaml")).expect("removed");
+    kennel.write(
+        "dog.yaml",
+        "volume: loud\nnightly: {from: 7, token: s3cret}\n",
+    );
+    kennel.write("dog/config.schema.json", "{\"type\": \"objekt\"}");
+    example(&kennel, configured().expect_err("no schema"));
+    kennel.write(
+        "dog/config.schema.json",
+        r#"{"properties": {
+            "volume": {"type": "integer"},
+            "nightly": {"properties": {"from": {"maximum": 6}, "token": {"maxLength": 3}}, "required": ["to"]}
+        }}"#,
+    );
+    example(&kennel, configured().expect_err("not what it takes"));
 
     let named = Settings::new().service("filesytem", |_| crate::ServiceSet::new());
     example(&kennel, named.expect_err("nearly one of the host's"));
