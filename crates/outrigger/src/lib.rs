@@ -93,8 +93,8 @@ pub use outrigger_manifest::{
     Supervision as ConfiguredSupervision,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
-    RegistryErrorKind, SourceFile, semver,
+    Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
+    Registry, RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, semver,
 };
 pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,

@@ -306,7 +306,7 @@ impl Settings {
             .require_checksums(self.require_checksums)
     }
 
-    pub(crate) fn digests(&self) -> &DigestCache {
+    pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
     }
 
