@@ -124,7 +124,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, and where the plugins' data is.
+    /// less than it asks for, and where the plugins' data and their own configuration is.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -151,6 +151,9 @@ impl Settings {
         }
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
+        }
+        if let Some(configs) = &configuration.directories().plugin_configs_dir {
+            self = self.config_dir(configs);
         }
         Ok(self)
     }

@@ -6,7 +6,7 @@ mod support;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use outrigger::{Coded, Policy, RunningPlugin, Settings};
+use outrigger::{Coded, Configure, Policy, RunningPlugin, Settings};
 use outrigger_examples::netrpc::Animal;
 use support::{example, go_peer, python, stops_cleanly};
 use tempfile::TempDir;
@@ -151,6 +151,18 @@ async fn a_configuration_that_the_plugin_does_not_take_keeps_it_from_starting() 
         "{details}"
     );
     assert!(!details.contains("s3cret"), "{details}");
+
+    // The folder is a key of the application's configuration, too.
+    cage.write("configs/parrot.yaml", "quiet: Polly!\n");
+    cage.write(
+        "config.yaml",
+        "directories: {plugin_configs_dir: configs}\n",
+    );
+    let configuration = Configure::new().file(cage.path("config.yaml")).read();
+    let settings = Settings::new().configured(&configuration.expect("it is sound"));
+    let plugin = settings.expect("settings").open_plugin(cage.path("parrot"));
+    let config = plugin.expect("a plugin").config().expect("it is sound");
+    assert_eq!(config.as_deref(), Some(r#"{"quiet":"Polly!"}"#));
 
     // Without a folder of configurations it is handed none.
     let settings = Settings::new().policy(Policy::allow_requested());

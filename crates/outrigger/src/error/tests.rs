@@ -305,6 +305,17 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [plugin-config-unreadable] the configuration `DIR/dog.yaml` of a plugin could not be read
+      it is no regular file
+    [plugin-schema-invalid] the schema `DIR/dog/config.schema.json` of a plugin cannot be used
+      "objekt" is not valid under any of the schemas listed in the 'anyOf' keyword
+      help: ask the plugin's author for a schema that can be used
+    [plugin-config-invalid] DIR/dog.yaml has 4 problems
+      DIR/dog.yaml:1:9: volume: value is not of type "integer" [against-schema]
+      DIR/dog.yaml:2:10: nightly: "to" is a required property [against-schema]
+      DIR/dog.yaml:2:17: nightly.from: value is greater than the maximum of 6 [against-schema]
+      DIR/dog.yaml:2:27: nightly.token: value is longer than 3 characters [against-schema]
+      help: the plugin's `config.schema.json` says what it takes
     [invalid-service-name] `filesytem` is not the name of a service
       near it is `filesystem`
       help: names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services
