@@ -151,7 +151,7 @@ fn json(check: &mut Check, node: &Node, location: &str) -> Value {
         Kind::Text(text) => Value::String(text.clone()),
         Kind::Plain(text) => match scalar(text) {
             Scalar::Null => Value::Null,
-            Scalar::Bool => Value::Bool(text.to_ascii_lowercase() == "true"),
+            Scalar::Bool => Value::Bool(text.eq_ignore_ascii_case("true")),
             Scalar::Text => Value::String(text.clone()),
             Scalar::Number => match number(text) {
                 Some(number) => Value::Number(number),

@@ -68,14 +68,14 @@ pub mod interface {
 pub use configuration::Configure;
 pub use error::{Error, ErrorKind, Failure};
 pub use host::{
-    Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
-    ShutdownReport, StopReason,
+    Cause, Change, ChangeKind, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState,
+    PluginStatus, ReloadStep, Reloaded, ShutdownReport, StopReason,
 };
 pub use plugin::Plugin;
 pub use plugin_config::PluginConfigError;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
-pub use supervision::{Restart, Supervision};
+pub use supervision::{Reload, Restart, Supervision};
 
 pub use outrigger_host::{
     Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
@@ -89,17 +89,18 @@ pub use outrigger_manifest::{
     Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    ServiceName, ServiceNameError, Setting, SettingChanged, Source,
-    Supervision as ConfiguredSupervision,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source, SupervisionSettings,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
-    Registry, RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, semver,
+    Registry, RegistryError, RegistryErrorKind, SignatureError, Snapshot, SourceFile, Trust, Watch,
+    semver,
 };
 pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
     NetworkLimits, NetworkSettings, Verdict,
 };
+pub use outrigger_transport::{RouteError, SafeMethods, SafeToRepeat};
 pub use outrigger_wire::{AllowedTransports, Coded};
 
 /// The page for authors of hosts.

@@ -5,13 +5,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_host::{Interface, Launch, PluginIdentity, ServiceSet};
+use futures_util::future::BoxFuture;
+use outrigger_host::{Interface, Launch, PluginIdentity, RunningPlugin, ServiceSet};
 use outrigger_manifest::{Decision, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile, Trust};
 use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
+use crate::host::ReloadStep;
 use crate::supervision::Supervision;
 use crate::types::Types;
 
@@ -42,13 +44,18 @@ pub struct Settings {
     config_dir: Option<PathBuf>,
     start_with_less: bool,
     launch: Arc<ChangeLaunch>,
+    prepare: Option<Arc<Prepare>>,
+    at_reload_step: Option<Arc<AtReloadStep>>,
     supervision: Supervision,
     supervision_of: BTreeMap<String, Supervision>,
-    require_checksums: bool,
-    versions: Scan,
+    scan: Scan,
     digests: Arc<DigestCache>,
 }
 
+/// Why a process is not used.
+type Unfit = Box<dyn std::error::Error + Send + Sync>;
+type Prepare = dyn Fn(Arc<RunningPlugin>) -> BoxFuture<'static, Result<(), Unfit>> + Send + Sync;
+pub(crate) type AtReloadStep = dyn Fn(&str, &ReloadStep) + Send + Sync;
 type ChangeLaunch = dyn Fn(&Manifest, Launch) -> Launch + Send + Sync;
 
 impl Default for Settings {
@@ -62,10 +69,11 @@ impl Default for Settings {
             config_dir: None,
             start_with_less: false,
             launch: Arc::new(|_, launch| launch),
+            prepare: None,
+            at_reload_step: None,
             supervision: Supervision::default(),
             supervision_of: BTreeMap::new(),
-            require_checksums: false,
-            versions: Scan::new(),
+            scan: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
         }
     }
@@ -82,8 +90,7 @@ impl fmt::Debug for Settings {
             .field("start_with_less", &self.start_with_less)
             .field("supervision", &self.supervision)
             .field("supervision_of", &self.supervision_of)
-            .field("require_checksums", &self.require_checksums)
-            .field("versions", &self.versions)
+            .field("scan", &self.scan)
             .finish_non_exhaustive()
     }
 }
@@ -238,6 +245,34 @@ impl Settings {
         self
     }
 
+    /// Lets `prepare` see to each process of a plugin that a [`Host`](crate::Host)
+    /// starts, before it gets any call: to serve it something over its broker, or
+    /// to try whether it works. A process for which that fails, or takes longer
+    /// than the start may, is not used; a reload then keeps what ran before.
+    #[must_use]
+    pub fn prepare<F>(
+        mut self,
+        prepare: impl Fn(Arc<RunningPlugin>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.prepare = Some(Arc::new(move |plugin| Box::pin(prepare(plugin))));
+        self
+    }
+
+    /// Calls `at_step` with a plugin's name at each step of its reloads, which go on
+    /// when it returns: for tests of what happens when a process ends just then.
+    /// Whoever only wants to know reads the [events](crate::Host::events).
+    #[must_use]
+    pub fn at_reload_step(
+        mut self,
+        at_step: impl Fn(&str, &ReloadStep) + Send + Sync + 'static,
+    ) -> Self {
+        self.at_reload_step = Some(Arc::new(at_step));
+        self
+    }
+
     /// Says how a [`Host`](crate::Host) watches over plugins.
     #[must_use]
     pub fn supervision(mut self, supervision: Supervision) -> Self {
@@ -257,6 +292,17 @@ impl Settings {
         own.unwrap_or(&self.supervision).clone()
     }
 
+    pub(crate) async fn prepared(&self, plugin: &Arc<RunningPlugin>) -> Result<(), Unfit> {
+        match &self.prepare {
+            Some(prepare) => prepare(plugin.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn step_hook(&self) -> Option<Arc<AtReloadStep>> {
+        self.at_reload_step.clone()
+    }
+
     pub(crate) fn launched(&self, manifest: &Manifest, launch: Launch) -> Launch {
         (self.launch)(manifest, launch)
     }
@@ -264,7 +310,14 @@ impl Settings {
     /// Starts no plugin without a checksum file.
     #[must_use]
     pub fn require_checksums(mut self) -> Self {
-        self.require_checksums = true;
+        self.scan = self.scan.require_checksums(true);
+        self
+    }
+
+    /// Starts no plugin that is not signed by somebody who is trusted, as a whole: see [`Trust`].
+    #[must_use]
+    pub fn require_signatures(mut self, trust: Trust) -> Self {
+        self.scan = self.scan.require_signatures(trust);
         self
     }
 
@@ -279,7 +332,7 @@ impl Settings {
     /// Uses this version of a plugin and no other, whatever else is installed.
     #[must_use]
     pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
-        self.versions = self.versions.pin(plugin, version);
+        self.scan = self.scan.pin(plugin, version);
         self
     }
 
@@ -295,23 +348,17 @@ impl Settings {
     /// ```
     #[must_use]
     pub fn require_version(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
-        self.versions = self.versions.require(plugin, required);
+        self.scan = self.scan.require(plugin, required);
         self
     }
 
     /// What is looked for in a folder of plugins.
-    pub(crate) fn scan(&self) -> Scan {
-        self.versions
-            .clone()
-            .require_checksums(self.require_checksums)
+    pub(crate) fn scan(&self) -> &Scan {
+        &self.scan
     }
 
     pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
-    }
-
-    pub(crate) fn requires_checksums(&self) -> bool {
-        self.require_checksums
     }
 
     pub(crate) fn types(&self) -> &Types {

@@ -8,9 +8,9 @@ use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
+use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, Trust, semver};
 
-const KINDS: usize = 28;
+const KINDS: usize = 29;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -35,6 +35,7 @@ fn number_of(kind: &ErrorKind) -> usize {
             RegistryErrorKind::Version { .. } => 18,
             RegistryErrorKind::Unsatisfied { .. } => 19,
             RegistryErrorKind::NoEarlier { .. } => 20,
+            RegistryErrorKind::Signature { .. } => 27,
             _ => KINDS,
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
@@ -45,7 +46,8 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Dispense(_) => 24,
         ErrorKind::ShutDown => 25,
         ErrorKind::ServiceName(_) => 26,
-        ErrorKind::PluginConfig(_) => 27,
+        ErrorKind::SelfTest { .. } => 27,
+        ErrorKind::PluginConfig(_) => 28,
     }
 }
 
@@ -196,6 +198,11 @@ async fn examples() -> Vec<(Error, String)> {
         &kennel,
         plugin.launch().expect_err("it must have a checksum"),
     );
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let trust = Trust::new().key(key).expect("a key");
+    let strict = Settings::new().require_signatures(trust);
+    let plugin = strict.open_plugin(kennel.path("dog")).expect("a plugin");
+    example(&kennel, plugin.launch().expect_err("it must be signed"));
     fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
     example(&kennel, kennel.dog().launch().expect_err("no file"));
     fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
@@ -257,6 +264,10 @@ async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
         &kennel.path("dog/dog"),
         &format!("#!/bin/sh\nexec {kv} netrpc\n"),
     );
+    let unfit = Settings::new().prepare(async |_| Err("it does not bark".into()));
+    let unfit = unfit.host(kennel.0.path()).await.expect("a folder");
+    let unfit = unfit.start("dog").await;
+    example(&kennel, unfit.expect_err("it is tried"));
     let other = Settings::new()
         .host(kennel.0.path())
         .await
@@ -284,7 +295,7 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     }
     assert_eq!(met, [true; KINDS]);
     let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
-    let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
+    let of_others = BTreeSet::from(["digest-mismatch", "transport-unsupported"]);
     assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
     insta::assert_snapshot!(texts.join("\n"), @r#"
@@ -357,6 +368,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       `DIR/dog/plugin.sha256` does not exist
       `DIR/dog/dog.sha256` does not exist
       help: write one with `sha256sum` if the program is the one you mean
+    [signature-missing] plugin `dog` is not signed
+      `DIR/dog/plugin.sha256` does not exist
+      help: sign the list of its files: `sha256sum … > plugin.sha256`, then `minisign -S -m plugin.sha256`
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
@@ -390,8 +404,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       the plugin did not answer a ping
       code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
       help: see its stderr; a plugin says that it serves as soon as it can answer calls
-    [netrpc-failed] plugin `dog` did not dispense `dog`
-      Dispenser.Dispense: the peer answered with an error: "unknown plugin type: dog"
+    [self-test-failed] plugin `dog` serves, and did not pass the test before its use
+      it does not bark
+    [transport-unsupported] `outrigger::error::tests::Bark` has no client for netrpc, which plugin `dog` speaks
     [host-shut-down] the host of the plugins is shut down
     "#);
 }
