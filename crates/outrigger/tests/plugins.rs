@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outrigger::{
-    AuditLog, Coded, Deadlines, ErrorKind, ExitStatus, ExpectedDigest, Files, Manifest,
+    AuditLog, Coded, Deadlines, ErrorKind, ExitStatus, ExpectedDigest, Files, Manifest, Pace,
     Permissions, Policy, PolicyRules, PolicySection, RunningPlugin, Settings, Transport, Verdict,
 };
 use outrigger_examples::FileLister;
@@ -267,6 +267,33 @@ async fn what_is_wrong_with_one_plugin_is_no_matter_of_those_beside_it() {
     // The plugin of that name is the sound one.
     let cow = plugins.get("cow").expect("installed");
     assert_eq!(cow.places().plugin_dir().file_name(), Some("x1".as_ref()));
+    let dog = plugins.get("dog").expect("installed").start().await;
+    let dog = dog.expect("started");
+    assert_eq!(speak(&dog).await, "Woof!");
+    stops_cleanly(dog).await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_comes_into_a_watched_folder_is_reported_when_it_can_be_started() {
+    let folder = Folder::new();
+    let settings = Settings::new().policy(Policy::allow_requested());
+    let (changed, reports) = std::sync::mpsc::channel();
+    let report = move |changes| {
+        let _ = changed.send(changes);
+    };
+    let watched = settings.watch(folder.path(), Pace::default(), report);
+    let (plugins, _watch) = watched.expect("a folder of plugins");
+    assert!(plugins.entries().is_empty());
+    folder.add_animal("dog");
+    loop {
+        let changes = reports.recv_timeout(SOON).expect("a change");
+        let dog = changes.iter().find(|change| change.name() == "dog");
+        let now = dog.and_then(|change| change.after());
+        if now.is_some_and(|now| now.entry().error().is_none()) {
+            break;
+        }
+    }
+    let plugins = settings.open(folder.path()).expect("a folder of plugins");
     let dog = plugins.get("dog").expect("installed").start().await;
     let dog = dog.expect("started");
     assert_eq!(speak(&dog).await, "Woof!");
