@@ -376,3 +376,54 @@ async fn a_start_that_is_given_up_leaves_nothing() {
     until("no process is left", || processes_with(&marker).is_empty()).await;
     until("no socket is left", || is_empty(sockets.path())).await;
 }
+
+#[tokio::test]
+async fn plugins_of_a_type_have_its_interface_whichever_format_they_speak() {
+    let folder = Folder::new();
+    for animal in ["cat", "dog-grpc", "horse"] {
+        folder.add_animal(animal);
+    }
+    folder.add_lister(&[]);
+    let manifest = folder.path().join("horse/manifest.yaml");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let unknown = text.replace("type: animal", "type: vehicle");
+    std::fs::write(&manifest, unknown).expect("written");
+
+    let settings = Settings::new()
+        .policy(Policy::allow_requested())
+        .plugin_type::<Animal>("animal")
+        .plugin_type::<Animal>("animal-grpc");
+    let plugins = settings.open(folder.path()).expect("plugins");
+    let of_type: Vec<&str> = plugins
+        .of_type::<Animal>()
+        .map(|plugin| plugin.name())
+        .collect();
+    assert_eq!(of_type, ["cat", "dog-grpc"]);
+    assert_eq!(plugins.of_type::<FileLister>().count(), 0);
+    assert!(!plugins.get("horse").expect("listed").is::<Animal>());
+
+    let host = settings.host(folder.path()).await.expect("a host");
+    let mut said = Vec::new();
+    for (name, animal) in host.of_type::<Animal>().await {
+        let animal = animal.expect("a client");
+        said.push((name, animal.speak(false).await.expect("a sound")));
+    }
+    let expected = [("cat", "Meow!"), ("dog-grpc", "Woof!")];
+    assert_eq!(
+        said,
+        expected.map(|(name, sound)| (name.to_owned(), sound.to_owned()))
+    );
+    // One of an unknown type is listed, and can be called all the same.
+    let horse = host.status("horse").expect("listed");
+    assert_eq!(horse.kind.as_deref(), Some("vehicle"));
+    let plugin = plugins
+        .get("horse")
+        .expect("sound")
+        .start()
+        .await
+        .expect("started");
+    assert_eq!(speak(&plugin).await, "Neigh!");
+    stops_cleanly(plugin).await;
+    let report = host.shutdown(SOON).await;
+    assert_eq!(report.killed().count(), 0);
+}
