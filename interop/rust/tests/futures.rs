@@ -20,7 +20,7 @@ use outrigger_transport::interface::{GrpcCaller, NetRpcCaller};
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
-    BoundListener, Broker, Channel, ChannelOptions, Draining, Fate, GrpcBroker, OwnedTask,
+    BoundListener, Broker, Channel, ChannelOptions, Draining, Fate, GrpcBroker, OwnedTask, Router,
     Security, Sockets, Stream, connect, process, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
