@@ -45,6 +45,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-wire",
         ],
     ),
+    (
+        "outrigger-registry",
+        &["outrigger-manifest", "outrigger-wire"],
+    ),
     ("outrigger-testing", &[]),
     (
         "outrigger",
@@ -52,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-host",
             "outrigger-macros",
             "outrigger-manifest",
+            "outrigger-registry",
             "outrigger-services",
             "outrigger-wire",
         ],
@@ -102,7 +107,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "outrigger-fuzz",
-        &["outrigger-gob", "outrigger-manifest", "outrigger-wire"],
+        &[
+            "outrigger-gob",
+            "outrigger-manifest",
+            "outrigger-registry",
+            "outrigger-wire",
+        ],
     ),
     ("xtask", &[]),
     ("xtask-codegen", &["outrigger-build"]),

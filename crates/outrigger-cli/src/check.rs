@@ -68,8 +68,8 @@ impl Report {
 }
 
 fn check(args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
-    let source =
-        SourceFile::read(&args.file, FileKind::Manifest).map_err(|error| files::failure(&error))?;
+    let source = SourceFile::read(&args.file, FileKind::Manifest)
+        .map_err(|error| files::failure(&error.into()))?;
     let kind = files::kind(&source);
     report.set("file", source.name().into());
     report.set("kind", kind.as_str().into());
@@ -100,9 +100,10 @@ fn check_manifest(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let policy_source = match &args.policy {
-        Some(path) => {
-            Some(SourceFile::read(path, FileKind::Policy).map_err(|error| files::failure(&error))?)
-        }
+        Some(path) => Some(
+            SourceFile::read(path, FileKind::Policy)
+                .map_err(|error| files::failure(&error.into()))?,
+        ),
         None => None,
     };
     // The problems of both files are shown together.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use outrigger::{Coded as _, Error, ErrorKind, FileKind, SourceFile};
+use outrigger::{Coded as _, Error, ErrorKind, FileKind, RegistryErrorKind, SourceFile};
 
 use crate::failure::{Exit, Failure, printable};
 use crate::snippet::Listing;
@@ -58,23 +58,31 @@ fn guess(name: Option<&str>, text: &str) -> FileKind {
 
 /// One failure for a plugin that cannot be had, with what helps at the command line.
 pub(crate) fn failure(error: &Error) -> Failure {
-    let exit = match error.kind() {
-        ErrorKind::Entrypoint { .. } | ErrorKind::Launch(_) => Exit::NotStarted,
+    let installed = error.registry();
+    let exit = match (error.kind(), installed) {
+        (ErrorKind::Launch(_), _)
+        | (
+            _,
+            Some(
+                RegistryErrorKind::Entrypoint { .. }
+                | RegistryErrorKind::Unusable { .. }
+                | RegistryErrorKind::NotExecutable { .. },
+            ),
+        ) => Exit::NotStarted,
         _ => Exit::Usage,
     };
     let failure = Failure::new(exit, error.code(), printable(&error.to_string()));
     let failure = error.details().into_iter().fold(failure, Failure::note);
-    match error.kind() {
-        ErrorKind::Invalid(_, problems) => {
+    match (error.kind(), installed) {
+        (_, Some(RegistryErrorKind::Invalid(_, problems))) => {
             let file = printable(problems.file());
             failure.help(format!("`outrigger check {file}` shows each in its place"))
         }
-        ErrorKind::Place(_) => failure
+        (ErrorKind::Place(_), _) => failure
             .help("keep a plugin in a folder of its own, and its data in another (`--data-dir`)"),
-        ErrorKind::Entrypoint { .. } => {
+        (_, Some(RegistryErrorKind::Entrypoint { .. })) => {
             failure.help("build it, correct `plugin.entrypoint`, or name a program after `--`")
         }
-        ErrorKind::Unreadable { .. } => failure,
         _ => error
             .hint()
             .into_iter()

@@ -165,7 +165,8 @@ fn settings(policy: Option<&Path>) -> Result<(Settings, PolicyUsed), Failure> {
         let settings = settings.policy(Policy::allow_requested());
         return Ok((settings, PolicyUsed::AllowRequested));
     };
-    let source = SourceFile::read(path, FileKind::Policy).map_err(|error| failure(&error))?;
+    let source =
+        SourceFile::read(path, FileKind::Policy).map_err(|error| failure(&error.into()))?;
     let settings = settings.policy_from(&source);
     let settings = settings.map_err(|error| failure(&error))?;
     Ok((settings, PolicyUsed::File(source.name())))

@@ -4,10 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use outrigger_transport::{BrokerError, ConnectError, TlsError};
-use outrigger_wire::{Coded, Excerpt, HandshakeError};
+use outrigger_wire::{Coded, DigestError, Excerpt, HandshakeError};
 
 use crate::diagnose::Diagnosis;
-use crate::digest::DigestError;
 use crate::exit::ExitStatus;
 use crate::runner::RunnerError;
 

@@ -59,7 +59,6 @@ mod connected;
 mod connection;
 mod deadlines;
 mod diagnose;
-mod digest;
 mod error;
 mod exit;
 mod launch;
@@ -84,7 +83,6 @@ pub use connected::Timings;
 pub use connection::{Connection, PingError};
 pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
-pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use error::{LaunchError, LaunchErrorKind};
 pub use exit::{ExitReport, ExitStatus, KillReason, PluginExited};
 pub use launch::Launch;
@@ -113,6 +111,6 @@ pub use outrigger_transport::{
     UnsupportedTransport,
 };
 pub use outrigger_wire::{
-    Address, AllowedTransports, AppProtocolVersion, HandshakeError, HandshakeLine, MagicCookie,
-    Network, PortRange, Transport,
+    Address, AllowedTransports, AppProtocolVersion, DigestAlgorithm, DigestError, ExpectedDigest,
+    HandshakeError, HandshakeLine, MagicCookie, Network, PortRange, Transport,
 };

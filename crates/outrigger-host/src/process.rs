@@ -13,13 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outrigger_transport::family;
 use outrigger_transport::process::{self, OpenProgram, ProcessHandle};
-use outrigger_wire::ENV_UNIX_SOCKET_DIR;
+use outrigger_wire::{DigestError, ENV_UNIX_SOCKET_DIR, ExpectedDigest};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 
-use crate::digest::{DigestError, ExpectedDigest};
 use crate::exit::ExitStatus;
 use crate::lifeline;
 use crate::program::locate;
@@ -93,12 +92,12 @@ fn checked(program: &Path, digest: &ExpectedDigest) -> Result<OpenProgram, Runne
     // Whatever stands there must not make the host wait.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(program, flags, Mode::empty());
-    let mut file = File::from(opened.map_err(|errno| DigestError::Unreadable(errno.into()))?);
+    let file = File::from(opened.map_err(|errno| DigestError::Unreadable(errno.into()))?);
     if !file.metadata().map_err(DigestError::Unreadable)?.is_file() {
         let error = io::Error::other("it is not a regular file");
         return Err(DigestError::Unreadable(error).into());
     }
-    digest.check(&mut file)?;
+    digest.check(&file)?;
     OpenProgram::new(file.into()).map_err(|errno| RunnerError::Spawn(errno.into()))
 }
 

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use outrigger_transport::AddressTranslator;
 use tokio::io::AsyncRead;
 
-use crate::digest::ExpectedDigest;
 use crate::exit::ExitStatus;
 use crate::program::ProgramNotFound;
+use outrigger_wire::ExpectedDigest;
 
 /// What a runner is asked to start. The environment is complete.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl fmt::Debug for Started {
 pub enum RunnerError {
     /// The content of the program is not what was expected.
     #[error(transparent)]
-    Digest(#[from] crate::digest::DigestError),
+    Digest(#[from] outrigger_wire::DigestError),
     /// The name of the program leads nowhere.
     #[error(transparent)]
     NotFound(#[from] ProgramNotFound),

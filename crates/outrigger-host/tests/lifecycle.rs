@@ -17,7 +17,7 @@ use outrigger_testing::{
     Fault, TestDir, copy_program, holds_within, is_gone, kill, processes_with, program,
     write_script,
 };
-use support::{Kept, SOON, chain, kv, misbehaving, nothing_left, shell, until};
+use support::{Kept, SOON, chain, digest_of, kv, misbehaving, nothing_left, shell, until};
 
 const NEVER: Duration = Duration::from_secs(60);
 
@@ -808,7 +808,7 @@ async fn programs_and_scripts_with_the_right_digest_run() {
         &format!("#!/bin/sh\nexec {} \"$@\"\n", elf.display()),
     );
     for path in [&elf, &script] {
-        let digest = ExpectedDigest::of_file(path).expect("readable");
+        let digest = digest_of(path);
         let cookie = outrigger_host::MagicCookie::new("BASIC_PLUGIN", "hello");
         let launch = Launch::new(path, cookie).offer(1, PluginSet::new());
         let launch = launch.temp_dir(dir.path()).expect_digest(digest);
@@ -827,7 +827,7 @@ async fn a_program_that_is_replaced_after_the_check_never_runs() {
     let bad = format!("#!/bin/sh\necho ran > {}\n", path("trace").display());
     write_script(&path("bad"), &bad);
     write_script(&path("plugin"), "#!/bin/sh\nexit 3\n");
-    let digest = ExpectedDigest::of_file(&path("good")).expect("readable");
+    let digest = digest_of(&path("good"));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let swapping = std::thread::spawn({
         let (stop, dir) = (stop.clone(), dir.path().to_owned());

@@ -16,7 +16,7 @@ use outrigger_host::{
     Attach, ExitStatus, ExpectedDigest, Launch, LaunchError, MagicCookie, PluginSet,
 };
 use outrigger_testing::{Fault, NEWER_CALLS, TestDir, copy_program, program, write_script};
-use support::{chain, kv, misbehaving, nothing_left, shell};
+use support::{chain, digest_of, kv, misbehaving, nothing_left, shell};
 
 fn launch(program: impl AsRef<Path>, dir: &TestDir) -> Launch {
     Launch::new(program.as_ref(), MagicCookie::new("BASIC_PLUGIN", "hello"))
@@ -65,7 +65,7 @@ async fn a_host_that_names_kv2() {
         assert_eq!(error.code(), "digest-mismatch");
         return;
     }
-    let digest = ExpectedDigest::of_file(&program("kv")).expect("readable");
+    let digest = digest_of(&program("kv"));
     for launch in [kv2(), kv2().expect_digest(digest)] {
         let error = failed(launch).await;
         assert_eq!(error.code(), expected, "{}", chain(&error));
@@ -154,7 +154,7 @@ async fn a_name_that_is_nowhere_in_path_says_what_can_be_done() {
 #[ignore = "part of the test below"]
 async fn a_host_with_a_plugin_in_its_own_directory() {
     let dir = TestDir::new();
-    let digest = ExpectedDigest::of_file(Path::new("kv")).expect("readable");
+    let digest = digest_of(Path::new("kv"));
     for name in ["./kv", "../a/kv", "../a/./kv"] {
         for digest in [None, Some(digest.clone())] {
             let mut launch = launch(name, &dir).current_dir("../b");
@@ -195,7 +195,7 @@ async fn checked_scripts_start_while_other_programs_are_started() {
     let dir = Arc::new(TestDir::new());
     let script = dir.path().join("script");
     write_script(&script, "#!/bin/sh\nexit 3\n");
-    let digest = ExpectedDigest::of_file(&script).expect("readable");
+    let digest = digest_of(&script);
     let over = Arc::new(AtomicBool::new(false));
     let commands = std::thread::spawn({
         let over = over.clone();
@@ -275,7 +275,7 @@ async fn a_plugin_inherits_no_descriptor_above_its_standard_streams() {
         write_script(&script, "#!/bin/sh\nls -l /proc/$$/fd >\"$1\"\n");
         let mut launch = launch(&script, &dir).arg(&list);
         if digest {
-            launch = launch.expect_digest(ExpectedDigest::of_file(&script).expect("readable"));
+            launch = launch.expect_digest(digest_of(&script));
         }
         assert_eq!(failed(launch).await.code(), "exited-early");
         let text = std::fs::read_to_string(&list).expect("listed");
@@ -411,7 +411,7 @@ async fn a_life_in_short() {
     // By its digest, by its name, and when it is no program.
     let script = dir.path().join("script");
     write_script(&script, "#!/bin/sh\nexit 3\n");
-    let digest = ExpectedDigest::of_file(&script).expect("readable");
+    let digest = digest_of(&script);
     let error = failed(launch(&script, &dir).expect_digest(digest)).await;
     assert!(
         error.to_string().contains("exited with status 3"),

@@ -31,7 +31,6 @@ mod arguments;
 mod builder;
 mod changes;
 mod check;
-mod checksum;
 mod choices;
 mod decide;
 mod denial;
@@ -68,7 +67,6 @@ pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
 pub use changes::{Change, ChangeKind, Changes};
-pub use checksum::{ChecksumError, checksum_of};
 pub use choices::{
     Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
 };

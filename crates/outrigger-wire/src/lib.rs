@@ -19,7 +19,8 @@
 //! This crate knows the handshake line, the environment a host gives its
 //! plugin, version negotiation, addresses, log lines, the messages of the
 //! broker, what peers write into `:authority`, the framing of the descriptor
-//! socket, and how a plugin is told of an error. It opens no file and no socket,
+//! socket, how a plugin is told of an error, and the digest that a program must
+//! have. It opens no file and no socket,
 //! reads no variable and no clock, and starts no thread: text comes in and values
 //! go out, so that every rule can be tested and fuzzed on its own. What a
 //! certificate means is left to the crate that speaks TLS.
@@ -34,6 +35,8 @@ mod broker;
 mod coded;
 #[cfg(feature = "messages")]
 pub mod descriptors;
+#[cfg(feature = "digest")]
+mod digest;
 mod environment;
 mod errno;
 #[cfg(all(feature = "messages", feature = "logs"))]
@@ -57,6 +60,8 @@ pub use authority::AuthorityFilter;
 #[cfg(feature = "messages")]
 pub use broker::{BrokerId, BrokerMessage, MAX_KNOCK_ERROR, RawConnInfo};
 pub use coded::Coded;
+#[cfg(feature = "digest")]
+pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use environment::{
     CookieError, DEFAULT_PORT_RANGE, ENV_CLIENT_CERT, ENV_HOST_SERVICES, ENV_MAX_PORT,
     ENV_MIN_PORT, ENV_MULTIPLEX_GRPC, ENV_PROTOCOL_VERSIONS, ENV_UNIX_SOCKET_DIR,

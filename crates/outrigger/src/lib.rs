@@ -50,8 +50,6 @@
 #![forbid(unsafe_code)]
 
 mod error;
-mod file;
-mod file_kind;
 mod plugin;
 mod plugins;
 mod settings;
@@ -62,8 +60,6 @@ pub mod interface {
 }
 
 pub use error::{Error, ErrorKind};
-pub use file::SourceFile;
-pub use file_kind::FileKind;
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
@@ -79,6 +75,10 @@ pub use outrigger_manifest::{
     Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
     ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+};
+pub use outrigger_registry::{
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, RegistryError, RegistryErrorKind,
+    SourceFile,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,

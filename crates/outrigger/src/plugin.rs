@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{ExpectedDigest, Launch, MagicCookie, PluginSet, RunningPlugin};
-use outrigger_manifest::{Decision, Manifest, Places, SandboxMode, checksum_of};
+use outrigger_manifest::{Decision, Manifest, Places, SandboxMode};
+use outrigger_registry::{Bundle, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::error::{Error, ErrorKind};
-use crate::file::{SourceFile, alike, checksum_text};
-use crate::file_kind::FileKind;
 use crate::settings::{Settings, with_data_dir};
 
 /// A plugin with a sound manifest, which may be started any number of times.
@@ -36,9 +35,7 @@ use crate::settings::{Settings, with_data_dir};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plugin {
-    manifest: Arc<Manifest>,
-    /// Where the manifest stands, if it is from a file.
-    file: Option<PathBuf>,
+    bundle: Bundle,
     places: Places,
     decision: Decision,
     settings: Settings,
@@ -48,24 +45,17 @@ impl Settings {
     /// The plugin in one folder, or the one with the manifest at `path`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`], [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    /// [`RegistryErrorKind::Unreadable`](crate::RegistryErrorKind::Unreadable), [`RegistryErrorKind::Invalid`](crate::RegistryErrorKind::Invalid) and [`ErrorKind::Place`].
     pub fn open_plugin(&self, path: impl AsRef<Path>) -> Result<Plugin, Error> {
-        self.plugin_from(&SourceFile::read(path, FileKind::Manifest)?)
+        Plugin::new(Bundle::open(path)?, self)
     }
 
     /// The plugin whose manifest this file is.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] and [`ErrorKind::Place`].
+    /// [`RegistryErrorKind::Invalid`](crate::RegistryErrorKind::Invalid) and [`ErrorKind::Place`].
     pub fn plugin_from(&self, source: &SourceFile) -> Result<Plugin, Error> {
-        let manifest = source
-            .manifest()
-            .map_err(|problems| ErrorKind::Invalid(FileKind::Manifest, problems))?;
-        let folder = match source.path().parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        Plugin::new(manifest, Some(source.path().to_owned()), folder, self)
+        Plugin::new(Bundle::read(source)?, self)
     }
 
     /// A plugin whose manifest comes from the program. Its entrypoint, and
@@ -74,7 +64,7 @@ impl Settings {
     /// # Errors
     /// [`ErrorKind::Place`].
     pub fn plugin(&self, manifest: Manifest, folder: impl AsRef<Path>) -> Result<Plugin, Error> {
-        Plugin::new(manifest, None, folder.as_ref(), self)
+        Plugin::new(Bundle::new(manifest, folder.as_ref()), self)
     }
 }
 
@@ -88,17 +78,11 @@ impl Plugin {
         Settings::new().open_plugin(path)
     }
 
-    fn new(
-        manifest: Manifest,
-        file: Option<PathBuf>,
-        folder: &Path,
-        settings: &Settings,
-    ) -> Result<Self, Error> {
-        let places = settings.places(folder, &manifest)?;
+    pub(crate) fn new(bundle: Bundle, settings: &Settings) -> Result<Self, Error> {
+        let places = settings.places(bundle.folder(), bundle.manifest())?;
         Ok(Self {
-            decision: settings.decides_by().decide(&manifest, &places),
-            manifest: Arc::new(manifest),
-            file,
+            decision: settings.decides_by().decide(bundle.manifest(), &places),
+            bundle: bundle.in_folder(places.plugin_dir()),
             places,
             settings: settings.clone(),
         })
@@ -111,23 +95,23 @@ impl Plugin {
     pub fn with_data_dir(mut self, folder: impl AsRef<Path>) -> Result<Self, Error> {
         self.places = with_data_dir(&self.places, folder.as_ref())?;
         let policy = self.settings.decides_by();
-        self.decision = policy.decide(&self.manifest, &self.places);
+        self.decision = policy.decide(self.manifest(), &self.places);
         Ok(self)
     }
 
     /// The name in its manifest.
     pub fn name(&self) -> &str {
-        self.manifest.name().as_str()
+        self.bundle.name()
     }
 
     /// What it is and asks for.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        self.bundle.manifest()
     }
 
     /// The file that its manifest was read from.
     pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        self.bundle.file()
     }
 
     /// What the placeholders of its manifest stand for.
@@ -142,52 +126,35 @@ impl Plugin {
 
     /// What tells its program that a host of its kind started it.
     pub fn cookie(&self) -> MagicCookie {
-        let handshake = self.manifest.handshake();
+        let handshake = self.manifest().handshake();
         MagicCookie::new(handshake.magic_cookie_key(), handshake.magic_cookie_value())
     }
 
     /// Its program: the first file of those that its entrypoint may mean.
     ///
     /// # Errors
-    /// [`ErrorKind::Entrypoint`].
+    /// [`RegistryErrorKind::Entrypoint`](crate::RegistryErrorKind::Entrypoint).
     pub fn program(&self) -> Result<PathBuf, Error> {
-        let folder = self.places.plugin_dir();
-        let name = folder.file_name().and_then(|name| name.to_str());
-        let entrypoint = self.manifest.entrypoint();
-        let candidates = entrypoint.candidates(name.unwrap_or_default());
-        let tried: Vec<PathBuf> = candidates.iter().map(|path| folder.join(path)).collect();
-        if let Some(program) = tried.iter().find(|path| path.is_file()) {
-            return Ok(program.clone());
-        }
-        Err(ErrorKind::Entrypoint {
-            plugin: self.name().to_owned(),
-            manifest: self.file.clone(),
-            entrypoint: entrypoint.clone(),
-            alike: tried.first().map(|path| alike(path)).unwrap_or_default(),
-            tried,
-        }
-        .into())
+        Ok(self.bundle.program()?)
     }
 
     /// What `plugin.sha256` in its folder, or else `PROGRAM.sha256` beside its
     /// program, says that the program hashes to; nothing if neither is there.
     ///
     /// # Errors
-    /// [`ErrorKind::ChecksumUnreadable`] and [`ErrorKind::Checksum`].
+    /// [`RegistryErrorKind::ChecksumUnreadable`](crate::RegistryErrorKind::ChecksumUnreadable) and [`RegistryErrorKind::Checksum`](crate::RegistryErrorKind::Checksum).
     pub fn expected_digest(&self, program: &Path) -> Result<Option<ExpectedDigest>, Error> {
-        let folder = self.places.plugin_dir();
-        let mut beside = program.as_os_str().to_owned();
-        beside.push(".sha256");
-        for path in [folder.join("plugin.sha256"), beside.into()] {
-            let Some(text) = checksum_text(&path)? else {
-                continue;
-            };
-            let within = program.strip_prefix(folder).unwrap_or(program);
-            let digest = checksum_of(&text, &within.to_string_lossy());
-            let digest = digest.map_err(|source| ErrorKind::Checksum { path, source })?;
-            return Ok(digest.parse().ok());
-        }
-        Ok(None)
+        Ok(self.bundle.expected_digest(program)?)
+    }
+
+    /// What its program hashes to, which is what its checksum file says if it has one. Reads the
+    /// whole program if the [`digest_cache`](Settings::digest_cache) does not know it.
+    ///
+    /// # Errors
+    /// As for [`program`](Self::program) and [`expected_digest`](Self::expected_digest);
+    /// [`RegistryErrorKind::Digest`](crate::RegistryErrorKind::Digest).
+    pub fn digest(&self) -> Result<ExpectedDigest, Error> {
+        Ok(self.bundle.digest(self.settings.digests())?)
     }
 
     /// The services of the host under its grants. What is granted is opened now;
@@ -211,26 +178,29 @@ impl Plugin {
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] unless it may [start with
-    /// less](Settings::start_with_less), [`ErrorKind::Entrypoint`],
-    /// [`ErrorKind::ChecksumUnreadable`] and [`ErrorKind::Checksum`].
+    /// less](Settings::start_with_less), [`RegistryErrorKind::Entrypoint`](crate::RegistryErrorKind::Entrypoint),
+    /// [`RegistryErrorKind::ChecksumUnreadable`](crate::RegistryErrorKind::ChecksumUnreadable) and [`RegistryErrorKind::Checksum`](crate::RegistryErrorKind::Checksum).
     pub fn launch(&self) -> Result<Launch, Error> {
         if !self.decision.is_complete() && !self.settings.starts_with_less() {
             return Err(ErrorKind::Refused {
                 plugin: self.name().to_owned(),
-                manifest: self.file.clone(),
+                manifest: self.file().map(Path::to_owned),
                 refused: self.decision.refused().to_vec(),
             }
             .into());
         }
         let program = self.program()?;
-        let digest = self.expected_digest(&program)?;
+        let digest = match self.settings.requires_checksums() {
+            true => Some(self.bundle.required_digest(&program)?),
+            false => self.expected_digest(&program)?,
+        };
         let mut services = self.services();
-        let version = self.manifest.handshake().protocol_version();
+        let version = self.manifest().handshake().protocol_version();
         let mut launch = Launch::new(program, self.cookie())
             .named(self.name())
-            .allow(self.manifest.transport().into())
+            .allow(self.manifest().transport().into())
             .offer(version, PluginSet::new());
-        if self.manifest.auto_mtls() == Some(true) {
+        if self.manifest().auto_mtls() == Some(true) {
             launch = launch.auto_mtls();
         }
         if let Some(digest) = digest {

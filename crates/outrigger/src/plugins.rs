@@ -1,9 +1,10 @@
 //! What is installed in a folder.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::error::{Error, ErrorKind};
+use outrigger_registry::{EntryState, Registry, Scan};
+
+use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::settings::Settings;
 
@@ -11,7 +12,7 @@ use crate::settings::Settings;
 ///
 /// What is wrong with one of them stands in its [`Entry`], and is no matter of the
 /// others. Files in the folder, and folders whose name begins with a dot, are no
-/// plugins. Nothing is started, and no program is looked at.
+/// plugins. Nothing is started, and no program is read.
 ///
 /// # Examples
 /// ```
@@ -28,15 +29,15 @@ use crate::settings::Settings;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plugins {
+    registry: Registry,
+    /// One for each entry of the registry, in its order.
     entries: Vec<Entry>,
 }
 
 /// A plugin's folder, and what was found in it.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    folder: PathBuf,
-    /// The manifest's name, or the folder's where there is none.
-    name: String,
+    found: outrigger_registry::Entry,
     plugin: Result<Plugin, Error>,
 }
 
@@ -44,7 +45,7 @@ impl Settings {
     /// The plugins in the folders of `folder`: see [`Plugins`].
     ///
     /// # Errors
-    /// [`ErrorKind::Folder`]. What is wrong with one plugin stands in its entry.
+    /// [`RegistryErrorKind::Folder`](crate::RegistryErrorKind::Folder). What is wrong with one plugin stands in its entry.
     pub fn open(&self, folder: impl AsRef<Path>) -> Result<Plugins, Error> {
         Plugins::read(folder.as_ref(), self)
     }
@@ -55,31 +56,23 @@ impl Plugins {
     /// something is said: they may have nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Folder`].
+    /// [`RegistryErrorKind::Folder`](crate::RegistryErrorKind::Folder).
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         Settings::new().open(folder)
     }
 
     fn read(folder: &Path, settings: &Settings) -> Result<Self, Error> {
-        let unreadable = |source| ErrorKind::Folder {
-            path: folder.to_owned(),
-            source,
-        };
-        let mut folders = Vec::new();
-        for entry in folder.read_dir().map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            if !hidden && entry.path().is_dir() {
-                folders.push(entry.path());
-            }
-        }
-        folders.sort();
-        let mut entries: Vec<Entry> = folders
-            .into_iter()
-            .map(|folder| Entry::read(folder, settings))
-            .collect();
-        refuse_second_names(&mut entries);
-        Ok(Self { entries })
+        let registry = Scan::new()
+            .require_checksums(settings.requires_checksums())
+            .folder(folder)?;
+        let entries = registry
+            .entries()
+            .iter()
+            .map(|found| Entry::new(found, settings));
+        Ok(Self {
+            entries: entries.collect(),
+            registry,
+        })
     }
 
     /// Every folder, in the order of their names.
@@ -90,21 +83,9 @@ impl Plugins {
     /// The plugin with this name in its manifest.
     ///
     /// # Errors
-    /// What is wrong with it; [`ErrorKind::Unknown`] if there is none.
+    /// What is wrong with it; [`RegistryErrorKind::Unknown`](crate::RegistryErrorKind::Unknown) if there is none.
     pub fn get(&self, name: &str) -> Result<&Plugin, Error> {
-        let mut named = self.entries.iter().filter(|entry| entry.name == name);
-        // A folder without a sound manifest may be called like a plugin elsewhere.
-        let sound = named.clone().find(|entry| entry.plugin.is_ok());
-        let entry = sound.or_else(|| named.next());
-        let entry = entry.ok_or_else(|| {
-            let mut known: Vec<String> = self.entries.iter().map(|e| e.name.clone()).collect();
-            known.sort();
-            known.dedup();
-            ErrorKind::Unknown {
-                name: name.to_owned(),
-                known,
-            }
-        })?;
+        let entry = &self.entries[self.registry.position(name)?];
         entry.plugin().map_err(Error::clone)
     }
 }
@@ -119,54 +100,37 @@ impl<'p> IntoIterator for &'p Plugins {
 }
 
 impl Entry {
-    fn read(folder: PathBuf, settings: &Settings) -> Self {
-        let plugin = settings.open_plugin(&folder);
-        let name = match &plugin {
-            Ok(plugin) => plugin.name().into(),
-            Err(_) => folder.file_name().unwrap_or_default().to_string_lossy(),
+    fn new(found: &outrigger_registry::Entry, settings: &Settings) -> Self {
+        let plugin = match found.state() {
+            EntryState::Available { bundle, .. } => Plugin::new(bundle.clone(), settings),
+            EntryState::Unusable { error, .. } => Err(error.clone().into()),
         };
         Self {
-            name: name.into_owned(),
-            folder,
+            found: found.clone(),
             plugin,
         }
     }
 
     /// The plugin's name in its manifest, or else that of its folder.
     pub fn name(&self) -> &str {
-        &self.name
+        self.found.name()
     }
 
     /// Its folder.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.found.folder()
+    }
+
+    /// Whether what was found there can be used.
+    pub fn state(&self) -> &EntryState {
+        self.found.state()
     }
 
     /// The plugin.
     ///
     /// # Errors
-    /// What is wrong with it: [`ErrorKind::Unreadable`], [`ErrorKind::Invalid`],
-    /// [`ErrorKind::Place`] and [`ErrorKind::NameTaken`].
+    /// What is wrong with it: what its [`state`](Self::state) says, or [`ErrorKind::Place`](crate::ErrorKind::Place).
     pub fn plugin(&self) -> Result<&Plugin, &Error> {
         self.plugin.as_ref()
-    }
-}
-
-/// Of several plugins with one name, the first counts.
-fn refuse_second_names(entries: &mut [Entry]) {
-    let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for entry in entries.iter_mut().filter(|entry| entry.plugin.is_ok()) {
-        match first.get(&entry.name) {
-            Some(by) => {
-                entry.plugin = Err(ErrorKind::NameTaken {
-                    name: entry.name.clone(),
-                    by: by.clone(),
-                }
-                .into());
-            }
-            None => {
-                first.insert(entry.name.clone(), entry.folder.clone());
-            }
-        }
     }
 }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, SourceFile};
 use outrigger_services::GrantedServices;
 
-use crate::error::{Error, ErrorKind};
-use crate::file::SourceFile;
-use crate::file_kind::FileKind;
+use crate::error::Error;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -34,6 +33,8 @@ pub struct Settings {
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     start_with_less: bool,
+    require_checksums: bool,
+    digests: Arc<DigestCache>,
 }
 
 impl Default for Settings {
@@ -43,6 +44,8 @@ impl Default for Settings {
             data_root: None,
             serve: Arc::new(std::convert::identity),
             start_with_less: false,
+            require_checksums: false,
+            digests: Arc::new(DigestCache::in_memory()),
         }
     }
 }
@@ -53,6 +56,7 @@ impl fmt::Debug for Settings {
             .field("policy", &self.policy)
             .field("data_root", &self.data_root)
             .field("start_with_less", &self.start_with_less)
+            .field("require_checksums", &self.require_checksums)
             .finish_non_exhaustive()
     }
 }
@@ -73,7 +77,7 @@ impl Settings {
     /// Decides by the policy in a file, or in the `policy.yaml` of a folder.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`].
+    /// [`RegistryErrorKind::Unreadable`] and [`RegistryErrorKind::Invalid`].
     pub fn policy_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
         self.policy_from(&SourceFile::read(path, FileKind::Policy)?)
     }
@@ -81,11 +85,11 @@ impl Settings {
     /// Decides by the policy that this file is.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`].
+    /// [`RegistryErrorKind::Invalid`].
     pub fn policy_from(self, source: &SourceFile) -> Result<Self, Error> {
         let policy = source
             .policy()
-            .map_err(|problems| ErrorKind::Invalid(FileKind::Policy, problems))?;
+            .map_err(|problems| RegistryErrorKind::Invalid(FileKind::Policy, problems))?;
         Ok(self.policy(policy))
     }
 
@@ -116,6 +120,29 @@ impl Settings {
     pub fn start_with_less(mut self) -> Self {
         self.start_with_less = true;
         self
+    }
+
+    /// Starts no plugin without a checksum file.
+    #[must_use]
+    pub fn require_checksums(mut self) -> Self {
+        self.require_checksums = true;
+        self
+    }
+
+    /// Keeps what programs hashed to in `known`, so that [`Plugin::digest`](crate::Plugin::digest)
+    /// reads none twice; otherwise that is known to clones of these settings alone.
+    #[must_use]
+    pub fn digest_cache(mut self, known: impl Into<Arc<DigestCache>>) -> Self {
+        self.digests = known.into();
+        self
+    }
+
+    pub(crate) fn digests(&self) -> &DigestCache {
+        &self.digests
+    }
+
+    pub(crate) fn requires_checksums(&self) -> bool {
+        self.require_checksums
     }
 
     pub(crate) fn decides_by(&self) -> &Policy {

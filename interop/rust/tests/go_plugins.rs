@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -617,7 +618,7 @@ async fn a_go_plugin_with_another_digest_is_not_started_and_with_its_own_it_is()
         .expect_digest(wrong);
     assert_eq!(refused(launch).await.code(), "digest-mismatch");
     assert!(!file.exists(), "it was started");
-    let right = ExpectedDigest::of_file(&program).expect("a digest");
+    let right = ExpectedDigest::of(File::open(&program).expect("opened")).expect("a digest");
     let plugin = helper(&program, "test-grpc")
         .expect_digest(right)
         .start()

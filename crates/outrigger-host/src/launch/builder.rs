@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use outrigger_transport::{AddressTranslator, HostServices, Tls};
 use outrigger_wire::logs::DEFAULT_LINE_BUFFER;
-use outrigger_wire::{AllowedTransports, DEFAULT_PORT_RANGE, MagicCookie, PortRange};
+use outrigger_wire::{
+    AllowedTransports, DEFAULT_PORT_RANGE, ExpectedDigest, MagicCookie, PortRange,
+};
 
-use crate::digest::ExpectedDigest;
 use crate::process::ProcessRunner;
 use crate::runner::Runner;
 use crate::settings::{Settings, settings_methods};

@@ -2,11 +2,13 @@
 #![allow(dead_code)] // Each test program uses a part of it.
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use outrigger_host::{Deadlines, Launch, MagicCookie, PluginSet};
+use outrigger_host::{Deadlines, ExpectedDigest, Launch, MagicCookie, PluginSet};
 use outrigger_testing::{Fault, TestDir, processes_with, program};
 
 /// How long a busy machine may take for what usually takes milliseconds.
@@ -18,6 +20,11 @@ pub(crate) fn kv(dir: &TestDir) -> Launch {
         .temp_dir(dir.path())
         .current_dir(dir.path())
         .offer(1, PluginSet::new())
+}
+
+/// What the program at `path` hashes to now.
+pub(crate) fn digest_of(path: &Path) -> ExpectedDigest {
+    ExpectedDigest::of(File::open(path).expect("opened")).expect("readable")
 }
 
 /// A plugin that misbehaves, with its sockets in `dir`.

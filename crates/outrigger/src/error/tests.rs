@@ -1,29 +1,38 @@
 //! An example of each kind of error, as it is made and shown.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::{Plugin, Plugins, Settings};
 
-const KINDS: usize = 11;
+const KINDS: usize = 16;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
     match kind {
-        ErrorKind::Folder { .. } => 0,
-        ErrorKind::Unreadable { .. } => 1,
-        ErrorKind::Invalid(..) => 2,
-        ErrorKind::Place(_) => 3,
-        ErrorKind::Unknown { .. } => 4,
-        ErrorKind::NameTaken { .. } => 5,
-        ErrorKind::Entrypoint { .. } => 6,
-        ErrorKind::ChecksumUnreadable { .. } => 7,
-        ErrorKind::Checksum { .. } => 8,
-        ErrorKind::Refused { .. } => 9,
-        ErrorKind::Launch(_) => 10,
+        ErrorKind::Place(_) => 0,
+        ErrorKind::Refused { .. } => 1,
+        ErrorKind::Launch(_) => 2,
+        ErrorKind::Registry(error) => match error.kind() {
+            RegistryErrorKind::Folder { .. } => 3,
+            RegistryErrorKind::PluginFolder { .. } => 4,
+            RegistryErrorKind::Unreadable { .. } => 5,
+            RegistryErrorKind::Invalid(..) => 6,
+            RegistryErrorKind::Unknown { .. } => 7,
+            RegistryErrorKind::NameTaken { .. } => 8,
+            RegistryErrorKind::Entrypoint { .. } => 9,
+            RegistryErrorKind::Unusable { .. } => 10,
+            RegistryErrorKind::NotExecutable { .. } => 11,
+            RegistryErrorKind::ChecksumUnreadable { .. } => 12,
+            RegistryErrorKind::Checksum { .. } => 13,
+            RegistryErrorKind::Digest { .. } => 14,
+            RegistryErrorKind::ChecksumMissing { .. } => 15,
+            _ => KINDS,
+        },
     }
 }
 
@@ -45,7 +54,9 @@ impl Kennel {
              capabilities: {{{capabilities}}}\n"
         );
         fs::create_dir_all(self.path(folder)).expect("a plugin's folder");
-        self.write(&format!("{folder}/dog"), "");
+        let program = self.path(&format!("{folder}/dog"));
+        fs::write(&program, "").expect("a file");
+        fs::set_permissions(&program, Permissions::from_mode(0o644)).expect("its mode");
         self.write(&format!("{folder}/manifest.yaml"), &manifest);
     }
 
@@ -108,11 +119,24 @@ async fn examples() -> Vec<(Error, String)> {
     example(&kennel, plugins.get("cat").expect_err("no such plugin"));
     let second = plugins.entries()[1].plugin();
     example(&kennel, second.expect_err("a second dog").clone());
+    std::os::unix::fs::symlink("loop", kennel.path("loop")).expect("linked");
+    let plugins = Plugins::open(kennel.0.path()).expect("a folder");
+    example(&kennel, plugins.get("loop").expect_err("it leads nowhere"));
+    example(&kennel, plugins.get("dog").expect_err("no `x` in its mode"));
 
     let kennel = Kennel::new();
     kennel.rename("dog/dog", "dog/dgo");
     example(&kennel, kennel.dog().launch().expect_err("no program"));
+    fs::create_dir(kennel.path("dog/dog")).expect("a folder");
+    example(&kennel, kennel.dog().launch().expect_err("a folder"));
+    fs::remove_dir(kennel.path("dog/dog")).expect("removed");
     kennel.rename("dog/dgo", "dog/dog");
+    let strict = Settings::new().require_checksums();
+    let plugin = strict.open_plugin(kennel.path("dog")).expect("a plugin");
+    example(
+        &kennel,
+        plugin.launch().expect_err("it must have a checksum"),
+    );
     fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
     example(&kennel, kennel.dog().launch().expect_err("no file"));
     fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
@@ -127,6 +151,7 @@ async fn examples() -> Vec<(Error, String)> {
         example(&kennel, kennel.dog().launch().expect_err("no checksum"));
     }
     kennel.write("dog/plugin.sha256", &"0".repeat(64));
+    example(&kennel, kennel.dog().digest().expect_err("another program"));
     let other = kennel.dog().start().await;
     example(&kennel, other.expect_err("another program"));
 
@@ -180,11 +205,22 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [plugin-name-taken] another folder holds a plugin `dog` too
       `DIR/dog` is the one that counts
       help: give one of the two another `plugin.name`
+    [plugin-folder-unreadable] `DIR/loop` leads to no plugin's folder
+      Too many levels of symbolic links (os error 40)
+    [entrypoint-not-executable] the program of plugin `dog` may not be executed
+      `DIR/dog/dog` has the mode 0644
+      help: `chmod +x DIR/dog/dog`
     [entrypoint-not-found] plugin `dog` has no program at its entrypoint
       DIR/dog/manifest.yaml names `dog`
       `DIR/dog/dog` does not exist
       its folder contains `dgo`
       help: build it, or correct `plugin.entrypoint`
+    [entrypoint-unusable] what plugin `dog` has at its entrypoint is no program
+      `DIR/dog/dog`: it is no regular file
+    [checksum-missing] plugin `dog` has no checksum file, and must have one
+      `DIR/dog/plugin.sha256` does not exist
+      `DIR/dog/dog.sha256` does not exist
+      help: write one with `sha256sum` if the program is the one you mean
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
@@ -199,6 +235,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [checksum-ambiguous] the checksum file `DIR/dog/plugin.sha256` says nothing of the program
       it has two different checksums for `dog`
       help: write it anew with `sha256sum` if the program is the one you mean
+    [digest-mismatch] plugin `dog` is not the program that was meant
+      the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
+      help: write its checksum anew if you rebuilt it, otherwise do not run it
     [digest-mismatch] plugin `dog` is not the program that was meant
       the program's sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, expected 0000000000000000000000000000000000000000000000000000000000000000
     [capability-refused] plugin `dog` asks for more than this host allows

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use outrigger::{Error, ErrorKind, Plugin, RunningPlugin, Settings, Transport};
+use outrigger::{Error, Plugin, RegistryErrorKind, RunningPlugin, Settings, Transport};
 use outrigger_examples::hosted::chain;
 use outrigger_examples::netrpc::Animal;
 
@@ -22,7 +22,7 @@ pub(crate) fn installed(folder: &Path) -> Result<Option<Plugin>, Error> {
 }
 
 fn is_missing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    matches!(error.registry(), Some(RegistryErrorKind::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// Whether it is an animal. Other plugins with a manifest are what they answer to.

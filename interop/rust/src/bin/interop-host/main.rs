@@ -10,6 +10,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::fs::File;
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -968,7 +969,7 @@ async fn start(
         .iter()
         .any(|scenario| scenario == "checksum-right")
     {
-        launch = launch.expect_digest(ExpectedDigest::of_file(program)?);
+        launch = launch.expect_digest(ExpectedDigest::of(File::open(program)?)?);
     }
     if scenarios
         .iter()

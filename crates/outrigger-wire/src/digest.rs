@@ -1,9 +1,7 @@
-//! The check that a program is the one that was meant.
+//! What a program must hash to, and the check that it does.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 use std::str::FromStr;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -14,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 const CHUNK: usize = 64 << 10;
 
 /// A hash function, by the name it goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DigestAlgorithm {
     /// `sha256`.
     Sha256,
@@ -41,22 +39,24 @@ impl DigestAlgorithm {
         }
     }
 
-    fn of(self, file: &mut File) -> io::Result<Vec<u8>> {
+    fn of(self, content: impl Read) -> io::Result<Vec<u8>> {
         match self {
-            Self::Sha256 => hash::<Sha256>(file),
-            Self::Sha384 => hash::<Sha384>(file),
-            Self::Sha512 => hash::<Sha512>(file),
+            Self::Sha256 => hash::<Sha256>(content),
+            Self::Sha384 => hash::<Sha384>(content),
+            Self::Sha512 => hash::<Sha512>(content),
         }
     }
 }
 
-fn hash<D: Digest>(file: &mut File) -> io::Result<Vec<u8>> {
+fn hash<D: Digest>(mut content: impl Read) -> io::Result<Vec<u8>> {
     let mut digest = D::new();
     let mut chunk = vec![0; CHUNK];
     loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(digest.finalize().to_vec()),
-            read => digest.update(&chunk[..read]),
+        match content.read(&mut chunk) {
+            Ok(0) => return Ok(digest.finalize().to_vec()),
+            Ok(read) => digest.update(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -65,14 +65,16 @@ fn hash<D: Digest>(file: &mut File) -> io::Result<Vec<u8>> {
 ///
 /// # Examples
 /// ```
-/// use outrigger_host::ExpectedDigest;
+/// use outrigger_wire::ExpectedDigest;
 ///
 /// let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// let digest: ExpectedDigest = text.parse()?;
 /// assert_eq!(digest.to_string(), text);
-/// # Ok::<(), outrigger_host::DigestError>(())
+/// // What nothing hashes to.
+/// assert_eq!(digest, ExpectedDigest::of(std::io::empty())?);
+/// # Ok::<(), outrigger_wire::DigestError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExpectedDigest {
     algorithm: DigestAlgorithm,
     bytes: Vec<u8>,
@@ -126,7 +128,7 @@ impl DigestError {
     }
 }
 
-outrigger_wire::coded!(DigestError);
+crate::coded!(DigestError);
 
 impl ExpectedDigest {
     /// A SHA-256 digest.
@@ -154,30 +156,39 @@ impl ExpectedDigest {
         })
     }
 
-    /// The digest of what is at `path` now.
+    /// The SHA-256 digest of what is left to read of `content`, such as an open file.
     ///
     /// # Errors
     /// [`DigestError::Unreadable`].
-    pub fn of_file(path: &Path) -> Result<Self, DigestError> {
-        let mut file = File::open(path).map_err(DigestError::Unreadable)?;
+    pub fn of(content: impl Read) -> Result<Self, DigestError> {
         let algorithm = DigestAlgorithm::Sha256;
-        let bytes = algorithm.of(&mut file).map_err(DigestError::Unreadable)?;
+        let bytes = algorithm.of(content).map_err(DigestError::Unreadable)?;
         Ok(Self { algorithm, bytes })
     }
 
-    /// Checks what is left to read of `file`.
+    /// Checks what is left to read of `content`.
     ///
     /// # Errors
     /// [`DigestError::Unreadable`] or [`DigestError::Mismatch`].
-    pub fn check(&self, file: &mut File) -> Result<(), DigestError> {
-        let found = self.algorithm.of(file).map_err(DigestError::Unreadable)?;
+    pub fn check(&self, content: impl Read) -> Result<(), DigestError> {
+        let algorithm = self.algorithm;
+        let bytes = algorithm.of(content).map_err(DigestError::Unreadable)?;
+        self.matches(&Self { algorithm, bytes })
+    }
+
+    /// Checks the digest that a content was found to have.
+    ///
+    /// # Errors
+    /// [`DigestError::Mismatch`], also where `found` is one of another hash function.
+    pub fn matches(&self, found: &Self) -> Result<(), DigestError> {
         // The time of the comparison tells nothing about where they differ.
-        if found.ct_eq(&self.bytes).into() {
+        let same: bool = found.bytes.ct_eq(&self.bytes).into();
+        if same && found.algorithm == self.algorithm {
             return Ok(());
         }
         Err(DigestError::Mismatch {
             algorithm: self.algorithm.name(),
-            found: HEXLOWER.encode(&found),
+            found: HEXLOWER.encode(&found.bytes),
             expected: HEXLOWER.encode(&self.bytes),
         })
     }
@@ -187,7 +198,7 @@ fn malformed(algorithm: DigestAlgorithm, observed: &str) -> DigestError {
     DigestError::Malformed {
         algorithm: algorithm.name(),
         expected: algorithm.length() * 2,
-        observed: outrigger_wire::Excerpt::new(observed.as_bytes()).to_string(),
+        observed: crate::Excerpt::new(observed.as_bytes()).to_string(),
     }
 }
 
@@ -251,17 +262,11 @@ mod tests {
 
     #[test]
     fn content_is_compared_whole() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("program");
-        std::fs::write(&path, vec![7; CHUNK * 2 + 3]).expect("written");
-        let digest = ExpectedDigest::of_file(&path).expect("read");
-        digest
-            .check(&mut File::open(&path).expect("opened"))
-            .expect("the same content");
-        std::fs::write(&path, vec![7; CHUNK * 2 + 4]).expect("written");
-        let error = digest
-            .check(&mut File::open(&path).expect("opened"))
-            .expect_err("changed");
+        let content = vec![7; CHUNK * 2 + 3];
+        let digest = ExpectedDigest::of(&content[..]).expect("read");
+        digest.check(&content[..]).expect("the same content");
+        let longer = vec![7; CHUNK * 2 + 4];
+        let error = digest.check(&longer[..]).expect_err("changed");
         assert_eq!(error.code(), "digest-mismatch");
     }
 }

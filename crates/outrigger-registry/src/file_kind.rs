@@ -26,14 +26,16 @@ impl FileKind {
         }
     }
 
-    pub(crate) fn unreadable(self) -> &'static str {
+    /// The code of the error for a file that cannot be read.
+    pub fn unreadable(self) -> &'static str {
         match self {
             Self::Manifest => "manifest-unreadable",
             Self::Policy => "policy-unreadable",
         }
     }
 
-    pub(crate) fn usual_name(self) -> &'static str {
+    /// The name that such a file usually has.
+    pub fn usual_name(self) -> &'static str {
         match self {
             Self::Manifest => "manifest.yaml",
             Self::Policy => "policy.yaml",

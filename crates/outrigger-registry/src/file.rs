@@ -1,16 +1,17 @@
-//! Manifests, policies and checksums as files.
+//! Manifests and policies as files.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use outrigger_manifest::{Manifest, Policy, Problems};
+use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Error, ErrorKind, shown_path};
+use crate::error::{RegistryError, RegistryErrorKind};
 use crate::file_kind::FileKind;
+use crate::shown;
 
-/// The most bytes that are read of a file: far more than any of them may have, so
-/// that a larger one is refused by its own rules.
+/// The most bytes that a manifest or a policy may have.
 const LARGEST: u64 = 16 << 20;
 /// The most names that are read of a folder to explain what it lacks.
 const LOOKED_AT: usize = 1000;
@@ -19,7 +20,7 @@ const LOOKED_AT: usize = 1000;
 ///
 /// # Examples
 /// ```
-/// use outrigger::{FileKind, SourceFile};
+/// use outrigger_registry::{FileKind, SourceFile};
 ///
 /// let folder = tempfile::tempdir()?;
 /// std::fs::write(folder.path().join("policy.yaml"), "default: {alow: requested}")?;
@@ -38,8 +39,8 @@ impl SourceFile {
     /// Reads the file at `path`, or the one of the usual name in the folder there.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`].
-    pub fn read(path: impl AsRef<Path>, kind: FileKind) -> Result<Self, Error> {
+    /// [`RegistryErrorKind::Unreadable`].
+    pub fn read(path: impl AsRef<Path>, kind: FileKind) -> Result<Self, RegistryError> {
         let given = path.as_ref();
         let folder = given.is_dir();
         let path = if folder {
@@ -48,7 +49,10 @@ impl SourceFile {
             given.to_owned()
         };
         // In a folder, nothing that a read could wait for is taken for the file.
-        let read = if folder { regular(&path) } else { Ok(()) }.and_then(|()| contents(&path));
+        let read = match folder {
+            true => regular(&path, LARGEST),
+            false => File::open(&path).and_then(|file| contents(file, LARGEST)),
+        };
         match read {
             Ok(bytes) => Ok(Self { path, bytes }),
             Err(source) => {
@@ -57,7 +61,7 @@ impl SourceFile {
                 } else {
                     Vec::new()
                 };
-                Err(ErrorKind::Unreadable {
+                Err(RegistryErrorKind::Unreadable {
                     file: kind,
                     path,
                     source,
@@ -75,7 +79,7 @@ impl SourceFile {
 
     /// Its path as it was given, safe to print: what problems call it.
     pub fn name(&self) -> String {
-        shown_path(&self.path)
+        shown::path(&self.path)
     }
 
     /// What stands in it.
@@ -100,33 +104,40 @@ impl SourceFile {
     }
 }
 
-/// What stands in the checksum file at `path`, if there is one.
-pub(crate) fn checksum_text(path: &Path) -> Result<Option<String>, Error> {
-    match regular(path).and_then(|()| contents(path)) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ErrorKind::ChecksumUnreadable {
-            path: path.to_owned(),
-            source,
-        }
-        .into()),
-    }
+/// The content of the regular file at `path`.
+///
+/// # Errors
+/// What is wrong with it; also that it is something else, or larger than `most` bytes.
+pub(crate) fn regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    contents(open_regular(path)?, most)
 }
 
-fn contents(path: &Path) -> io::Result<Vec<u8>> {
+/// Opens the regular file at `path`. Whatever stands there instead, nothing is waited for.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let regular = |metadata: Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(no_regular_file()),
+    };
+    // To open a device may be to use it; and what is opened may have been put there since.
+    regular(path.metadata()?)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    regular(file.metadata()?)?;
+    Ok(file)
+}
+
+pub(crate) fn no_regular_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
+}
+
+pub(crate) fn contents(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn regular(path: &Path) -> io::Result<()> {
-    if path.metadata()?.is_file() {
-        return Ok(());
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let text = format!("it is larger than {} KiB", most >> 10);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "it is no regular file",
-    ))
+    Ok(bytes)
 }
 
 /// The names in the folder of `wanted` that are nearly its own, the nearest first.

@@ -1,0 +1,347 @@
+//! Why a plugin that is installed cannot be used, or none is.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use outrigger_manifest::{Entrypoint, Problems};
+use outrigger_wire::text::printable;
+use outrigger_wire::{Coded, DigestError};
+
+use crate::checksum::ChecksumError;
+use crate::file_kind::FileKind;
+use crate::shown::{self, listed, quoted};
+
+/// Why a plugin that is installed cannot be used, or none is. Clones share what they say.
+///
+/// `Display` says what is wrong in one line, [`details`](Self::details) what else is known.
+///
+/// # Examples
+/// ```
+/// use outrigger_registry::{Registry, RegistryErrorKind};
+/// use outrigger_wire::Coded;
+///
+/// let error = Registry::scan("/nonexistent").expect_err("no such folder");
+/// assert_eq!(error.code(), "plugins-unreadable");
+/// assert!(matches!(error.kind(), RegistryErrorKind::Folder { .. }));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RegistryError(Arc<RegistryErrorKind>);
+
+/// What is wrong. Names and paths in the texts are escaped, and safe to print.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RegistryErrorKind {
+    /// The folder of the plugins' folders cannot be listed.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What stands in place of a plugin's folder leads nowhere.
+    PluginFolder {
+        /// The place.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A manifest or a policy cannot be read.
+    Unreadable {
+        /// What it would be.
+        file: FileKind,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+        /// The manifests or policies that its folder has, where none was named.
+        others: Vec<String>,
+    },
+    /// A manifest or a policy has problems.
+    Invalid(FileKind, Problems),
+    /// No plugin has this name.
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// A folder before this one holds a plugin of the same name.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The folder before this one.
+        by: PathBuf,
+    },
+    /// There is no program where the manifest says.
+    Entrypoint {
+        /// The plugin.
+        plugin: String,
+        /// What names the program: the manifest's path.
+        manifest: Option<PathBuf>,
+        /// What it says.
+        entrypoint: Entrypoint,
+        /// Where the program was looked for.
+        tried: Vec<PathBuf>,
+        /// The names in that folder that are nearly the one that is missing.
+        alike: Vec<String>,
+    },
+    /// What stands at the entrypoint is no program.
+    Unusable {
+        /// The plugin.
+        plugin: String,
+        /// What stands there.
+        program: PathBuf,
+        /// Why it is none.
+        source: io::Error,
+    },
+    /// This user may not execute the program.
+    NotExecutable {
+        /// The plugin.
+        plugin: String,
+        /// Its program.
+        program: PathBuf,
+        /// The program's permission bits.
+        mode: u32,
+    },
+    /// There is no checksum file, and there must be one.
+    ChecksumMissing {
+        /// The plugin.
+        plugin: String,
+        /// Where it was looked for.
+        tried: Vec<PathBuf>,
+    },
+    /// The checksum file cannot be read.
+    ChecksumUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The checksum file says nothing of the program.
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ChecksumError,
+    },
+    /// The program is not the one of the checksum file, or could not be read to find out.
+    Digest {
+        /// The plugin.
+        plugin: String,
+        /// Its program.
+        program: PathBuf,
+        /// Why.
+        source: DigestError,
+    },
+}
+
+impl RegistryError {
+    /// What is wrong.
+    pub fn kind(&self) -> &RegistryErrorKind {
+        &self.0
+    }
+
+    /// What else is known, a line for each fact.
+    pub fn details(&self) -> Vec<String> {
+        match self.kind() {
+            RegistryErrorKind::Folder { source, .. }
+            | RegistryErrorKind::PluginFolder { source, .. }
+            | RegistryErrorKind::ChecksumUnreadable { source, .. } => vec![source.to_string()],
+            RegistryErrorKind::Unreadable { source, others, .. } => {
+                let mut details = vec![source.to_string()];
+                details.extend(listed("the folder holds", others));
+                details
+            }
+            RegistryErrorKind::Invalid(_, problems) => problems
+                .iter()
+                .map(|problem| printable(&format!("{}:{problem}", problems.file())).into_owned())
+                .collect(),
+            RegistryErrorKind::Unknown { known, .. } => {
+                listed("there are", known).into_iter().collect()
+            }
+            RegistryErrorKind::NameTaken { by, .. } => {
+                vec![format!("`{}` is the one that counts", shown::path(by))]
+            }
+            RegistryErrorKind::Entrypoint {
+                manifest,
+                entrypoint,
+                tried,
+                alike,
+                ..
+            } => {
+                let names = manifest.as_ref().map(|path| {
+                    format!(
+                        "{} names {}",
+                        shown::path(path),
+                        quoted(entrypoint.as_str())
+                    )
+                });
+                let mut details: Vec<String> = names.into_iter().collect();
+                details.extend(
+                    tried
+                        .iter()
+                        .map(|path| format!("`{}` does not exist", shown::path(path))),
+                );
+                details.extend(listed("its folder contains", alike));
+                details
+            }
+            RegistryErrorKind::Unusable {
+                program, source, ..
+            } => vec![format!("`{}`: {source}", shown::path(program))],
+            RegistryErrorKind::NotExecutable { program, mode, .. } => {
+                vec![format!(
+                    "`{}` has the mode {mode:04o}",
+                    shown::path(program)
+                )]
+            }
+            RegistryErrorKind::ChecksumMissing { tried, .. } => tried
+                .iter()
+                .map(|path| format!("`{}` does not exist", shown::path(path)))
+                .collect(),
+            RegistryErrorKind::Checksum { source, .. } => {
+                vec![printable(&source.to_string()).into_owned()]
+            }
+            RegistryErrorKind::Digest { source, .. } => vec![source.to_string()],
+        }
+    }
+}
+
+impl Coded for RegistryError {
+    fn code(&self) -> &'static str {
+        match self.kind() {
+            RegistryErrorKind::Folder { .. } => "plugins-unreadable",
+            RegistryErrorKind::PluginFolder { .. } => "plugin-folder-unreadable",
+            RegistryErrorKind::Unreadable { file, .. } => file.unreadable(),
+            RegistryErrorKind::Invalid(file, _) => file.invalid(),
+            RegistryErrorKind::Unknown { .. } => "plugin-not-found",
+            RegistryErrorKind::NameTaken { .. } => "plugin-name-taken",
+            RegistryErrorKind::Entrypoint { .. } => "entrypoint-not-found",
+            RegistryErrorKind::Unusable { .. } => "entrypoint-unusable",
+            RegistryErrorKind::NotExecutable { .. } => "entrypoint-not-executable",
+            RegistryErrorKind::ChecksumMissing { .. } => "checksum-missing",
+            RegistryErrorKind::ChecksumUnreadable { .. } => "checksum-unreadable",
+            RegistryErrorKind::Checksum { source, .. } => source.code(),
+            RegistryErrorKind::Digest { source, .. } => source.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        let text = match self.kind() {
+            RegistryErrorKind::Invalid(..) => "`outrigger check` shows each problem in its place",
+            RegistryErrorKind::NameTaken { .. } => "give one of the two another `plugin.name`",
+            RegistryErrorKind::Entrypoint { .. } => "build it, or correct `plugin.entrypoint`",
+            RegistryErrorKind::NotExecutable { program, .. } => {
+                return Some(format!("`chmod +x {}`", shown::path(program)).into());
+            }
+            RegistryErrorKind::ChecksumMissing { .. } => {
+                "write one with `sha256sum` if the program is the one you mean"
+            }
+            RegistryErrorKind::Checksum { .. } => {
+                "write it anew with `sha256sum` if the program is the one you mean"
+            }
+            RegistryErrorKind::Digest {
+                source: DigestError::Mismatch { .. },
+                ..
+            } => "write its checksum anew if you rebuilt it, otherwise do not run it",
+            RegistryErrorKind::Folder { .. }
+            | RegistryErrorKind::PluginFolder { .. }
+            | RegistryErrorKind::Unreadable { .. }
+            | RegistryErrorKind::Unusable { .. }
+            | RegistryErrorKind::ChecksumUnreadable { .. }
+            | RegistryErrorKind::Digest { .. }
+            | RegistryErrorKind::Unknown { .. } => return None,
+        };
+        Some(text.into())
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind() {
+            RegistryErrorKind::Folder { path, .. } => write!(
+                f,
+                "the plugins in `{}` could not be listed",
+                shown::path(path)
+            ),
+            RegistryErrorKind::PluginFolder { path, .. } => {
+                write!(f, "`{}` leads to no plugin's folder", shown::path(path))
+            }
+            RegistryErrorKind::Unreadable { file, path, .. } => write!(
+                f,
+                "the {} `{}` could not be read",
+                file.as_str(),
+                shown::path(path)
+            ),
+            RegistryErrorKind::Invalid(_, problems) => f.write_str(&problems.headline()),
+            RegistryErrorKind::Unknown { name, .. } => {
+                write!(f, "there is no plugin {}", quoted(name))
+            }
+            RegistryErrorKind::NameTaken { name, .. } => {
+                write!(f, "another folder holds a plugin {} too", quoted(name))
+            }
+            RegistryErrorKind::Entrypoint { plugin, .. } => {
+                write!(f, "plugin `{plugin}` has no program at its entrypoint")
+            }
+            RegistryErrorKind::Unusable { plugin, .. } => {
+                write!(
+                    f,
+                    "what plugin `{plugin}` has at its entrypoint is no program"
+                )
+            }
+            RegistryErrorKind::NotExecutable { plugin, .. } => {
+                write!(f, "the program of plugin `{plugin}` may not be executed")
+            }
+            RegistryErrorKind::ChecksumMissing { plugin, .. } => {
+                write!(
+                    f,
+                    "plugin `{plugin}` has no checksum file, and must have one"
+                )
+            }
+            RegistryErrorKind::ChecksumUnreadable { path, .. } => write!(
+                f,
+                "the checksum file `{}` could not be read",
+                shown::path(path)
+            ),
+            RegistryErrorKind::Checksum { path, .. } => write!(
+                f,
+                "the checksum file `{}` says nothing of the program",
+                shown::path(path)
+            ),
+            RegistryErrorKind::Digest { plugin, source, .. } => match source {
+                DigestError::Mismatch { .. } => {
+                    write!(f, "plugin `{plugin}` is not the program that was meant")
+                }
+                _ => write!(f, "the program of plugin `{plugin}` could not be read"),
+            },
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.kind() {
+            RegistryErrorKind::Folder { source, .. }
+            | RegistryErrorKind::PluginFolder { source, .. }
+            | RegistryErrorKind::Unreadable { source, .. }
+            | RegistryErrorKind::Unusable { source, .. }
+            | RegistryErrorKind::ChecksumUnreadable { source, .. } => Some(source),
+            RegistryErrorKind::Checksum { source, .. } => Some(source),
+            RegistryErrorKind::Digest { source, .. } => Some(source),
+            RegistryErrorKind::Invalid(..)
+            | RegistryErrorKind::Unknown { .. }
+            | RegistryErrorKind::NameTaken { .. }
+            | RegistryErrorKind::Entrypoint { .. }
+            | RegistryErrorKind::NotExecutable { .. }
+            | RegistryErrorKind::ChecksumMissing { .. } => None,
+        }
+    }
+}
+
+impl From<RegistryErrorKind> for RegistryError {
+    fn from(kind: RegistryErrorKind) -> Self {
+        Self(Arc::new(kind))
+    }
+}
