@@ -28,6 +28,7 @@ mod file;
 mod file_kind;
 #[doc(hidden)]
 pub mod fuzzing;
+mod lock;
 mod registry;
 mod shown;
 
@@ -38,4 +39,8 @@ pub use entry::{Entry, EntryState};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use file::SourceFile;
 pub use file_kind::FileKind;
+pub use lock::{
+    Installed, Lock, LockError, LockErrorKind, LockFile, LockMode, LockVerdict, Locked, Objection,
+    PlatformDigest, UnknownMode, Why,
+};
 pub use registry::{Registry, Scan};

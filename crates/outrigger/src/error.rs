@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_host::LaunchError;
+use outrigger_host::{ExpectedDigest, LaunchError};
 use outrigger_manifest::{PlaceError, Refusal};
-use outrigger_registry::{RegistryError, RegistryErrorKind};
+use outrigger_registry::{LockError, LockMode, Objection, RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
@@ -44,6 +44,28 @@ pub enum ErrorKind {
         /// What it does not get; there is at least one.
         refused: Vec<Refusal>,
     },
+    /// The lock file does not let the plugin start: nobody approved what it is now.
+    NotApproved {
+        /// The lock file.
+        lock: PathBuf,
+        /// How strictly it is taken.
+        mode: LockMode,
+        /// Whether it takes an approval, or the plugin that was locked.
+        code: &'static str,
+        /// What is to be looked at.
+        objection: Box<Objection>,
+    },
+    /// The plugin is not the one that was to be approved.
+    NotExpected {
+        /// The plugin.
+        plugin: String,
+        /// What was to be approved.
+        expected: ExpectedDigest,
+        /// What its program hashes to.
+        found: ExpectedDigest,
+    },
+    /// The lock file cannot be used.
+    Lock(LockError),
     /// The program was not started, or did not become a plugin.
     Launch(LaunchError),
 }
@@ -58,7 +80,12 @@ impl Error {
     pub fn registry(&self) -> Option<&RegistryErrorKind> {
         match self.kind() {
             ErrorKind::Registry(error) => Some(error.kind()),
-            ErrorKind::Place(_) | ErrorKind::Refused { .. } | ErrorKind::Launch(_) => None,
+            ErrorKind::Place(_)
+            | ErrorKind::Refused { .. }
+            | ErrorKind::NotApproved { .. }
+            | ErrorKind::NotExpected { .. }
+            | ErrorKind::Lock(_)
+            | ErrorKind::Launch(_) => None,
         }
     }
 
@@ -78,6 +105,25 @@ impl Error {
                     place + &printable(&refusal.to_string())
                 })
                 .collect(),
+            ErrorKind::NotApproved { objection, .. } => {
+                let grave = objection.grave.iter();
+                let mut details: Vec<String> = grave
+                    .map(|grave| format!("never trusted at first sight: {}", grave.request))
+                    .collect();
+                details.extend(objection.changes.iter().map(|change| match change.why() {
+                    Some(why) => format!("{change} ({why})"),
+                    None => change.to_string(),
+                }));
+                details.push(format!("its program is {}", objection.digest));
+                details
+            }
+            ErrorKind::NotExpected {
+                expected, found, ..
+            } => vec![
+                format!("its program is {found}"),
+                format!("to be approved was {expected}"),
+            ],
+            ErrorKind::Lock(error) => causes(error),
             ErrorKind::Launch(error) => causes(error),
             ErrorKind::Place(_) => Vec::new(),
         }
@@ -90,6 +136,9 @@ impl Coded for Error {
             ErrorKind::Registry(error) => error.code(),
             ErrorKind::Place(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
+            ErrorKind::NotApproved { code, .. } => code,
+            ErrorKind::NotExpected { .. } => "digest-unexpected",
+            ErrorKind::Lock(error) => error.code(),
             ErrorKind::Launch(error) => error.code(),
         }
     }
@@ -101,6 +150,17 @@ impl Coded for Error {
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
+            ErrorKind::NotApproved { objection, .. } => {
+                let approve = format!(
+                    "review that, then `outrigger approve {} --expect {}`",
+                    objection.plugin, objection.digest
+                );
+                return Some(approve.into());
+            }
+            ErrorKind::NotExpected { .. } => {
+                "look at the plugin that is there now, and approve that or bring the other one back"
+            }
+            ErrorKind::Lock(error) => return error.hint(),
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
         };
         Some(text.into())
@@ -115,6 +175,21 @@ impl fmt::Display for Error {
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
+            ErrorKind::NotApproved { objection, .. } => {
+                write!(
+                    f,
+                    "plugin `{}` {}",
+                    objection.plugin,
+                    objection.why.phrase()
+                )
+            }
+            ErrorKind::NotExpected { plugin, .. } => {
+                write!(
+                    f,
+                    "plugin `{plugin}` is not the one that was to be approved"
+                )
+            }
+            ErrorKind::Lock(error) => error.fmt(f),
             ErrorKind::Launch(error) => error.fmt(f),
         }
     }
@@ -126,7 +201,11 @@ impl std::error::Error for Error {
             // Its own words are the outer ones.
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
-            ErrorKind::Place(_) | ErrorKind::Refused { .. } => None,
+            ErrorKind::Lock(error) => error.source(),
+            ErrorKind::Place(_)
+            | ErrorKind::Refused { .. }
+            | ErrorKind::NotApproved { .. }
+            | ErrorKind::NotExpected { .. } => None,
         }
     }
 }
@@ -146,6 +225,12 @@ impl From<RegistryError> for Error {
 impl From<RegistryErrorKind> for Error {
     fn from(kind: RegistryErrorKind) -> Self {
         RegistryError::from(kind).into()
+    }
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        ErrorKind::Lock(error).into()
     }
 }
 

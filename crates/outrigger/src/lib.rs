@@ -49,6 +49,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approval;
 mod error;
 mod plugin;
 mod plugins;
@@ -59,6 +60,7 @@ pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
+pub use approval::Approval;
 pub use error::{Error, ErrorKind};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
@@ -72,13 +74,15 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Connections, Decision, Exec, Files, Granted, Grants, HostService, Manifest,
-    ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
-    PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+    Access, Change, ChangeKind, Changes, Connections, Decision, Exec, Files, Granted, Grants,
+    Grave, HostService, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy,
+    PolicyBuilder, PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol,
+    Refusal, Requests, Resources, SandboxMode,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, DigestCache, EntryState, FileKind, RegistryError, RegistryErrorKind,
-    SourceFile,
+    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Lock, LockError, LockErrorKind,
+    LockFile, LockMode, LockVerdict, Locked, Objection, RegistryError, RegistryErrorKind,
+    SourceFile, UnknownMode, Why,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,

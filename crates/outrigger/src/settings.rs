@@ -1,11 +1,14 @@
 //! What an application decides for all its plugins.
 
 use std::fmt;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, SourceFile};
+use outrigger_registry::{
+    DigestCache, FileKind, LockFile, LockMode, RegistryErrorKind, SourceFile,
+};
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;
@@ -35,6 +38,8 @@ pub struct Settings {
     start_with_less: bool,
     require_checksums: bool,
     digests: Arc<DigestCache>,
+    lock_file: Option<LockFile>,
+    lock_mode: Option<LockMode>,
 }
 
 impl Default for Settings {
@@ -46,6 +51,8 @@ impl Default for Settings {
             start_with_less: false,
             require_checksums: false,
             digests: Arc::new(DigestCache::in_memory()),
+            lock_file: None,
+            lock_mode: None,
         }
     }
 }
@@ -57,6 +64,8 @@ impl fmt::Debug for Settings {
             .field("data_root", &self.data_root)
             .field("start_with_less", &self.start_with_less)
             .field("require_checksums", &self.require_checksums)
+            .field("lock_file", &self.lock_file)
+            .field("lock_mode", &self.lock_mode)
             .finish_non_exhaustive()
     }
 }
@@ -143,6 +152,35 @@ impl Settings {
 
     pub(crate) fn requires_checksums(&self) -> bool {
         self.require_checksums
+    }
+
+    /// Starts only plugins that this lock file knows, or that its [mode](Self::lock_mode) lets in:
+    /// see [`Plugin::approval`](crate::Plugin::approval). Without one, whatever is installed may
+    /// start.
+    #[must_use]
+    pub fn lock_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lock_file = Some(LockFile::new(path));
+        self
+    }
+
+    /// Says who may change what is locked. Otherwise that is [`LockMode::TrustFirst`] where stderr
+    /// is a terminal, and [`LockMode::Locked`] elsewhere and where the variable `CI` is set.
+    #[must_use]
+    pub fn lock_mode(mut self, mode: LockMode) -> Self {
+        self.lock_mode = Some(mode);
+        self
+    }
+
+    pub(crate) fn locked_by(&self) -> Option<&LockFile> {
+        self.lock_file.as_ref()
+    }
+
+    pub(crate) fn mode(&self) -> LockMode {
+        let by_default = || {
+            let ci = std::env::var("CI").ok();
+            LockMode::by_default(io::stderr().is_terminal(), ci.as_deref())
+        };
+        self.lock_mode.unwrap_or_else(by_default)
     }
 
     pub(crate) fn decides_by(&self) -> &Policy {
