@@ -60,6 +60,7 @@ fn guess(name: Option<&str>, text: &str) -> FileKind {
 pub(crate) fn failure(error: &Error) -> Failure {
     let installed = error.registry();
     let exit = match (error.kind(), installed) {
+        (ErrorKind::NotApproved { .. } | ErrorKind::NotExpected { .. }, _) => Exit::NeedsApproval,
         (ErrorKind::Launch(_), _)
         | (
             _,

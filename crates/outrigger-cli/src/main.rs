@@ -1,5 +1,6 @@
 #![doc = include_str!("../docs/command.md")]
 
+mod approve;
 mod args;
 mod audit;
 mod call;
@@ -24,6 +25,7 @@ mod input;
 mod inspect;
 mod json;
 mod launch;
+mod lock;
 mod memory;
 mod metadata;
 mod netrpc;
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
         Command::Proto(proto) => proto.plugin.verbose,
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
-        Command::Check(_) => false,
+        Command::Check(_) | Command::Lock(_) | Command::Approve(_) => false,
     };
     if verbose {
         log_to_stderr();
@@ -116,6 +118,8 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Call(args) => call::run(args).await,
                 Command::Shell(args) => shell::run(args).await,
                 Command::Check(args) => check::run(args).map(|()| 0),
+                Command::Lock(args) => lock::run(args).map(|()| 0),
+                Command::Approve(args) => approve::run(args).await.map(|()| 0),
             }
         };
         // Dropping the work ends the plugin as well.

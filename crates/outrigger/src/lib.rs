@@ -94,3 +94,8 @@ pub use outrigger_wire::{AllowedTransports, Coded};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct Embedding;
+
+/// The page about the lock file.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/approval.md")]
+struct ApprovalPage;

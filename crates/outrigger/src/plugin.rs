@@ -213,6 +213,15 @@ impl Plugin {
         self.locked(approval::judged)
     }
 
+    /// Lets the plugin through the lock file as [`launch`](Self::launch) does, and records it there
+    /// if it is new; nothing without a lock file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotApproved`] and [`ErrorKind::Lock`]; as for [`digest`](Self::digest).
+    pub fn admit(&self) -> Result<Option<Approval>, Error> {
+        self.locked(approval::admitted)
+    }
+
     /// Approves the plugin as it is installed now: its program, and all that it asks for. With
     /// `expect`, only if its program hashes to that. Returns what was approved and what the lock
     /// file made of it before; nothing without a lock file.
@@ -274,7 +283,7 @@ impl Plugin {
             false => self.expected_digest(&program)?,
         };
         // What was judged is what runs.
-        let digest = match self.locked(approval::admitted)? {
+        let digest = match self.admit()? {
             Some(admitted) => Some(admitted.digest),
             None => digest,
         };

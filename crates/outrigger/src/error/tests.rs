@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Plugin, Plugins, Settings};
+use crate::{Plugin, Plugins, Policy, Settings};
 
-const KINDS: usize = 16;
+const KINDS: usize = 19;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -17,6 +17,9 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Place(_) => 0,
         ErrorKind::Refused { .. } => 1,
         ErrorKind::Launch(_) => 2,
+        ErrorKind::NotApproved { .. } => 16,
+        ErrorKind::NotExpected { .. } => 17,
+        ErrorKind::Lock(_) => 18,
         ErrorKind::Registry(error) => match error.kind() {
             RegistryErrorKind::Folder { .. } => 3,
             RegistryErrorKind::PluginFolder { .. } => 4,
@@ -158,6 +161,28 @@ async fn examples() -> Vec<(Error, String)> {
     let kennel = Kennel::new();
     kennel.add("dog", "environment: {read: [HOME]}");
     example(&kennel, kennel.dog().launch().expect_err("not allowed"));
+
+    let kennel = Kennel::new();
+    kennel.add("dog", "process: {exec: [{command: /bin/true}]}");
+    let dog = |mode| {
+        let settings = Settings::new().policy(Policy::allow_requested());
+        let settings = settings.lock_file(kennel.path("outrigger.lock"));
+        let settings = settings.lock_mode(mode);
+        settings.open_plugin(kennel.path("dog")).expect("a plugin")
+    };
+    let first = dog(LockMode::TrustFirst);
+    example(&kennel, first.launch().expect_err("it runs a command"));
+    first.approve(None).expect("approved");
+    let _ = first.launch().expect("it was approved");
+    kennel.write("dog/dog", "another program");
+    let locked = dog(LockMode::Locked).launch();
+    example(&kennel, locked.expect_err("another program"));
+    let other: ExpectedDigest = "0".repeat(64).parse().expect("a digest");
+    let unexpected = dog(LockMode::Strict).approve(Some(&other));
+    example(&kennel, unexpected.expect_err("another program"));
+    kennel.write("outrigger.lock", "version = 2");
+    let newer = dog(LockMode::TrustFirst).launch();
+    example(&kennel, newer.expect_err("nobody can read it"));
     examples
 }
 
