@@ -2,6 +2,7 @@
 //! pair over every way of connecting, over gRPC and over net/rpc, Python hosts with
 //! Rust and Go plugins, and the single behaviours beside them.
 
+mod case;
 mod cases;
 mod coverage;
 mod execute;
@@ -16,7 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use cases::{Case, Work};
+use case::{Case, Work};
 use execute::Outcome;
 use peers::Peers;
 

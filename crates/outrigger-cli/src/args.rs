@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
-use jiff::SignedDuration;
-use outrigger::ExpectedDigest;
+use outrigger::{Configure, ExpectedDigest};
+use outrigger_manifest::TimeSpan;
 use outrigger_wire::{MagicCookie, Transport};
 
 use crate::descriptors::MethodName;
@@ -56,6 +56,59 @@ pub(crate) enum Command {
     /// Approve a plugin as it is installed now: its program, and all that it asks for.
     #[command(after_help = EXIT_CODES)]
     Approve(ApproveArgs),
+    /// Print every setting and where it comes from, or every problem of the configuration.
+    #[command(after_help = EXIT_CODES)]
+    Config(ConfigArgs),
+    /// Say what the code of an error means, and what to do; or list all codes.
+    #[command(after_help = EXIT_CODES)]
+    Explain(ExplainArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code that stands in brackets after `error`.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+
+    /// Print JSON instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What the configuration is read from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Configured {
+    /// The configuration. Without it the file that `OUTRIGGER_CONFIG` names, or else
+    /// `outrigger.yaml` in this folder, if there is one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Set a key over file and environment, such as `supervision.restart=never`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+impl Configured {
+    pub(crate) fn configure(&self) -> Configure {
+        let mut configure = Configure::new().environment();
+        if let Some(file) = &self.config {
+            configure = configure.file(file);
+        }
+        for (key, text) in &self.set {
+            configure = configure.set("--set", key, text);
+        }
+        configure
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -325,13 +378,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     } else {
         ""
     };
-    let time: SignedDuration = format!("{text}{unit}")
+    let time: TimeSpan = format!("{text}{unit}")
         .parse()
-        .map_err(|_| "expected a time such as 500ms, 10s or 2m")?;
-    Duration::try_from(time)
-        .ok()
-        .filter(|time| *time <= Duration::from_secs(365 * 24 * 3600))
-        .ok_or_else(|| "the time must be between 0 and a year".to_owned())
+        .map_err(|_| "expected a time of at most a year such as 500ms, 10s or 2m")?;
+    Ok(time.into())
 }
 
 #[cfg(test)]

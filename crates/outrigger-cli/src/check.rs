@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use outrigger::{
     FileKind, GrantedServices, Grants, Plugin, Policy, Problems, Refusal, Settings, SourceFile,
 };
-use outrigger_manifest::{ProblemCode, Resources};
+use outrigger_manifest::Resources;
 use serde_json::{Value, json};
 
 use crate::args::CheckArgs;
@@ -56,7 +56,7 @@ impl Report {
     fn refuse(&mut self, kind: FileKind, source: &SourceFile, problems: &Problems) -> Failure {
         let listing = files::listing(source);
         for problem in problems {
-            output::finding(&problem_text(problem, &listing));
+            output::finding(&files::problem_text(problem, &listing));
             let mut value = json!(problem);
             if let Value::Object(members) = &mut value {
                 members.insert("file".to_owned(), source.name().into());
@@ -177,33 +177,6 @@ fn program(plugin: &Plugin) -> Option<String> {
     let program = plugin.program().ok()?;
     let within = program.strip_prefix(plugin.places().plugin_dir()).ok()?;
     Some(within.to_str()?.to_owned())
-}
-
-/// One problem as a compiler would show it.
-fn problem_text(problem: &outrigger_manifest::Problem, listing: &Listing) -> String {
-    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-    let bold = Style::new().bold();
-    let message = printable(problem.message());
-    let mut text = format!(
-        "{red}error[{}]{red:#}{bold}: {message}{bold:#}\n",
-        problem.code()
-    );
-    let label = problem
-        .near_miss()
-        .map(|near| format!("did you mean `{}`?", printable(near)));
-    let mut remarks = Vec::new();
-    if !problem.location().is_empty() {
-        remarks.push(("at", printable(problem.location())));
-    }
-    if let Some(help) = problem.help() {
-        remarks.push(("help", printable(help)));
-    }
-    let label = label.unwrap_or_default();
-    text.push_str(&match problem.kind() {
-        ProblemCode::FileTooLarge | ProblemCode::EmptyFile => listing.show_whole(&remarks),
-        _ => listing.show(problem.position(), &label, red, &remarks),
-    });
-    text
 }
 
 /// Everything that is told about a sound manifest.

@@ -1,8 +1,11 @@
 //! What a file is that somebody names, and what is said when one cannot be used.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 
-use outrigger::{Coded as _, Error, ErrorKind, FileKind, RegistryErrorKind, SourceFile};
+use anstyle::{AnsiColor, Style};
+use outrigger::{Coded as _, Error, ErrorKind, FileKind, Problem, RegistryErrorKind, SourceFile};
+use outrigger_manifest::{Position, ProblemCode};
 
 use crate::failure::{Exit, Failure, printable};
 use crate::snippet::Listing;
@@ -54,6 +57,48 @@ fn guess(name: Option<&str>, text: &str) -> FileKind {
         (manifest, policy) if policy > manifest => FileKind::Policy,
         _ => FileKind::Manifest,
     }
+}
+
+/// One problem as a compiler would show it.
+pub(crate) fn problem_text(problem: &Problem, listing: &Listing) -> String {
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    let bold = Style::new().bold();
+    let message = printable(problem.message());
+    let mut text = format!(
+        "{red}error[{}]{red:#}{bold}: {message}{bold:#}\n",
+        problem.code()
+    );
+    if problem.position() == Position::IN_CODE {
+        let meant = problem
+            .near_miss()
+            .map(|near| format!("did you mean `{}`?", printable(near)));
+        let lines = [
+            ("at", Some(problem.location())),
+            ("help", meant.as_deref().or(problem.help())),
+        ];
+        for (label, line) in lines {
+            if let Some(line) = line.filter(|line| !line.is_empty()) {
+                let _ = writeln!(text, "  {bold}{label}{bold:#}: {}", printable(line));
+            }
+        }
+        return text;
+    }
+    let label = problem
+        .near_miss()
+        .map(|near| format!("did you mean `{}`?", printable(near)));
+    let mut remarks = Vec::new();
+    if !problem.location().is_empty() {
+        remarks.push(("at", printable(problem.location())));
+    }
+    if let Some(help) = problem.help() {
+        remarks.push(("help", printable(help)));
+    }
+    let label = label.unwrap_or_default();
+    text.push_str(&match problem.kind() {
+        ProblemCode::FileTooLarge | ProblemCode::EmptyFile => listing.show_whole(&remarks),
+        _ => listing.show(problem.position(), &label, red, &remarks),
+    });
+    text
 }
 
 /// One failure for a plugin that cannot be had, with what helps at the command line.

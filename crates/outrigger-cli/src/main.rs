@@ -7,6 +7,8 @@ mod call;
 mod canned;
 mod check;
 mod codec;
+mod codes;
+mod config;
 mod contracts;
 mod cookies;
 mod descriptors;
@@ -72,7 +74,11 @@ fn main() -> ExitCode {
         Command::Proto(proto) => proto.plugin.verbose,
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
-        Command::Check(_) | Command::Lock(_) | Command::Approve(_) => false,
+        Command::Check(_)
+        | Command::Lock(_)
+        | Command::Approve(_)
+        | Command::Config(_)
+        | Command::Explain(_) => false,
     };
     if verbose {
         log_to_stderr();
@@ -120,6 +126,8 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Check(args) => check::run(args).map(|()| 0),
                 Command::Lock(args) => lock::run(args).map(|()| 0),
                 Command::Approve(args) => approve::run(args).await.map(|()| 0),
+                Command::Config(args) => config::run(args).map(|()| 0),
+                Command::Explain(args) => codes::run(args).map(|()| 0),
             }
         };
         // Dropping the work ends the plugin as well.

@@ -5,10 +5,14 @@
 
 #[path = "command/approval.rs"]
 mod approval;
+#[path = "command/config.rs"]
+mod config;
 #[path = "command/endings.rs"]
 mod endings;
 #[path = "command/establish.rs"]
 mod establish;
+#[path = "command/explain.rs"]
+mod explain;
 #[path = "command/foreign.rs"]
 mod foreign;
 #[path = "command/grants.rs"]

@@ -8,43 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "netrpc")]
-use outrigger_transport::netrpc::{HostSession, SessionError};
+use outrigger_transport::netrpc::SessionError;
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::plugin::grpc_controller_client::GrpcControllerClient;
 use outrigger_transport::proto::plugin::grpc_stdio_client::GrpcStdioClient;
 use outrigger_transport::yamux::{self, YamuxError};
 use outrigger_transport::{
-    Broker, BrokerOptions, Channel, ChannelOptions, ConnectError, Fate, GrpcBroker, OwnedTask,
-    Stream, connect, health,
+    Broker, BrokerOptions, Channel, ChannelOptions, ConnectError, Connection, Fate, GrpcBroker,
+    OwnedTask, Stream, connect, health,
 };
 use outrigger_wire::proto::health::HealthCheckRequest;
 use outrigger_wire::proto::plugin::{Empty, stdio_data};
 use outrigger_wire::{Address, Transport};
 use tonic::{Code, Status};
-
-/// The main connection to a plugin, in the protocol that it speaks.
-///
-/// # Examples
-/// ```no_run
-/// use outrigger_host::{Connection, RunningPlugin};
-///
-/// async fn lost(plugin: &RunningPlugin) {
-///     match plugin.connection() {
-///         // Any client that tonic generated takes the channel.
-///         Connection::Grpc(channel) => channel.closed().await,
-///         Connection::NetRpc(session) => drop(session.closed().await),
-///     }
-/// }
-/// ```
-#[derive(Clone, Debug)]
-pub enum Connection {
-    /// Calls of the plugin's gRPC services.
-    Grpc(Channel),
-    /// The control connection of a net/rpc plugin, which dispenses objects under
-    /// any name, also such that the host's own set does not know.
-    #[cfg(feature = "netrpc")]
-    NetRpc(HostSession),
-}
 
 /// How a plugin is reached.
 pub(crate) struct Dial {

@@ -80,7 +80,7 @@ mod workspace;
 
 pub use attach::Attach;
 pub use connected::Timings;
-pub use connection::{Connection, PingError};
+pub use connection::PingError;
 pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{LaunchError, LaunchErrorKind};
@@ -106,7 +106,7 @@ pub use outrigger_transport::interface;
 #[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerId, Channel, HostServices, Interface,
+    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, HostServices, Interface,
     MAX_MESSAGE, PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
     UnsupportedTransport,
 };

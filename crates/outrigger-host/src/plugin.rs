@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use outrigger_transport::netrpc::SessionError;
 use outrigger_transport::process::start_time;
 use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, HostServices, Interface, OwnedTask, PluginIdentity,
-    Serving, UnsupportedTransport,
+    AddressTranslator, Broker, BrokerError, Connection, HostServices, Interface, OwnedTask,
+    PluginIdentity, Serving, UnsupportedTransport,
 };
 use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
 use uuid::Uuid;
 
 use crate::connected::{Connected, Timings};
-use crate::connection::{Asked, Connection, Link, PingError};
+use crate::connection::{Asked, Link, PingError};
 use crate::deadlines::Deadlines;
 use crate::exit::{ExitReport, KillReason};
 use crate::life::Life;

@@ -170,7 +170,8 @@ impl Check {
             _ => {}
         }
         for problem in &mut self.problems {
-            if problem.position != Position::IN_CODE {
+            // What stands in no file has no line.
+            if problem.position.line != Position::IN_CODE.line {
                 problem.position = inside(problem.position, text);
             }
         }
@@ -854,6 +855,15 @@ pub(crate) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
+    /// A map that says nothing.
+    pub(crate) fn none() -> Fields<'n> {
+        Fields {
+            at: Position::IN_CODE,
+            location: String::new(),
+            entries: Vec::new(),
+        }
+    }
+
     pub(crate) fn at(&self) -> Position {
         self.at
     }

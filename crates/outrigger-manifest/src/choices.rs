@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use outrigger_wire::Transport;
+use outrigger_wire::{Level, Transport};
 use serde::{Serialize, Serializer};
 
 use crate::shapes::Words;
@@ -131,6 +131,40 @@ words! {
     }
 }
 
+words! {
+    /// When a plugin is started.
+    StartWhen "a time to start" {
+        /// With the host.
+        AtOnce = "at-once",
+        /// When it is first called.
+        Lazily = "lazily",
+    }
+}
+
+words! {
+    /// When a plugin that ended is started again.
+    RestartWhen "a rule for restarts" {
+        /// When it failed.
+        OnFailure = "on-failure",
+        /// However it ended, unless it was asked to stop.
+        Always = "always",
+        /// Never.
+        Never = "never",
+    }
+}
+
+words! {
+    /// What becomes of a plugin that the lock file does not know as it is.
+    LockMode "a mode of the lock file" {
+        /// One that is new is written down; one that asks for more needs approval.
+        TrustFirst = "trust-first",
+        /// Any difference refuses.
+        Locked = "locked",
+        /// Nothing runs that was not approved.
+        Strict = "strict",
+    }
+}
+
 /// Whose processes may be controlled: only those the plugin started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Children;
@@ -146,4 +180,16 @@ impl Words for Transport {
     const WHAT: &'static str = "a format";
     const WORDS: &'static [(&'static str, Transport)] =
         &[("rpc", Transport::NetRpc), ("grpc", Transport::Grpc)];
+}
+
+/// How much a record of a log matters.
+impl Words for Level {
+    const WHAT: &'static str = "a level";
+    const WORDS: &'static [(&'static str, Level)] = &[
+        ("trace", Level::Trace),
+        ("debug", Level::Debug),
+        ("info", Level::Info),
+        ("warn", Level::Warn),
+        ("error", Level::Error),
+    ];
 }

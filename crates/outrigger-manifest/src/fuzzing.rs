@@ -1,7 +1,7 @@
-//! The body of the fuzz target, as a plain function so that tests call it too. It takes arbitrary
-//! bytes and panics if a promise is broken.
+//! The bodies of the fuzz targets, as plain functions so that tests call them too. They take
+//! arbitrary bytes and panic if a promise is broken.
 
-use crate::{Host, Manifest, Places, Policy, Problems};
+use crate::{Host, Layers, Manifest, Places, Policy, Problems, Source};
 
 /// The longest line that one problem may take, whatever the file says.
 const LONGEST_PROBLEM: usize = 8 * 1024;
@@ -32,6 +32,37 @@ pub fn manifest(bytes: &[u8]) {
     }
     if let Ok(host) = text.parse::<Host>() {
         assert_eq!(host.to_string().parse::<Host>().as_ref(), Ok(&host));
+    }
+}
+
+/// A configuration is refused with problems inside itself, or every value of it has a source; each
+/// value of a valid one can be given again in a variable and then is what it was.
+pub fn configuration(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let layers = Layers::new().file("fuzz.yaml", "/srv", text.as_bytes());
+    let read = match layers.read() {
+        Ok(read) => read,
+        Err(problems) => {
+            return problems
+                .iter()
+                .for_each(|problems| check_problems(&text, problems));
+        }
+    };
+    let mut again = Layers::new();
+    for setting in read.settings() {
+        if let (Some(variable), Source::File { .. }) = (&setting.variable, &setting.source)
+            && !setting.value.is_null()
+        {
+            again = again.variable(variable, &setting.value_text());
+        }
+    }
+    let again = again
+        .read()
+        .unwrap_or_else(|problems| panic!("{problems:?}"));
+    for change in read.changes(&again) {
+        let own = change.key.starts_with("plugins.");
+        // An empty variable counts as not set.
+        assert!(own || change.before == "", "{change}");
     }
 }
 
@@ -90,15 +121,22 @@ mod tests {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let bytes = std::fs::read(entry.unwrap().path()).unwrap();
                 manifest(&bytes);
+                configuration(&bytes);
                 for end in (0..bytes.len()).step_by(29) {
                     manifest(&bytes[..end]);
+                    configuration(&bytes[..end]);
                 }
             }
         }
-        manifest(b"");
-        manifest(b"\xff\xfe\0");
-        manifest("[".repeat(100_000).as_bytes());
-        manifest("a: ".repeat(50_000).as_bytes());
-        manifest("- ".repeat(100_000).as_bytes());
+        for bytes in [
+            b"".to_vec(),
+            b"\xff\xfe\0".to_vec(),
+            "[".repeat(100_000).into_bytes(),
+            "a: ".repeat(50_000).into_bytes(),
+            "- ".repeat(100_000).into_bytes(),
+        ] {
+            manifest(&bytes);
+            configuration(&bytes);
+        }
     }
 }

@@ -8,7 +8,8 @@ use std::marker::PhantomData;
 use serde_json::{Map, Value, json};
 
 use crate::check::{Check, Fields, Home, Side};
-use crate::tree::Node;
+use crate::problem::Position;
+use crate::tree::{Kind, Node};
 
 /// A kind of value: how it is read, and how others are told of it.
 pub(crate) trait Shape {
@@ -19,6 +20,11 @@ pub(crate) trait Shape {
     fn kind(side: Side) -> String;
 
     fn schema(side: Side) -> Value;
+
+    /// The keys of the value, where it is a map with keys of ours.
+    fn keys() -> Option<&'static Section> {
+        None
+    }
 
     /// The value; `None` when what is wrong with it was reported.
     fn read(check: &mut Check, node: &Node, location: &str) -> Option<Self::Value>;
@@ -139,6 +145,20 @@ impl<S: Shape> Key<S> {
         Some(self.given(check, fields)?.unwrap_or(absent))
     }
 
+    /// The key's value; its default, which is then written as in a file, where it is left out or
+    /// wrong.
+    pub(crate) fn read_or_default(&self, check: &mut Check, fields: &Fields<'_>) -> S::Value {
+        let given = self.read(check, fields);
+        given.unwrap_or_else(|| {
+            let default = Node {
+                at: Position::IN_CODE,
+                kind: Kind::Plain(self.default.trim_matches('`').to_owned()),
+            };
+            S::read(&mut Check::default(), &default, self.name)
+                .expect("the default of a key is a value of it")
+        })
+    }
+
     /// The key's value, `Some(None)` when it is left out; `None` when it is wrong, or required.
     pub(crate) fn given(&self, check: &mut Check, fields: &Fields<'_>) -> Option<Option<S::Value>> {
         match self.find(check, fields) {
@@ -153,6 +173,8 @@ pub(crate) trait AnyKey: Sync {
     fn name(&self) -> &'static str;
     fn is_required(&self, side: Side) -> bool;
     fn schema(&self, side: Side) -> Value;
+    /// The keys of its value, where that is a map with keys of ours.
+    fn keys(&self) -> Option<&'static Section>;
     /// The row of the reference page: key, type, default, meaning.
     fn row(&self, side: Side) -> [String; 4];
 }
@@ -178,6 +200,10 @@ impl<S: Shape> AnyKey for Key<S> {
             schema
         };
         described(schema, &text)
+    }
+
+    fn keys(&self) -> Option<&'static Section> {
+        S::keys()
     }
 
     fn row(&self, side: Side) -> [String; 4] {
@@ -250,6 +276,10 @@ impl<G: Group> Shape for G {
 
     fn schema(side: Side) -> Value {
         G::section().schema(side)
+    }
+
+    fn keys() -> Option<&'static Section> {
+        Some(G::section())
     }
 
     fn read(check: &mut Check, node: &Node, location: &str) -> Option<G> {

@@ -1,4 +1,5 @@
-//! What a plugin declares and asks for, what a host's policy allows, and what is granted.
+//! What a plugin declares and asks for, what a host's policy allows, what is granted, and how an
+//! operator configures it all.
 //!
 //! ```
 //! use std::path::Path;
@@ -32,6 +33,7 @@ mod builder;
 mod changes;
 mod check;
 mod choices;
+mod configuration;
 mod decide;
 mod denial;
 mod entries;
@@ -59,6 +61,7 @@ mod schema;
 mod shapes;
 mod size;
 mod syntax;
+mod time;
 mod tree;
 mod yaml;
 
@@ -68,7 +71,13 @@ pub use builder::{
 };
 pub use changes::{Change, ChangeKind, Changes};
 pub use choices::{
-    Access, Capability, Direction, HostService, ProcessControl, Protocol, SandboxMode,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
+    SandboxMode, StartWhen,
+};
+pub use configuration::{
+    AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,
+    FileWatcher, Layers, LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, Setting,
+    SettingChanged, Source, Supervision, WorkerPool,
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
@@ -89,3 +98,4 @@ pub use requests::{Grave, RequestError, Requests};
 pub use resources::Resources;
 pub use rule::Rule;
 pub use size::{ByteSize, Cpu, SizeError};
+pub use time::{TimeSpan, TimeSpanError};

@@ -1,13 +1,15 @@
 //! Names of plugins, environment variables and programs.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::check::{Check, Side};
+use crate::check::{Check, Side, join};
 use crate::keys::Shape;
 use crate::message::quoted;
 use crate::problem::{Position, ProblemCode};
@@ -331,6 +333,36 @@ impl fmt::Display for Entrypoint {
 impl Serialize for Entrypoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
+    }
+}
+
+/// A value for each plugin, by its name.
+pub(crate) struct ByName<S>(PhantomData<S>);
+
+impl<S: Shape<Value: Default>> Shape for ByName<S> {
+    type Value = BTreeMap<PluginName, S::Value>;
+
+    fn kind(_: Side) -> String {
+        "map of plugins' names to maps".to_owned()
+    }
+
+    fn schema(side: Side) -> Value {
+        json!({
+            "type": "object",
+            "propertyNames": {"pattern": PluginName::PATTERN, "maxLength": 64},
+            "additionalProperties": S::schema(side),
+        })
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Self::Value> {
+        let mut plugins = BTreeMap::new();
+        for (key, node) in check.entries(node, location)? {
+            let location = join(location, &key.text);
+            let name = PluginName::read_text(check, key.at, &location, &key.text);
+            let value = S::read(check, node, &location).unwrap_or_default();
+            plugins.extend(name.map(|name| (name, value)));
+        }
+        Some(plugins)
     }
 }
 

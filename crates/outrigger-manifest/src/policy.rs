@@ -6,14 +6,14 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::check::{Check, Fields, Home, Side, join};
+use crate::check::{Check, Fields, Home, Side};
 use crate::choices::{HostService, SandboxMode};
 use crate::entries::environment::Ruled;
 use crate::entries::{At, FILESYSTEM, FilesystemEntry, Lists, NETWORK, PROCESS, print};
 use crate::keys::{Group, Key, Presence, Section as Keys, Shape, home};
 use crate::manifest::{SCHEMA, SCHEMA_VERSION};
 use crate::message::quoted;
-use crate::name::PluginName;
+use crate::name::{ByName, PluginName};
 use crate::problem::{ProblemCode, Problems};
 use crate::resources::Resources;
 use crate::shapes::{Bool, Word, WordList};
@@ -21,7 +21,7 @@ use crate::tree::{Kind, Node, is_null};
 use crate::yaml;
 
 pub(crate) static DEFAULT: Key<Referenced> = Key::optional("default", "rules for every plugin");
-pub(crate) static PLUGINS: Key<SectionsByName> = Key::new(
+pub(crate) static PLUGINS: Key<ByName<Referenced>> = Key::new(
     "plugins",
     Presence::MayBeEmpty,
     "rules for single plugins, beside the defaults",
@@ -247,40 +247,6 @@ impl Shape for Referenced {
 
     fn read(check: &mut Check, node: &Node, location: &str) -> Option<Section> {
         <Section as Shape>::read(check, node, location)
-    }
-}
-
-/// A section for each plugin.
-pub(crate) struct SectionsByName;
-
-impl Shape for SectionsByName {
-    type Value = BTreeMap<PluginName, Section>;
-
-    fn kind(_: Side) -> String {
-        "map of plugins' names to maps".to_owned()
-    }
-
-    fn schema(side: Side) -> Value {
-        json!({
-            "type": "object",
-            "propertyNames": {"pattern": PluginName::PATTERN, "maxLength": 64},
-            "additionalProperties": Referenced::schema(side),
-        })
-    }
-
-    fn read(
-        check: &mut Check,
-        node: &Node,
-        location: &str,
-    ) -> Option<BTreeMap<PluginName, Section>> {
-        let mut plugins = BTreeMap::new();
-        for (key, node) in check.entries(node, location)? {
-            let location = join(location, &key.text);
-            let name = PluginName::read_text(check, key.at, &location, &key.text);
-            let section = Referenced::read(check, node, &location).unwrap_or_default();
-            plugins.extend(name.map(|name| (name, section)));
-        }
-        Some(plugins)
     }
 }
 

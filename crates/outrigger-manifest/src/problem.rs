@@ -120,6 +120,12 @@ codes! {
     DirectNotRecursive => "direct-not-recursive",
     /// Not a size with a unit.
     InvalidSize => "invalid-size",
+    /// Not a time with a unit.
+    InvalidTime => "invalid-time",
+    /// A path that cannot be one.
+    InvalidPath => "invalid-path",
+    /// Not an address of this machine's own.
+    NotLoopback => "not-loopback",
     /// Not a port, nor a range of ports.
     InvalidPort => "invalid-port",
     /// Not a host name, address, network or wildcard.

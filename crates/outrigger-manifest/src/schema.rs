@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::check::Side;
+use crate::configuration::{CONFIGURATION, Configuration};
 use crate::manifest::{MANIFEST, Manifest, SCHEMA_VERSION};
 use crate::policy::{POLICY, Policy, SECTION};
 
@@ -24,6 +25,17 @@ impl Policy {
         let mut schema = document(schema, "policy", "Policy of an outrigger host");
         schema["$defs"] = json!({"section": SECTION.schema(Side::Allow)});
         schema
+    }
+}
+
+impl Configuration {
+    /// The JSON Schema of a configuration, as committed under
+    /// `schema/configuration.schema.json`.
+    #[must_use]
+    pub fn json_schema() -> Value {
+        let schema = CONFIGURATION.schema(Side::Request);
+        let title = "Configuration of an outrigger application";
+        document(schema, "configuration", title)
     }
 }
 

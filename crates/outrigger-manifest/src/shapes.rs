@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use serde::Serializer;
 use serde_json::{Value, json};
 
 use crate::check::{Check, Side};
@@ -75,6 +76,11 @@ pub(crate) trait Words: Copy + PartialEq + 'static {
             .collect();
         words.join(", ")
     }
+}
+
+/// A value as its word, for serde.
+pub(crate) fn word<T: Words, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value.word())
 }
 
 /// One of the words.
@@ -161,6 +167,25 @@ impl Shape for Prose {
 
     fn read(check: &mut Check, node: &Node, location: &str) -> Option<String> {
         check.prose(node, location).map(str::to_owned)
+    }
+}
+
+/// A text in one line as its letters are written, be it `8080` or `0.1`; it may be empty.
+pub(crate) struct Line;
+
+impl Shape for Line {
+    type Value = String;
+
+    fn kind(_: Side) -> String {
+        "text".to_owned()
+    }
+
+    fn schema(_: Side) -> Value {
+        json!({"type": ["string", "number", "boolean"]})
+    }
+
+    fn read(check: &mut Check, node: &Node, location: &str) -> Option<String> {
+        check.literal(node, location).map(str::to_owned)
     }
 }
 

@@ -1,40 +1,52 @@
-//! The reference page knows every code and every key, and its examples are valid.
+//! The reference pages know every code and every key, and their examples are valid.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use outrigger_manifest::{Manifest, Places, Policy, ProblemCode};
+use outrigger_manifest::{Layers, Manifest, Places, Policy, ProblemCode};
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../../docs/manifest.md");
+const ERRORS: &str = include_str!("../../../docs/errors.md");
+const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
 
 #[test]
 fn every_code_has_its_cause_and_resolution() {
     for code in ProblemCode::ALL {
-        assert!(PAGE.contains(&format!("\n| `{code}` | ")), "{code}");
+        assert!(ERRORS.contains(&format!("\n| `{code}` | ")), "{code}");
     }
 }
 
 /// `UPDATE_EXPECTED=1 cargo test -p outrigger-manifest` writes the tables again.
 #[test]
 fn the_tables_of_keys_are_those_of_the_code() {
-    let mut page = PAGE.to_owned();
-    for (name, table) in outrigger_manifest::reference::tables() {
+    let manifest = outrigger_manifest::reference::tables();
+    let manifest = manifest
+        .into_iter()
+        .map(|(name, table)| (name.to_owned(), table));
+    has_tables("manifest.md", PAGE, manifest);
+    let configuration = outrigger_manifest::reference::configuration_tables();
+    has_tables("configuration.md", CONFIGURATION, configuration);
+}
+
+fn has_tables(file: &str, text: &str, tables: impl IntoIterator<Item = (String, String)>) {
+    let mut page = text.to_owned();
+    for (name, table) in tables {
         let mark = format!("<!-- keys: {name} -->\n");
-        let (before, rest) = page.split_once(&mark).expect(name);
-        let after = rest.split_once("\n\n").expect(name).1;
+        let (before, rest) = page.split_once(&mark).expect(&name);
+        let after = rest.split_once("\n\n").expect(&name).1;
         let after = after.trim_start_matches('\n');
         page = format!("{before}{mark}{table}\n{after}");
     }
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/manifest.md");
-        fs::write(path, &page).unwrap();
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        fs::write(docs.join(file), &page).unwrap();
         return;
     }
     assert!(
-        page == PAGE,
-        "docs/manifest.md has other tables than the code; run `UPDATE_EXPECTED=1 cargo test -p outrigger-manifest`"
+        page == text,
+        "docs/{file} has other tables than the code; run `UPDATE_EXPECTED=1 cargo test -p outrigger-manifest`"
     );
 }
 
@@ -88,13 +100,23 @@ fn collect(schema: &Value, keys: &mut BTreeSet<String>) {
     }
 }
 
+fn examples(page: &str) -> Vec<&str> {
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
 #[test]
 fn the_examples_are_valid() {
-    let examples: Vec<&str> = PAGE
-        .split("```yaml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let [configuration] = examples(CONFIGURATION)[..] else {
+        panic!("not one example of a configuration")
+    };
+    let layers = Layers::new().file("docs/configuration.md", "", configuration.as_bytes());
+    layers
+        .read()
+        .unwrap_or_else(|problems| panic!("{problems:?}"));
+    let examples = examples(PAGE);
     let [manifest, policy] = examples[..] else {
         panic!("{} examples", examples.len())
     };

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use outrigger_manifest::{MAX_PROBLEMS, Manifest, Policy, ProblemCode, Problems};
+use outrigger_manifest::{
+    Configuration, Layers, MAX_PROBLEMS, Manifest, Policy, ProblemCode, Problems,
+};
 
 fn samples(folder: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -33,8 +35,21 @@ fn is_policy(name: &str) -> bool {
     name.starts_with("policy-")
 }
 
+fn is_configuration(name: &str) -> bool {
+    name.starts_with("configuration-")
+}
+
+fn configuration(text: &str) -> Result<Configuration, Problems> {
+    let read = Layers::new()
+        .file("outrigger.yaml", "", text.as_bytes())
+        .read();
+    read.map_err(|mut problems| problems.remove(0))
+}
+
 fn problems(name: &str, text: &str) -> Option<Problems> {
-    if is_policy(name) {
+    if is_configuration(name) {
+        configuration(text).err()
+    } else if is_policy(name) {
         Policy::parse(text).err()
     } else {
         Manifest::parse(text).err()
@@ -46,7 +61,9 @@ fn valid_samples_parse_and_print_as_what_they_are() {
     let samples = samples("valid");
     assert!(samples.len() >= 15);
     for (name, text) in samples {
-        if is_policy(&name) {
+        if is_configuration(&name) {
+            configuration(&text).unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        } else if is_policy(&name) {
             let policy =
                 Policy::parse(&text).unwrap_or_else(|problems| panic!("{name}: {problems}"));
             let printed = policy.to_yaml();

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use outrigger_manifest::{Manifest, Policy};
+use outrigger_manifest::{Configuration, Manifest, Policy};
 use serde_json::Value;
 
 fn folder() -> &'static Path {
@@ -17,6 +17,7 @@ fn the_published_schemas_are_current() {
     for (name, schema) in [
         ("manifest", Manifest::json_schema()),
         ("policy", Policy::json_schema()),
+        ("configuration", Configuration::json_schema()),
     ] {
         let path = folder().join(format!("schema/{name}.schema.json"));
         if std::env::var_os("UPDATE_EXPECTED").is_some() {
@@ -39,6 +40,16 @@ fn every_valid_sample_fits_its_schema() {
         let text = fs::read_to_string(&path).unwrap();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let value: Value = parsed(&text);
+        if name.starts_with("configuration-") {
+            let schema = Configuration::json_schema();
+            // The other name of one section is only for files of others.
+            if name != "configuration-mq"
+                && let Err(why) = fits(&value, &schema, &schema, "")
+            {
+                panic!("{name}: {why}");
+            }
+            continue;
+        }
         let (schema, printed) = if name.starts_with("policy-") {
             let policy = Policy::parse(&text).unwrap();
             (

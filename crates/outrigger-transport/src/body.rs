@@ -148,6 +148,25 @@ impl Outgoing {
         matches!(self, Self::Empty)
     }
 
+    /// All of it, where that is here already.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        match self {
+            Self::Empty => Some(Bytes::new()),
+            Self::Whole(data) => Some(data.clone()),
+            Self::Begun(..) => None,
+        }
+    }
+
+    /// The body as it was before it was looked at.
+    pub(crate) fn into_body(self) -> tonic::body::Body {
+        let (first, rest) = match self {
+            Self::Empty => return tonic::body::Body::empty(),
+            Self::Whole(data) => return whole_body(data),
+            Self::Begun(first, rest) => (first, rest),
+        };
+        tonic::body::Body::new(Resumed { first, rest })
+    }
+
     /// Sends all that can be sent at once, and the rest in a task.
     pub(crate) fn send(self, mut stream: SendStream<Bytes>) -> Option<OwnedTask> {
         match self {
@@ -178,6 +197,39 @@ impl Outgoing {
                 }))
             }
         }
+    }
+}
+
+/// A body that is `data` and no more.
+pub(crate) fn whole_body(data: Bytes) -> tonic::body::Body {
+    tonic::body::Body::new(Resumed {
+        first: (!data.is_empty()).then_some(data),
+        rest: tonic::body::Body::empty(),
+    })
+}
+
+/// A body of which the first part has been taken and put back.
+struct Resumed {
+    first: Option<Bytes>,
+    rest: tonic::body::Body,
+}
+
+impl Body for Resumed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.first.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
     }
 }
 

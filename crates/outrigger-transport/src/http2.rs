@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Flow-control window of one stream, in bytes: what a peer can make us hold
 /// for a stream that nobody reads.
@@ -28,7 +30,7 @@ pub(crate) fn connection_window(streams: u32) -> u32 {
 
 /// Reads `grpc-timeout`: at most eight digits and a unit.
 pub(crate) fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -45,13 +47,48 @@ pub(crate) fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
+/// Writes `grpc-timeout`, in the smallest unit whose number has at most eight
+/// digits; what is smaller is cut off.
+pub(crate) fn set_timeout(headers: &mut HeaderMap, left: Duration) {
+    const MOST: u128 = 99_999_999;
+    let units = [
+        (left.as_nanos(), 'n'),
+        (left.as_micros(), 'u'),
+        (left.as_millis(), 'm'),
+        (u128::from(left.as_secs()), 'S'),
+    ];
+    let fitting = units.iter().find(|(amount, _)| *amount <= MOST);
+    let (amount, unit) = fitting.copied().unwrap_or((MOST, 'S'));
+    // Digits and a letter are a header.
+    if let Ok(value) = HeaderValue::try_from(format!("{amount}{unit}")) {
+        headers.insert(GRPC_TIMEOUT, value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
-    const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+    #[test]
+    fn what_is_left_of_a_deadline_is_written_as_it_is_read_and_never_as_more() {
+        let nanos = [
+            0,
+            1,
+            99_999_999,
+            100_000_000,
+            1_500_000_001,
+            86_400_000_000_007,
+        ];
+        for left in nanos.map(Duration::from_nanos) {
+            let mut headers = HeaderMap::new();
+            set_timeout(&mut headers, left);
+            let read = timeout_of(&headers).expect("a timeout");
+            assert!(
+                read <= left && left - read < Duration::from_secs(1),
+                "{left:?}: {read:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_grpc_timeout_is_read_with_its_unit_and_anything_else_is_ignored() {

@@ -1,7 +1,8 @@
 //! Connections that carry calls between a host and its plugins, for both roles.
 //!
-//! A [`Channel`] is the calling end of one HTTP/2 connection, a [`ServiceSet`]
-//! the answering end, and a [`Broker`] opens further connections beside the
+//! A [`Channel`] is what clients call over: the calling end of one HTTP/2 connection,
+//! or of those that a [`Router`] chooses among. A [`ServiceSet`] is the answering end,
+//! and a [`Broker`] opens further connections beside the
 //! first one, in both directions, as go-plugin's broker does. The same
 //! [`Broker`] trait covers the plain broker (a socket per connection) and the
 //! multiplexed one (streams of one socket).
@@ -31,6 +32,7 @@ mod body;
 mod broker;
 mod channel;
 mod connect_error;
+mod connection;
 mod dispense;
 #[cfg(feature = "host")]
 pub mod family;
@@ -56,6 +58,7 @@ pub mod process;
 pub mod proto;
 #[cfg(feature = "reflection")]
 mod reflection;
+mod router;
 mod server;
 mod sockets;
 mod stream;
@@ -71,14 +74,16 @@ pub use broker::{
     AddressTranslator, Broker, BrokerError, BrokerErrorKind, BrokerOptions, GrpcBroker, Listener,
     SameAddress, Serving, Side,
 };
-pub use channel::{Channel, ChannelOptions, MAX_MESSAGE, ResponseBody};
+pub use channel::{Channel, ChannelOptions, MAX_MESSAGE, ResponseBody, ResponseFuture};
 pub use connect_error::ConnectError;
+pub use connection::Connection;
 pub use dispense::{Interface, UnsupportedTransport};
 pub use fate::Fate;
 #[cfg(feature = "gzip")]
 pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
 pub use outrigger_wire::BrokerId;
+pub use router::{Draining, RouteError, Router, SafeMethods, SafeToRepeat};
 pub use server::{GO_PLUGIN_DESCRIPTORS, MAX_VALUE, ServeLimits, ServiceSet, serve_connection};
 pub use sockets::{Bound, BoundListener, SocketError, Sockets, socket_place, temp_dir};
 pub use stream::{Io, Stream, connect};

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 use prost_types::Any;
 
-/// The domain of the reasons that a host gives its plugins.
+/// The domain of the reasons that a host gives: its plugins, and those who call its
+/// plugins.
 pub const HOST_DOMAIN: &str = "outrigger.host";
 
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{ExpectedDigest, LaunchError};
-use outrigger_manifest::{PlaceError, Refusal};
+use outrigger_manifest::{PlaceError, Problems, Refusal};
 use outrigger_registry::{LockError, LockMode, Objection, RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
@@ -33,6 +34,15 @@ pub struct Error(Arc<ErrorKind>);
 pub enum ErrorKind {
     /// It is not installed, or what is installed cannot be used.
     Registry(RegistryError),
+    /// The configuration's file cannot be read.
+    ConfigurationUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration has problems: those of its file, of variables and of flags.
+    Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
     /// The plugin asks for more than the policy allows.
@@ -80,12 +90,7 @@ impl Error {
     pub fn registry(&self) -> Option<&RegistryErrorKind> {
         match self.kind() {
             ErrorKind::Registry(error) => Some(error.kind()),
-            ErrorKind::Place(_)
-            | ErrorKind::Refused { .. }
-            | ErrorKind::NotApproved { .. }
-            | ErrorKind::NotExpected { .. }
-            | ErrorKind::Lock(_)
-            | ErrorKind::Launch(_) => None,
+            _ => None,
         }
     }
 
@@ -93,6 +98,17 @@ impl Error {
     pub fn details(&self) -> Vec<String> {
         match self.kind() {
             ErrorKind::Registry(error) => error.details(),
+            ErrorKind::ConfigurationUnreadable { source, .. } => vec![source.to_string()],
+            ErrorKind::Configuration(problems) => problems
+                .iter()
+                .flat_map(|problems| {
+                    problems
+                        .to_string()
+                        .lines()
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
+                })
+                .collect(),
             ErrorKind::Refused {
                 manifest, refused, ..
             } => refused
@@ -134,6 +150,8 @@ impl Coded for Error {
     fn code(&self) -> &'static str {
         match self.kind() {
             ErrorKind::Registry(error) => error.code(),
+            ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
+            ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::NotApproved { code, .. } => code,
@@ -146,6 +164,8 @@ impl Coded for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         let text = match self.kind() {
             ErrorKind::Registry(error) => return error.hint(),
+            ErrorKind::ConfigurationUnreadable { .. } => return None,
+            ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
@@ -171,6 +191,16 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind() {
             ErrorKind::Registry(error) => error.fmt(f),
+            ErrorKind::ConfigurationUnreadable { path, .. } => write!(
+                f,
+                "the configuration `{}` could not be read",
+                shown_path(path)
+            ),
+            ErrorKind::Configuration(problems) => {
+                let count: usize = problems.iter().map(Problems::len).sum();
+                let plural = if count == 1 { "" } else { "s" };
+                write!(f, "the configuration has {count} problem{plural}")
+            }
             ErrorKind::Place(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
@@ -198,11 +228,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self.kind() {
+            ErrorKind::ConfigurationUnreadable { source, .. } => Some(source),
             // Its own words are the outer ones.
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
             ErrorKind::Lock(error) => error.source(),
-            ErrorKind::Place(_)
+            ErrorKind::Configuration(_)
+            | ErrorKind::Place(_)
             | ErrorKind::Refused { .. }
             | ErrorKind::NotApproved { .. }
             | ErrorKind::NotExpected { .. } => None,
@@ -254,7 +286,7 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
 }
 
 /// A path that is safe to print.
-fn shown_path(path: &Path) -> String {
+pub(crate) fn shown_path(path: &Path) -> String {
     printable(&path.display().to_string()).into_owned()
 }
 

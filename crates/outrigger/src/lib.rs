@@ -50,6 +50,7 @@
 #![forbid(unsafe_code)]
 
 mod approval;
+mod configuration;
 mod error;
 mod plugin;
 mod plugins;
@@ -61,6 +62,7 @@ pub mod interface {
 }
 
 pub use approval::Approval;
+pub use configuration::Configure;
 pub use error::{Error, ErrorKind};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
@@ -74,10 +76,10 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Change, ChangeKind, Changes, Connections, Decision, Exec, Files, Granted, Grants,
-    Grave, HostService, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy,
-    PolicyBuilder, PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol,
-    Refusal, Requests, Resources, SandboxMode,
+    Access, Change, ChangeKind, Changes, Configuration, Connections, Decision, Exec, Files, Granted,
+    Grants, Grave, HostService, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy,
+    PolicyBuilder, PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal,
+    Requests, Resources, SandboxMode, Setting, SettingChanged, Source, Supervision,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryState, FileKind, Lock, LockError, LockErrorKind,

@@ -20,8 +20,8 @@ use outrigger_transport::interface::{GrpcCaller, NetRpcCaller};
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
-    BoundListener, Broker, Channel, ChannelOptions, Fate, GrpcBroker, OwnedTask, Security, Sockets,
-    Stream, connect, process, serve_connection, yamux,
+    BoundListener, Broker, Channel, ChannelOptions, Draining, Fate, GrpcBroker, OwnedTask,
+    Security, Sockets, Stream, connect, process, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
 use tokio_util::sync::CancellationToken;
@@ -198,6 +198,10 @@ fn transport(
     send(serve_connection(stream(), ServiceSet::new(), limits, stop));
     send(security.connect(stream()));
     send(security.accept(stream()));
+}
+
+fn transport_routing(draining: &Draining) {
+    send(draining.drained());
 }
 
 fn transport_brokers(

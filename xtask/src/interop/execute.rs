@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::cases::{Expect, Run};
+use super::case::{Expect, Run};
 use crate::tools;
 
 /// How long a case may take.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::cases::{
+use super::case::{
     AUTO_MTLS, Case, Expect, Language, PLAIN, Place, Socket, Work, row as row_of, work,
 };
 use super::peers::Peers;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::cases::{COLUMNS, Case, Place};
+use super::case::{COLUMNS, Case, Place};
 use super::execute::Outcome;
 use super::peers::Peers;
 
@@ -141,7 +141,7 @@ pub(super) fn update_readme(root: &Path, table: &str, peers: &Peers) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interop::cases::{self, Work};
+    use crate::interop::{case::Work, cases};
 
     #[test]
     fn readme_shows_the_table_of_the_cases_that_there_are() {

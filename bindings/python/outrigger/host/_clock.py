@@ -10,13 +10,13 @@ from ._messages import as_milliseconds, message, seconds_of
 
 if TYPE_CHECKING:
     from ._calls import Replies
-    from ._host import Host
+    from ._connection import Connection
 
 
 class Clock:
     """Time and randomness of the host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def now(self) -> float:

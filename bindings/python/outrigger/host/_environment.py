@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from ._messages import message
 
 if TYPE_CHECKING:
-    from ._host import Host
+    from ._connection import Connection
 
 
 class Env:
     """Variables that were granted, and facts about the host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def _call(self, method: str, kind: str, /, **fields):

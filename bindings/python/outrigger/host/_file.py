@@ -18,7 +18,7 @@ from ._messages import message, seconds_of, timestamp
 from ._streams import parts_of
 
 if TYPE_CHECKING:
-    from ._host import Host
+    from ._connection import Connection
 
 # Bytes read from a file at once, and bytes in one message of a connection or a command's input.
 PART = 256 << 10
@@ -80,7 +80,7 @@ class Metadata:
 class Lease(Closing):
     """A name at the host, given back when it is closed."""
 
-    def __init__(self, host: Host, lease: str) -> None:
+    def __init__(self, host: Connection, lease: str) -> None:
         self._host, self.id = host, lease
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class File(io.RawIOBase):
     position is its own.
     """
 
-    def __init__(self, host: Host, options, *, descriptor: int = -1, lease: str = "") -> None:
+    def __init__(self, host: Connection, options, *, descriptor: int = -1, lease: str = "") -> None:
         super().__init__()
         self._host, self._options = host, options
         self._descriptor, self._lease = descriptor, Lease(host, lease)

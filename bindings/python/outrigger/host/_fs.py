@@ -13,13 +13,13 @@ from ._file import File, FileKind, Lease, Metadata
 from ._messages import message, timestamp
 
 if TYPE_CHECKING:
-    from ._host import Host
+    from ._connection import Connection
 
 
 class Fs:
     """Files beneath what was granted."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def _call(self, method: str, kind: str, /, **fields):
@@ -165,7 +165,7 @@ class Fs:
 class OpenOptions:
     """How a file is opened."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
         self._options = message("OpenOptions")
 
@@ -226,7 +226,7 @@ class OpenOptions:
 class Dir(Closing):
     """An open directory: files are opened beneath it, whatever happens to its path."""
 
-    def __init__(self, host: Host, lease: str) -> None:
+    def __init__(self, host: Connection, lease: str) -> None:
         self._host, self._lease = host, Lease(host, lease)
 
     def open(self, path: str) -> File:
@@ -248,11 +248,11 @@ class DirEntry:
 class ReadDir:
     """The entries of a directory."""
 
-    def __init__(self, host: Host, path: str) -> None:
+    def __init__(self, host: Connection, path: str) -> None:
         self._unreadable = 0
         self._entries = self._read(host, path)
 
-    def _read(self, host: Host, path: str) -> Iterator[DirEntry]:
+    def _read(self, host: Connection, path: str) -> Iterator[DirEntry]:
         cookie = None
         while cookie != "":
             request = message("ListRequest", path=path, cookie=cookie or "")
@@ -295,7 +295,7 @@ class Watch(Closing):
 
     READY = Change("", ChangeKind.OVERFLOW)
 
-    def __init__(self, host: Host, path: str, recursive: bool) -> None:
+    def __init__(self, host: Connection, path: str, recursive: bool) -> None:
         request = message("WatchRequest", path=path, recursive=recursive)
         self._changes = host.stream("Filesystem", "Watch", request)
 

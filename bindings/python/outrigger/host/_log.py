@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ._messages import message
 
 if TYPE_CHECKING:
-    from ._host import Host
+    from ._connection import Connection
 
 
 class LogLevel(enum.IntEnum):
@@ -28,7 +28,7 @@ class Log:
     get lost.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def write(self, level: LogLevel, text: str, fields: dict[str, str] | None = None) -> bool:

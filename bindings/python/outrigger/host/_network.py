@@ -14,7 +14,7 @@ from ._tcp import CallStream, Listener, Sending, SocketStream
 from ._udp import OPEN_UDP, UdpCalls, UdpPackets
 
 if TYPE_CHECKING:
-    from ._host import Host
+    from ._connection import Connection
     from ._tcp import TcpStream
     from ._udp import UdpSocket
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class NetworkAccess:
     """Connections that the host makes for the plugin."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def resolve(self, host: str, port: int) -> list:

@@ -20,13 +20,13 @@ from ._streams import SENT, WAITING, PartStream, parts_of
 
 if TYPE_CHECKING:
     from ._calls import Replies
-    from ._host import Host
+    from ._connection import Connection
 
 
 class Processes:
     """Commands of the whitelist, run by the host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def command(self, path: str) -> "Command":
@@ -41,7 +41,7 @@ class Processes:
 class Command:
     """A command to run."""
 
-    def __init__(self, host: Host, path: str) -> None:
+    def __init__(self, host: Connection, path: str) -> None:
         self._host = host
         self._command = message("Command", command=path)
         self._input, self._timeout = b"", None
@@ -138,7 +138,7 @@ class Child(Closing):
     command prints it waits: read both.
     """
 
-    def __init__(self, host: Host, started, stdin, stdout, stderr) -> None:
+    def __init__(self, host: Connection, started, stdin, stdout, stderr) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self._host, self._pid, self._process = host, started.pid, started.process
         self._status: ExitStatus | None = None
@@ -187,7 +187,7 @@ class Child(Closing):
             threading.Thread(target=end_process, args=(self._host, process), daemon=True).start()
 
 
-def end_process(host: Host, process: str) -> None:
+def end_process(host: Connection, process: str) -> None:
     """Give a process back, which ends one that runs."""
     # The host may be gone already, and all processes with it.
     with contextlib.suppress(HostError, ValueError):
@@ -211,7 +211,7 @@ class Pipe(io.FileIO):
 class ChildInput(io.RawIOBase):
     """A command's input, by calls."""
 
-    def __init__(self, host: Host, process: str) -> None:
+    def __init__(self, host: Connection, process: str) -> None:
         super().__init__()
         self._host, self._process = host, process
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from ._messages import message
 
 if TYPE_CHECKING:
-    from ._host import Host
+    from ._connection import Connection
 
 
 class Session:
     """What this plugin is to the host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
 
     def plugin(self) -> str:

@@ -17,7 +17,7 @@ from ._streams import LINGER_SECONDS, SENT, WAITING, PartStream, parts_of
 
 if TYPE_CHECKING:
     from ._calls import Replies
-    from ._host import Host
+    from ._connection import Connection
 
 # How much may come for a connection that was closed.
 DISCARDED = 256 << 10
@@ -183,7 +183,7 @@ class CallStream(TcpStream):
 class Listener(Closing):
     """A port on which the host listens for the plugin, until this is closed."""
 
-    def __init__(self, host: Host, local: str, incoming: Replies) -> None:
+    def __init__(self, host: Connection, local: str, incoming: Replies) -> None:
         self._host, self._local, self._incoming = host, local, incoming
 
     def local_addr(self) -> tuple[str, int] | None:

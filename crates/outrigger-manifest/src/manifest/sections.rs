@@ -10,7 +10,7 @@ use crate::keys::{Group, Key, Presence, Section, Shape};
 use crate::message::quoted;
 use crate::name::{Entrypoint, PluginName};
 use crate::problem::ProblemCode;
-use crate::shapes::{Bool, Label, Prose, Variable, Whole, Word, Words};
+use crate::shapes::{Bool, Label, Prose, Variable, Whole, Word, word};
 use crate::tree::Node;
 
 pub(crate) static NAME: Key<PluginName> = Key::required(
@@ -47,10 +47,6 @@ pub(crate) struct Plugin {
     pub(crate) language: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
     pub(crate) version: Option<semver::Version>,
-}
-
-fn word<T: Words, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(value.word())
 }
 
 fn shown<S: Serializer>(

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Plugin, Plugins, Policy, Settings};
+use crate::{Configure, Plugin, Plugins, Policy, Settings};
 
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -17,9 +17,9 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Place(_) => 0,
         ErrorKind::Refused { .. } => 1,
         ErrorKind::Launch(_) => 2,
-        ErrorKind::NotApproved { .. } => 16,
-        ErrorKind::NotExpected { .. } => 17,
-        ErrorKind::Lock(_) => 18,
+        ErrorKind::NotApproved { .. } => 18,
+        ErrorKind::NotExpected { .. } => 19,
+        ErrorKind::Lock(_) => 20,
         ErrorKind::Registry(error) => match error.kind() {
             RegistryErrorKind::Folder { .. } => 3,
             RegistryErrorKind::PluginFolder { .. } => 4,
@@ -36,6 +36,8 @@ fn number_of(kind: &ErrorKind) -> usize {
             RegistryErrorKind::ChecksumMissing { .. } => 15,
             _ => KINDS,
         },
+        ErrorKind::ConfigurationUnreadable { .. } => 16,
+        ErrorKind::Configuration(_) => 17,
     }
 }
 
@@ -113,6 +115,15 @@ async fn examples() -> Vec<(Error, String)> {
     kennel.write("policy.yaml", "default: {alow: requested}");
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
+
+    let configure = Configure::new().file(kennel.path("config.yaml"));
+    example(&kennel, configure.read().expect_err("no file"));
+    kennel.write(
+        "config.yaml",
+        "aplication: {}\nsupervision: {ping: maybe}\n",
+    );
+    let configure = configure.set("--set", "supervision.start", "soon");
+    example(&kennel, configure.read().expect_err("a misspelt key"));
 
     let kennel = Kennel::new();
     let own = kennel.dog().with_data_dir("/");
@@ -223,6 +234,13 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [configuration-unreadable] the configuration `DIR/config.yaml` could not be read
+      No such file or directory (os error 2)
+    [configuration-invalid] the configuration has 3 problems
+      DIR/config.yaml:1:1: aplication: the key `aplication` has no meaning here; did you mean `application`? [unknown-key]
+      DIR/config.yaml:2:21: supervision.ping: the text `maybe` stands where `true` or `false` is wanted [wrong-type]
+      command line: --set supervision.start: `soon` is not a time to start [unknown-word]; help: possible: at-once, lazily
+      help: `outrigger config` shows each problem in its place
     [place-unusable] ${data_dir} cannot stand for `/`, which is not an absolute path below the root without `..`
       help: keep a plugin in a folder of its own, and its data in another
     [plugin-not-found] there is no plugin `cat`
