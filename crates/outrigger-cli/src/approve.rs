@@ -13,7 +13,7 @@ use crate::args::ApproveArgs;
 use crate::audit::LARGEST_FILE;
 use crate::failure::{Exit, Failure, printable};
 use crate::files::failure;
-use crate::lock::{Shown, lock_path, settings};
+use crate::lock::{Places, Shown, settings};
 use crate::{input, json, output};
 
 /// How long the record may take to reach the file.
@@ -25,9 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// `needs-approval` when nobody said yes, `digest-unexpected` with `--expect`; what is wrong with
 /// the plugin or the lock file.
 pub(crate) async fn run(args: &ApproveArgs) -> Result<(), Failure> {
-    let lock = lock_path(&args.folder, args.lock_file.as_deref());
+    let Places { folder, lock } = Places::of(
+        &args.configured,
+        args.folder.as_deref(),
+        args.lock_file.as_deref(),
+    )?;
     // In this mode whatever is not just as it was approved is shown.
-    let plugins = settings(&lock, LockMode::Strict).open(&args.folder);
+    let plugins = settings(&lock, LockMode::Strict).open(&folder);
     let plugins = plugins.map_err(|error| failure(&error))?;
     let plugin = plugins.get(&args.name).map_err(|error| failure(&error))?;
     // What cannot be kept is known before anything is approved.

@@ -113,17 +113,21 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LockArgs {
-    /// The folder with the folders of the plugins.
-    #[arg(value_name = "FOLDER", default_value = "plugins")]
-    pub(crate) folder: PathBuf,
+    /// The folder with the folders of the plugins. Without it, that of the configuration, which
+    /// is `plugins` unless it says otherwise.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
 
     /// Change nothing, and fail if anything differs from the lock file.
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// The lock file. Without it, `outrigger.lock` in the folder.
+    /// The lock file. Without it, that of the configuration, or else `outrigger.lock` in the folder.
     #[arg(long, value_name = "FILE")]
     pub(crate) lock_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) configured: Configured,
 
     /// Print one JSON object instead of text for people.
     #[arg(long)]
@@ -135,17 +139,21 @@ pub(crate) struct ApproveArgs {
     /// The plugin, by the name in its manifest.
     pub(crate) name: String,
 
-    /// The folder with the folders of the plugins.
-    #[arg(long, value_name = "FOLDER", default_value = "plugins")]
-    pub(crate) folder: PathBuf,
+    /// The folder with the folders of the plugins. Without it, that of the configuration, which
+    /// is `plugins` unless it says otherwise.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
 
     /// Approve without asking, if the plugin's program hashes to this: `sha256:…`.
     #[arg(long, value_name = "DIGEST")]
     pub(crate) expect: Option<ExpectedDigest>,
 
-    /// The lock file. Without it, `outrigger.lock` in the folder.
+    /// The lock file. Without it, that of the configuration, or else `outrigger.lock` in the folder.
     #[arg(long, value_name = "FILE")]
     pub(crate) lock_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) configured: Configured,
 
     /// Append to this file, as a line of JSON, who approved what.
     #[arg(long, value_name = "FILE")]

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use outrigger::{
-    Coded as _, ExpectedDigest, FileKind, GrantedServices, LockMode, Manifest, Plugin, Policy,
-    SandboxMode, Settings, SourceFile, Transport,
+    Coded as _, ExpectedDigest, FileKind, GrantedServices, LockFile, LockMode, Manifest, Plugin,
+    Policy, SandboxMode, Settings, SourceFile, Transport,
 };
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::args::PluginArgs;
 use crate::audit::Audit;
 use crate::failure::{Exit, Failure, printable};
 use crate::files::failure;
-use crate::lock::{self, Shown, lock_path};
+use crate::lock::{self, Shown};
 use crate::output;
 
 /// Which plugin to start, and under which grants: the command line completed by the manifest.
@@ -106,7 +106,7 @@ pub(crate) struct LockSummary {
 impl LockSummary {
     fn of(plugin: &Plugin) -> Option<Self> {
         let folder = plugin.places().plugin_dir();
-        let path = lock_path(folder.parent()?, None);
+        let path = LockFile::in_folder(folder.parent()?).path().to_owned();
         if plugin.file().is_none() || !path.exists() {
             return None;
         }

@@ -10,7 +10,7 @@ use outrigger::{
 };
 use serde::Serialize;
 
-use crate::args::LockArgs;
+use crate::args::{Configured, LockArgs};
 use crate::failure::{Exit, Failure, printable};
 use crate::files::failure;
 use crate::{json, output};
@@ -21,7 +21,11 @@ use crate::{json, output};
 /// `needs-approval` and `lock-differs` after the plugins were printed, `plugins-unusable` if one
 /// cannot be used; what is wrong with the folder or the lock file.
 pub(crate) fn run(args: &LockArgs) -> Result<(), Failure> {
-    let path = lock_path(&args.folder, args.lock_file.as_deref());
+    let Places { folder, lock: path } = Places::of(
+        &args.configured,
+        args.folder.as_deref(),
+        args.lock_file.as_deref(),
+    )?;
     let file = LockFile::new(&path);
     let unusable = |error: outrigger::LockError| failure(&Error::from(error));
     if !args.check && file.resolve_merge().map_err(unusable)? {
@@ -31,7 +35,7 @@ pub(crate) fn run(args: &LockArgs) -> Result<(), Failure> {
         true => LockMode::Locked,
         false => LockMode::TrustFirst,
     };
-    let plugins = settings(&path, mode).open(&args.folder);
+    let plugins = settings(&path, mode).open(&folder);
     let plugins = plugins.map_err(|error| failure(&error))?;
     let rows: Result<Vec<Row>, Failure> = plugins
         .entries()
@@ -58,11 +62,33 @@ pub(crate) fn run(args: &LockArgs) -> Result<(), Failure> {
     report.error.map_or(Ok(()), Err)
 }
 
-/// Where the lock file is: where it is said, or in the folder.
-pub(crate) fn lock_path(folder: &Path, given: Option<&Path>) -> PathBuf {
-    match given {
-        Some(path) => path.to_owned(),
-        None => LockFile::in_folder(folder).path().to_owned(),
+/// Where the plugins are, and where the lock file is.
+pub(crate) struct Places {
+    pub(crate) folder: PathBuf,
+    pub(crate) lock: PathBuf,
+}
+
+impl Places {
+    /// What is given on the command line, and else what the configuration says.
+    ///
+    /// # Errors
+    /// `configuration-invalid` and `configuration-unreadable`.
+    pub(crate) fn of(
+        configured: &Configured,
+        folder: Option<&Path>,
+        lock: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let configuration = configured.configure().read();
+        let configuration = configuration.map_err(|error| failure(&error))?;
+        let lock = lock.or(configuration.lock().file.as_deref());
+        let folder = folder.unwrap_or(&configuration.directories().plugins_dir);
+        Ok(Self {
+            lock: match lock {
+                Some(path) => path.to_owned(),
+                None => LockFile::in_folder(folder).path().to_owned(),
+            },
+            folder: folder.to_owned(),
+        })
     }
 }
 

@@ -40,7 +40,7 @@ pub use error::{RegistryError, RegistryErrorKind};
 pub use file::SourceFile;
 pub use file_kind::FileKind;
 pub use lock::{
-    Installed, Lock, LockError, LockErrorKind, LockFile, LockMode, LockVerdict, Locked, Objection,
-    PlatformDigest, UnknownMode, Why,
+    Installed, Lock, LockError, LockErrorKind, LockFile, LockVerdict, Locked, Objection,
+    PlatformDigest, Why,
 };
 pub use registry::{Registry, Scan};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use insta::assert_snapshot;
-use outrigger_manifest::Manifest;
-use outrigger_registry::{Installed, Lock, LockError, LockFile, LockMode, LockVerdict};
+use outrigger_manifest::{LockMode, Manifest};
+use outrigger_registry::{Installed, Lock, LockError, LockFile, LockVerdict};
 use outrigger_wire::{Coded as _, ExpectedDigest};
 use proptest::prelude::*;
 
@@ -318,21 +318,6 @@ fn an_objection_says_what_it_is_about() {
         "process exec /usr/bin/git [pull]"
     );
     assert!(objection.changes.iter().count() > 1);
-}
-
-#[test]
-fn a_mode_has_a_name_and_a_default() {
-    for mode in LockMode::ALL {
-        assert_eq!(mode.as_str().parse(), Ok(mode));
-    }
-    assert!("loose".parse::<LockMode>().is_err());
-    assert_eq!(LockMode::by_default(true, None), LockMode::TrustFirst);
-    assert_eq!(
-        LockMode::by_default(true, Some("false")),
-        LockMode::TrustFirst
-    );
-    assert_eq!(LockMode::by_default(true, Some("true")), LockMode::Locked);
-    assert_eq!(LockMode::by_default(false, None), LockMode::Locked);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What the lock file makes of a plugin, and its approval by a person.
 
 use outrigger_host::ExpectedDigest;
-use outrigger_registry::{Installed, LockFile, LockMode, LockVerdict};
+use outrigger_manifest::LockMode;
+use outrigger_registry::{Installed, LockFile, LockVerdict};
 
 use crate::error::{Error, ErrorKind};
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use outrigger_manifest::{Configuration, Layers};
+use outrigger_registry::LockFile;
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
@@ -124,7 +125,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, and where the plugins' data is.
+    /// less than it asks for, where the plugins' data is, and which lock file says what was
+    /// approved.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -151,6 +153,14 @@ impl Settings {
         }
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
+        }
+        let lock = configuration.lock();
+        self = match &lock.file {
+            Some(file) => self.lock_file(file),
+            None => self.lock_file(configuration.directories().plugins_dir.join(LockFile::NAME)),
+        };
+        if let Some(mode) = lock.mode {
+            self = self.lock_mode(mode);
         }
         Ok(self)
     }

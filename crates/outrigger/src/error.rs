@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{ExpectedDigest, LaunchError};
-use outrigger_manifest::{PlaceError, Problems, Refusal};
-use outrigger_registry::{LockError, LockMode, Objection, RegistryError, RegistryErrorKind};
+use outrigger_manifest::{LockMode, PlaceError, Problems, Refusal};
+use outrigger_registry::{LockError, Objection, RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 

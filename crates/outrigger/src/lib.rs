@@ -76,15 +76,15 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Change, ChangeKind, Changes, Configuration, Connections, Decision, Exec, Files, Granted,
-    Grants, Grave, HostService, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy,
-    PolicyBuilder, PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal,
-    Requests, Resources, SandboxMode, Setting, SettingChanged, Source, Supervision,
+    Access, Change, ChangeKind, Changes, Configuration, Connections, Decision, Exec, Files,
+    Granted, Grants, Grave, HostService, LockMode, Manifest, ManifestBuilder, Permissions, Places,
+    PluginName, Policy, PolicyBuilder, PolicyRules, PolicySection, Problem, Problems,
+    ProcessControl, Protocol, Refusal, Requests, Resources, SandboxMode, Setting, SettingChanged,
+    Source, Supervision,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryState, FileKind, Lock, LockError, LockErrorKind,
-    LockFile, LockMode, LockVerdict, Locked, Objection, RegistryError, RegistryErrorKind,
-    SourceFile, UnknownMode, Why,
+    LockFile, LockVerdict, Locked, Objection, RegistryError, RegistryErrorKind, SourceFile, Why,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{ExpectedDigest, Launch, MagicCookie, PluginSet, RunningPlugin};
-use outrigger_manifest::{Decision, Manifest, Places, SandboxMode};
-use outrigger_registry::{Bundle, Installed, LockFile, LockMode, LockVerdict, SourceFile};
+use outrigger_manifest::{Decision, LockMode, Manifest, Places, SandboxMode};
+use outrigger_registry::{Bundle, Installed, LockFile, LockVerdict, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::approval::{self, Approval};

@@ -5,10 +5,8 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_manifest::{Manifest, Places, Policy};
-use outrigger_registry::{
-    DigestCache, FileKind, LockFile, LockMode, RegistryErrorKind, SourceFile,
-};
+use outrigger_manifest::{LockMode, Manifest, Places, Policy};
+use outrigger_registry::{DigestCache, FileKind, LockFile, RegistryErrorKind, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;

@@ -294,8 +294,12 @@ pub(crate) static CONFIGURATION: Section = Section {
 };
 
 /// Keys and sections that change something; the others are only read and checked so far.
-pub(crate) const TAKES_EFFECT: &[&str] =
-    &["directories.plugins_dir", "directories.data_dir", "policy"];
+pub(crate) const TAKES_EFFECT: &[&str] = &[
+    "directories.plugins_dir",
+    "directories.data_dir",
+    "policy",
+    "lock",
+];
 
 /// What stands before a key's name in the variable that sets it, by its section: nothing where
 /// the names of its keys say enough.

@@ -1,71 +1,11 @@
 //! What the lock file makes of a plugin that is installed.
 
-use std::fmt;
-use std::str::FromStr;
-
-use outrigger_manifest::{Changes, Grave, Manifest, PluginName, Requests};
+use outrigger_manifest::{Changes, Grave, LockMode, Manifest, PluginName, Requests};
 use outrigger_wire::ExpectedDigest;
 use semver::Version;
 
 use super::entry::digest_of;
 use super::text::Lock;
-
-/// Who may change what is locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockMode {
-    /// Plugins that nobody has seen before are trusted, and so are new programs that ask for no
-    /// more than the old ones. For development.
-    TrustFirst,
-    /// What is installed is just what the lock file says. For a machine that nobody watches.
-    Locked,
-    /// Nothing runs that was not approved, be it only a new build.
-    Strict,
-}
-
-impl LockMode {
-    /// Every mode.
-    pub const ALL: [LockMode; 3] = [LockMode::TrustFirst, LockMode::Locked, LockMode::Strict];
-
-    /// The mode where none was chosen: [`TrustFirst`](Self::TrustFirst) if a person sees what
-    /// happens, else [`Locked`](Self::Locked). `ci` is the variable `CI` of the environment.
-    pub fn by_default(on_terminal: bool, ci: Option<&str>) -> Self {
-        let ci = !matches!(ci, None | Some("" | "0" | "false"));
-        if on_terminal && !ci {
-            Self::TrustFirst
-        } else {
-            Self::Locked
-        }
-    }
-
-    /// `trust-first`, `locked` or `strict`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::TrustFirst => "trust-first",
-            Self::Locked => "locked",
-            Self::Strict => "strict",
-        }
-    }
-}
-
-impl fmt::Display for LockMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// No mode has this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the modes are `trust-first`, `locked` and `strict`")]
-pub struct UnknownMode;
-
-impl FromStr for LockMode {
-    type Err = UnknownMode;
-
-    fn from_str(text: &str) -> Result<Self, UnknownMode> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|mode| mode.as_str() == text).ok_or(UnknownMode)
-    }
-}
 
 /// What is there: a plugin's manifest, and what its program hashes to.
 #[derive(Clone, Copy, Debug)]

@@ -9,5 +9,5 @@ mod text;
 pub use entry::{Locked, PlatformDigest};
 pub use error::{LockError, LockErrorKind};
 pub use file::LockFile;
-pub use judge::{Installed, LockMode, LockVerdict, Objection, UnknownMode, Why};
+pub use judge::{Installed, LockVerdict, Objection, Why};
 pub use text::Lock;
