@@ -106,9 +106,9 @@ pub use outrigger_transport::interface;
 #[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, HostServices, Interface,
-    MAX_MESSAGE, PluginIdentity, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
-    UnsupportedTransport,
+    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, Draining, HostServices,
+    Interface, MAX_MESSAGE, PluginIdentity, RouteError, Router, SafeMethods, SafeToRepeat,
+    SameAddress, Security, ServiceSet, Serving, Stream, Tls, UnsupportedTransport,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, DigestAlgorithm, DigestError, ExpectedDigest,

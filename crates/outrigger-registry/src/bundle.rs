@@ -8,6 +8,7 @@ use std::sync::Arc;
 use outrigger_manifest::Manifest;
 use outrigger_wire::{DigestError, ExpectedDigest};
 use rustix::fs::Access;
+use semver::Version;
 
 use crate::checksum::checksum_of;
 use crate::digest_cache::DigestCache;
@@ -93,6 +94,11 @@ impl Bundle {
         self.manifest.name().as_str()
     }
 
+    /// The version in its manifest.
+    pub fn version(&self) -> Option<&Version> {
+        self.manifest.version()
+    }
+
     /// What it is and asks for.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -113,10 +119,7 @@ impl Bundle {
     /// # Errors
     /// [`RegistryErrorKind::Entrypoint`] and [`RegistryErrorKind::Unusable`].
     pub fn program(&self) -> Result<PathBuf, RegistryError> {
-        let name = self.folder.file_name().and_then(|name| name.to_str());
-        let entrypoint = self.manifest.entrypoint();
-        let candidates = entrypoint.candidates(name.unwrap_or_default());
-        let tried: Vec<PathBuf> = candidates.iter().map(|at| self.folder.join(at)).collect();
+        let tried = self.programs();
         let mut unusable = None;
         for program in &tried {
             let source = match program.metadata() {
@@ -137,7 +140,7 @@ impl Bundle {
             None => RegistryErrorKind::Entrypoint {
                 plugin,
                 manifest: self.file.clone(),
-                entrypoint: entrypoint.clone(),
+                entrypoint: self.manifest.entrypoint().clone(),
                 alike: tried.first().map(|path| alike(path)).unwrap_or_default(),
                 tried,
             },
@@ -198,6 +201,16 @@ impl Bundle {
             }
             .into()
         })
+    }
+
+    /// Where its program may be, the likeliest first.
+    fn programs(&self) -> Vec<PathBuf> {
+        let name = self.folder.file_name().and_then(|name| name.to_str());
+        let candidates = self
+            .manifest
+            .entrypoint()
+            .candidates(name.unwrap_or_default());
+        candidates.iter().map(|at| self.folder.join(at)).collect()
     }
 
     /// Where a checksum file may be, the one that counts first.

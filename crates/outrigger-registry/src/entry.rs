@@ -1,8 +1,10 @@
 //! What was found in the folder of one plugin.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use outrigger_wire::ExpectedDigest;
+use semver::Version;
 
 use crate::bundle::Bundle;
 use crate::digest_cache::DigestCache;
@@ -11,7 +13,11 @@ use crate::error::{RegistryError, RegistryErrorKind};
 /// A plugin's folder, and what was found in it.
 #[derive(Clone, Debug)]
 pub struct Entry {
+    /// The folder in the folder of plugins: its own, or the one of all its versions.
+    place: PathBuf,
     folder: PathBuf,
+    /// What the folder's name says, if it is one of several versions.
+    beside: Option<Version>,
     /// The manifest's name, or the folder's where there is none.
     name: String,
     state: EntryState,
@@ -41,21 +47,53 @@ pub enum EntryState {
 }
 
 impl Entry {
-    /// Looks at what there is at `folder`.
-    pub(crate) fn read(folder: PathBuf, checksum_required: bool) -> Self {
-        let read = match folder.metadata() {
-            Ok(_) => Bundle::open(&folder),
-            Err(source) => Err(RegistryErrorKind::PluginFolder {
-                path: folder.clone(),
-                source,
+    /// Looks at what there is at `place`.
+    pub(crate) fn read(place: &Path, checksum_required: bool) -> Self {
+        Self::found(place, None, Bundle::open(place), checksum_required)
+    }
+
+    /// Looks at one version in the folder of a plugin's versions.
+    pub(crate) fn read_version(place: &Path, version: Version, checksum_required: bool) -> Self {
+        let folder = place.join(version.to_string());
+        let read = Bundle::open(&folder).and_then(|bundle| {
+            let plugin = name_of(place);
+            let is_it = bundle.name() == plugin;
+            if is_it && bundle.version().is_none_or(|own| *own == version) {
+                return Ok(bundle);
             }
-            .into()),
+            let found = (bundle.name().to_owned(), bundle.version().cloned());
+            let path = folder.clone();
+            Err(RegistryErrorKind::Version {
+                path,
+                plugin,
+                found,
+            }
+            .into())
+        });
+        Self::found(place, Some(version), read, checksum_required)
+    }
+
+    /// What leads nowhere, in place of a plugin's folder.
+    pub(crate) fn unreadable(place: &Path, source: io::Error) -> Self {
+        let path = place.to_owned();
+        let error = RegistryErrorKind::PluginFolder { path, source };
+        Self::found(place, None, Err(error.into()), false)
+    }
+
+    fn found(
+        place: &Path,
+        beside: Option<Version>,
+        read: Result<Bundle, RegistryError>,
+        checksum_required: bool,
+    ) -> Self {
+        let folder = match &beside {
+            Some(version) => place.join(version.to_string()),
+            None => place.to_owned(),
         };
         let name = match &read {
-            Ok(bundle) => bundle.name().into(),
-            Err(_) => folder.file_name().unwrap_or_default().to_string_lossy(),
+            Ok(bundle) => bundle.name().to_owned(),
+            Err(_) => name_of(place),
         };
-        let name = name.into_owned();
         let state = match read {
             Ok(bundle) => available(bundle, checksum_required),
             Err(error) => EntryState::Unusable {
@@ -64,7 +102,9 @@ impl Entry {
             },
         };
         Self {
+            place: place.to_owned(),
             folder,
+            beside,
             name,
             state,
         }
@@ -78,6 +118,22 @@ impl Entry {
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The folder in the folder of all plugins: its own, or the one that holds its versions.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Its version, as its manifest or its folder's name says.
+    pub fn version(&self) -> Option<&Version> {
+        let own = self.bundle().and_then(Bundle::version);
+        own.or(self.beside.as_ref())
+    }
+
+    /// Whether its folder is that of one version, beside which there may be others.
+    pub fn is_one_version(&self) -> bool {
+        self.beside.is_some()
     }
 
     /// Whether it can be used.
@@ -113,11 +169,23 @@ impl Entry {
         }
     }
 
+    /// Whether a folder before this one holds a plugin of that name.
+    pub(crate) fn is_second(&self) -> bool {
+        let error = self.error().map(RegistryError::kind);
+        matches!(error, Some(RegistryErrorKind::NameTaken { .. }))
+    }
+
     /// Makes it unusable, whatever it was.
     pub(crate) fn refuse(&mut self, error: RegistryError) {
         let bundle = self.bundle().cloned();
         self.state = EntryState::Unusable { bundle, error };
     }
+}
+
+/// What a folder without a sound manifest is called.
+fn name_of(place: &Path) -> String {
+    let name = place.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn available(bundle: Bundle, checksum_required: bool) -> EntryState {

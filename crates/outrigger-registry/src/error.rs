@@ -9,6 +9,7 @@ use std::sync::Arc;
 use outrigger_manifest::{Entrypoint, Problems};
 use outrigger_wire::text::printable;
 use outrigger_wire::{Coded, DigestError};
+use semver::{Version, VersionReq};
 
 use crate::checksum::ChecksumError;
 use crate::file_kind::FileKind;
@@ -74,6 +75,33 @@ pub enum RegistryErrorKind {
         name: String,
         /// The folder before this one.
         by: PathBuf,
+    },
+    /// The folder of a version holds another plugin, or another version of it.
+    Version {
+        /// The folder.
+        path: PathBuf,
+        /// The plugin that it would be.
+        plugin: String,
+        /// The plugin and the version that its manifest says.
+        found: (String, Option<Version>),
+    },
+    /// No version of the plugin is the one that is pinned, or one of those that are required.
+    Unsatisfied {
+        /// The plugin.
+        plugin: String,
+        /// The version that is pinned.
+        pinned: Option<Version>,
+        /// The versions that are required.
+        required: Option<VersionReq>,
+        /// Those that are installed, the highest first.
+        installed: Vec<Version>,
+    },
+    /// No version before the one in use can be used.
+    NoEarlier {
+        /// The plugin.
+        plugin: String,
+        /// The version in use.
+        version: Option<Version>,
     },
     /// There is no program where the manifest says.
     Entrypoint {
@@ -165,6 +193,22 @@ impl RegistryError {
             RegistryErrorKind::NameTaken { by, .. } => {
                 vec![format!("`{}` is the one that counts", shown::path(by))]
             }
+            RegistryErrorKind::Version {
+                found: (name, version),
+                ..
+            } => {
+                let version = version.as_ref().map(|it| format!(" {it}"));
+                let version = version.unwrap_or_default();
+                vec![format!("its manifest is that of {}{version}", quoted(name))]
+            }
+            RegistryErrorKind::Unsatisfied { installed, .. } => {
+                let installed: Vec<String> = installed.iter().map(Version::to_string).collect();
+                listed("installed are", &installed).into_iter().collect()
+            }
+            RegistryErrorKind::NoEarlier { version, .. } => {
+                let in_use = version.as_ref().map(|it| format!("in use is `{it}`"));
+                in_use.into_iter().collect()
+            }
             RegistryErrorKind::Entrypoint {
                 manifest,
                 entrypoint,
@@ -218,6 +262,9 @@ impl Coded for RegistryError {
             RegistryErrorKind::Invalid(file, _) => file.invalid(),
             RegistryErrorKind::Unknown { .. } => "plugin-not-found",
             RegistryErrorKind::NameTaken { .. } => "plugin-name-taken",
+            RegistryErrorKind::Version { .. } => "version-folder-mismatch",
+            RegistryErrorKind::Unsatisfied { .. } => "version-not-installed",
+            RegistryErrorKind::NoEarlier { .. } => "no-earlier-version",
             RegistryErrorKind::Entrypoint { .. } => "entrypoint-not-found",
             RegistryErrorKind::Unusable { .. } => "entrypoint-unusable",
             RegistryErrorKind::NotExecutable { .. } => "entrypoint-not-executable",
@@ -232,6 +279,12 @@ impl Coded for RegistryError {
         let text = match self.kind() {
             RegistryErrorKind::Invalid(..) => "`outrigger check` shows each problem in its place",
             RegistryErrorKind::NameTaken { .. } => "give one of the two another `plugin.name`",
+            RegistryErrorKind::Version { .. } => {
+                "name the folder after `plugin.version`, in a folder named after `plugin.name`"
+            }
+            RegistryErrorKind::Unsatisfied {
+                pinned: Some(_), ..
+            } => "install that version, or pin another",
             RegistryErrorKind::Entrypoint { .. } => "build it, or correct `plugin.entrypoint`",
             RegistryErrorKind::NotExecutable { program, .. } => {
                 return Some(format!("`chmod +x {}`", shown::path(program)).into());
@@ -248,6 +301,8 @@ impl Coded for RegistryError {
             } => "write its checksum anew if you rebuilt it, otherwise do not run it",
             RegistryErrorKind::Folder { .. }
             | RegistryErrorKind::PluginFolder { .. }
+            | RegistryErrorKind::Unsatisfied { .. }
+            | RegistryErrorKind::NoEarlier { .. }
             | RegistryErrorKind::Unreadable { .. }
             | RegistryErrorKind::Unusable { .. }
             | RegistryErrorKind::ChecksumUnreadable { .. }
@@ -282,6 +337,35 @@ impl fmt::Display for RegistryError {
             RegistryErrorKind::NameTaken { name, .. } => {
                 write!(f, "another folder holds a plugin {} too", quoted(name))
             }
+            RegistryErrorKind::Version { path, plugin, .. } => write!(
+                f,
+                "`{}` holds no such version of plugin {}",
+                shown::path(path),
+                quoted(plugin)
+            ),
+            RegistryErrorKind::Unsatisfied {
+                plugin,
+                pinned,
+                required,
+                ..
+            } => match (pinned, required) {
+                (Some(pinned), Some(required)) => write!(
+                    f,
+                    "plugin `{plugin}` is pinned to `{pinned}`, which cannot be had with `{required}`"
+                ),
+                (Some(pinned), None) => write!(
+                    f,
+                    "plugin `{plugin}` is pinned to `{pinned}`, which is not installed"
+                ),
+                (None, Some(required)) => {
+                    write!(f, "no version of plugin `{plugin}` is `{required}`")
+                }
+                (None, None) => write!(f, "no version of plugin `{plugin}` is installed"),
+            },
+            RegistryErrorKind::NoEarlier { plugin, .. } => write!(
+                f,
+                "plugin `{plugin}` has no earlier version that can be used"
+            ),
             RegistryErrorKind::Entrypoint { plugin, .. } => {
                 write!(f, "plugin `{plugin}` has no program at its entrypoint")
             }
@@ -333,6 +417,9 @@ impl std::error::Error for RegistryError {
             RegistryErrorKind::Invalid(..)
             | RegistryErrorKind::Unknown { .. }
             | RegistryErrorKind::NameTaken { .. }
+            | RegistryErrorKind::Version { .. }
+            | RegistryErrorKind::Unsatisfied { .. }
+            | RegistryErrorKind::NoEarlier { .. }
             | RegistryErrorKind::Entrypoint { .. }
             | RegistryErrorKind::NotExecutable { .. }
             | RegistryErrorKind::ChecksumMissing { .. } => None,

@@ -44,3 +44,4 @@ pub use lock::{
     PlatformDigest, Why,
 };
 pub use registry::{Registry, Scan};
+pub use semver;

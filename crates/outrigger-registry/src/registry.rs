@@ -2,16 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs::DirEntry;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use semver::{Version, VersionReq};
 
 use crate::entry::Entry;
 use crate::error::{RegistryError, RegistryErrorKind};
+use crate::file_kind::FileKind;
 
 /// What is installed in the folders of one folder, as it was when that was scanned.
 ///
 /// What is wrong with one plugin stands in its [`Entry`], and is no matter of the others. Files in
 /// the folder, and folders whose name begins with a dot, are no plugins. Nothing is started, and
 /// no program is read.
+///
+/// Several versions of a plugin may be installed side by side, each in a folder that is named
+/// after it: `NAME/1.2.0/manifest.yaml`. Each is an entry. Which of them is used is said by
+/// [`position`](Self::position).
 ///
 /// # Examples
 /// ```
@@ -31,9 +39,18 @@ use crate::error::{RegistryError, RegistryErrorKind};
 pub struct Registry {
     folder: PathBuf,
     entries: Vec<Entry>,
+    choices: Choices,
 }
 
-/// What a scan demands of each plugin, beyond what none can do without.
+/// Which versions are wanted, by the names of plugins.
+#[derive(Clone, Debug, Default)]
+struct Choices {
+    pinned: BTreeMap<String, Version>,
+    required: BTreeMap<String, VersionReq>,
+}
+
+/// What a scan demands of each plugin, beyond what none can do without, and which versions are
+/// wanted.
 ///
 /// # Examples
 /// ```
@@ -47,6 +64,7 @@ pub struct Registry {
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
     checksum_required: bool,
+    choices: Choices,
 }
 
 impl Scan {
@@ -59,6 +77,20 @@ impl Scan {
     #[must_use]
     pub fn require_checksums(mut self, required: bool) -> Self {
         self.checksum_required = required;
+        self
+    }
+
+    /// Uses this version of a plugin and no other, whatever else is installed.
+    #[must_use]
+    pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
+        self.choices.pinned.insert(plugin.into(), version);
+        self
+    }
+
+    /// Uses only such versions of a plugin.
+    #[must_use]
+    pub fn require(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
+        self.choices.required.insert(plugin.into(), required);
         self
     }
 
@@ -80,12 +112,44 @@ impl Scan {
             }
         }
         places.sort();
-        let mut entries: Vec<Entry> = places
-            .into_iter()
-            .map(|place| Entry::read(place, self.checksum_required))
-            .collect();
+        let mut entries = Vec::with_capacity(places.len());
+        for place in &places {
+            self.place(place, &mut entries);
+        }
         refuse_second_names(&mut entries);
-        Ok(Registry { folder, entries })
+        let choices = self.choices.clone();
+        Ok(Registry {
+            folder,
+            entries,
+            choices,
+        })
+    }
+
+    /// Looks at a plugin's folder, which may hold several versions of it.
+    fn place(&self, place: &Path, entries: &mut Vec<Entry>) {
+        let required = self.checksum_required;
+        let names = match place.read_dir() {
+            Ok(names) => names.flatten(),
+            // Its manifest can be read all the same, if others may pass.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return entries.push(Entry::read(place, required));
+            }
+            Err(source) => return entries.push(Entry::unreadable(place, source)),
+        };
+        let mut versions: Vec<Version> = names
+            .filter_map(|name| name.file_name().to_str()?.parse().ok())
+            .filter(|version: &Version| place.join(version.to_string()).is_dir())
+            .collect();
+        let is_flat = || {
+            let manifest = place.join(FileKind::Manifest.usual_name());
+            manifest.symlink_metadata().is_ok()
+        };
+        if versions.is_empty() || is_flat() {
+            entries.push(Entry::read(place, required));
+        }
+        versions.sort();
+        let versions = versions.into_iter();
+        entries.extend(versions.map(|version| Entry::read_version(place, version, required)));
     }
 }
 
@@ -108,32 +172,93 @@ impl Registry {
         &self.entries
     }
 
-    /// The plugin with this name in its manifest, whether it can be used or not.
+    /// The plugin with this name in its manifest, whether it can be used or not. Of several
+    /// versions that is the one at its [`position`](Self::position).
     ///
     /// # Errors
-    /// [`RegistryErrorKind::Unknown`].
+    /// As for [`position`](Self::position).
     pub fn get(&self, name: &str) -> Result<&Entry, RegistryError> {
         Ok(&self.entries[self.position(name)?])
     }
 
-    /// Where among the [`entries`](Self::entries) the plugin with this name is.
+    /// Where among the [`entries`](Self::entries) the plugin with this name is. Of several
+    /// versions that is the one that is pinned; or else the highest of those that are required
+    /// and can be used, a pre-release only where there is nothing else; or else the one whose
+    /// folder is the plugin's own.
     ///
     /// # Errors
-    /// [`RegistryErrorKind::Unknown`].
+    /// [`RegistryErrorKind::Unknown`] and [`RegistryErrorKind::Unsatisfied`].
     pub fn position(&self, name: &str) -> Result<usize, RegistryError> {
-        let is_named = |entry: &Entry| entry.name() == name;
-        let is_sound = |entry: &Entry| is_named(entry) && entry.bundle().is_some();
-        // A folder without a sound manifest may be called like a plugin elsewhere.
-        let sound = self.entries.iter().position(is_sound);
-        let found = sound.or_else(|| self.entries.iter().position(is_named));
-        found.ok_or_else(|| {
-            let names = self.entries.iter().map(|entry| entry.name().to_owned());
-            let mut known: Vec<String> = names.collect();
-            known.sort();
-            known.dedup();
-            let name = name.to_owned();
-            RegistryErrorKind::Unknown { name, known }.into()
+        let all = self.of(name)?;
+        let pinned = self.choices.pinned.get(name);
+        let required = self.choices.required.get(name);
+        let version = |at: usize| self.entries[at].version();
+        let is_wanted = |at: &usize| {
+            let is_pinned = pinned.is_none_or(|pinned| version(*at) == Some(pinned));
+            is_pinned && required.is_none_or(|it| version(*at).is_some_and(|own| it.matches(own)))
+        };
+        let rank = |at: &usize| {
+            let entry = &self.entries[*at];
+            let is_release = version(*at).is_some_and(|it| it.pre.is_empty());
+            let side_by_side = (entry.is_one_version(), is_release, version(*at));
+            (entry.error().is_none(), side_by_side)
+        };
+        let best = all.iter().copied().filter(is_wanted).max_by_key(rank);
+        best.ok_or_else(|| {
+            let mut installed: Vec<_> = all.iter().filter_map(|at| version(*at)).cloned().collect();
+            installed.sort_by(|one, other| other.cmp(one));
+            RegistryErrorKind::Unsatisfied {
+                plugin: name.to_owned(),
+                pinned: pinned.cloned(),
+                required: required.cloned(),
+                installed,
+            }
+            .into()
         })
+    }
+
+    /// The highest version before the one that is used, of those that can be used: what a plugin
+    /// is taken back to.
+    ///
+    /// # Errors
+    /// As for [`position`](Self::position), and [`RegistryErrorKind::NoEarlier`].
+    pub fn earlier(&self, name: &str) -> Result<&Entry, RegistryError> {
+        let used = self.get(name)?.version();
+        let all = self.of(name)?;
+        let earlier = all.iter().map(|at| &self.entries[*at]).filter(|entry| {
+            let is_before = entry.version() < used && entry.version().is_some();
+            is_before && entry.error().is_none()
+        });
+        earlier.max_by_key(|entry| entry.version()).ok_or_else(|| {
+            RegistryErrorKind::NoEarlier {
+                plugin: name.to_owned(),
+                version: used.cloned(),
+            }
+            .into()
+        })
+    }
+
+    /// Where all versions of a plugin are.
+    fn of(&self, name: &str) -> Result<Vec<usize>, RegistryError> {
+        let named = |sound: bool| {
+            let entries = self.entries.iter().enumerate().filter(move |(_, entry)| {
+                let counts = !sound || (entry.bundle().is_some() && !entry.is_second());
+                entry.name() == name && counts
+            });
+            entries.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        // A folder without a sound manifest may be called like a plugin elsewhere.
+        let all = Some(named(true)).filter(|sound| !sound.is_empty());
+        let all = all.unwrap_or_else(|| named(false));
+        if !all.is_empty() {
+            return Ok(all);
+        }
+        let names = self.entries.iter().map(|entry| entry.name().to_owned());
+        let mut known: Vec<String> = names.collect();
+        known.sort();
+        known.dedup();
+        let name = name.to_owned();
+        Err(RegistryErrorKind::Unknown { name, known }.into())
     }
 }
 
@@ -161,18 +286,16 @@ fn is_plugins_place(entry: &DirEntry) -> bool {
     }
 }
 
-/// Of several plugins with one name, the first counts.
+/// Of plugins with one name in several folders, the first counts.
 fn refuse_second_names(entries: &mut [Entry]) {
     let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in entries.iter_mut().filter(|entry| entry.bundle().is_some()) {
-        match first.get(entry.name()) {
-            Some(by) => {
-                let (name, by) = (entry.name().to_owned(), by.clone());
-                entry.refuse(RegistryErrorKind::NameTaken { name, by }.into());
-            }
-            None => {
-                first.insert(entry.name().to_owned(), entry.folder().to_owned());
-            }
+        let by = first
+            .entry(entry.name().to_owned())
+            .or_insert_with(|| entry.place().to_owned());
+        if *by != entry.place() {
+            let (name, by) = (entry.name().to_owned(), by.clone());
+            entry.refuse(RegistryErrorKind::NameTaken { name, by }.into());
         }
     }
 }

@@ -3,19 +3,27 @@
 
 mod error;
 mod grpc;
+#[cfg(feature = "netrpc")]
+mod objects;
 mod route;
 mod safe;
 mod switch;
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "netrpc")]
+use std::time::Duration;
 
 pub use self::error::RouteError;
 use self::grpc::Routed;
+#[cfg(feature = "netrpc")]
+use self::objects::Dispensed;
 use self::route::{Left, Route};
 pub use self::safe::{SafeMethods, SafeToRepeat};
 use crate::channel::Channel;
 use crate::connection::Connection;
+#[cfg(feature = "netrpc")]
+use crate::netrpc::Client;
 
 /// What `switch.rs` is built on; a model checker brings its own.
 mod sync {
@@ -81,6 +89,17 @@ impl Router {
     /// What clients call over; it goes on working over all switches.
     pub fn channel(&self) -> Channel {
         Channel::over(Routed(self.route().clone()))
+    }
+
+    /// What clients of the net/rpc object called `name` call, which is dispensed anew
+    /// in each generation, when it is first called there; a plugin may take `limit` to
+    /// make it. It goes on working over all switches.
+    ///
+    /// Of its calls, those are safe to make again whose method is among the
+    /// [`SafeMethods`].
+    #[cfg(feature = "netrpc")]
+    pub fn object(&self, name: impl Into<String>, limit: Duration) -> Client {
+        Client::routed(Dispensed::new(self.route().clone(), name.into(), limit))
     }
 
     /// Lets new calls go to `to`, with those that wait. Returns the generation

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use outrigger_registry::{EntryState, Registry, Scan};
+use outrigger_registry::{EntryState, Registry};
 
 use crate::error::Error;
 use crate::plugin::Plugin;
@@ -62,9 +62,7 @@ impl Plugins {
     }
 
     fn read(folder: &Path, settings: &Settings) -> Result<Self, Error> {
-        let registry = Scan::new()
-            .require_checksums(settings.requires_checksums())
-            .folder(folder)?;
+        let registry = settings.scan().folder(folder)?;
         let entries = registry
             .entries()
             .iter()
@@ -75,12 +73,18 @@ impl Plugins {
         })
     }
 
+    /// What is installed, apart from what it gets: also which versions of a plugin there are.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Every folder, in the order of their names.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The plugin with this name in its manifest.
+    /// The plugin with this name in its manifest. Of several versions that is the one that is
+    /// pinned, or else the highest that is required and can be used.
     ///
     /// # Errors
     /// What is wrong with it; [`RegistryErrorKind::Unknown`](crate::RegistryErrorKind::Unknown) if there is none.

@@ -5,8 +5,14 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+<<<<<<< HEAD
 use outrigger_manifest::{LockMode, Manifest, Places, Policy};
 use outrigger_registry::{DigestCache, FileKind, LockFile, RegistryErrorKind, SourceFile};
+=======
+use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_registry::semver::{Version, VersionReq};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
+>>>>>>> next
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;
@@ -35,6 +41,7 @@ pub struct Settings {
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     start_with_less: bool,
     require_checksums: bool,
+    versions: Scan,
     digests: Arc<DigestCache>,
     lock_file: Option<LockFile>,
     lock_mode: Option<LockMode>,
@@ -48,6 +55,7 @@ impl Default for Settings {
             serve: Arc::new(std::convert::identity),
             start_with_less: false,
             require_checksums: false,
+            versions: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
             lock_file: None,
             lock_mode: None,
@@ -62,8 +70,12 @@ impl fmt::Debug for Settings {
             .field("data_root", &self.data_root)
             .field("start_with_less", &self.start_with_less)
             .field("require_checksums", &self.require_checksums)
+<<<<<<< HEAD
             .field("lock_file", &self.lock_file)
             .field("lock_mode", &self.lock_mode)
+=======
+            .field("versions", &self.versions)
+>>>>>>> next
             .finish_non_exhaustive()
     }
 }
@@ -142,6 +154,36 @@ impl Settings {
     pub fn digest_cache(mut self, known: impl Into<Arc<DigestCache>>) -> Self {
         self.digests = known.into();
         self
+    }
+
+    /// Uses this version of a plugin and no other, whatever else is installed.
+    #[must_use]
+    pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
+        self.versions = self.versions.pin(plugin, version);
+        self
+    }
+
+    /// Uses only such versions of a plugin: of several, the highest.
+    ///
+    /// # Examples
+    /// ```
+    /// use outrigger::Settings;
+    ///
+    /// let settings = Settings::new().require_version("indexer", "^2.1".parse()?);
+    /// # drop(settings);
+    /// # Ok::<(), outrigger::semver::Error>(())
+    /// ```
+    #[must_use]
+    pub fn require_version(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
+        self.versions = self.versions.require(plugin, required);
+        self
+    }
+
+    /// What is looked for in a folder of plugins.
+    pub(crate) fn scan(&self) -> Scan {
+        self.versions
+            .clone()
+            .require_checksums(self.require_checksums)
     }
 
     pub(crate) fn digests(&self) -> &DigestCache {

@@ -45,7 +45,9 @@ impl MethodError {
             Cause::NetRpc(error) => match error.kind() {
                 CallErrorKind::Failed(_) => Code::Unknown,
                 CallErrorKind::TimedOut(_) | CallErrorKind::NotSent(_) => Code::DeadlineExceeded,
-                CallErrorKind::Lost(_) => Code::Unavailable,
+                CallErrorKind::Lost(_)
+                | CallErrorKind::Unrouted(_)
+                | CallErrorKind::Undispensed(_) => Code::Unavailable,
                 CallErrorKind::Argument(_) | CallErrorKind::Reply(_) => Code::Internal,
             },
         }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{BROKER_WAIT, Budget, Client, Methods, serve_within};
+use super::{BROKER_WAIT, Budget, Client, Connected, Methods, serve_within};
 use crate::broker::listener::{Pending, Registration, Source};
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Listener, SERVED_LIMITS, Serving, Side};
 use crate::fate::Fate;
@@ -159,9 +159,14 @@ impl dyn Broker + '_ {
     /// # Errors
     /// As [`Broker::dial`].
     pub async fn connect_netrpc(&self, id: BrokerId) -> Result<Client, BrokerError> {
+        Ok(self.connect_object(id).await?.into())
+    }
+
+    /// [`connect_netrpc`](Self::connect_netrpc) to one object for certain.
+    pub(crate) async fn connect_object(&self, id: BrokerId) -> Result<Connected, BrokerError> {
         let stream = self.dial(id).await?;
         let max_value = self.budget().max_value();
-        Ok(Client::with_max_value(stream, self.fate(), max_value))
+        Ok(Connected::new(stream, self.fate(), max_value))
     }
 }
 

@@ -1,28 +1,27 @@
 //! The calling end.
 
-use std::collections::HashMap;
-use std::io;
+mod connected;
+
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use outrigger_gob::{DecodeErrorKind, Decoder, Encode, Encoded, Gob};
-use tokio::io::{AsyncReadExt, ReadHalf};
-use tokio::sync::{oneshot, watch};
+use futures_util::future::BoxFuture;
+use outrigger_gob::{Encode, Encoded, Gob};
+use tokio::time::Instant;
 
-use super::error::{Cause, Lost};
-use super::outgoing::{Outgoing, SendError};
-use super::{Budget, CallError, CallErrorKind, LARGE, MAX_VALUE, Request, Response};
+pub(crate) use self::connected::Connected;
+use super::{CallError, CallErrorKind, MAX_VALUE};
+use crate::channel::Life;
 use crate::fate::Fate;
 use crate::stream::Stream;
-use crate::task::OwnedTask;
 
-/// Bytes that are read at a time.
-const READ: usize = 16 << 10;
-
-/// The calling end of one net/rpc connection. Clones share it; the last one to
-/// go closes it.
+/// Calls the methods of one net/rpc object. Clones share it.
+///
+/// [`new`](Self::new) makes one of a connection, and the last clone to go closes that.
+/// [`Router::object`](crate::Router::object) gives one whose calls go where the router
+/// says at that time.
 ///
 /// # Examples
 /// ```
@@ -33,28 +32,46 @@ const READ: usize = 16 << 10;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Client {
-    shared: Arc<Shared>,
-    _tasks: Arc<[OwnedTask; 2]>,
+pub struct Client(Way);
+
+#[derive(Clone)]
+enum Way {
+    Connected(Connected),
+    Routed(Arc<dyn Objects>),
 }
 
-struct Shared {
-    outgoing: Arc<Outgoing>,
-    pending: Mutex<Pending>,
-    ended: watch::Sender<bool>,
-    fate: Fate,
+/// One object after another behind one name.
+pub(crate) trait Objects: Send + Sync {
+    /// Waits for an object, until `deadline` if there is one.
+    fn turn(&self, deadline: Option<Instant>) -> BoxFuture<'_, Result<BoxTurn, CallErrorKind>>;
+
+    /// Whether there will be another one.
+    fn life(&self) -> &Life;
 }
 
-#[derive(Default)]
-struct Pending {
-    next: u64,
-    calls: HashMap<u64, oneshot::Sender<Result<Encoded, Unanswered>>>,
-    ended: Option<Cause>,
+pub(crate) type BoxTurn = Box<dyn Turn>;
+
+/// One call's turn at one of the objects.
+pub(crate) trait Turn: Send + Sync {
+    fn object(&self) -> &Connected;
+
+    /// Whether `method` may be called twice.
+    fn is_safe(&self, method: &str) -> bool;
+
+    /// Waits until the calls of this object are cut off.
+    fn cut(&self) -> BoxFuture<'_, CallErrorKind>;
+
+    /// Waits for another object than this, which is gone.
+    fn next(
+        self: Box<Self>,
+        deadline: Option<Instant>,
+    ) -> BoxFuture<'static, Result<BoxTurn, CallErrorKind>>;
 }
 
-enum Unanswered {
-    Failed(String),
-    Lost(Cause),
+/// How long a call may take.
+struct Limit {
+    whole: Duration,
+    deadline: Instant,
 }
 
 /// A reply that has not been given a type yet.
@@ -65,6 +82,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    fn new(method: &str, encoded: Encoded) -> Self {
+        let method = method.into();
+        Self { method, encoded }
+    }
+
     /// The reply as a `T`.
     ///
     /// # Errors
@@ -87,28 +109,12 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(stream: Stream, fate: Fate) -> Self {
-        Self::with_max_value(stream, fate, MAX_VALUE)
+        Connected::new(stream, fate, MAX_VALUE).into()
     }
 
-    /// [`new`](Self::new) with another limit for arguments and replies, in bytes.
-    /// An argument beyond it is refused, a reply beyond it ends the connection.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub(crate) fn with_max_value(stream: Stream, fate: Fate, max_value: usize) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        let (outgoing, writing) = Outgoing::start(writer, max_value);
-        let shared = Arc::new(Shared {
-            outgoing,
-            pending: Mutex::default(),
-            ended: watch::Sender::new(false),
-            fate,
-        });
-        let reading = OwnedTask::spawn(read(reader, shared.clone(), max_value));
-        Self {
-            shared,
-            _tasks: Arc::new([reading, writing]),
-        }
+    /// Calls whichever of `objects` has its turn.
+    pub(crate) fn routed(objects: impl Objects + 'static) -> Self {
+        Self(Way::Routed(Arc::new(objects)))
     }
 
     /// Calls `method`, such as `Plugin.Get`, and waits for its reply as long as
@@ -140,17 +146,13 @@ impl Client {
         method: &str,
         argument: &A,
     ) -> Result<R, CallError> {
-        let sent = AtomicBool::new(false);
-        match tokio::time::timeout(limit, self.exchange(method, argument, &sent)).await {
-            Ok(reply) => reply?.decode(),
-            Err(_) => Err(CallError::new(
-                method,
-                match sent.into_inner() {
-                    true => CallErrorKind::TimedOut(limit),
-                    false => CallErrorKind::NotSent(limit),
-                },
-            )),
-        }
+        // A limit beyond all times is none.
+        let deadline = Instant::now().checked_add(limit);
+        let limit = deadline.map(|deadline| Limit {
+            whole: limit,
+            deadline,
+        });
+        self.reply(method, argument, limit.as_ref()).await?.decode()
     }
 
     /// [`call`](Self::call) for replies whose type is not known beforehand.
@@ -165,169 +167,94 @@ impl Client {
         method: &str,
         argument: &A,
     ) -> Result<Reply, CallError> {
-        self.exchange(method, argument, &AtomicBool::new(false))
-            .await
+        self.reply(method, argument, None).await
     }
 
-    /// [`call_encoded`](Self::call_encoded) that notes when the call is sent.
-    async fn exchange<A: Encode + ?Sized>(
+    async fn reply<A: Encode + ?Sized>(
         &self,
         method: &str,
         argument: &A,
-        noted: &AtomicBool,
+        limit: Option<&Limit>,
     ) -> Result<Reply, CallError> {
-        let (sender, reply) = oneshot::channel();
-        let mut registered = Registered {
-            shared: &self.shared,
-            seq: None,
-        };
-        let sent = self.shared.outgoing.send(|encoder, bytes| {
-            let seq = self.shared.register(sender);
-            registered.seq = Some(seq);
-            let header = Request {
-                service_method: method.to_owned(),
-                seq,
-            };
-            noted.store(true, Ordering::Relaxed);
-            encoder.encode_pair(&header, argument, bytes)
-        });
-        let unanswered = match sent.await {
-            Ok(()) => match reply.await {
-                Ok(Ok(encoded)) => {
-                    registered.seq = None;
-                    return Ok(Reply {
-                        method: method.into(),
-                        encoded,
-                    });
-                }
-                Ok(Err(unanswered)) => unanswered,
-                Err(_) => Unanswered::Lost(Cause::Closed),
-            },
-            Err(SendError::Encode(error)) => {
-                return Err(CallError::new(method, CallErrorKind::Argument(error)));
-            }
-            Err(SendError::Io(error)) => Unanswered::Lost(Cause::Io(error)),
-        };
-        let kind = match unanswered {
-            Unanswered::Failed(text) => CallErrorKind::Failed(text),
-            Unanswered::Lost(cause) => {
-                CallErrorKind::Lost(Lost::explained(cause, &self.shared.fate).await)
-            }
-        };
-        Err(CallError::new(method, kind))
+        let sent = AtomicBool::new(false);
+        match &self.0 {
+            Way::Connected(object) => object.call(method, argument, limit, &sent).await,
+            Way::Routed(objects) => routed(&**objects, method, argument, limit).await,
+        }
     }
 
-    /// Waits until the connection is over.
+    /// Waits until the connection is over, or the router.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn closed(&self) {
-        let mut ended = self.shared.ended.subscribe();
-        // The sender lives as long as this client.
-        let _ = ended.wait_for(|ended| *ended).await;
+        match &self.0 {
+            Way::Connected(object) => object.closed().await,
+            Way::Routed(objects) => objects.life().over().await,
+        }
     }
 
-    /// Whether the connection is over.
+    /// Whether the connection is over, or the router.
     pub fn is_closed(&self) -> bool {
-        *self.shared.ended.borrow()
-    }
-}
-
-/// A call in the table; it leaves when the caller does.
-struct Registered<'a> {
-    shared: &'a Shared,
-    seq: Option<u64>,
-}
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        if let Some(seq) = self.seq {
-            self.shared.pending().calls.remove(&seq);
+        match &self.0 {
+            Way::Connected(object) => object.is_closed(),
+            Way::Routed(objects) => objects.life().is_over(),
         }
     }
 }
 
-impl Shared {
-    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A number for a call; after the end the call fails at once.
-    fn register(&self, call: oneshot::Sender<Result<Encoded, Unanswered>>) -> u64 {
-        let mut pending = self.pending();
-        let seq = pending.next;
-        pending.next += 1;
-        match pending.ended.clone() {
-            None => {
-                pending.calls.insert(seq, call);
-            }
-            Some(cause) => {
-                let _ = call.send(Err(Unanswered::Lost(cause)));
-            }
-        }
-        seq
-    }
-
-    fn end(&self, cause: Cause) {
-        let mut pending = self.pending();
-        pending.ended = Some(cause.clone());
-        let calls = std::mem::take(&mut pending.calls);
-        drop(pending);
-        for (_, call) in calls {
-            let _ = call.send(Err(Unanswered::Lost(cause.clone())));
-        }
-        self.ended.send_replace(true);
+impl From<Connected> for Client {
+    fn from(object: Connected) -> Self {
+        Self(Way::Connected(object))
     }
 }
 
-/// Hands each reply to its caller. Replies that nobody waits for are dropped.
-async fn read(mut reader: ReadHalf<Stream>, shared: Arc<Shared>, max_value: usize) {
-    let mut decoder = Decoder::new(Budget::new(max_value).limits());
-    let mut bytes = BytesMut::with_capacity(READ);
-    let mut header: Option<Response> = None;
-    let cause = loop {
-        let value = match decoder.next(&mut bytes) {
-            Ok(Some(value)) => value,
-            Ok(None) => {
-                bytes.reserve(READ);
-                match reader.read_buf(&mut bytes).await {
-                    Ok(0) if bytes.is_empty() && header.is_none() => break Cause::Closed,
-                    Ok(0) => break Cause::Truncated,
-                    Ok(_) => continue,
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        break Cause::Truncated;
-                    }
-                    Err(error) => break Cause::Io(Arc::new(error)),
-                }
-            }
-            Err(error) if matches!(error.kind(), DecodeErrorKind::Limit { .. }) => {
-                break Cause::Beyond(Arc::new(error));
-            }
-            Err(error) => break Cause::Malformed(Arc::new(error)),
-        };
-        if value.len() >= LARGE {
-            tokio::task::yield_now().await;
-        }
-        match header.take() {
-            None => match value.decode::<Response>() {
-                Ok(response) => header = Some(response),
-                Err(error) => break Cause::Malformed(Arc::new(error)),
-            },
-            Some(response) => {
-                let Some(call) = shared.pending().calls.remove(&response.seq) else {
-                    continue;
-                };
-                let reply = match response.error.as_bytes().is_empty() {
-                    true => Ok(value),
-                    false => {
-                        let text = response.error.to_string_lossy().into_owned();
-                        Err(Unanswered::Failed(text))
-                    }
-                };
-                // The caller may have left.
-                let _ = call.send(reply);
-            }
-        }
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// A call that is made once more at most: where nothing of it was sent, or where it is
+/// safe.
+async fn routed<A: Encode + ?Sized>(
+    objects: &dyn Objects,
+    method: &str,
+    argument: &A,
+    limit: Option<&Limit>,
+) -> Result<Reply, CallError> {
+    let deadline = limit.map(|limit| limit.deadline);
+    let turn = objects.turn(deadline).await;
+    let turn = turn.map_err(|kind| CallError::new(method, kind))?;
+    let sent = AtomicBool::new(false);
+    let failed = match attempt(&*turn, method, argument, limit, &sent).await {
+        Ok(reply) => return Ok(reply),
+        Err(failed) => failed,
     };
-    shared.end(cause);
+    let is_lost = matches!(
+        failed.kind(),
+        CallErrorKind::Lost(_) | CallErrorKind::Unrouted(_)
+    );
+    if !is_lost || (sent.load(Ordering::Relaxed) && !turn.is_safe(method)) {
+        return Err(failed);
+    }
+    match turn.next(deadline).await {
+        Ok(next) => attempt(&*next, method, argument, limit, &sent).await,
+        Err(_) => Err(failed),
+    }
+}
+
+/// Makes the call to one object.
+async fn attempt<A: Encode + ?Sized>(
+    turn: &dyn Turn,
+    method: &str,
+    argument: &A,
+    limit: Option<&Limit>,
+    sent: &AtomicBool,
+) -> Result<Reply, CallError> {
+    tokio::select! {
+        biased;
+        reply = turn.object().call(method, argument, limit, sent) => reply,
+        kind = turn.cut() => Err(CallError::new(method, kind)),
+    }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use outrigger_gob::{DecodeError, EncodeError};
 use outrigger_wire::{Coded, Excerpt};
 
-use super::Client;
 use crate::broker::BrokerError;
 use crate::fate::Fate;
+use crate::router::RouteError;
 use crate::yamux::YamuxError;
 
 /// A call that failed: of which method, and why.
@@ -76,6 +76,8 @@ impl CallError {
             CallErrorKind::Lost(_) => "netrpc-connection-lost",
             CallErrorKind::Argument(error) => error.code(),
             CallErrorKind::Reply(error) => error.code(),
+            CallErrorKind::Unrouted(error) => error.code(),
+            CallErrorKind::Undispensed(error) => error.code(),
         }
     }
 
@@ -106,6 +108,12 @@ pub enum CallErrorKind {
     /// The connection ended first.
     #[error("the connection ended before the reply")]
     Lost(#[source] Lost),
+    /// No plugin took the call, or its plugin was replaced under it.
+    #[error("the plugin did not answer")]
+    Unrouted(#[source] RouteError),
+    /// The plugin of a routed call did not give the object that it is made to.
+    #[error("the plugin did not give the object to call")]
+    Undispensed(#[source] Box<SessionError>),
     /// The argument cannot be sent.
     #[error("the argument cannot be sent as gob")]
     Argument(#[source] EncodeError),
@@ -199,9 +207,3 @@ impl SessionError {
 }
 
 outrigger_wire::coded!(SessionError);
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").finish_non_exhaustive()
-    }
-}

@@ -29,6 +29,7 @@ use outrigger_gob::{GoString, Gob};
 
 pub use self::broker::MuxBroker;
 pub use self::budget::Budget;
+pub(crate) use self::client::{BoxTurn, Connected, Objects, Turn};
 pub use self::client::{Client, Reply};
 pub use self::error::{CallError, CallErrorKind, SessionError};
 use self::server::serve_within;

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BROKER_WAIT, Budget, CallErrorKind, Client, Method, Methods, MuxBroker, SessionError, serve,
-    serve_within,
+    BROKER_WAIT, Budget, CallErrorKind, Client, Connected, Method, Methods, MuxBroker,
+    SessionError, serve, serve_within,
 };
 use crate::broker::{Broker, Side};
 use crate::fate::Fate;
@@ -64,7 +64,7 @@ impl HostSession {
         let broker = MuxBroker::new(Side::Host, session.clone(), fate.clone(), budget, wait);
         let host = Self {
             session,
-            control: Client::with_max_value(Box::new(control), fate, max_value),
+            control: Connected::new(Box::new(control), fate, max_value).into(),
             broker: Arc::new(broker),
         };
         Ok((host, MirroredStreams { stdout, stderr }))
@@ -79,10 +79,19 @@ impl HostSession {
     /// # Cancel safety
     /// When the future is dropped the plugin forgets the object after 5 s.
     pub async fn dispense(&self, name: &str, limit: Duration) -> Result<Client, SessionError> {
+        Ok(self.object(name, limit).await?.into())
+    }
+
+    /// [`dispense`](Self::dispense) of one object for certain.
+    pub(crate) async fn object(
+        &self,
+        name: &str,
+        limit: Duration,
+    ) -> Result<Connected, SessionError> {
         let asked = self.control.call_within(limit, "Dispenser.Dispense", name);
         let id: u32 = asked.await?;
         let broker: &dyn Broker = &*self.broker;
-        Ok(broker.connect_netrpc(outrigger_wire::BrokerId(id)).await?)
+        Ok(broker.connect_object(outrigger_wire::BrokerId(id)).await?)
     }
 
     /// Asks the plugin whether it is well.

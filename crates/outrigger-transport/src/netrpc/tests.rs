@@ -577,7 +577,7 @@ async fn values_beyond_the_limit_are_refused_by_the_sender_and_named_by_the_rece
         });
     let stop = CancellationToken::new();
     tokio::spawn(serve(Box::new(far), methods.clone(), limits, stop));
-    let client = Client::with_max_value(Box::new(near), Fate::new(), 4096);
+    let client = Client::from(Connected::new(Box::new(near), Fate::new(), 4096));
     let argument = vec![1_u8; 4096];
     let error = client.call::<_, i64>("Plugin.Length", &argument).await;
     let error = error.expect_err("too large");
@@ -605,7 +605,7 @@ async fn values_beyond_the_limit_are_refused_by_the_sender_and_named_by_the_rece
         LIMITS,
         CancellationToken::new(),
     ));
-    let client = Client::with_max_value(Box::new(near), Fate::new(), 4096);
+    let client = Client::from(Connected::new(Box::new(near), Fate::new(), 4096));
     let error = client.call::<_, Vec<u8>>("Plugin.Fill", &5000_i64).await;
     let error = error.expect_err("too large");
     assert_eq!(error.code(), "netrpc-limit");

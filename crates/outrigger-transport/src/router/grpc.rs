@@ -66,7 +66,7 @@ async fn call(
         true => Spare::of(&mut request).await?,
         false => None,
     };
-    let generation = entered.generation();
+    let number = entered.number();
     let mut failure = match attempt(&route, entered, request).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
@@ -79,10 +79,9 @@ async fn call(
     let Some(mut again) = again else {
         return Err(failure);
     };
-    let Ok(next) = route.wait(deadline, Some(&generation)).await else {
+    let Ok(next) = route.wait(deadline, Some(number)).await else {
         return Err(failure);
     };
-    drop(generation);
     shorten(&mut again, deadline);
     attempt(&route, next, again).await
 }

@@ -1,6 +1,6 @@
 //! What a router and its channels share: the current generation, and who waits for one.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(super) struct Route {
     switch: Switch<Target, RouteError>,
     turned: Notify,
     waiting: AtomicUsize,
+    /// The number of the next generation.
+    next: AtomicU64,
     safe: Mutex<Arc<SafeMethods>>,
     pub(super) life: Life,
     ending: Mutex<Option<DropGuard>>,
@@ -36,6 +38,7 @@ pub(super) struct Route {
 /// What the calls of one generation go to.
 #[derive(Debug)]
 pub(super) struct Target {
+    number: u64,
     connection: Connection,
     safe: Arc<SafeMethods>,
     /// Nobody is in it, and nobody will be.
@@ -54,6 +57,7 @@ impl Route {
             switch: Switch::new(),
             turned: Notify::new(),
             waiting: AtomicUsize::new(0),
+            next: AtomicU64::new(1),
             safe: Mutex::default(),
             ending: Mutex::new(Some(life.end_with())),
             life,
@@ -69,10 +73,15 @@ impl Route {
     }
 
     pub(super) fn to(&self, connection: Connection) -> Option<Left> {
-        let safe = self.safe.lock().unwrap_or_else(PoisonError::into_inner);
+        let safe = self
+            .safe
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         self.turn(Point::to(Target {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
             connection,
-            safe: safe.clone(),
+            safe,
             left: Notify::new(),
             is_cut: AtomicBool::new(false),
             cut: Notify::new(),
@@ -128,14 +137,14 @@ impl Route {
         }
     }
 
-    /// Waits for a generation, which is another one than `last`, and enters it.
+    /// Waits for a generation, which has not the number `last`, and enters it.
     ///
     /// # Errors
     /// None came before `deadline`, or calls are refused.
     pub(super) async fn wait(
         &self,
         deadline: Option<Instant>,
-        last: Option<&Left>,
+        last: Option<u64>,
     ) -> Result<Entered, RouteError> {
         let _waiting = Waiting::begin(self)?;
         let begun = Instant::now();
@@ -145,7 +154,7 @@ impl Route {
             let mut turned = std::pin::pin!(turned);
             turned.as_mut().enable();
             let entered = self.entered()?;
-            if let Some(entered) = entered.filter(|entered| !entered.is_of(last)) {
+            if let Some(entered) = entered.filter(|entered| Some(entered.number()) != last) {
                 return Ok(entered);
             }
             if tokio::time::timeout_at(deadline, turned).await.is_err() {
@@ -187,13 +196,9 @@ impl Entered {
         &self.0.target.safe
     }
 
-    /// Which generation that is.
-    pub(super) fn generation(&self) -> Left {
-        Left(self.0.clone())
-    }
-
-    fn is_of(&self, generation: Option<&Left>) -> bool {
-        generation.is_some_and(|generation| Arc::ptr_eq(&self.0, &generation.0))
+    /// Which generation that is; a later one has a higher number.
+    pub(super) fn number(&self) -> u64 {
+        self.0.target.number
     }
 
     /// Whether the calls of this generation are cut off.

@@ -7,7 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
 use super::*;
+<<<<<<< HEAD
 use crate::{Configure, Plugin, Plugins, Policy, Settings};
+=======
+use crate::{Configure, Plugin, Plugins, Settings, semver};
+>>>>>>> next
 
 const KINDS: usize = 21;
 
@@ -34,6 +38,9 @@ fn number_of(kind: &ErrorKind) -> usize {
             RegistryErrorKind::Checksum { .. } => 13,
             RegistryErrorKind::Digest { .. } => 14,
             RegistryErrorKind::ChecksumMissing { .. } => 15,
+            RegistryErrorKind::Version { .. } => 18,
+            RegistryErrorKind::Unsatisfied { .. } => 19,
+            RegistryErrorKind::NoEarlier { .. } => 20,
             _ => KINDS,
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
@@ -137,6 +144,17 @@ async fn examples() -> Vec<(Error, String)> {
     let plugins = Plugins::open(kennel.0.path()).expect("a folder");
     example(&kennel, plugins.get("loop").expect_err("it leads nowhere"));
     example(&kennel, plugins.get("dog").expect_err("no `x` in its mode"));
+
+    let kennel = Kennel::new();
+    kennel.add("dog/1.2.0", "");
+    kennel.add("cat/1.0.0", "");
+    let pinned = Settings::new().pin("dog", semver::Version::new(1, 3, 0));
+    let plugins = pinned.open(kennel.0.path()).expect("a folder");
+    example(&kennel, plugins.get("cat").expect_err("it holds a dog"));
+    example(&kennel, plugins.get("dog").expect_err("no such version"));
+    let plugins = Plugins::open(kennel.0.path()).expect("a folder");
+    let earlier = plugins.registry().earlier("dog").expect_err("none before");
+    example(&kennel, earlier.into());
 
     let kennel = Kennel::new();
     kennel.rename("dog/dog", "dog/dgo");
@@ -253,6 +271,14 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [entrypoint-not-executable] the program of plugin `dog` may not be executed
       `DIR/dog/dog` has the mode 0644
       help: `chmod +x DIR/dog/dog`
+    [version-folder-mismatch] `DIR/cat/1.0.0` holds no such version of plugin `cat`
+      its manifest is that of `dog`
+      help: name the folder after `plugin.version`, in a folder named after `plugin.name`
+    [version-not-installed] plugin `dog` is pinned to `1.3.0`, which is not installed
+      installed are `1.2.0`
+      help: install that version, or pin another
+    [no-earlier-version] plugin `dog` has no earlier version that can be used
+      in use is `1.2.0`
     [entrypoint-not-found] plugin `dog` has no program at its entrypoint
       DIR/dog/manifest.yaml names `dog`
       `DIR/dog/dog` does not exist

@@ -21,7 +21,7 @@ use outrigger::{Files, Manifest, Permissions, Policy, Settings, Transport};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
-    Broker, Channel, Interface, Launch, PluginSet, RunningPlugin, UnsupportedTransport,
+    Broker, Channel, Interface, Launch, PluginSet, Router, RunningPlugin, UnsupportedTransport,
 };
 use outrigger_interop::proto::bench::bench_client::BenchClient;
 use outrigger_interop::proto::bench::{CallbackRequest, Payload, StreamRequest};
@@ -98,6 +98,7 @@ async fn serve(program: &Path) -> Result<()> {
         plain: None,
         mtls: None,
         netrpc: None,
+        direct: None,
         granted: Vec::new(),
     };
     // Waiting for a command must not stop the runtime: a plugin whose pings are
@@ -137,6 +138,8 @@ struct Session {
     plain: Option<RunningPlugin>,
     mtls: Option<RunningPlugin>,
     netrpc: Option<RunningPlugin>,
+    /// What direct calls took that were made between the routed ones, in microseconds.
+    direct: Option<f64>,
     /// Directories with one file each, removed at the end.
     granted: Vec<PathBuf>,
 }
@@ -223,6 +226,8 @@ impl Session {
             ),
             "grpc.stream.down" => (down(self.client(false).await?, work).await?, "GB/s"),
             "grpc.stream.up" => (up(self.client(false).await?, work).await?, "GB/s"),
+            "routed.unary.p50" => (self.routed(work).await?, "us"),
+            "direct.unary.p50" => (self.direct.context("routed.unary.p50 comes first")?, "us"),
             "grpc.start" => (self.start(false, work).await?, "ms"),
             "grpc.mtls.start" => (self.start(true, work).await?, "ms"),
             "netrpc.unary.p50" => (netrpc_unary(self.object().await?, work, 0.5).await?, "us"),
@@ -259,6 +264,31 @@ impl Session {
             "floor.read4k" => (floor::pread(work)?, "us"),
             other => bail!("unknown measure `{other}`"),
         })
+    }
+
+    /// Calls over a router and direct ones by turns, so that both see the same machine.
+    async fn routed(&mut self, work: &Work) -> Result<f64> {
+        let router = Router::new();
+        router.switch(self.plugin(false).await?.connection().clone());
+        let mut clients = [
+            BenchClient::new(router.channel()),
+            self.client(false).await?,
+        ];
+        let payload = payload(work);
+        let mut times = [const { Vec::new() }; 2];
+        for call in 0..work.warmup + work.calls * 4 {
+            // Neither always comes first.
+            for turn in [call % 2, 1 - call % 2] {
+                let begun = Instant::now();
+                clients[turn].echo(payload.clone()).await?;
+                if call >= work.warmup {
+                    times[turn].push(begun.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+        }
+        let [routed, direct] = times.map(|times| percentile(times, 0.5));
+        self.direct = Some(direct);
+        Ok(routed)
     }
 
     async fn start(&self, mtls: bool, work: &Work) -> Result<f64> {
