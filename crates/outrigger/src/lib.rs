@@ -83,13 +83,9 @@ pub use outrigger_manifest::{
     Source, Supervision,
 };
 pub use outrigger_registry::{
-<<<<<<< HEAD
     Bundle, ChecksumError, DigestCache, EntryState, FileKind, Lock, LockError, LockErrorKind,
-    LockFile, LockVerdict, Locked, Objection, RegistryError, RegistryErrorKind, SourceFile, Why,
-=======
-    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
-    RegistryErrorKind, SourceFile, semver,
->>>>>>> next
+    LockFile, LockVerdict, Locked, Objection, Registry, RegistryError, RegistryErrorKind,
+    SourceFile, Why, semver,
 };
 pub use outrigger_services::{
     AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,

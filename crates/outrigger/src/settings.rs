@@ -5,14 +5,9 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-<<<<<<< HEAD
 use outrigger_manifest::{LockMode, Manifest, Places, Policy};
-use outrigger_registry::{DigestCache, FileKind, LockFile, RegistryErrorKind, SourceFile};
-=======
-use outrigger_manifest::{Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
->>>>>>> next
+use outrigger_registry::{DigestCache, FileKind, LockFile, RegistryErrorKind, Scan, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;
@@ -70,12 +65,9 @@ impl fmt::Debug for Settings {
             .field("data_root", &self.data_root)
             .field("start_with_less", &self.start_with_less)
             .field("require_checksums", &self.require_checksums)
-<<<<<<< HEAD
             .field("lock_file", &self.lock_file)
             .field("lock_mode", &self.lock_mode)
-=======
             .field("versions", &self.versions)
->>>>>>> next
             .finish_non_exhaustive()
     }
 }

@@ -7,11 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
 use super::*;
-<<<<<<< HEAD
-use crate::{Configure, Plugin, Plugins, Policy, Settings};
-=======
-use crate::{Configure, Plugin, Plugins, Settings, semver};
->>>>>>> next
+use crate::{Configure, Plugin, Plugins, Policy, Settings, semver};
 
 const KINDS: usize = 21;
 
