@@ -58,6 +58,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "outrigger-manifest",
             "outrigger-registry",
             "outrigger-services",
+            "outrigger-transport",
             "outrigger-wire",
         ],
     ),

@@ -18,6 +18,7 @@ use outrigger_transport::{
     OwnedTask, Stream, connect, health,
 };
 use outrigger_wire::proto::health::HealthCheckRequest;
+use outrigger_wire::proto::health::health_check_response::ServingStatus;
 use outrigger_wire::proto::plugin::{Empty, stdio_data};
 use outrigger_wire::{Address, Transport};
 use tonic::{Code, Status};
@@ -142,6 +143,18 @@ pub(crate) enum Asked {
     Unable,
 }
 
+/// What a plugin that answered says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes calls.
+    Serving,
+    /// It takes none now.
+    NotServing,
+    /// It does not say: it has no health service, or that does not know the name
+    /// `plugin`.
+    Unknown,
+}
+
 /// A plugin that is not well, or did not say so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -194,6 +207,25 @@ impl Link {
     }
 
     pub(crate) async fn ping(&self, limit: Duration) -> Result<(), PingError> {
+        self.status(limit).await.map(|_| ())
+    }
+
+    /// A plugin without a health service has answered all the same.
+    pub(crate) async fn health(&self, limit: Duration) -> Result<Health, PingError> {
+        match self.status(limit).await {
+            Ok(ServingStatus::Serving) => Ok(Health::Serving),
+            Ok(ServingStatus::NotServing) => Ok(Health::NotServing),
+            Ok(ServingStatus::Unknown | ServingStatus::ServiceUnknown) => Ok(Health::Unknown),
+            Err(PingError::Grpc(status))
+                if matches!(status.code(), Code::Unimplemented | Code::NotFound) =>
+            {
+                Ok(Health::Unknown)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn status(&self, limit: Duration) -> Result<ServingStatus, PingError> {
         match &self.connection {
             Connection::Grpc(channel) => {
                 let mut request = tonic::Request::new(HealthCheckRequest {
@@ -201,10 +233,15 @@ impl Link {
                 });
                 request.set_timeout(limit);
                 let answer = HealthClient::new(channel.clone()).check(request).await;
-                answer.map(|_| ()).map_err(PingError::Grpc)
+                let answer = answer.map_err(PingError::Grpc)?;
+                Ok(answer.get_ref().status())
             }
             #[cfg(feature = "netrpc")]
-            Connection::NetRpc(session) => session.ping(limit).await.map_err(PingError::NetRpc),
+            Connection::NetRpc(session) => {
+                let answer = session.ping(limit).await;
+                answer.map_err(PingError::NetRpc)?;
+                Ok(ServingStatus::Serving)
+            }
         }
     }
 

@@ -80,7 +80,7 @@ mod workspace;
 
 pub use attach::Attach;
 pub use connected::Timings;
-pub use connection::PingError;
+pub use connection::{Health, PingError};
 pub use deadlines::Deadlines;
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{LaunchError, LaunchErrorKind};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "netrpc")]
 use outrigger_transport::netrpc::SessionError;
-use outrigger_transport::process::start_time;
+use outrigger_transport::process::{is_paused, start_time};
 use outrigger_transport::{
     AddressTranslator, Broker, BrokerError, Connection, HostServices, Interface, OwnedTask,
     PluginIdentity, Serving, UnsupportedTransport,
@@ -16,7 +16,7 @@ use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Trans
 use uuid::Uuid;
 
 use crate::connected::{Connected, Timings};
-use crate::connection::{Asked, Link, PingError};
+use crate::connection::{Asked, Health, Link, PingError};
 use crate::deadlines::Deadlines;
 use crate::exit::{ExitReport, KillReason};
 use crate::life::Life;
@@ -304,6 +304,20 @@ impl RunningPlugin {
     /// It did not answer; with the exit as source where the plugin is gone.
     pub async fn ping(&self) -> Result<(), PingError> {
         self.inner.link.ping(PING).await
+    }
+
+    /// Asks the plugin whether it takes calls, for at most `limit`.
+    ///
+    /// # Errors
+    /// It did not answer; with the exit as source where the plugin is gone.
+    pub async fn health(&self, limit: Duration) -> Result<Health, PingError> {
+        self.inner.link.health(limit).await
+    }
+
+    /// Whether the process was stopped by a signal or is held by a debugger, and
+    /// so cannot answer now.
+    pub fn is_paused(&self) -> bool {
+        self.pid().is_some_and(is_paused)
     }
 
     /// Asks the plugin to end, waits for its answer (`stop_reply`) and then for

@@ -318,6 +318,11 @@ pub fn start_time(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.started)
 }
 
+/// Whether a process was stopped by a signal, or is held by a debugger.
+pub fn is_paused(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.paused)
+}
+
 /// Whether `length` bytes are the whole environment that a process was started
 /// with. Who reads it while the process becomes another program gets less.
 pub(crate) fn is_whole_environment(pid: u32, length: usize) -> bool {
@@ -336,6 +341,8 @@ pub(crate) fn is_whole_environment(pid: u32, length: usize) -> bool {
 struct Stat {
     /// All of its threads have, and it waits to be reaped.
     ended: bool,
+    /// It was stopped by a signal, or is held by a debugger.
+    paused: bool,
     started: u64,
     /// Where its environment begins and ends in its memory: zeros until there is
     /// one, and for those who may not read it.
@@ -368,6 +375,7 @@ impl Stat {
         let threads: u32 = fields.nth(16)?.parse().ok()?;
         Some(Self {
             ended: matches!(state, "Z" | "X") && threads <= 1,
+            paused: matches!(state, "T" | "t"),
             started: fields.nth(1)?.parse().ok()?,
             environment: (fields.nth(27)?.parse().ok()?, fields.next()?.parse().ok()?),
         })
@@ -426,6 +434,27 @@ mod tests {
         let error = ProcessHandle::open(child.id()).expect_err("gone");
         assert_eq!(error.raw_os_error(), Some(Errno::SRCH.raw_os_error()));
         assert!(ProcessHandle::open(0).is_err() && ProcessHandle::open(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_process_that_a_signal_stopped_is_paused_until_it_goes_on() {
+        let mut child = child("read -r line");
+        let [held, _] = handles(&mut child);
+        let is = |paused| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while is_paused(child.id()) != paused {
+                assert!(Instant::now() < deadline, "never paused: {paused}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        is(false);
+        held.signal(Signal::STOP).expect("it is there");
+        is(true);
+        held.signal(Signal::CONT).expect("it is there");
+        is(false);
+        drop(child.stdin.take());
+        child.wait().expect("reaped");
+        assert!(!is_paused(child.id()));
     }
 
     #[tokio::test]

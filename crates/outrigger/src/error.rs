@@ -5,8 +5,11 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use outrigger_host::{ExpectedDigest, LaunchError};
+use outrigger_host::{
+    DispenseError, ExitReport, ExpectedDigest, LaunchError, LaunchErrorKind, PingError, RunnerError,
+};
 use outrigger_manifest::{LockMode, PlaceError, Problems, Refusal};
 use outrigger_registry::{LockError, Objection, RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
@@ -78,12 +81,60 @@ pub enum ErrorKind {
     Lock(LockError),
     /// The program was not started, or did not become a plugin.
     Launch(LaunchError),
+    /// The plugin was reached, and does not serve.
+    NotServing {
+        /// The plugin.
+        plugin: String,
+        /// How long it had to say that it serves.
+        limit: Duration,
+        /// Why it could not be asked, if that is it; otherwise it said no.
+        source: Option<PingError>,
+    },
+    /// Somebody stopped the plugin, and nobody started it since.
+    Stopped {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The plugin failed.
+    Failed {
+        /// The plugin.
+        plugin: String,
+        /// How, the last time.
+        why: Failure,
+    },
+    /// The plugin runs, and no client could be made for the interface.
+    Dispense(DispenseError),
+    /// The host of the plugins is shut down.
+    ShutDown,
 }
 
 impl Error {
     /// What is wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.0
+    }
+
+    /// Whether the same may go well another time, although nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Launch(error) => !matches!(
+                error.kind(),
+                LaunchErrorKind::Digest(_) | LaunchErrorKind::Start(RunnerError::NotFound(_))
+            ),
+            ErrorKind::NotServing { .. } => true,
+            ErrorKind::Failed { why, .. } => why.may_pass(),
+            ErrorKind::Registry(_)
+            | ErrorKind::ConfigurationUnreadable { .. }
+            | ErrorKind::Configuration(_)
+            | ErrorKind::Place(_)
+            | ErrorKind::Refused { .. }
+            | ErrorKind::NotApproved { .. }
+            | ErrorKind::NotExpected { .. }
+            | ErrorKind::Lock(_)
+            | ErrorKind::Stopped { .. }
+            | ErrorKind::Dispense(_)
+            | ErrorKind::ShutDown => false,
+        }
     }
 
     /// What is wrong with what is installed, if it is that.
@@ -141,7 +192,35 @@ impl Error {
             ],
             ErrorKind::Lock(error) => causes(error),
             ErrorKind::Launch(error) => causes(error),
-            ErrorKind::Place(_) => Vec::new(),
+            ErrorKind::Dispense(error) => causes(error),
+            ErrorKind::NotServing {
+                limit,
+                source: None,
+                ..
+            } => vec![format!(
+                "it was reached, and said for {} s (`start`) that it was not serving",
+                limit.as_secs_f64()
+            )],
+            ErrorKind::NotServing {
+                source: Some(error),
+                ..
+            } => {
+                let mut details = vec![error.to_string()];
+                details.extend(causes(error));
+                details
+            }
+            ErrorKind::Failed { why, .. } => {
+                let mut details = vec![why.to_string()];
+                match why {
+                    Failure::NotStarted(error) => details.extend(error.details()),
+                    Failure::Exited(report) | Failure::Unanswered { report, .. } => {
+                        let stderr = report.stderr.iter();
+                        details.extend(stderr.map(|line| format!("stderr: {line}")));
+                    }
+                }
+                details
+            }
+            ErrorKind::Place(_) | ErrorKind::Stopped { .. } | ErrorKind::ShutDown => Vec::new(),
         }
     }
 }
@@ -158,6 +237,11 @@ impl Coded for Error {
             ErrorKind::NotExpected { .. } => "digest-unexpected",
             ErrorKind::Lock(error) => error.code(),
             ErrorKind::Launch(error) => error.code(),
+            ErrorKind::NotServing { .. } => "plugin-not-serving",
+            ErrorKind::Stopped { .. } => "plugin-stopped",
+            ErrorKind::Failed { .. } => "plugin-failed",
+            ErrorKind::Dispense(error) => error.code(),
+            ErrorKind::ShutDown => "host-shut-down",
         }
     }
 
@@ -182,6 +266,17 @@ impl Coded for Error {
             }
             ErrorKind::Lock(error) => return error.hint(),
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
+            ErrorKind::NotServing { .. } => {
+                "see its stderr; a plugin says that it serves as soon as it can answer calls"
+            }
+            ErrorKind::Stopped { .. } => "start it; a call starts no plugin that somebody stopped",
+            ErrorKind::Failed { why, .. } => {
+                return Some(
+                    why.hint()
+                        .unwrap_or("restart it once that is mended".into()),
+                );
+            }
+            ErrorKind::Dispense(_) | ErrorKind::ShutDown => return None,
         };
         Some(text.into())
     }
@@ -221,6 +316,11 @@ impl fmt::Display for Error {
             }
             ErrorKind::Lock(error) => error.fmt(f),
             ErrorKind::Launch(error) => error.fmt(f),
+            ErrorKind::NotServing { plugin, .. } => write!(f, "plugin `{plugin}` does not serve"),
+            ErrorKind::Stopped { plugin } => write!(f, "plugin `{plugin}` was stopped"),
+            ErrorKind::Failed { plugin, .. } => write!(f, "plugin `{plugin}` has failed"),
+            ErrorKind::Dispense(error) => error.fmt(f),
+            ErrorKind::ShutDown => f.write_str("the host of the plugins is shut down"),
         }
     }
 }
@@ -233,7 +333,12 @@ impl std::error::Error for Error {
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
             ErrorKind::Lock(error) => error.source(),
-            ErrorKind::Configuration(_)
+            ErrorKind::Dispense(error) => error.source(),
+            ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
+            ErrorKind::Failed { why, .. } => Some(why),
+            ErrorKind::Stopped { .. }
+            | ErrorKind::ShutDown
+            | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
             | ErrorKind::Refused { .. }
             | ErrorKind::NotApproved { .. }
@@ -275,6 +380,93 @@ impl From<LaunchError> for Error {
 impl From<PlaceError> for Error {
     fn from(error: PlaceError) -> Self {
         ErrorKind::Place(error).into()
+    }
+}
+
+/// What went wrong with a plugin that should run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It could not be started.
+    NotStarted(Error),
+    /// It ended.
+    Exited(ExitReport),
+    /// It left pings unanswered, and was killed.
+    Unanswered {
+        /// How many in a row.
+        missed: u32,
+        /// How it ended.
+        report: ExitReport,
+    },
+}
+
+impl Failure {
+    /// Whether starting it again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotStarted(error) => error.may_pass(),
+            Self::Exited(_) | Self::Unanswered { .. } => true,
+        }
+    }
+
+    /// How it ended, if it had been started.
+    pub fn report(&self) -> Option<&ExitReport> {
+        match self {
+            Self::NotStarted(_) => None,
+            Self::Exited(report) | Self::Unanswered { report, .. } => Some(report),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotStarted(error) => error.source(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl Coded for Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotStarted(error) => error.code(),
+            Self::Exited(report) if report.connection_lost.is_some() => "connection-lost",
+            Self::Exited(_) => "plugin-exited",
+            Self::Unanswered { .. } => "pings-unanswered",
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NotStarted(error) => error.hint(),
+            Self::Exited(_) | Self::Unanswered { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = match self {
+            Self::NotStarted(error) => return error.fmt(f),
+            Self::Unanswered { missed, report } => {
+                write!(f, "it left {missed} pings in a row unanswered")?;
+                report
+            }
+            Self::Exited(report) => {
+                if let Some(why) = &report.connection_lost {
+                    write!(f, "it lost its connection ({why}) and ")?;
+                } else {
+                    f.write_str("it ")?;
+                }
+                write!(f, "{} after {} ms", report.status, report.ran.as_millis())?;
+                report
+            }
+        };
+        if let Some(last) = report.stderr.last() {
+            write!(f, "; its last line on stderr: {last}")?;
+        }
+        Ok(())
     }
 }
 

@@ -42,19 +42,22 @@
 //! # Ok(()) }
 //! ```
 //!
-//! One program that needs no manifest is started by [`Launch`] alone.
+//! A [`Host`] starts them when they are needed, watches over them, and starts them
+//! again when they fail. One program that needs no manifest is started by
+//! [`Launch`] alone.
 //!
-//! What is installed is read when the folder is opened, and not again. This crate
-//! deliberately does not know how to start a plugin anew that has ended.
+//! What is installed is read when the folder is opened, and not again.
 
 #![forbid(unsafe_code)]
 
 mod approval;
 mod configuration;
 mod error;
+mod host;
 mod plugin;
 mod plugins;
 mod settings;
+mod supervision;
 
 /// What the code of [`#[interface]`](macro@interface) is made of.
 pub mod interface {
@@ -63,16 +66,21 @@ pub mod interface {
 
 pub use approval::Approval;
 pub use configuration::Configure;
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Failure};
+pub use host::{
+    Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
+    ShutdownReport, StopReason,
+};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
+pub use supervision::{Restart, Supervision};
 
 pub use outrigger_host::{
-    Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport, ExitStatus,
-    ExpectedDigest, HostServices, Interface, Launch, LaunchError, LaunchErrorKind, MagicCookie,
-    PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin, Serving, Tls, Transport,
-    UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+    Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
+    ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
+    LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
+    Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
@@ -80,7 +88,7 @@ pub use outrigger_manifest::{
     Granted, Grants, Grave, HostService, LockMode, Manifest, ManifestBuilder, Permissions, Places,
     PluginName, Policy, PolicyBuilder, PolicyRules, PolicySection, Problem, Problems,
     ProcessControl, Protocol, Refusal, Requests, Resources, SandboxMode, Setting, SettingChanged,
-    Source, Supervision,
+    Source, Supervision as ConfiguredSupervision,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryState, FileKind, Lock, LockError, LockErrorKind,

@@ -125,6 +125,10 @@ impl Plugin {
         &self.decision
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What tells its program that a host of its kind started it.
     pub fn cookie(&self) -> MagicCookie {
         let handshake = self.manifest().handshake();

@@ -1,16 +1,19 @@
 //! What an application decides for all its plugins.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use outrigger_host::Launch;
 use outrigger_manifest::{LockMode, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
 use outrigger_registry::{DigestCache, FileKind, LockFile, RegistryErrorKind, Scan, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;
+use crate::supervision::Supervision;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -35,12 +38,17 @@ pub struct Settings {
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     start_with_less: bool,
+    launch: Arc<ChangeLaunch>,
+    supervision: Supervision,
+    supervision_of: BTreeMap<String, Supervision>,
     require_checksums: bool,
     versions: Scan,
     digests: Arc<DigestCache>,
     lock_file: Option<LockFile>,
     lock_mode: Option<LockMode>,
 }
+
+type ChangeLaunch = dyn Fn(&Manifest, Launch) -> Launch + Send + Sync;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -49,6 +57,9 @@ impl Default for Settings {
             data_root: None,
             serve: Arc::new(std::convert::identity),
             start_with_less: false,
+            launch: Arc::new(|_, launch| launch),
+            supervision: Supervision::default(),
+            supervision_of: BTreeMap::new(),
             require_checksums: false,
             versions: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
@@ -64,6 +75,8 @@ impl fmt::Debug for Settings {
             .field("policy", &self.policy)
             .field("data_root", &self.data_root)
             .field("start_with_less", &self.start_with_less)
+            .field("supervision", &self.supervision)
+            .field("supervision_of", &self.supervision_of)
             .field("require_checksums", &self.require_checksums)
             .field("lock_file", &self.lock_file)
             .field("lock_mode", &self.lock_mode)
@@ -131,6 +144,40 @@ impl Settings {
     pub fn start_with_less(mut self) -> Self {
         self.start_with_less = true;
         self
+    }
+
+    /// Lets `change` see to each start of a plugin by a [`Host`](crate::Host):
+    /// where its stderr goes, what its environment is.
+    #[must_use]
+    pub fn launches(
+        mut self,
+        change: impl Fn(&Manifest, Launch) -> Launch + Send + Sync + 'static,
+    ) -> Self {
+        self.launch = Arc::new(change);
+        self
+    }
+
+    /// Says how a [`Host`](crate::Host) watches over plugins.
+    #[must_use]
+    pub fn supervision(mut self, supervision: Supervision) -> Self {
+        self.supervision = supervision;
+        self
+    }
+
+    /// Says how a [`Host`](crate::Host) watches over the plugin `name`.
+    #[must_use]
+    pub fn supervision_for(mut self, name: impl Into<String>, supervision: Supervision) -> Self {
+        self.supervision_of.insert(name.into(), supervision);
+        self
+    }
+
+    pub(crate) fn supervision_of(&self, name: &str) -> Supervision {
+        let own = self.supervision_of.get(name);
+        own.unwrap_or(&self.supervision).clone()
+    }
+
+    pub(crate) fn launched(&self, manifest: &Manifest, launch: Launch) -> Launch {
+        (self.launch)(manifest, launch)
     }
 
     /// Starts no plugin without a checksum file.

@@ -50,6 +50,21 @@ fn host<I: Interface>(
     send(stop_managed());
 }
 
+fn many<I: Interface>(
+    settings: outrigger::Settings,
+    plugins: &outrigger::Host,
+    events: &mut outrigger::Events,
+) {
+    send(settings.host(""));
+    send(plugins.start(""));
+    send(plugins.start_all());
+    send(plugins.stop(""));
+    send(plugins.restart(""));
+    send(plugins.client::<I>(""));
+    send(plugins.shutdown(WAIT));
+    send(events.next());
+}
+
 fn services(events: &mut AuditReceiver) {
     send(events.recv());
 }

@@ -178,6 +178,11 @@ impl Launch {
         self
     }
 
+    /// What the program's content must hash to, if that was said.
+    pub fn expected_digest(&self) -> Option<&ExpectedDigest> {
+        self.digest.as_ref()
+    }
+
     /// Copies the plugin's raw stderr here, besides logging it.
     pub fn stderr(mut self, copy: impl Write + Send + 'static) -> Self {
         self.stderr = Mutex::new(Some(Box::new(copy)));

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
+use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Policy, Settings, semver};
+use crate::{Configure, Plugin, Plugins, Policy, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 21;
+const KINDS: usize = 29;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -17,9 +18,9 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Place(_) => 0,
         ErrorKind::Refused { .. } => 1,
         ErrorKind::Launch(_) => 2,
-        ErrorKind::NotApproved { .. } => 18,
-        ErrorKind::NotExpected { .. } => 19,
-        ErrorKind::Lock(_) => 20,
+        ErrorKind::NotApproved { .. } => 26,
+        ErrorKind::NotExpected { .. } => 27,
+        ErrorKind::Lock(_) => 28,
         ErrorKind::Registry(error) => match error.kind() {
             RegistryErrorKind::Folder { .. } => 3,
             RegistryErrorKind::PluginFolder { .. } => 4,
@@ -41,6 +42,11 @@ fn number_of(kind: &ErrorKind) -> usize {
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
         ErrorKind::Configuration(_) => 17,
+        ErrorKind::NotServing { .. } => 21,
+        ErrorKind::Stopped { .. } => 22,
+        ErrorKind::Failed { .. } => 23,
+        ErrorKind::Dispense(_) => 24,
+        ErrorKind::ShutDown => 25,
     }
 }
 
@@ -208,7 +214,54 @@ async fn examples() -> Vec<(Error, String)> {
     kennel.write("outrigger.lock", "version = 2");
     let newer = dog(LockMode::TrustFirst).launch();
     example(&kennel, newer.expect_err("nobody can read it"));
+    supervised(&mut example).await;
     examples
+}
+
+outrigger_host::grpc_interface! {
+    /// What a dog that speaks net/rpc has no client for.
+    Bark => outrigger_examples::proto::kv::kv_client::KvClient
+}
+
+/// The errors of a host with its plugins.
+async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
+    let kennel = Kennel::new();
+    let dies = program("misbehaving-plugin").display().to_string();
+    let dies = format!("#!/bin/sh\nexec {dies} resets-calls\n");
+    write_script(&kennel.path("dog/dog"), &dies);
+    let once = Supervision {
+        restart: Restart::Never,
+        ..Supervision::default()
+    };
+    let host = Settings::new().supervision(once).host(kennel.0.path());
+    let host = host.await.expect("a folder");
+    host.stop("dog").await.expect("a dog");
+    let stopped = host.client::<Bark>("dog").await;
+    example(&kennel, stopped.expect_err("it is stopped"));
+    example(
+        &kennel,
+        host.start("dog").await.expect_err("it is not well"),
+    );
+    let failed = host.client::<Bark>("dog").await;
+    example(&kennel, failed.expect_err("it failed"));
+    let manifest = fs::read_to_string(kennel.path("dog/manifest.yaml"));
+    let manifest = manifest.expect("a manifest").replace("grpc", "rpc");
+    let cookie = "magic_cookie_key: BASIC_PLUGIN, magic_cookie_value: hello";
+    let manifest = manifest.replace("magic_cookie_key: DOG, magic_cookie_value: x", cookie);
+    kennel.write("dog/manifest.yaml", &manifest);
+    let kv = program("kv").display().to_string();
+    write_script(
+        &kennel.path("dog/dog"),
+        &format!("#!/bin/sh\nexec {kv} netrpc\n"),
+    );
+    let other = Settings::new()
+        .host(kennel.0.path())
+        .await
+        .expect("a folder");
+    let none = other.client::<Bark>("dog").await;
+    example(&kennel, none.expect_err("it speaks net/rpc"));
+    other.shutdown(std::time::Duration::from_secs(10)).await;
+    example(&kennel, other.start("dog").await.expect_err("too late"));
 }
 
 /// The codes in the table of the page for authors of hosts, but for those of a launch.
@@ -228,9 +281,10 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     }
     assert_eq!(met, [true; KINDS]);
     let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
-    assert_eq!(documented(), &codes - &BTreeSet::from(["digest-mismatch"]));
+    let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
+    assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
-    insta::assert_snapshot!(texts.join("\n"), @r"
+    insta::assert_snapshot!(texts.join("\n"), @r#"
     [plugins-unreadable] the plugins in `DIR/missing` could not be listed
       No such file or directory (os error 2)
     [manifest-unreadable] the manifest `DIR/dog/manifest.yaml` could not be read
@@ -308,5 +362,19 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [capability-refused] plugin `dog` asks for more than this host allows
       DIR/dog/manifest.yaml:3:37: capabilities.environment.read[0] HOME: no rule of the policy allows it
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
-    ");
+    [plugin-stopped] plugin `dog` was stopped
+      help: start it; a call starts no plugin that somebody stopped
+    [plugin-not-serving] plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [plugin-failed] plugin `dog` has failed
+      plugin `dog` does not serve
+      the plugin did not answer a ping
+      code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
+      help: see its stderr; a plugin says that it serves as soon as it can answer calls
+    [netrpc-failed] plugin `dog` did not dispense `dog`
+      Dispenser.Dispense: the peer answered with an error: "unknown plugin type: dog"
+    [host-shut-down] the host of the plugins is shut down
+    "#);
 }

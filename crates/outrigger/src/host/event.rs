@@ -1,0 +1,173 @@
+//! What happens to the plugins of a host, with its causes.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::broadcast;
+
+use super::status::PluginState;
+use crate::error::Failure;
+
+/// How many events a reader may be behind before it misses some.
+pub const EVENTS_KEPT: usize = 1024;
+
+/// Something that happened to a plugin.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// Counts the events of the host, from 1.
+    pub seq: u64,
+    /// When.
+    pub at: SystemTime,
+    /// The plugin.
+    pub plugin: String,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The plugin is in another state.
+    State {
+        /// The state that it is in now.
+        state: PluginState,
+        /// Which start of it this is about.
+        generation: u64,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            EventKind::State { state, cause, .. } => {
+                write!(f, "{}: {} because {cause}", self.plugin, state.as_str())
+            }
+        }
+    }
+}
+
+/// Why a plugin is in another state.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The application or an operator asked for it.
+    Asked,
+    /// Somebody wanted to call it.
+    Called,
+    /// A plugin that requires it is started.
+    RequiredBy(String),
+    /// It answered, and says that it serves.
+    Answered,
+    /// It left so many pings in a row unanswered.
+    Unanswered(u32),
+    /// It failed.
+    Failed(Failure),
+    /// It failed more often than it may.
+    FailedTooOften(Failure),
+    /// The wait after its failure is over.
+    Waited,
+    /// It ended by itself, and is not started again for that.
+    Ended,
+    /// It was stopped, and nothing is left of it.
+    Gone,
+    /// The host is shut down.
+    Shutdown,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("that was asked for"),
+            Self::Called => f.write_str("it is called"),
+            Self::RequiredBy(plugin) => write!(f, "`{plugin}` requires it"),
+            Self::Answered => f.write_str("it answers"),
+            Self::Unanswered(missed) => write!(f, "it left {missed} pings in a row unanswered"),
+            Self::Failed(why) => why.fmt(f),
+            Self::FailedTooOften(why) => write!(f, "it failed too often: {why}"),
+            Self::Waited => f.write_str("the wait after its failure is over"),
+            Self::Ended => f.write_str("it ended by itself"),
+            Self::Gone => f.write_str("nothing is left of it"),
+            Self::Shutdown => f.write_str("the host is shut down"),
+        }
+    }
+}
+
+/// Reads the events of a host, from when it was made.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let host = outrigger::Settings::new().host(folder.path()).await?;
+/// let mut events = host.events();
+/// drop(host);
+/// assert!(events.next().await.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+/// Events that a reader was too slow for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} events were missed: the reader was more than {EVENTS_KEPT} behind")]
+pub struct Missed {
+    /// How many.
+    pub count: u64,
+}
+
+impl Events {
+    /// The next event; `None` once the host is gone.
+    ///
+    /// # Errors
+    /// [`Missed`], once, where events are lost to this reader. The following ones
+    /// are there.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Result<Event, Missed>> {
+        use broadcast::error::RecvError;
+        match self.0.recv().await {
+            Ok(event) => Some(Ok(event)),
+            Err(RecvError::Lagged(count)) => Some(Err(Missed { count })),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Where the plugins of a host say what happens.
+#[derive(Debug)]
+pub(super) struct Journal {
+    /// How many there were. Events leave in the order of their numbers.
+    count: Mutex<u64>,
+    sender: broadcast::Sender<Event>,
+}
+
+impl Journal {
+    pub(super) fn new() -> Self {
+        Self {
+            count: Mutex::new(0),
+            sender: broadcast::Sender::new(EVENTS_KEPT),
+        }
+    }
+
+    pub(super) fn tell(&self, plugin: &str, kind: EventKind) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        // Nobody may be reading.
+        let _ = self.sender.send(Event {
+            seq: *count,
+            at: SystemTime::now(),
+            plugin: plugin.to_owned(),
+            kind,
+        });
+    }
+
+    pub(super) fn events(&self) -> Events {
+        Events(self.sender.subscribe())
+    }
+}
