@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use outrigger_transport::TraceContext;
 use outrigger_wire::logs::{Level, LogRecord, LogSource, write_hclog};
 use outrigger_wire::text::shortened;
 use serde_json::Value;
@@ -32,7 +33,7 @@ impl<S: Subscriber> Layer<S> for HclogLayer {
             time: Some(jiff::Timestamp::now()),
             module: Some(metadata.target().to_owned()),
             caller: caller.map(|(file, line)| format!("{file}:{line}")),
-            fields: fields.others,
+            fields: traced(fields.others),
             ..LogRecord::new(
                 LogSource::Hclog,
                 level_of(*metadata.level()),
@@ -41,6 +42,14 @@ impl<S: Subscriber> Layer<S> for HclogLayer {
         });
         write_stderr(format!("{line}\n").as_bytes());
     }
+}
+
+/// The fields of a record, with the trace of the call that is answered here.
+fn traced(mut fields: Vec<(String, Value)>) -> Vec<(String, Value)> {
+    if let Some(trace) = TraceContext::current() {
+        fields.push(("trace_id".to_owned(), trace.trace_id().into()));
+    }
+    fields
 }
 
 fn level_of(level: tracing::Level) -> Level {
@@ -122,7 +131,7 @@ impl log::Log for HclogLogger {
             time: Some(jiff::Timestamp::now()),
             module: Some(record.target().to_owned()),
             caller: caller.map(|(file, line)| format!("{file}:{line}")),
-            fields: pairs.0,
+            fields: traced(pairs.0),
             ..LogRecord::new(LogSource::Hclog, level_of_log(record.level()), message)
         });
         write_stderr(format!("{line}\n").as_bytes());

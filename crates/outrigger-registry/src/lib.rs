@@ -31,6 +31,7 @@ pub mod fuzzing;
 mod lock;
 mod registry;
 mod shown;
+mod watch;
 
 pub use bundle::Bundle;
 pub use checksum::{ChecksumError, checksum_of};
@@ -45,3 +46,4 @@ pub use lock::{
 };
 pub use registry::{Registry, Scan};
 pub use semver;
+pub use watch::{EntryChanged, Observed, Pace, Snapshot, Watch};

@@ -35,6 +35,7 @@ pub(crate) struct RecordedRequest {
     pub(crate) client: String,
     pub(crate) request: String,
     pub(crate) argument: String,
+    pub(crate) trace_id: Option<String>,
 }
 
 impl Recorder {
@@ -134,6 +135,7 @@ impl Recorder {
             pid: self.pid,
             client: request.client,
             request: request.request,
+            trace_id: request.trace_id,
             capability: operation.capability(),
             operation: operation.name,
             argument: request.argument,
@@ -171,6 +173,7 @@ fn tell(record: &AuditRecord) {
                 instance = &*record.instance,
                 client = %record.client,
                 request = %record.request,
+                trace_id = record.trace_id.as_deref(),
                 operation = %format_args!("{}.{}", record.capability, record.operation),
                 arguments = %record.argument,
                 verdict = record.verdict.as_str(),

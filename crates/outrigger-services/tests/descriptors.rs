@@ -173,7 +173,11 @@ impl Socket {
 
     fn ask(&mut self, request: Request) -> (Reply, Vec<OwnedFd>) {
         let request = Some(request);
-        self.send(&DescriptorRequest { id: 7, request });
+        self.send(&DescriptorRequest {
+            id: 7,
+            request,
+            ..DescriptorRequest::default()
+        });
         let (reply, descriptors) = self.receive().expect("an answer");
         assert_eq!(reply.id, 7);
         (reply.reply.expect("a reply"), descriptors)
@@ -651,7 +655,11 @@ async fn a_wrong_token_or_one_of_another_plugin_is_answered_by_nothing() {
     let options = None;
     let path = peer.path("file");
     let request = Some(Request::Open(OpenRequest { path, options }));
-    socket.send(&DescriptorRequest { id: 1, request });
+    socket.send(&DescriptorRequest {
+        id: 1,
+        request,
+        ..DescriptorRequest::default()
+    });
     assert!(socket.is_shut());
     let records = peer.records("descriptors", 6).await;
     assert!(
@@ -689,7 +697,7 @@ async fn too_long_and_senseless_messages_end_the_connection_and_nothing_else() {
     assert!(!failure.reason.is_empty());
     let empty = DescriptorRequest {
         id: 3,
-        request: None,
+        ..DescriptorRequest::default()
     };
     socket.send(&empty);
     let (reply, _) = socket.receive().expect("an answer");
@@ -755,7 +763,11 @@ async fn a_flood_of_connections_and_of_unread_replies_is_bounded() {
     let options = None;
     let path = peer.path("file");
     let request = Some(Request::Open(OpenRequest { path, options }));
-    let request = DescriptorRequest { id: 1, request };
+    let request = DescriptorRequest {
+        id: 1,
+        request,
+        ..DescriptorRequest::default()
+    };
     let mut bytes = (request.encoded_len() as u32).to_be_bytes().to_vec();
     request.encode(&mut bytes).expect("room");
     let mut sent = 0;

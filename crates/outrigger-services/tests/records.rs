@@ -84,7 +84,7 @@ async fn a_message_that_cannot_be_read_is_refused_in_one_record() {
     // A number where the path belongs.
     let number = DescriptorRequest {
         id: 7,
-        request: None,
+        ..DescriptorRequest::default()
     };
     let status = peer
         .call::<_, StatResponse>("Filesystem/Stat", number)

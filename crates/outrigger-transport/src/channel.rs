@@ -17,6 +17,7 @@ pub(crate) use self::way::{Calling, Failure, Life, Way};
 use crate::connect_error::ConnectError;
 use crate::fate::Fate;
 use crate::stream::Stream;
+use crate::trace::TraceContext;
 
 /// What clients call over. Clones share it. Any client that tonic generates takes
 /// it.
@@ -105,7 +106,8 @@ impl tower_service::Service<Request<tonic::body::Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<tonic::body::Body>) -> ResponseFuture {
+    fn call(&mut self, mut request: Request<tonic::body::Body>) -> ResponseFuture {
+        TraceContext::pass_on(request.headers_mut());
         ResponseFuture(self.carry(request))
     }
 }

@@ -65,6 +65,7 @@ mod stream;
 mod task;
 mod through;
 mod tls;
+mod trace;
 #[cfg(feature = "host")]
 pub mod tree;
 pub mod yamux;
@@ -89,3 +90,4 @@ pub use sockets::{Bound, BoundListener, SocketError, Sockets, socket_place, temp
 pub use stream::{Io, Stream, connect};
 pub use task::OwnedTask;
 pub use tls::{AutoMtls, Security, Tls, TlsError};
+pub use trace::TraceContext;

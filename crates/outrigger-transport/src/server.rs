@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tracing::Instrument;
 
 use crate::authority::Authorities;
 use crate::body::{IncomingBody, send_reply};
@@ -26,6 +28,7 @@ use crate::http2::{
 };
 use crate::stream::Stream;
 use crate::through::Through;
+use crate::trace::TraceContext;
 
 /// Descriptors of go-plugin's own services and the standard ones beside them,
 /// for [`ServiceSet::describe`].
@@ -199,6 +202,20 @@ impl ServiceSet {
     }
 }
 
+impl tower_service::Service<Request<IncomingBody>> for ServiceSet {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<IncomingBody>) -> Self::Future {
+        self.answer(request).map(Ok).boxed()
+    }
+}
+
 impl std::fmt::Debug for ServiceSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.names()).finish()
@@ -369,7 +386,8 @@ async fn accept(
 
 /// Starts to answer one call. A call that is answered without waiting is
 /// answered here and now, which saves it a task; a runtime with several threads
-/// gets a task for each call in any case.
+/// gets a task for each call in any case. What is logged for a call that belongs to
+/// a trace is within a span that names it.
 fn begin(
     calls: &mut JoinSet<()>,
     services: &ServiceSet,
@@ -381,6 +399,7 @@ fn begin(
     let Bounds { headers, room } = bounds.clone();
     let kept = headers.accepted(respond.stream_id().as_u32(), request.headers());
     let takes_gzip = gzip::is_taken(request.headers());
+    let trace = TraceContext::of(request.headers());
     let call = async move {
         let reply = async {
             if kept.is_too_much() {
@@ -405,7 +424,14 @@ fn begin(
         drop(kept);
     };
     // A reply's body is the application's code too; its panic ends its call alone.
-    let mut call = AssertUnwindSafe(call).catch_unwind().map(drop).boxed();
+    let call = AssertUnwindSafe(call).catch_unwind().map(drop);
+    let mut call = match trace {
+        None => call.boxed(),
+        Some(trace) => {
+            let span = tracing::info_span!("call", trace_id = trace.trace_id());
+            trace.scope(call.instrument(span)).boxed()
+        }
+    };
     let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
     if alone && (&mut call).now_or_never().is_some() {
         return;

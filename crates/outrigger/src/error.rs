@@ -10,7 +10,7 @@ use std::time::Duration;
 use outrigger_host::{
     DispenseError, ExitReport, ExpectedDigest, LaunchError, LaunchErrorKind, PingError, RunnerError,
 };
-use outrigger_manifest::{LockMode, PlaceError, Problems, Refusal};
+use outrigger_manifest::{LockMode, PlaceError, Problems, Refusal, ServiceNameError};
 use outrigger_registry::{LockError, Objection, RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
+    /// A service of the application's own cannot have this name.
+    ServiceName(ServiceNameError),
     /// The plugin asks for more than the policy allows.
     Refused {
         /// The plugin.
@@ -133,6 +135,7 @@ impl Error {
             | ErrorKind::Lock(_)
             | ErrorKind::Stopped { .. }
             | ErrorKind::Dispense(_)
+            | ErrorKind::ServiceName(_)
             | ErrorKind::ShutDown => false,
         }
     }
@@ -192,6 +195,12 @@ impl Error {
             ],
             ErrorKind::Lock(error) => causes(error),
             ErrorKind::Launch(error) => causes(error),
+            ErrorKind::ServiceName(error) => {
+                let near = error.near_miss();
+                near.map(|near| format!("near it is `{near}`"))
+                    .into_iter()
+                    .collect()
+            }
             ErrorKind::Dispense(error) => causes(error),
             ErrorKind::NotServing {
                 limit,
@@ -232,6 +241,7 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
             ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
+            ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::NotApproved { code, .. } => code,
             ErrorKind::NotExpected { .. } => "digest-unexpected",
@@ -251,6 +261,9 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => return None,
             ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
+            ErrorKind::ServiceName(_) => {
+                "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
+            }
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
@@ -297,6 +310,7 @@ impl fmt::Display for Error {
                 write!(f, "the configuration has {count} problem{plural}")
             }
             ErrorKind::Place(error) => error.fmt(f),
+            ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
@@ -340,6 +354,7 @@ impl std::error::Error for Error {
             | ErrorKind::ShutDown
             | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
+            | ErrorKind::ServiceName(_)
             | ErrorKind::Refused { .. }
             | ErrorKind::NotApproved { .. }
             | ErrorKind::NotExpected { .. } => None,

@@ -80,24 +80,25 @@ pub use outrigger_host::{
     Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
     ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
     LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
-    Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+    ServiceSet, Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc,
+    nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
     Access, Change, ChangeKind, Changes, Configuration, Connections, Decision, Exec, Files,
     Granted, Grants, Grave, HostService, LockMode, Manifest, ManifestBuilder, Permissions, Places,
     PluginName, Policy, PolicyBuilder, PolicyRules, PolicySection, Problem, Problems,
-    ProcessControl, Protocol, Refusal, Requests, Resources, SandboxMode, Setting, SettingChanged,
-    Source, Supervision as ConfiguredSupervision,
+    ProcessControl, Protocol, Refusal, Requests, Resources, SandboxMode, ServiceName,
+    ServiceNameError, Setting, SettingChanged, Source, Supervision as ConfiguredSupervision,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Lock, LockError, LockErrorKind,
-    LockFile, LockVerdict, Locked, Objection, Registry, RegistryError, RegistryErrorKind,
-    SourceFile, Why, semver,
+    Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Lock, LockError,
+    LockErrorKind, LockFile, LockVerdict, Locked, Objection, Observed, Pace, Registry,
+    RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, Why, semver,
 };
 pub use outrigger_services::{
-    AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
-    NetworkSettings, Verdict,
+    ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
+    NetworkLimits, NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
 
@@ -110,3 +111,8 @@ struct Embedding;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/approval.md")]
 struct ApprovalPage;
+
+/// The page about services of an application's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/application-services.md")]
+struct ApplicationServicesPage;

@@ -11,6 +11,7 @@ import grpc
 
 from ._calls import CALL_SECONDS
 from ._errors import HostError, told_failure
+from .. import _trace
 from ._messages import message, message_class
 
 # Longest message on the descriptor socket, and most descriptors with one.
@@ -35,6 +36,7 @@ class Descriptors:
         That is known before anything was done: the host wants it so, the request is too long for
         the socket, or, without wait, somebody else is asking.
         """
+        request["traceparent"] = _trace.traceparent()
         if message("DescriptorRequest", id=(1 << 64) - 1, **request).ByteSize() > LONGEST_FRAME:
             return None
         if not self._lock.acquire(blocking=wait):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from .. import _trace
 from .._generated import grpc_broker_pb2
 from . import _sockets
 
@@ -65,7 +66,7 @@ class Broker:
                 if left <= 0:
                     raise BrokerError(f"broker id {broker_id}: the host announced no address within {timeout:g} s")
                 self._changed.wait(left)
-        return grpc.insecure_channel(_target(address), options=_CHANNEL_OPTIONS)
+        return _trace.carried(grpc.insecure_channel(_target(address), options=_CHANNEL_OPTIONS))
 
     def accept_and_serve(self, broker_id: int, register: Callable[[grpc.Server], None]) -> grpc.Server:
         """Serve what register adds on a socket of its own, and announce it under the id.

@@ -7,6 +7,8 @@ import sys
 import traceback
 from typing import TextIO
 
+from .. import _trace
+
 
 def install(stream: TextIO, level: int) -> None:
     """Send the root logger's records, and uncaught exceptions, to the stream."""
@@ -34,6 +36,8 @@ class HclogFormatter(logging.Formatter):
         for key, value in getattr(record, "fields", {}).items():
             if not key.startswith("@"):
                 line[key] = value
+        if _trace.trace_id():
+            line["trace_id"] = _trace.trace_id()
         line["@level"] = _level(record.levelno)
         line["@message"] = record.getMessage()
         # Exactly six digits: hosts take any other form for plain text.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from .. import _trace
+
 # A server thread is taken by every open stream, among them stdio and the broker's control stream.
 MAX_THREADS = 32
 
@@ -48,7 +50,8 @@ def bind(transport: str) -> Listener:
 
     Raises OSError or RuntimeError when that fails.
     """
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=MAX_THREADS), options=_SERVER_OPTIONS)
+    threads = futures.ThreadPoolExecutor(max_workers=MAX_THREADS)
+    server = grpc.server(threads, interceptors=(_trace.Incoming(),), options=_SERVER_OPTIONS)
     if transport == "unix":
         path = _unique_path()
         # The library raises when it cannot bind; older releases return 0 instead.

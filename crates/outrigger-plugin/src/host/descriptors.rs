@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use outrigger_transport::TraceContext;
 use outrigger_wire::descriptors::{
     FrameBuffer, FrameTooLong, MAX_DESCRIPTORS, MAX_FRAME, put_frame,
 };
@@ -73,9 +74,11 @@ impl Descriptors {
         if self.failures.load(Ordering::Relaxed) >= FAILURES {
             return Ok(None);
         }
+        let trace = TraceContext::current().map(|trace| trace.to_string());
         let request = DescriptorRequest {
             id: u64::MAX,
             request: Some(request),
+            traceparent: trace.unwrap_or_default(),
         };
         if request.encoded_len() > MAX_FRAME {
             return Ok(None);

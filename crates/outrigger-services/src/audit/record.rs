@@ -54,6 +54,10 @@ pub struct AuditRecord {
     /// The plugin's id of the request: shown, never believed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request: String,
+    /// The trace that the call belongs to, where the plugin said one: shown, never
+    /// believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// The capability or service: `filesystem`, `network`, …
     pub capability: &'static str,
     /// What was done with it: `open`, `connect`, …

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use outrigger_transport::TraceContext;
 use outrigger_wire::proto::host::descriptor_reply::Reply;
 use outrigger_wire::proto::host::{
     DescriptorHello, DescriptorOffer, DescriptorReply, DescriptorRequest,
@@ -251,7 +252,13 @@ impl Socket {
             let request = DescriptorRequest::decode(frame);
             let request = request.map_err(|_| self.unread(io::ErrorKind::InvalidData.into()))?;
             let id = request.id;
-            let Some(answer) = self.answers.answer(request.request) else {
+            let trace = TraceContext::parse(&request.traceparent, None);
+            let answer = || self.answers.answer(request.request);
+            let answer = match trace {
+                Some(trace) => trace.sync_scope(answer),
+                None => answer(),
+            };
+            let Some(answer) = answer else {
                 return Ok(());
             };
             let (reply, descriptors) = answer
@@ -339,7 +346,14 @@ mod tests {
             for id in 1..3 {
                 let (path, mode) = (name.clone(), 0);
                 let request = Some(Request::Create(CreateRequest { path, mode }));
-                let reply = ask(&stream, &DescriptorRequest { id, request });
+                let reply = ask(
+                    &stream,
+                    &DescriptorRequest {
+                        id,
+                        request,
+                        ..DescriptorRequest::default()
+                    },
+                );
                 let Some(Reply::Failure(failure)) = reply.reply else {
                     panic!("no failure: {reply:?}");
                 };

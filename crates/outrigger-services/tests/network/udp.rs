@@ -289,7 +289,12 @@ impl Asking {
 
     async fn ask(&mut self, request: Request) -> (Reply, Vec<OwnedFd>) {
         let request = Some(request);
-        self.send(&DescriptorRequest { id: 7, request }).await;
+        self.send(&DescriptorRequest {
+            id: 7,
+            request,
+            ..DescriptorRequest::default()
+        })
+        .await;
         let (reply, given) = self.receive().await;
         (reply.reply.expect("a reply"), given)
     }

@@ -1135,6 +1135,10 @@ pub struct DescriptorHello {
 pub struct DescriptorRequest {
     #[prost(uint64, tag = "1")]
     pub id: u64,
+    /// Which trace it belongs to, as the metadata `traceparent` of a call says; for
+    /// the record of what was done.
+    #[prost(string, tag = "10")]
+    pub traceparent: ::prost::alloc::string::String,
     #[prost(oneof = "descriptor_request::Request", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub request: ::core::option::Option<descriptor_request::Request>,
 }

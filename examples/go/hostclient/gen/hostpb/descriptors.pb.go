@@ -79,7 +79,10 @@ type DescriptorRequest struct {
 	//	*DescriptorRequest_Connect
 	//	*DescriptorRequest_Exec
 	//	*DescriptorRequest_OpenUdp
-	Request       isDescriptorRequest_Request `protobuf_oneof:"request"`
+	Request isDescriptorRequest_Request `protobuf_oneof:"request"`
+	// Which trace it belongs to, as the metadata `traceparent` of a call says; for
+	// the record of what was done.
+	Traceparent   string `protobuf:"bytes,10,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +201,13 @@ func (x *DescriptorRequest) GetOpenUdp() *OpenUdpRequest {
 		}
 	}
 	return nil
+}
+
+func (x *DescriptorRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type isDescriptorRequest_Request interface {
@@ -432,7 +442,7 @@ const file_outrigger_host_v1_descriptors_proto_rawDesc = "" +
 	"\n" +
 	"#outrigger/host/v1/descriptors.proto\x12\x11outrigger.host.v1\x1a\x1foutrigger/host/v1/failure.proto\x1a\"outrigger/host/v1/filesystem.proto\x1a\x1foutrigger/host/v1/network.proto\x1a\x1foutrigger/host/v1/process.proto\"'\n" +
 	"\x0fDescriptorHello\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\fR\x05token\"\x89\x04\n" +
+	"\x05token\x18\x01 \x01(\fR\x05token\"\xab\x04\n" +
 	"\x11DescriptorRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\x04open\x18\x02 \x01(\v2\x1e.outrigger.host.v1.OpenRequestH\x00R\x04open\x12:\n" +
@@ -442,7 +452,9 @@ const file_outrigger_host_v1_descriptors_proto_rawDesc = "" +
 	"\ttemp_file\x18\x06 \x01(\v2\".outrigger.host.v1.TempFileRequestH\x00R\btempFile\x125\n" +
 	"\aconnect\x18\a \x01(\v2\x19.outrigger.host.v1.TargetH\x00R\aconnect\x120\n" +
 	"\x04exec\x18\b \x01(\v2\x1a.outrigger.host.v1.CommandH\x00R\x04exec\x12>\n" +
-	"\bopen_udp\x18\t \x01(\v2!.outrigger.host.v1.OpenUdpRequestH\x00R\aopenUdpB\t\n" +
+	"\bopen_udp\x18\t \x01(\v2!.outrigger.host.v1.OpenUdpRequestH\x00R\aopenUdp\x12 \n" +
+	"\vtraceparent\x18\n" +
+	" \x01(\tR\vtraceparentB\t\n" +
 	"\arequest\"\xbc\x03\n" +
 	"\x0fDescriptorReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
