@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use outrigger_manifest::{Configuration, Layers};
+use outrigger_manifest::{Configuration, Layers, LockMode};
 use outrigger_registry::LockFile;
 
 use crate::error::{Error, ErrorKind, shown_path};
@@ -159,7 +159,9 @@ impl Settings {
             Some(file) => self.lock_file(file),
             None => self.lock_file(configuration.directories().plugins_dir.join(LockFile::NAME)),
         };
-        if let Some(mode) = lock.mode {
+        let app_mode = configuration.application().app_mode.as_deref();
+        let production = matches!(app_mode, Some("prod" | "production"));
+        if let Some(mode) = lock.mode.or(production.then_some(LockMode::Locked)) {
             self = self.lock_mode(mode);
         }
         Ok(self)

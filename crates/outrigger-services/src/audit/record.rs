@@ -107,6 +107,7 @@ impl AuditRecord {
             digest: None,
             instance: "".into(),
             pid: None,
+            trace_id: None,
             client: String::new(),
             request: String::new(),
             capability,
