@@ -129,9 +129,42 @@ fn plugins_in_three_languages_are_locked_and_one_that_asks_for_more_waits_for_it
     let Some(stage) = Stage::with_listers() else {
         return;
     };
-    insta::assert_snapshot!(shown(&stage.run(&["lock", "--check"])), @"");
-    insta::assert_snapshot!(shown(&stage.run(&["lock"])), @"");
-    insta::assert_snapshot!(shown(&stage.run(&["lock", "--check"])), @"");
+    insta::assert_snapshot!(shown(&stage.run(&["lock", "--check"])), @r#"
+    exit 5
+    ./plugins/outrigger.lock
+      go-lister 1.0.0      was never approved here
+        + filesystem ${plugin_dir}/docs: read, list
+          it could see what is there
+        + services: clock, filesystem, log
+          it could ask the host for more kinds of things
+      python-lister 1.0.0  was never approved here
+        + filesystem ${plugin_dir}/docs: read, list
+          it could see what is there
+        + services: clock, filesystem, log
+          it could ask the host for more kinds of things
+      rust-lister 1.0.0    was never approved here
+        + filesystem ${plugin_dir}/docs: read, list
+          it could see what is there
+        + services: clock, filesystem, log
+          it could ask the host for more kinds of things
+    --- stderr
+    error[lock-differs]: 3 plugins are not what the lock file says
+      help: `outrigger lock` records what asks for no more; review the change of the lock file
+    "#);
+    insta::assert_snapshot!(shown(&stage.run(&["lock"])), @r#"
+    exit 0
+    ./plugins/outrigger.lock
+      go-lister 1.0.0      recorded: it is new
+      python-lister 1.0.0  recorded: it is new
+      rust-lister 1.0.0    recorded: it is new
+    "#);
+    insta::assert_snapshot!(shown(&stage.run(&["lock", "--check"])), @r#"
+    exit 0
+    ./plugins/outrigger.lock
+      go-lister 1.0.0      known
+      python-lister 1.0.0  known
+      rust-lister 1.0.0    known
+    "#);
     let locked = std::fs::read_to_string(stage.path("plugins/outrigger.lock")).expect("read");
     assert_eq!(locked.matches("[[plugin]]").count(), 3);
     assert!(!locked.contains(&stage.0.path().display().to_string()));
@@ -140,16 +173,70 @@ fn plugins_in_three_languages_are_locked_and_one_that_asks_for_more_waits_for_it
     stage.add("rust-lister", "1.1.0", MORE);
     stage.program("go-lister", "#!/bin/sh\nexit 1\n");
     stage.add("python-lister", "1.0.0", LESS);
-    insta::assert_snapshot!(shown(&stage.run(&["lock", "--check"])), @"");
+    insta::assert_snapshot!(shown(&stage.run(&["lock", "--check"])), @r#"
+    exit 5
+    ./plugins/outrigger.lock
+      go-lister 1.0.0      has another program than the one that was approved
+      python-lister 1.0.0  asks for less than was approved
+        - filesystem ${plugin_dir}/docs: read, list
+        ~ services: clock, filesystem, log → log
+      rust-lister 1.1.0    asks for more than was approved
+        ~ filesystem ${plugin_dir}/docs: read, list → read, write, list
+          it could change or remove what is there
+        + network egress tcp api.example.com:443
+          it could send there whatever it gets to see
+        ~ services: clock, filesystem, log → clock, filesystem, log, network
+          it could ask the host for more kinds of things
+      rust-lister 1.0.0    is locked and not installed
+    --- stderr
+    error[needs-approval]: plugin `rust-lister` needs approval
+      help: review what it asks for, then `outrigger approve rust-lister`
+    "#);
     let again = std::fs::read_to_string(stage.path("plugins/outrigger.lock")).expect("read");
     assert_eq!(again, locked, "a check changes nothing");
-    insta::assert_snapshot!(shown(&stage.run(&["lock"])), @"");
+    insta::assert_snapshot!(shown(&stage.run(&["lock"])), @r#"
+    exit 5
+    ./plugins/outrigger.lock
+      go-lister 1.0.0      recorded: it changed and asks for no more
+      python-lister 1.0.0  recorded: it changed and asks for no more
+      rust-lister 1.1.0    asks for more than was approved
+        ~ filesystem ${plugin_dir}/docs: read, list → read, write, list
+          it could change or remove what is there
+        + network egress tcp api.example.com:443
+          it could send there whatever it gets to see
+        ~ services: clock, filesystem, log → clock, filesystem, log, network
+          it could ask the host for more kinds of things
+      rust-lister 1.0.0    is locked and not installed
+    --- stderr
+    error[needs-approval]: plugin `rust-lister` needs approval
+      help: review what it asks for, then `outrigger approve rust-lister`
+    "#);
 
     // Nobody can be asked.
-    insta::assert_snapshot!(shown(&stage.run(&["approve", "rust-lister"])), @"");
+    insta::assert_snapshot!(shown(&stage.run(&["approve", "rust-lister"])), @r#"
+    exit 5
+    --- stderr
+    rust-lister 1.1.0 asks for more than was approved
+      ~ filesystem ${plugin_dir}/docs: read, list → read, write, list
+        it could change or remove what is there
+      + network egress tcp api.example.com:443
+        it could send there whatever it gets to see
+      ~ services: clock, filesystem, log → clock, filesystem, log, network
+        it could ask the host for more kinds of things
+      program sha256:…
+    error[needs-approval]: plugin `rust-lister` was not approved: nobody was asked
+      help: `outrigger approve rust-lister --expect sha256:…` approves just this
+    "#);
     let zeros = format!("sha256:{}", "0".repeat(64));
     let other = stage.run(&["approve", "rust-lister", "--expect", &zeros]);
-    insta::assert_snapshot!(shown(&other), @"");
+    insta::assert_snapshot!(shown(&other), @r#"
+    exit 5
+    --- stderr
+    error[digest-unexpected]: plugin `rust-lister` is not the one that was to be approved
+      note: its program is sha256:…
+      note: to be approved was sha256:…
+      help: look at the plugin that is there now, and approve that or bring the other one back
+    "#);
     let object = stage.json(&["approve", "rust-lister", "--json"], 5);
     assert_eq!(
         (&object["why"], &object["approved"]),
@@ -165,7 +252,10 @@ fn plugins_in_three_languages_are_locked_and_one_that_asks_for_more_waits_for_it
     let digest = object["digest"].as_str().expect("a digest").to_owned();
     insta::assert_snapshot!(
         shown(&stage.run(&["approve", "rust-lister", "--expect", &digest, "--audit", "audit.jsonl"])),
-        @""
+        @r#"
+    exit 0
+    approved rust-lister 1.1.0 in ./plugins/outrigger.lock
+    "#
     );
     let record = std::fs::read_to_string(stage.path("audit.jsonl")).expect("a record");
     let record: Value = serde_json::from_str(&record).expect("one line of JSON");
@@ -183,7 +273,10 @@ fn plugins_in_three_languages_are_locked_and_one_that_asks_for_more_waits_for_it
             .is_some_and(|who| who.starts_with("uid "))
     );
     stage.run(&["lock", "--check"]).expect(0);
-    insta::assert_snapshot!(shown(&stage.run(&["approve", "rust-lister"])), @"");
+    insta::assert_snapshot!(shown(&stage.run(&["approve", "rust-lister"])), @r#"
+    exit 0
+    rust-lister 1.1.0 is approved in ./plugins/outrigger.lock already
+    "#);
     let object = stage.json(&["lock", "--check", "--json"], 0);
     let verdicts: Vec<&Value> = object["plugins"]
         .as_array()
@@ -238,7 +331,22 @@ fn what_nobody_trusts_at_first_sight_and_what_is_broken_is_said() {
     stage.add("lost", "1.0.0", "");
     stage.add("plain", "1.0.0", "");
     stage.program("plain", "#!/bin/sh\nexit 1\n");
-    insta::assert_snapshot!(shown(&stage.run(&["lock"])), @"");
+    insta::assert_snapshot!(shown(&stage.run(&["lock"])), @r#"
+    exit 5
+    ./plugins/outrigger.lock
+      lost          broken: plugin `lost` has no program at its entrypoint
+      plain 1.0.0   recorded: it is new
+      puller 1.0.0  was never approved here
+        + process exec /usr/bin/git [pull]
+          the command is not held to what the plugin is granted
+        + services: clock, log, process
+          it could ask the host for more kinds of things
+        never trusted at first sight: process exec /usr/bin/git [pull]
+          a command is not held to what the plugin is granted
+    --- stderr
+    error[needs-approval]: plugin `puller` needs approval
+      help: review what it asks for, then `outrigger approve puller`
+    "#);
     // What needs nobody was recorded all the same.
     let object = stage.json(&["lock", "--check", "--json"], 5);
     let plain = object["plugins"]

@@ -368,6 +368,21 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [capability-refused] plugin `dog` asks for more than this host allows
       DIR/dog/manifest.yaml:3:37: capabilities.environment.read[0] HOME: no rule of the policy allows it
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
+    [needs-approval] plugin `dog` was never approved here
+      never trusted at first sight: process exec /bin/true []
+      + process exec /bin/true [] (the command is not held to what the plugin is granted)
+      + services: clock, log, process (it could ask the host for more kinds of things)
+      its program is sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+      help: review that, then `outrigger approve dog --expect sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855`
+    [lock-differs] plugin `dog` has another program than the one that was approved
+      its program is sha256:60f787c0cff51e6d575260e89b89f42c99e2dec420fefcd7741146e41ae19939
+      help: review that, then `outrigger approve dog --expect sha256:60f787c0cff51e6d575260e89b89f42c99e2dec420fefcd7741146e41ae19939`
+    [digest-unexpected] plugin `dog` is not the one that was to be approved
+      its program is sha256:60f787c0cff51e6d575260e89b89f42c99e2dec420fefcd7741146e41ae19939
+      to be approved was sha256:0000000000000000000000000000000000000000000000000000000000000000
+      help: look at the plugin that is there now, and approve that or bring the other one back
+    [lock-newer] the lock file `DIR/outrigger.lock` was written by a newer outrigger: its version is 2
+      help: update outrigger on this machine
     [plugin-stopped] plugin `dog` was stopped
       help: start it; a call starts no plugin that somebody stopped
     [plugin-not-serving] plugin `dog` does not serve
