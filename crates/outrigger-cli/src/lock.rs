@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use outrigger::{
-    Approval, Changes, Error, ErrorKind, Grave, LockFile, LockMode, LockVerdict, Objection, Plugin,
-    Plugins, Policy, Settings,
+    Approval, Error, ErrorKind, Grave, LockFile, LockMode, LockVerdict, Objection, Plugin, Plugins,
+    Policy, RequestChanges, Settings,
 };
 use serde::Serialize;
 
@@ -130,7 +130,7 @@ struct Row {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Shown {
     pub(crate) why: &'static str,
-    pub(crate) changes: Changes,
+    pub(crate) changes: RequestChanges,
     pub(crate) grave: Vec<Grave>,
     #[serde(skip)]
     phrase: &'static str,

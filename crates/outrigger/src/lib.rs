@@ -68,13 +68,13 @@ pub use approval::Approval;
 pub use configuration::Configure;
 pub use error::{Error, ErrorKind, Failure};
 pub use host::{
-    Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
-    ShutdownReport, StopReason,
+    Cause, Change, ChangeKind, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState,
+    PluginStatus, ReloadStep, Reloaded, ShutdownReport, StopReason,
 };
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
-pub use supervision::{Restart, Supervision};
+pub use supervision::{Reload, Restart, Supervision};
 
 pub use outrigger_host::{
     Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
@@ -85,11 +85,12 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Change, ChangeKind, Changes, Configuration, Connections, Decision, Exec, Files,
-    Granted, Grants, Grave, HostService, LockMode, Manifest, ManifestBuilder, Permissions, Places,
-    PluginName, Policy, PolicyBuilder, PolicyRules, PolicySection, Problem, Problems,
-    ProcessControl, Protocol, Refusal, Requests, Resources, SandboxMode, ServiceName,
-    ServiceNameError, Setting, SettingChanged, Source, Supervision as ConfiguredSupervision,
+    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, Grave, HostService,
+    LockMode, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder,
+    PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal,
+    RequestChange, RequestChangeKind, RequestChanges, Requests, Resources, SandboxMode,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source,
+    Supervision as ConfiguredSupervision,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Lock, LockError,
@@ -100,6 +101,7 @@ pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
     NetworkLimits, NetworkSettings, Verdict,
 };
+pub use outrigger_transport::{RouteError, SafeMethods, SafeToRepeat};
 pub use outrigger_wire::{AllowedTransports, Coded};
 
 /// The page for authors of hosts.

@@ -1,6 +1,6 @@
 //! What the lock file makes of a plugin that is installed.
 
-use outrigger_manifest::{Changes, Grave, LockMode, Manifest, PluginName, Requests};
+use outrigger_manifest::{Grave, LockMode, Manifest, PluginName, RequestChanges, Requests};
 use outrigger_wire::ExpectedDigest;
 use semver::Version;
 
@@ -69,7 +69,7 @@ pub struct Objection {
     pub why: Why,
     /// How its requests differ from those that were approved; of a plugin that nobody has seen
     /// before, all of them.
-    pub changes: Changes,
+    pub changes: RequestChanges,
     /// What of that nobody trusts without looking.
     pub grave: Vec<Grave>,
 }
@@ -181,7 +181,7 @@ impl Lock {
     }
 
     /// In what a plugin is not just what is locked.
-    fn differs(&self, installed: Installed<'_>) -> Option<(Why, Changes)> {
+    fn differs(&self, installed: Installed<'_>) -> Option<(Why, RequestChanges)> {
         let requests = installed.requests();
         let exact = self.get(installed.name(), installed.version());
         let Some(locked) = exact.or_else(|| self.newest(installed.name())) else {
