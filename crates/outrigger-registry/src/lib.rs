@@ -31,6 +31,8 @@ pub mod fuzzing;
 mod lock;
 mod registry;
 mod shown;
+mod signature;
+mod source;
 mod watch;
 
 pub use bundle::Bundle;
@@ -38,7 +40,6 @@ pub use checksum::{ChecksumError, checksum_of};
 pub use digest_cache::DigestCache;
 pub use entry::{Entry, EntryState};
 pub use error::{RegistryError, RegistryErrorKind};
-pub use file::SourceFile;
 pub use file_kind::FileKind;
 pub use lock::{
     Installed, Lock, LockError, LockErrorKind, LockFile, LockVerdict, Locked, Objection,
@@ -46,4 +47,6 @@ pub use lock::{
 };
 pub use registry::{Registry, Scan};
 pub use semver;
+pub use signature::{SignatureError, Trust};
+pub use source::SourceFile;
 pub use watch::{EntryChanged, Observed, Pace, Snapshot, Watch};

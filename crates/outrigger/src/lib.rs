@@ -95,7 +95,8 @@ pub use outrigger_manifest::{
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Lock, LockError,
     LockErrorKind, LockFile, LockVerdict, Locked, Objection, Observed, Pace, Registry,
-    RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, Why, semver,
+    RegistryError, RegistryErrorKind, SignatureError, Snapshot, SourceFile, Trust, Watch, Why,
+    semver,
 };
 pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,

@@ -281,10 +281,10 @@ impl Plugin {
             .into());
         }
         let program = self.program()?;
-        let digest = match self.settings.requires_checksums() {
-            true => Some(self.bundle.required_digest(&program)?),
-            false => self.expected_digest(&program)?,
-        };
+        let digest =
+            self.settings
+                .scan()
+                .checked_digest(&self.bundle, &program, self.settings.digests())?;
         // What was judged is what runs.
         let digest = match self.admit()? {
             Some(admitted) => Some(admitted.digest),
