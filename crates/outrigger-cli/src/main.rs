@@ -12,6 +12,7 @@ mod config;
 mod contracts;
 mod cookies;
 mod descriptors;
+mod doctor;
 mod establish;
 mod explain;
 mod failure;
@@ -28,9 +29,11 @@ mod inspect;
 mod json;
 mod launch;
 mod lock;
+mod manual;
 mod memory;
 mod metadata;
 mod netrpc;
+mod new;
 mod offer;
 mod output;
 mod printer;
@@ -69,6 +72,12 @@ const REMOVAL: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before any thread is started: a process of several cannot try these.
+    if let Command::Doctor(args) = &cli.command
+        && let Some(probe) = args.probe
+    {
+        return doctor::probe(probe);
+    }
     let verbose = match &cli.command {
         Command::Inspect(inspect) => inspect.plugin.verbose,
         Command::Proto(proto) => proto.plugin.verbose,
@@ -78,7 +87,11 @@ fn main() -> ExitCode {
         | Command::Lock(_)
         | Command::Approve(_)
         | Command::Config(_)
-        | Command::Explain(_) => false,
+        | Command::Explain(_)
+        | Command::New(_)
+        | Command::Doctor(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
     };
     if verbose {
         log_to_stderr();
@@ -128,6 +141,10 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Approve(args) => approve::run(args).await.map(|()| 0),
                 Command::Config(args) => config::run(args).map(|()| 0),
                 Command::Explain(args) => codes::run(args).map(|()| 0),
+                Command::New(args) => new::run(args).map(|()| 0),
+                Command::Doctor(args) => doctor::run(args).map(|()| 0),
+                Command::Completions(args) => manual::completions(args).map(|()| 0),
+                Command::Man(args) => manual::run(args).map(|()| 0),
             }
         };
         // Dropping the work ends the plugin as well.

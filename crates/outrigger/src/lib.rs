@@ -89,8 +89,7 @@ pub use outrigger_manifest::{
     LockMode, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder,
     PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal,
     RequestChange, RequestChangeKind, RequestChanges, Requests, Resources, SandboxMode,
-    ServiceName, ServiceNameError, Setting, SettingChanged, Source,
-    Supervision as ConfiguredSupervision,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source, SupervisionSettings,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Lock, LockError,
