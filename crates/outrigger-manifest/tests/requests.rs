@@ -305,7 +305,7 @@ fn a_line_that_is_no_request_is_named() {
         "jit: true ",
     ] {
         let error = Requests::from_lines([line]).unwrap_err();
-        assert_eq!(error.code(), "approved-line-invalid");
+        assert_eq!(error.code(), "request-invalid");
         assert_eq!(
             error.to_string(),
             format!("`{line}` is no request in the words of a manifest")

@@ -27,7 +27,7 @@ impl RequestError {
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        "approved-line-invalid"
+        "request-invalid"
     }
 }
 
