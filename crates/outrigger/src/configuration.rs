@@ -129,8 +129,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, where the plugins' data is, which lock file says what was approved,
-    /// and how a [`Host`](crate::Host) watches over them.
+    /// less than it asks for, where the plugins' data and their own configuration are, which lock
+    /// file says what was approved, and how a [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -167,6 +167,9 @@ impl Settings {
         let production = matches!(app_mode, Some("prod" | "production"));
         if let Some(mode) = lock.mode.or(production.then_some(LockMode::Locked)) {
             self = self.lock_mode(mode);
+        }
+        if let Some(configs) = &configuration.directories().plugin_configs_dir {
+            self = self.config_dir(configs);
         }
         self = self.supervision(configuration.supervision_of_all().into());
         for plugin in configuration.supervised() {

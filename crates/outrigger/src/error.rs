@@ -15,6 +15,8 @@ use outrigger_registry::{LockError, Objection, RegistryError, RegistryErrorKind}
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
+use crate::plugin_config::PluginConfigError;
+
 /// Why a plugin cannot be had, or not be started. Clones share what they say.
 ///
 /// `Display` says what is wrong in one line, [`details`](Self::details) what else
@@ -48,6 +50,8 @@ pub enum ErrorKind {
     Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
+    /// The plugin's own configuration cannot be used.
+    PluginConfig(PluginConfigError),
     /// A service of the application's own cannot have this name.
     ServiceName(ServiceNameError),
     /// The plugin asks for more than the policy allows.
@@ -142,6 +146,7 @@ impl Error {
             | ErrorKind::Lock(_)
             | ErrorKind::Stopped { .. }
             | ErrorKind::Dispense(_)
+            | ErrorKind::PluginConfig(_)
             | ErrorKind::ServiceName(_)
             | ErrorKind::ShutDown => false,
         }
@@ -202,6 +207,7 @@ impl Error {
             ],
             ErrorKind::Lock(error) => causes(error),
             ErrorKind::Launch(error) => causes(error),
+            ErrorKind::PluginConfig(error) => error.details(),
             ErrorKind::ServiceName(error) => {
                 let near = error.near_miss();
                 near.map(|near| format!("near it is `{near}`"))
@@ -253,6 +259,7 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
             ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
+            ErrorKind::PluginConfig(error) => error.code(),
             ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::NotApproved { code, .. } => code,
@@ -274,6 +281,7 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => return None,
             ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
+            ErrorKind::PluginConfig(error) => return error.hint(),
             ErrorKind::ServiceName(_) => {
                 "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
             }
@@ -325,6 +333,7 @@ impl fmt::Display for Error {
                 write!(f, "the configuration has {count} problem{plural}")
             }
             ErrorKind::Place(error) => error.fmt(f),
+            ErrorKind::PluginConfig(error) => error.fmt(f),
             ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
@@ -368,6 +377,8 @@ impl std::error::Error for Error {
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
             ErrorKind::Lock(error) => error.source(),
+            // Its own words are the outer ones.
+            ErrorKind::PluginConfig(error) => error.source(),
             ErrorKind::Dispense(error) => error.source(),
             ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
             ErrorKind::Failed { why, .. } => Some(why),
@@ -405,6 +416,12 @@ impl From<RegistryErrorKind> for Error {
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         ErrorKind::Lock(error).into()
+    }
+}
+
+impl From<PluginConfigError> for Error {
+    fn from(error: PluginConfigError) -> Self {
+        ErrorKind::PluginConfig(error).into()
     }
 }
 

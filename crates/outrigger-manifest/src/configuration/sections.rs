@@ -297,6 +297,7 @@ pub(crate) static CONFIGURATION: Section = Section {
 pub(crate) const TAKES_EFFECT: &[&str] = &[
     "application.app_mode",
     "directories.plugins_dir",
+    "directories.plugin_configs_dir",
     "directories.data_dir",
     "policy",
     "lock",
