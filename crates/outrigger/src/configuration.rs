@@ -124,7 +124,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, and where the plugins' data is.
+    /// less than it asks for, where the plugins' data is, and how a
+    /// [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -151,6 +152,11 @@ impl Settings {
         }
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
+        }
+        self = self.supervision(configuration.supervision("").into());
+        for plugin in configuration.supervised() {
+            let own = configuration.supervision(plugin.as_str());
+            self = self.supervision_for(plugin.as_str(), own.into());
         }
         Ok(self)
     }

@@ -143,6 +143,11 @@ impl Configuration {
         own.map_or(&self.values.supervision, |(_, supervision)| supervision)
     }
 
+    /// The plugins that [`supervision`](Self::supervision) has something of their own for.
+    pub fn supervised(&self) -> impl Iterator<Item = &PluginName> {
+        self.plugins.keys()
+    }
+
     /// Every value with its source, in the order of the reference page; those for single plugins
     /// last.
     #[must_use]
