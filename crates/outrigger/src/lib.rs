@@ -91,7 +91,8 @@ pub use outrigger_manifest::{
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
-    Registry, RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, semver,
+    Registry, RegistryError, RegistryErrorKind, SignatureError, Snapshot, SourceFile, Trust, Watch,
+    semver,
 };
 pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,

@@ -193,10 +193,10 @@ impl Plugin {
             .into());
         }
         let program = self.program()?;
-        let digest = match self.settings.requires_checksums() {
-            true => Some(self.bundle.required_digest(&program)?),
-            false => self.expected_digest(&program)?,
-        };
+        let digest =
+            self.settings
+                .scan()
+                .checked_digest(&self.bundle, &program, self.settings.digests())?;
         let mut services = self.services();
         let version = self.manifest().handshake().protocol_version();
         let mut launch = Launch::new(program, self.cookie())

@@ -83,7 +83,7 @@ impl Settings {
         report: impl FnMut(Vec<EntryChanged>) + Send + 'static,
     ) -> Result<(Plugins, Watch), Error> {
         let digests = self.digests().clone();
-        let (watch, registry) = Watch::start(self.scan(), folder, digests, pace, report)?;
+        let (watch, registry) = Watch::start(self.scan().clone(), folder, digests, pace, report)?;
         Ok((Plugins::new(registry, self), watch))
     }
 }

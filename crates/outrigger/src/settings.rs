@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use outrigger_host::{Launch, PluginIdentity, RunningPlugin, ServiceSet};
 use outrigger_manifest::{Decision, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile, Trust};
 use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
@@ -45,8 +45,7 @@ pub struct Settings {
     at_reload_step: Option<Arc<AtReloadStep>>,
     supervision: Supervision,
     supervision_of: BTreeMap<String, Supervision>,
-    require_checksums: bool,
-    versions: Scan,
+    scan: Scan,
     digests: Arc<DigestCache>,
 }
 
@@ -69,8 +68,7 @@ impl Default for Settings {
             at_reload_step: None,
             supervision: Supervision::default(),
             supervision_of: BTreeMap::new(),
-            require_checksums: false,
-            versions: Scan::new(),
+            scan: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
         }
     }
@@ -85,8 +83,7 @@ impl fmt::Debug for Settings {
             .field("start_with_less", &self.start_with_less)
             .field("supervision", &self.supervision)
             .field("supervision_of", &self.supervision_of)
-            .field("require_checksums", &self.require_checksums)
-            .field("versions", &self.versions)
+            .field("scan", &self.scan)
             .finish_non_exhaustive()
     }
 }
@@ -260,7 +257,14 @@ impl Settings {
     /// Starts no plugin without a checksum file.
     #[must_use]
     pub fn require_checksums(mut self) -> Self {
-        self.require_checksums = true;
+        self.scan = self.scan.require_checksums(true);
+        self
+    }
+
+    /// Starts no plugin that is not signed by somebody who is trusted, as a whole: see [`Trust`].
+    #[must_use]
+    pub fn require_signatures(mut self, trust: Trust) -> Self {
+        self.scan = self.scan.require_signatures(trust);
         self
     }
 
@@ -275,7 +279,7 @@ impl Settings {
     /// Uses this version of a plugin and no other, whatever else is installed.
     #[must_use]
     pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
-        self.versions = self.versions.pin(plugin, version);
+        self.scan = self.scan.pin(plugin, version);
         self
     }
 
@@ -291,23 +295,17 @@ impl Settings {
     /// ```
     #[must_use]
     pub fn require_version(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
-        self.versions = self.versions.require(plugin, required);
+        self.scan = self.scan.require(plugin, required);
         self
     }
 
     /// What is looked for in a folder of plugins.
-    pub(crate) fn scan(&self) -> Scan {
-        self.versions
-            .clone()
-            .require_checksums(self.require_checksums)
+    pub(crate) fn scan(&self) -> &Scan {
+        &self.scan
     }
 
     pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
-    }
-
-    pub(crate) fn requires_checksums(&self) -> bool {
-        self.require_checksums
     }
 
     pub(crate) fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {

@@ -8,7 +8,7 @@ use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
+use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, Trust, semver};
 
 const KINDS: usize = 28;
 
@@ -35,6 +35,7 @@ fn number_of(kind: &ErrorKind) -> usize {
             RegistryErrorKind::Version { .. } => 18,
             RegistryErrorKind::Unsatisfied { .. } => 19,
             RegistryErrorKind::NoEarlier { .. } => 20,
+            RegistryErrorKind::Signature { .. } => 27,
             _ => KINDS,
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
@@ -172,6 +173,11 @@ async fn examples() -> Vec<(Error, String)> {
         &kennel,
         plugin.launch().expect_err("it must have a checksum"),
     );
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let trust = Trust::new().key(key).expect("a key");
+    let strict = Settings::new().require_signatures(trust);
+    let plugin = strict.open_plugin(kennel.path("dog")).expect("a plugin");
+    example(&kennel, plugin.launch().expect_err("it must be signed"));
     fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
     example(&kennel, kennel.dog().launch().expect_err("no file"));
     fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
@@ -326,6 +332,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       `DIR/dog/plugin.sha256` does not exist
       `DIR/dog/dog.sha256` does not exist
       help: write one with `sha256sum` if the program is the one you mean
+    [signature-missing] plugin `dog` is not signed
+      `DIR/dog/plugin.sha256` does not exist
+      help: sign the list of its files: `sha256sum … > plugin.sha256`, then `minisign -S -m plugin.sha256`
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program

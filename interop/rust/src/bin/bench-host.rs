@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use outrigger::{DigestCache, Files, Manifest, Permissions, Policy, Settings, Transport};
+use outrigger::{DigestCache, Files, Manifest, Permissions, Policy, Registry, Settings, Transport};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
@@ -150,16 +150,14 @@ struct Session {
 /// How many plugins are listed.
 const LISTED: usize = 1000;
 
-/// Opens a folder of plugins, and asks for the digest of each.
-fn list(folder: &Path, known: DigestCache) -> Result<()> {
-    let known = Arc::new(known);
-    let settings = Settings::new().digest_cache(known.clone());
-    let plugins = settings.open(folder)?;
-    for entry in &plugins {
-        entry.plugin().map_err(Clone::clone)?.digest()?;
+/// Scans a folder of plugins, and asks for the digest of each.
+fn list(folder: &Path, known: &DigestCache) -> Result<()> {
+    let registry = Registry::scan(folder)?;
+    for entry in &registry {
+        entry.digest(known)?;
     }
-    if plugins.entries().len() != LISTED {
-        bail!("{} plugins were found", plugins.entries().len());
+    if registry.entries().len() != LISTED {
+        bail!("{} plugins were found", registry.entries().len());
     }
     Ok(known.save()?)
 }
@@ -339,19 +337,18 @@ impl Session {
         self.granted.push(folder.clone());
         // What was written just now is not kept.
         std::thread::sleep(Duration::from_millis(2100));
-        let known = DigestCache::in_file(folder.join("digests"));
-        list(&folder, known)?;
+        list(&folder, &DigestCache::in_file(folder.join("digests")))?;
         Ok(self.installed.insert(folder).clone())
     }
 
-    /// What each of a thousand plugins is, gets and hashes to, by a process that begins with
+    /// What each of a thousand plugins is and hashes to, by a process that begins with
     /// the cache file.
     fn list(&mut self, work: &Work) -> Result<f64> {
         let folder = self.installed()?;
         let mut times = Vec::new();
         for _ in 0..work.starts {
             let begun = Instant::now();
-            list(&folder, DigestCache::in_file(folder.join("digests")))?;
+            list(&folder, &DigestCache::in_file(folder.join("digests")))?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         Ok(percentile(times, 0.5))
