@@ -78,7 +78,7 @@ pub use choices::{
 pub use configuration::{
     AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,
     FileWatcher, Layers, LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, Setting,
-    SettingChanged, Source, Supervision, WorkerPool,
+    SettingChanged, Source, SupervisionSettings, WorkerPool,
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};

@@ -86,8 +86,7 @@ pub use outrigger_manifest::{
     Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    ServiceName, ServiceNameError, Setting, SettingChanged, Source,
-    Supervision as ConfiguredSupervision,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source, SupervisionSettings,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,

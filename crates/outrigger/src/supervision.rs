@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use outrigger_host::Deadlines;
-use outrigger_manifest::{RestartWhen, StartWhen, TimeSpan};
 use outrigger_transport::SafeMethods;
 
 /// How a [`Host`](crate::Host) watches over a plugin: which waits it bounds, when
@@ -88,41 +87,6 @@ impl Default for Supervision {
             drain: Duration::from_secs(30),
             rollback_within: Duration::from_secs(30),
             safe_methods: SafeMethods::default(),
-        }
-    }
-}
-
-impl From<&outrigger_manifest::Supervision> for Supervision {
-    /// As a configuration says it.
-    fn from(said: &outrigger_manifest::Supervision) -> Self {
-        let usual = Deadlines::default();
-        let stop = said.stop_timeout.as_duration();
-        let stop_grace = usual.stop_grace.min(stop / 2);
-        Self {
-            lazy: said.start == StartWhen::Lazily,
-            idle_stop: said.idle_stop.map(TimeSpan::as_duration),
-            deadlines: Deadlines {
-                start: said.start_timeout.as_duration(),
-                stop_reply: stop - stop_grace,
-                stop_grace,
-                ..usual
-            },
-            ping_every: said.ping.then(|| said.ping_every.as_duration()),
-            ping_timeout: said.ping_timeout.as_duration(),
-            ping_misses: said.ping_misses,
-            restart: match said.restart {
-                RestartWhen::OnFailure => Restart::OnFailure,
-                RestartWhen::Always => Restart::Always,
-                RestartWhen::Never => Restart::Never,
-            },
-            restart_delay: said.restart_delay.as_duration(),
-            restart_delay_max: said.restart_max_delay.as_duration(),
-            healthy_after: said.restart_reset.as_duration(),
-            restarts: usize::try_from(said.restart_limit).unwrap_or(usize::MAX),
-            restart_window: said.restart_window.as_duration(),
-            drain: said.drain_timeout.as_duration(),
-            rollback_within: said.rollback_within.as_duration(),
-            ..Self::default()
         }
     }
 }

@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use outrigger::{DigestCache, Files, Manifest, Permissions, Policy, Registry, Settings, Transport};
+use futures_util::FutureExt;
+use outrigger::{
+    DigestCache, Files, Manifest, Permissions, Policy, Registry, Settings, Supervision, Transport,
+};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
@@ -246,6 +249,8 @@ impl Session {
             "grpc.stream.up" => (up(self.client(false).await?, work).await?, "GB/s"),
             "routed.unary.p50" => (self.routed(work).await?, "us"),
             "direct.unary.p50" => (self.direct.context("routed.unary.p50 comes first")?, "us"),
+            "reload.gap" => (self.gap(work, true).await?, "ms"),
+            "floor.reload.gap" => (self.gap(work, false).await?, "ms"),
             "grpc.start" => (self.start(false, work).await?, "ms"),
             "grpc.mtls.start" => (self.start(true, work).await?, "ms"),
             "netrpc.unary.p50" => (netrpc_unary(self.object().await?, work, 0.5).await?, "us"),
@@ -352,6 +357,61 @@ impl Session {
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         Ok(percentile(times, 0.5))
+    }
+
+    /// The longest of the calls that one caller makes, one after another, while its
+    /// plugin is reloaded; or while nothing happens for as long as that takes.
+    async fn gap(&mut self, work: &Work, reloads: bool) -> Result<f64> {
+        let folder = self.folder_of_one()?;
+        let supervision = Supervision {
+            rollback_within: Duration::ZERO,
+            ..Supervision::default()
+        };
+        let settings = Settings::new().policy(Policy::allow_requested());
+        let host = settings.supervision(supervision).host(&folder).await?;
+        let mut client = host.client::<Bench>("bench").await?;
+        let payload = payload(work);
+        let mut longest = Vec::new();
+        for _ in 0..work.starts {
+            let mut done = std::pin::pin!(async {
+                match reloads {
+                    true => host.reload("bench").await.map(drop),
+                    false => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        Ok(())
+                    }
+                }
+            });
+            let mut most = 0.0_f64;
+            loop {
+                let begun = Instant::now();
+                client.echo(payload.clone()).await?;
+                most = most.max(begun.elapsed().as_secs_f64() * 1e3);
+                if let Some(done) = done.as_mut().now_or_never() {
+                    done?;
+                    break;
+                }
+            }
+            longest.push(most);
+        }
+        host.shutdown(Duration::from_secs(10)).await;
+        Ok(percentile(longest, 0.5))
+    }
+
+    /// A folder in which the bench plugin is the only one; made once.
+    fn folder_of_one(&mut self) -> Result<PathBuf> {
+        let folder = std::env::temp_dir().join(format!("bench-one-{}", std::process::id()));
+        let own = folder.join("bench");
+        if !own.exists() {
+            std::fs::create_dir_all(&own)?;
+            self.granted.push(folder.clone());
+            let manifest = "plugin: {name: bench, format: grpc, entrypoint: run, version: 1.0.0}\n\
+                handshake: {protocol_version: 1, magic_cookie_key: OUTRIGGER_BENCH, \
+                magic_cookie_value: bench}\n";
+            std::fs::write(own.join("manifest.yaml"), manifest)?;
+            std::fs::copy(&self.program, own.join("run"))?;
+        }
+        Ok(folder)
     }
 
     async fn start(&self, mtls: bool, work: &Work) -> Result<f64> {
