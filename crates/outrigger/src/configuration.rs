@@ -128,8 +128,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, where the plugins' data is, and how a [`Host`](crate::Host) watches
-    /// over them.
+    /// less than it asks for, where the plugins' data and their own configuration are, and how a
+    /// [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -156,6 +156,9 @@ impl Settings {
         }
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
+        }
+        if let Some(configs) = &configuration.directories().plugin_configs_dir {
+            self = self.config_dir(configs);
         }
         self = self.supervision(configuration.supervision_of_all().into());
         for plugin in configuration.supervised() {

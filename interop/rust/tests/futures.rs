@@ -77,6 +77,7 @@ fn plugin(serve: Serve, other: Serve, context: &PluginContext, test: TestPlugin,
     send(test.stop());
     send(context.host());
     send(context.service(""));
+    send(context.config_changed(""));
     send(context.host_serve(1));
     send(context.stopping());
     send(context.host_on(1));

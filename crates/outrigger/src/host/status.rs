@@ -17,6 +17,8 @@ pub struct PluginStatus {
     pub name: String,
     /// The version in its manifest.
     pub version: Option<String>,
+    /// The `type` in its manifest, in the application's own words.
+    pub kind: Option<String>,
     /// Its folder.
     pub folder: PathBuf,
     /// Which RPC it speaks.
