@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outrigger_host::Deadlines;
-use outrigger_manifest::{Configuration, Layers, RestartWhen, SupervisionSettings};
+use outrigger_manifest::{Configuration, Layers, RestartWhen, StartWhen, SupervisionSettings};
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
@@ -177,6 +177,8 @@ impl From<&SupervisionSettings> for Supervision {
         let stop = settings.stop_timeout.as_duration();
         let stop_grace = stop.min(STOP_GRACE);
         Self {
+            lazy: settings.start == StartWhen::Lazily,
+            idle_stop: settings.idle_stop.map(Into::into),
             deadlines: Deadlines {
                 start: settings.start_timeout.into(),
                 stop_reply: stop - stop_grace,
