@@ -345,6 +345,9 @@ struct Reading<'t>(&'t str);
 
 type Read<T> = Result<T, LockErrorKind>;
 
+/// A text of the file, and where it stands.
+type Placed<'d> = (&'d str, Option<Range<usize>>);
+
 impl Reading<'_> {
     /// What is wrong at a place, or at the beginning.
     fn wrong(&self, span: Option<Range<usize>>, what: impl Into<String>) -> LockErrorKind {
@@ -440,7 +443,7 @@ impl Reading<'_> {
         })
     }
 
-    fn text<'d>(&self, table: &'d Table, key: &str) -> Read<(&'d str, Option<Range<usize>>)> {
+    fn text<'d>(&self, table: &'d Table, key: &str) -> Read<Placed<'d>> {
         let item = table.get(key);
         let at = item.map_or_else(|| table.span(), Item::span);
         match text_of(item) {
@@ -449,7 +452,7 @@ impl Reading<'_> {
         }
     }
 
-    fn texts<'d>(&self, table: &'d Table, key: &str) -> Read<Vec<(&'d str, Option<Range<usize>>)>> {
+    fn texts<'d>(&self, table: &'d Table, key: &str) -> Read<Vec<Placed<'d>>> {
         let item = table.get(key);
         let needed = |at| self.wrong(at, format!("a plugin needs a list of texts as its `{key}`"));
         let list = item
