@@ -1,5 +1,6 @@
 //! The lock file: how it is written and read, what it makes of a plugin, and what happens when
 //! several change it at once.
+#![allow(clippy::disallowed_methods)] // Git is no plugin.
 
 use std::path::Path;
 use std::process::Command;
