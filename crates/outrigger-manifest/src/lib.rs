@@ -72,8 +72,8 @@ pub use builder::{
 };
 pub use changes::{Change, ChangeKind, Changes};
 pub use choices::{
-    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
-    SandboxMode, StartWhen,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, ReloadHow,
+    RestartWhen, SandboxMode, StartWhen,
 };
 pub use configuration::{
     AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,
