@@ -36,6 +36,7 @@ mod choices;
 mod configuration;
 mod decide;
 mod denial;
+mod document;
 mod entries;
 mod flow;
 #[doc(hidden)]
@@ -82,6 +83,7 @@ pub use configuration::{
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
+pub use document::Document;
 pub use grants::{
     EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, NetworkGrant, NetworkGrants,
     ProcessGrants, RealPaths,

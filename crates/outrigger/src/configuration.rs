@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outrigger_host::Deadlines;
-use outrigger_manifest::{Configuration, Layers, ReloadHow, RestartWhen, SupervisionSettings};
+use outrigger_manifest::{
+    Configuration, Layers, ReloadHow, RestartWhen, StartWhen, SupervisionSettings,
+};
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
@@ -128,8 +130,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, where the plugins' data is, and how a [`Host`](crate::Host) watches
-    /// over them.
+    /// less than it asks for, where the plugins' data and their own configuration are, and how a
+    /// [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -157,6 +159,9 @@ impl Settings {
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
         }
+        if let Some(configs) = &configuration.directories().plugin_configs_dir {
+            self = self.config_dir(configs);
+        }
         self = self.supervision(configuration.supervision_of_all().into());
         for plugin in configuration.supervised() {
             let own = configuration.supervision(plugin.as_str());
@@ -174,6 +179,8 @@ impl From<&SupervisionSettings> for Supervision {
         let stop = settings.stop_timeout.as_duration();
         let stop_grace = stop.min(STOP_GRACE);
         Self {
+            lazy: settings.start == StartWhen::Lazily,
+            idle_stop: settings.idle_stop.map(Into::into),
             deadlines: Deadlines {
                 start: settings.start_timeout.into(),
                 stop_reply: stop - stop_grace,

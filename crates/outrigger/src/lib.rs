@@ -54,9 +54,11 @@ mod configuration;
 mod error;
 mod host;
 mod plugin;
+mod plugin_config;
 mod plugins;
 mod settings;
 mod supervision;
+mod types;
 
 /// What the code of [`#[interface]`](macro@interface) is made of.
 pub mod interface {
@@ -70,6 +72,7 @@ pub use host::{
     PluginStatus, ReloadStep, Reloaded, ShutdownReport, StopReason,
 };
 pub use plugin::Plugin;
+pub use plugin_config::PluginConfigError;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
 pub use supervision::{Reload, Restart, Supervision};

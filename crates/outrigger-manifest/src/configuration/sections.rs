@@ -298,6 +298,7 @@ pub(crate) static CONFIGURATION: Section = Section {
 /// Keys and sections that change something; the others are only read and checked so far.
 pub(crate) const TAKES_EFFECT: &[&str] = &[
     "directories.plugins_dir",
+    "directories.plugin_configs_dir",
     "directories.data_dir",
     "policy",
     "supervision.start_timeout",
