@@ -73,8 +73,8 @@ pub use builder::{
 };
 pub use changes::{RequestChange, RequestChangeKind, RequestChanges};
 pub use choices::{
-    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
-    SandboxMode, StartWhen,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, ReloadHow,
+    RestartWhen, SandboxMode, StartWhen,
 };
 pub use configuration::{
     AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use outrigger_host::Deadlines;
 use outrigger_manifest::{
-    Configuration, Layers, LockMode, RestartWhen, StartWhen, SupervisionSettings,
+    Configuration, Layers, LockMode, ReloadHow, RestartWhen, StartWhen, SupervisionSettings,
 };
 use outrigger_registry::LockFile;
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
-use crate::supervision::{Restart, Supervision};
+use crate::supervision::{Reload, Restart, Supervision};
 
 /// The file that is read where none is named.
 const USUAL_FILE: &str = "outrigger.yaml";
@@ -211,6 +211,10 @@ impl From<&SupervisionSettings> for Supervision {
             healthy_after: settings.restart_reset.into(),
             restarts: usize::try_from(settings.restart_limit).unwrap_or(usize::MAX),
             restart_window: settings.restart_window.into(),
+            reload: match settings.reload {
+                ReloadHow::Overlap => Reload::Overlap,
+                ReloadHow::Replace => Reload::Replace,
+            },
             drain: settings.drain_timeout.into(),
             rollback_within: settings.rollback_within.into(),
             ..Self::default()
@@ -249,6 +253,7 @@ mod tests {
             let text = match setting.shown().as_str() {
                 "false" => "false",
                 "on-failure" => "always",
+                "overlap" => "replace",
                 number if number.parse::<u32>().is_ok() => "9",
                 _ => "17s",
             };
