@@ -71,10 +71,10 @@ pub use arguments::ArgPattern;
 pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
-pub use changes::{Change, ChangeKind, Changes};
+pub use changes::{RequestChange, RequestChangeKind, RequestChanges};
 pub use choices::{
-    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
-    SandboxMode, StartWhen,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, ReloadHow,
+    RestartWhen, SandboxMode, StartWhen,
 };
 pub use configuration::{
     AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,

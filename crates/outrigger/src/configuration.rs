@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outrigger_host::Deadlines;
-use outrigger_manifest::{Configuration, Layers, RestartWhen, SupervisionSettings};
+use outrigger_manifest::{
+    Configuration, Layers, LockMode, ReloadHow, RestartWhen, StartWhen, SupervisionSettings,
+};
+use outrigger_registry::LockFile;
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
-use crate::supervision::{Restart, Supervision};
+use crate::supervision::{Reload, Restart, Supervision};
 
 /// The file that is read where none is named.
 const USUAL_FILE: &str = "outrigger.yaml";
@@ -128,8 +131,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, where the plugins' data and their own configuration are, and how a
-    /// [`Host`](crate::Host) watches over them.
+    /// less than it asks for, where the plugins' data and their own configuration are, which lock
+    /// file says what was approved, and how a [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -157,6 +160,16 @@ impl Settings {
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
         }
+        let lock = configuration.lock();
+        self = match &lock.file {
+            Some(file) => self.lock_file(file),
+            None => self.lock_file(configuration.directories().plugins_dir.join(LockFile::NAME)),
+        };
+        let app_mode = configuration.application().app_mode.as_deref();
+        let production = matches!(app_mode, Some("prod" | "production"));
+        if let Some(mode) = lock.mode.or(production.then_some(LockMode::Locked)) {
+            self = self.lock_mode(mode);
+        }
         if let Some(configs) = &configuration.directories().plugin_configs_dir {
             self = self.config_dir(configs);
         }
@@ -177,6 +190,8 @@ impl From<&SupervisionSettings> for Supervision {
         let stop = settings.stop_timeout.as_duration();
         let stop_grace = stop.min(STOP_GRACE);
         Self {
+            lazy: settings.start == StartWhen::Lazily,
+            idle_stop: settings.idle_stop.map(Into::into),
             deadlines: Deadlines {
                 start: settings.start_timeout.into(),
                 stop_reply: stop - stop_grace,
@@ -196,6 +211,10 @@ impl From<&SupervisionSettings> for Supervision {
             healthy_after: settings.restart_reset.into(),
             restarts: usize::try_from(settings.restart_limit).unwrap_or(usize::MAX),
             restart_window: settings.restart_window.into(),
+            reload: match settings.reload {
+                ReloadHow::Overlap => Reload::Overlap,
+                ReloadHow::Replace => Reload::Replace,
+            },
             drain: settings.drain_timeout.into(),
             rollback_within: settings.rollback_within.into(),
             ..Self::default()
@@ -234,6 +253,7 @@ mod tests {
             let text = match setting.shown().as_str() {
                 "false" => "false",
                 "on-failure" => "always",
+                "overlap" => "replace",
                 number if number.parse::<u32>().is_ok() => "9",
                 _ => "17s",
             };

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::check::{Check, Fields, Home, Side};
-use crate::choices::{LockMode, RestartWhen, StartWhen};
+use crate::choices::{LockMode, ReloadHow, RestartWhen, StartWhen};
 use crate::keys::{Group, Key, Presence, Section, Shape, home};
 use crate::manifest::SCHEMA;
 use crate::message::quoted;
@@ -243,6 +243,8 @@ section! {
         ping_every: Time<10, DAY> => TimeSpan, = "10s", "how often";
         ping_timeout: Time<10, HOUR> => TimeSpan, = "5s", "how long an answer may take";
         ping_misses: Whole<1, 1000> => u32, = "3", "so many answers missing in a row have it restarted";
+        reload: Word<ReloadHow> => ReloadHow, = "overlap",
+            "whether a reload starts the new process beside the old one, or after it has ended";
         drain_timeout: Time<0, DAY> => TimeSpan, = "30s",
             "how long calls on a replaced one may take to end";
         rollback_within: Time<0, DAY> => TimeSpan, = "30s",
@@ -295,10 +297,12 @@ pub(crate) static CONFIGURATION: Section = Section {
 
 /// Keys and sections that change something; the others are only read and checked so far.
 pub(crate) const TAKES_EFFECT: &[&str] = &[
+    "application.app_mode",
     "directories.plugins_dir",
     "directories.plugin_configs_dir",
     "directories.data_dir",
     "policy",
+    "lock",
     "supervision.start_timeout",
     "supervision.restart",
     "supervision.restart_delay",
@@ -310,6 +314,7 @@ pub(crate) const TAKES_EFFECT: &[&str] = &[
     "supervision.ping_every",
     "supervision.ping_timeout",
     "supervision.ping_misses",
+    "supervision.reload",
     "supervision.drain_timeout",
     "supervision.rollback_within",
     "supervision.stop_timeout",

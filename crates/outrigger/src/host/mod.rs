@@ -242,12 +242,15 @@ impl Host {
         self.line(name)?.start(Cause::Asked).await
     }
 
-    /// Starts all plugins at once, each as [`start`](Self::start) does.
+    /// Starts all plugins at once, each as [`start`](Self::start) does, but for those
+    /// that are started when they are first called ([`lazy`](crate::Supervision::lazy)).
     ///
     /// # Cancel safety
     /// The starts go on when the future is dropped.
     pub async fn start_all(&self) -> Vec<(String, Result<(), Error>)> {
-        let names: Vec<String> = self.list().into_iter().map(|status| status.name).collect();
+        let all = self.list().into_iter().map(|status| status.name);
+        let lazy = |name: &String| self.0.settings.supervision_of(name).lazy;
+        let names: Vec<String> = all.filter(|name| !lazy(name)).collect();
         let starts = names.into_iter().map(|name| async move {
             let started = self.start(&name).await;
             (name, started)

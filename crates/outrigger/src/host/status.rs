@@ -77,6 +77,9 @@ pub enum PluginState {
         /// How it failed the last time.
         why: Failure,
     },
+    /// It is not started before a person approves what it is now: the error says what that is. It
+    /// is looked at again whenever it is needed.
+    NeedsApproval(Error),
     /// Its folder holds no sound plugin.
     Broken(Error),
 }
@@ -93,6 +96,7 @@ impl PluginState {
             Self::Stopping => "stopping",
             Self::Stopped { .. } => "stopped",
             Self::Failed { .. } => "failed",
+            Self::NeedsApproval(_) => "needs-approval",
             Self::Broken(_) => "broken",
         }
     }
@@ -111,7 +115,7 @@ impl fmt::Display for PluginState {
             Self::Backoff { attempt, why, .. } => write!(f, " before start {attempt} anew: {why}"),
             Self::Stopped { why } => write!(f, ": {why}"),
             Self::Failed { why } => write!(f, ": {why}"),
-            Self::Broken(error) => write!(f, ": {error}"),
+            Self::NeedsApproval(error) | Self::Broken(error) => write!(f, ": {error}"),
             Self::Installed | Self::Starting | Self::Running | Self::Stopping => Ok(()),
         }
     }
@@ -123,6 +127,9 @@ impl fmt::Display for PluginState {
 pub enum StopReason {
     /// Somebody asked for it. A call does not start it again.
     Asked,
+    /// Nobody called it for [so long](crate::Supervision::idle_stop). The next call
+    /// starts it again.
+    Idle,
     /// It ended by itself with status 0, or however it ended if it is never
     /// restarted. The next call starts it again.
     Ended,
@@ -132,6 +139,7 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Asked => "it was asked to",
+            Self::Idle => "nobody called it for a while",
             Self::Ended => "it ended by itself",
         })
     }
