@@ -56,7 +56,9 @@ fn many<I: Interface>(
     plugins: &outrigger::Host,
     plugin: &outrigger::Plugin,
     events: &mut outrigger::Events,
-) {
+) where
+    I::Client: Send,
+{
     send(settings.host(""));
     send(plugins.start(""));
     send(plugins.start_all());
