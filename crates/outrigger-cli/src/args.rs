@@ -10,12 +10,14 @@ use outrigger::{Configure, ExpectedDigest};
 use outrigger_manifest::TimeSpan;
 use outrigger_wire::{MagicCookie, Transport};
 
+use crate::control::client::WhichRun;
 use crate::descriptors::MethodName;
 use crate::offer::Offer;
 use crate::reattach::Joined;
-use crate::steps::Calls;
+use crate::steps::{Calls, STDIN, WORDS};
 
-/// Looks at programs that speak go-plugin's protocol, calls them, and checks their manifests.
+/// Looks at programs that speak go-plugin's protocol, calls them, checks their manifests,
+/// and runs many of them.
 #[derive(Debug, Parser)]
 #[command(name = "outrigger", version, about, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -56,6 +58,30 @@ pub(crate) enum Command {
     /// Approve a plugin as it is installed now: its program, and all that it asks for.
     #[command(after_help = EXIT_CODES)]
     Approve(ApproveArgs),
+    /// Serve a folder of plugins until it is told to stop.
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Show the plugins of a run, or of a folder.
+    #[command(after_help = EXIT_CODES)]
+    List(ListArgs),
+    /// Show all that is known of one plugin.
+    #[command(after_help = EXIT_CODES)]
+    Show(ShowArgs),
+    /// Show what happened to the plugins of a run.
+    #[command(after_help = EXIT_CODES)]
+    Events(EventsArgs),
+    /// Show what the host decided for the plugins of a run.
+    #[command(after_help = EXIT_CODES)]
+    Audit(AuditArgs),
+    /// Start a plugin of a run.
+    #[command(after_help = EXIT_CODES)]
+    Start(ActArgs),
+    /// Stop a plugin of a run; it stays stopped until it is started.
+    #[command(after_help = EXIT_CODES)]
+    Stop(ActArgs),
+    /// Stop and start a plugin of a run, and forget how often it failed.
+    #[command(after_help = EXIT_CODES)]
+    Restart(ActArgs),
     /// Print every setting and where it comes from, or every problem of the configuration.
     #[command(after_help = EXIT_CODES)]
     Config(ConfigArgs),
@@ -176,6 +202,140 @@ pub(crate) struct ManArgs {
     /// Write all pages into this folder instead, such as `~/.local/share/man/man1`.
     #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
     pub(crate) into: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The folder that holds the plugins' folders: `directories.plugins_dir`.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// The host's policy: `policy.file`. Without one, nothing is granted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+
+    /// How long plugins may take to end, such as `500ms`, `10s` or `2m`, before they are killed.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub(crate) stop_timeout: Duration,
+
+    /// Print each decision of the host on stderr, not only what is refused, or append it to a file
+    /// as a line of JSON: `audit.file`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) audit: Option<Option<PathBuf>>,
+
+    /// Where the control socket is: `control.socket`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Print one JSON object a line instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show what plugins log at any level, and more of ours.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+impl RunArgs {
+    /// What the configuration is read from, now and later.
+    pub(crate) fn configure(&self) -> Configure {
+        let audit = self.audit.as_ref().and_then(Option::as_ref);
+        let flags = [
+            ("FOLDER", "directories.plugins_dir", self.folder.as_ref()),
+            ("--policy", "policy.file", self.policy.as_ref()),
+            ("--audit", "audit.file", audit),
+            ("--socket", "control.socket", self.socket.as_ref()),
+        ];
+        let given = flags.iter().filter_map(|(flag, key, path)| {
+            let path = std::path::absolute((*path)?).ok()?;
+            Some((flag, key, path.display().to_string()))
+        });
+        given.fold(
+            self.configured.configure(),
+            |configure, (flag, key, path)| configure.set(flag, key, &path),
+        )
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) run: WhichRun,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The plugin.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) run: WhichRun,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what happens from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Only those of this plugin.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) plugin: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) run: WhichRun,
+
+    /// Print one JSON object a line instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Go on with what is decided from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Only those about this plugin.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) plugin: Option<String>,
+
+    /// Only what was refused.
+    #[arg(long)]
+    pub(crate) refused: bool,
+
+    #[command(flatten)]
+    pub(crate) run: WhichRun,
+
+    /// Print one JSON object a line instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ActArgs {
+    /// The plugin.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) run: WhichRun,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -374,12 +534,44 @@ pub(crate) struct PluginArgs {
     )]
     pub(crate) reattach: Option<Joined>,
 
+    /// A plugin of an `outrigger run`, instead of one that is started for this command.
+    /// `-` is the same as `--data -` of `call`.
+    #[arg(id = WORDS, value_name = "NAME", num_args = 0..=2)]
+    pub(crate) words: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) run: WhichRun,
+
     /// The plugin program and its arguments, after `--`. Without it, the manifest's entrypoint.
-    #[arg(last = true, required_unless_present_any = ["manifest", "reattach"], num_args = 1.., value_name = "PROGRAM [ARG]")]
+    #[arg(last = true, required_unless_present_any = ["manifest", "reattach", WORDS], num_args = 1.., value_name = "PROGRAM [ARG]")]
     pub(crate) program: Vec<OsString>,
 }
 
 impl PluginArgs {
+    /// The plugin of a run that is meant.
+    pub(crate) fn running(&self) -> Option<&str> {
+        let mut names = self.words.iter().map(String::as_str);
+        names.find(|word| *word != STDIN)
+    }
+
+    /// What says of a plugin of a run how it is to be started, which is decided.
+    pub(crate) fn decided(&self) -> Option<&'static str> {
+        let given = [
+            ("-- PROGRAM", !self.program.is_empty()),
+            ("--reattach", self.reattach.is_some()),
+            ("--cookie", self.cookie.is_some()),
+            ("--app-version", !self.app_versions.is_empty()),
+            ("--protocol", self.protocol.is_some()),
+            ("--auto-mtls", self.auto_mtls),
+            ("--mux", self.mux),
+            ("--manifest", self.grants.manifest.is_some()),
+            ("--audit", self.grants.audit.is_some()),
+        ];
+        given
+            .iter()
+            .find_map(|(flag, given)| given.then_some(*flag))
+    }
+
     pub(crate) fn program(&self) -> PathBuf {
         self.program.first().map(PathBuf::from).unwrap_or_default()
     }

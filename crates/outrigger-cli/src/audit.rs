@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use outrigger_services::{AuditLog, AuditRecord, Verdict};
 use serde::Serialize;
 
+use crate::control::{proto, telling};
 use crate::failure::{Failure, printable};
-use crate::output;
+use crate::{output, shown};
 
 /// The largest size of an audit file, in bytes, before it is put aside.
 pub(crate) const LARGEST_FILE: u64 = 64 << 20;
@@ -55,7 +56,7 @@ impl Audit {
         let mut log = AuditLog::callback(move |record| {
             seen.count(record);
             if shown {
-                output::audit(&line(record));
+                output::audit(&line(&telling::audit(record)));
             }
         });
         if let Some(Some(path)) = wanted {
@@ -114,15 +115,14 @@ impl Tally {
         number.fetch_add(1, Ordering::Relaxed);
         if record.verdict == Verdict::Refused {
             self.first.get_or_init(|| {
-                let mut text = operation(record);
-                text.push_str(&reasons(record));
-                text
+                let record = telling::audit(record);
+                operation(&record) + &reasons(&record)
             });
         }
     }
 }
 
-fn operation(record: &AuditRecord) -> String {
+fn operation(record: &proto::AuditRecord) -> String {
     let text = format!(
         "{}.{} {}",
         record.capability, record.operation, record.argument
@@ -131,7 +131,7 @@ fn operation(record: &AuditRecord) -> String {
 }
 
 /// Why something did not happen, and what would have been needed.
-fn reasons(record: &AuditRecord) -> String {
+fn reasons(record: &proto::AuditRecord) -> String {
     let mut text = String::new();
     for (before, part) in [
         (": ", &record.reason),
@@ -147,18 +147,27 @@ fn reasons(record: &AuditRecord) -> String {
 }
 
 /// One decision: when, what, how it was judged, by which rule, and how long it took.
-fn line(record: &AuditRecord) -> String {
+fn line(record: &proto::AuditRecord) -> String {
+    line_of(record, "")
+}
+
+/// [`line`] with the plugin's name, where there are several.
+pub(crate) fn named_line(record: &proto::AuditRecord) -> String {
+    line_of(record, &format!("{}: ", record.plugin))
+}
+
+fn line_of(record: &proto::AuditRecord, name: &str) -> String {
     let colour = |colour: AnsiColor| Style::new().bold().fg_color(Some(colour.into()));
-    let (word, style) = match record.verdict {
-        Verdict::Refused => ("refused", colour(AnsiColor::Red)),
-        Verdict::Allowed if record.code == "ok" => ("allowed", colour(AnsiColor::Green)),
-        Verdict::Allowed => ("failed ", colour(AnsiColor::Yellow)),
-        Verdict::Undecided => ("undecided", colour(AnsiColor::Yellow)),
+    let (word, style) = match (record.verdict.as_str(), record.code.as_str()) {
+        ("refused", _) => ("refused", colour(AnsiColor::Red)),
+        ("allowed", "ok") => ("allowed", colour(AnsiColor::Green)),
+        ("allowed", _) => ("failed ", colour(AnsiColor::Yellow)),
+        _ => ("undecided", colour(AnsiColor::Yellow)),
     };
     let dim = Style::new().dimmed();
     let mut text = format!(
-        "{dim}{}{dim:#} {style}{word}{style:#} {}",
-        time(record.time),
+        "{dim}{}{dim:#} {style}{word}{style:#} {name}{}",
+        shown::clock(record.time.as_ref()),
         operation(record)
     );
     if record.code != "ok" {
@@ -170,11 +179,6 @@ fn line(record: &AuditRecord) -> String {
     if record.bytes > 0 {
         text.push_str(&format!(", {} bytes", record.bytes));
     }
-    format!("{text}, {} µs", record.micros)
-}
-
-/// The time of day, to the millisecond, in UTC.
-fn time(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%H:%M:%S.%3fZ").to_string()
+    let took = shown::span(record.took.as_ref()).unwrap_or_default();
+    format!("{text}, {} µs", took.as_micros())
 }

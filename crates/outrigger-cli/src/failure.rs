@@ -1,5 +1,6 @@
 //! What went wrong, for people and for programs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
@@ -27,7 +28,7 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     #[serde(skip)]
     pub(crate) exit: Exit,
-    pub(crate) code: &'static str,
+    pub(crate) code: Cow<'static, str>,
     pub(crate) message: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) causes: Vec<String>,
@@ -38,10 +39,14 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        exit: Exit,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             exit,
-            code,
+            code: code.into(),
             message: message.into(),
             causes: Vec::new(),
             notes: Vec::new(),
@@ -49,7 +54,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn usage(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn usage(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, code, message)
     }
 

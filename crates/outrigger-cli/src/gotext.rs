@@ -231,7 +231,11 @@ mod tests {
             ),
         ] {
             let failure = explain(text, method);
-            assert_eq!((failure.code, failure.exit), (code, Exit::Usage), "{text}");
+            assert_eq!(
+                (&*failure.code, failure.exit),
+                (code, Exit::Usage),
+                "{text}"
+            );
             assert!(failure.help.concat().contains(help), "{text}: {failure:?}");
         }
     }
@@ -239,7 +243,7 @@ mod tests {
     #[test]
     fn the_text_of_a_method_is_quoted() {
         let failure = explain("no \u{1b}[31mkey", "Plugin.Get");
-        assert_eq!((failure.code, failure.exit), ("rpc-failed", Exit::Failed));
+        assert_eq!((&*failure.code, failure.exit), ("rpc-failed", Exit::Failed));
         assert!(failure.message.starts_with("`Plugin.Get` failed: \"no "));
         assert!(!failure.message.contains('\u{1b}'));
     }

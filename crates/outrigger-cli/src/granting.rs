@@ -15,6 +15,7 @@ use crate::failure::{Exit, Failure, printable};
 use crate::files::failure;
 use crate::lock::{self, Shown};
 use crate::output;
+use crate::steps::STDIN;
 
 /// Which plugin to start, and under which grants: the command line completed by the manifest.
 #[derive(Clone, Debug)]
@@ -39,6 +40,9 @@ impl Target {
     pub(crate) fn name(&self) -> String {
         if let Some(plugin) = &self.granting.plugin {
             return plugin.name().to_owned();
+        }
+        if let Some(name) = self.args.running() {
+            return printable(name);
         }
         if let Some(joined) = &self.args.reattach {
             return printable(&joined.0.address.text);
@@ -214,6 +218,35 @@ fn settings(policy: Option<&Path>) -> Result<(Settings, PolicyUsed), Failure> {
     Ok((settings, PolicyUsed::File(source.name())))
 }
 
+/// Sees that one plugin is meant.
+fn one_plugin(args: &PluginArgs) -> Result<(), Failure> {
+    let names = args.words.iter().filter(|word| *word != STDIN).count();
+    let grants = &args.grants;
+    match (args.running(), args.decided()) {
+        (Some(_), _) if names > 1 => {
+            let message = "one plugin at a time can be called";
+            Err(Failure::usage("plugin-ambiguous", message))
+        }
+        (Some(name), Some(flag)) => {
+            let name = printable(name);
+            let message = format!("`{flag}` is for a plugin that this command starts");
+            Err(Failure::usage("plugin-ambiguous", message)
+                .note(format!(
+                    "`{name}` is one of an `outrigger run`, which decides that"
+                ))
+                .help(format!("leave out `{flag}`, or `{name}`")))
+        }
+        (None, _)
+            if args.program.is_empty() && args.reattach.is_none() && grants.manifest.is_none() =>
+        {
+            let message = "no plugin is named";
+            Err(Failure::usage("plugin-missing", message)
+                .help("name one of an `outrigger run`, or a program after `--`"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The command line completed by the manifest: what it leaves out of the
 /// handshake and the program come from there.
 ///
@@ -221,6 +254,7 @@ fn settings(policy: Option<&Path>) -> Result<(Settings, PolicyUsed), Failure> {
 /// What is wrong with the manifest, the policy, a place, or the audit file;
 /// `entrypoint-not-found`.
 pub(crate) fn complete(args: &PluginArgs) -> Result<Target, Failure> {
+    one_plugin(args)?;
     let granting = Granting::of(args)?;
     let mut args = args.clone();
     let mut by_manifest = ByManifest::default();

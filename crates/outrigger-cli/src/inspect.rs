@@ -105,11 +105,12 @@ fn show(args: &PluginArgs, result: Result<Inspection, Failure>) -> Result<(), Fa
     }
 }
 
-/// The program as given; of a plugin that ran before, its address.
+/// The program as given; of a plugin that ran before, its name or address.
 fn program(args: &PluginArgs) -> String {
-    match &args.reattach {
-        Some(joined) => joined.0.address.text.clone(),
-        None => args.program().display().to_string(),
+    match (args.running(), &args.reattach) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(joined)) => joined.0.address.text.clone(),
+        (None, None) => args.program().display().to_string(),
     }
 }
 

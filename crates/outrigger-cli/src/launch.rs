@@ -73,6 +73,9 @@ impl Start {
 /// A failure of kind [`Exit::NotStarted`] with the probable reason.
 pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
     let args = &target.args;
+    if let Some(name) = args.running() {
+        return running(target, name).await;
+    }
     let mut offered: BTreeSet<u32> = match args.app_versions.is_empty() {
         true => DEFAULT_OFFER.collect(),
         false => args.app_versions.iter().copied().collect(),
@@ -85,19 +88,31 @@ pub(crate) async fn start(target: &Target) -> Result<Start, Failure> {
         outcome = attempt(target, &offered).await;
     }
     match outcome {
-        Ok((plugin, seen)) => {
-            let session = Box::new(StartedPlugin {
-                plugin,
-                seen,
-                offered,
-                joined: args.reattach.is_some(),
-                gone: AtomicBool::new(false),
-            });
-            Ok(match session.plugin.connection().clone() {
-                Connection::Grpc(channel) => Start::Grpc(session, channel),
-                Connection::NetRpc(control) => Start::NetRpc(session, control),
-            })
-        }
+        Ok((plugin, seen)) => Ok(begun(plugin, seen, offered, args.reattach.is_some())),
+        Err((error, seen)) => Err(explain(&error, &seen, target)),
+    }
+}
+
+fn begun(plugin: RunningPlugin, seen: Seen, offered: BTreeSet<u32>, joined: bool) -> Start {
+    let session = Box::new(StartedPlugin {
+        plugin,
+        seen,
+        offered,
+        joined,
+        gone: AtomicBool::new(false),
+    });
+    match session.plugin.connection().clone() {
+        Connection::Grpc(channel) => Start::Grpc(session, channel),
+        Connection::NetRpc(control) => Start::NetRpc(session, control),
+    }
+}
+
+/// Joins a plugin of a run at the socket that the run makes for it.
+async fn running(target: &Target, name: &str) -> Result<Start, Failure> {
+    let reattach = target.args.run.connect().await?.open(name).await?;
+    let offered = BTreeSet::from([reattach.version.0]);
+    match attach(target, &reattach, &offered).await {
+        Ok((plugin, seen)) => Ok(begun(plugin, seen, offered, true)),
         Err((error, seen)) => Err(explain(&error, &seen, target)),
     }
 }

@@ -9,7 +9,9 @@ mod check;
 mod codec;
 mod codes;
 mod config;
+mod confinement;
 mod contracts;
+mod control;
 mod cookies;
 mod descriptors;
 mod doctor;
@@ -35,6 +37,7 @@ mod metadata;
 mod netrpc;
 mod new;
 mod offer;
+mod operate;
 mod output;
 mod printer;
 mod probe;
@@ -42,8 +45,10 @@ mod proto;
 mod reattach;
 mod reflection;
 mod requests;
+mod run;
 mod seen;
 mod shell;
+mod shown;
 mod snippet;
 mod status;
 mod stderr;
@@ -66,6 +71,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
+use operate::Action;
 
 /// How long the command waits in the end for what it removes.
 const REMOVAL: Duration = Duration::from_secs(60);
@@ -83,6 +89,10 @@ fn main() -> ExitCode {
         Command::Proto(proto) => proto.plugin.verbose,
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
+        Command::Run(run) => {
+            log_of_run(run.verbose);
+            false
+        }
         Command::Check(_)
         | Command::Lock(_)
         | Command::Approve(_)
@@ -91,12 +101,19 @@ fn main() -> ExitCode {
         | Command::New(_)
         | Command::Doctor(_)
         | Command::Completions(_)
-        | Command::Man(_) => false,
+        | Command::Man(_)
+        | Command::List(_)
+        | Command::Show(_)
+        | Command::Events(_)
+        | Command::Audit(_)
+        | Command::Start(_)
+        | Command::Stop(_)
+        | Command::Restart(_) => false,
     };
     if verbose {
         log_to_stderr();
     }
-    let code = match run(&cli.command) {
+    let code = match done(&cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             output::failure(&failure);
@@ -108,7 +125,7 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(command: &Command) -> Result<u8, Failure> {
+fn done(command: &Command) -> Result<u8, Failure> {
     let internal = |error: std::io::Error| {
         Failure::new(
             Exit::Internal,
@@ -121,6 +138,10 @@ fn run(command: &Command) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(internal)?;
+    if let Command::Run(args) = command {
+        // What a signal means while plugins run, the run itself knows.
+        return runtime.block_on(run::run(args));
+    }
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
         let mut end = signal(SignalKind::terminate()).map_err(internal)?;
@@ -145,6 +166,14 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Doctor(args) => doctor::run(args).map(|()| 0),
                 Command::Completions(args) => manual::completions(args).map(|()| 0),
                 Command::Man(args) => manual::run(args).map(|()| 0),
+                Command::List(args) => operate::list(args).await.map(|()| 0),
+                Command::Show(args) => operate::show(args).await.map(|()| 0),
+                Command::Events(args) => operate::events(args).await.map(|()| 0),
+                Command::Audit(args) => operate::audit(args).await.map(|()| 0),
+                Command::Start(args) => operate::act(args, Action::Start).await.map(|()| 0),
+                Command::Stop(args) => operate::act(args, Action::Stop).await.map(|()| 0),
+                Command::Restart(args) => operate::act(args, Action::Restart).await.map(|()| 0),
+                Command::Run(_) => Ok(0),
             }
         };
         // Dropping the work ends the plugin as well.
@@ -186,10 +215,22 @@ fn ignores(signal: SignalKind) -> bool {
 
 /// Logs the plugin's lines at any level, ours down to debug, those of libraries from warnings on.
 fn log_to_stderr() {
+    log_from(LevelFilter::DEBUG, LevelFilter::TRACE);
+}
+
+/// Logs what an operator is to see while plugins run.
+fn log_of_run(verbose: bool) {
+    match verbose {
+        true => log_to_stderr(),
+        false => log_from(LevelFilter::INFO, LevelFilter::INFO),
+    }
+}
+
+fn log_from(ours: LevelFilter, plugins: LevelFilter) {
     let targets = Targets::new()
         .with_default(LevelFilter::WARN)
-        .with_target("outrigger", LevelFilter::DEBUG)
-        .with_target(PLUGIN_LOG, LevelFilter::TRACE);
+        .with_target("outrigger", ours)
+        .with_target(PLUGIN_LOG, plugins);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());

@@ -65,6 +65,15 @@ pub(crate) fn aside(text: &str) {
     audit(&format!("  {dim}{text}{dim:#}"));
 }
 
+/// Shows people on a terminal what is waited for, until that is taken back.
+pub(crate) fn passing(what: Option<&str>) {
+    let dim = anstyle::Style::new().dimmed();
+    match what {
+        Some(what) => anstream::eprint!("{dim}{what}{dim:#}"),
+        None => anstream::eprint!("\r\x1b[2K"),
+    }
+}
+
 /// Shows people on stderr what a check found.
 pub(crate) fn finding(text: &str) {
     anstream::eprintln!("{text}");

@@ -217,7 +217,7 @@ mod tests {
         }
         let (requests, failure) = read("{}{}", &check);
         assert_eq!(
-            (requests.len(), failure.expect("a failure").code),
+            (requests.len(), &*failure.expect("a failure").code),
             (0, "data-too-much")
         );
     }

@@ -10,6 +10,11 @@ use serde::de::IgnoredAny;
 use crate::descriptors::MethodName;
 use crate::failure::{Failure, printable};
 
+/// What stands on the command line without a flag.
+pub(crate) const WORDS: &str = "words";
+/// The word that is no name of a plugin.
+pub(crate) const STDIN: &str = "-";
+
 /// The largest script that is read, and the longest line of one, in bytes.
 pub(crate) const LONGEST: u64 = 64 << 20;
 
@@ -86,10 +91,6 @@ struct Flags {
     /// Make the calls of a file, one a line: a method and its JSON. `-` reads stdin.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-
-    /// The same as `--data -`.
-    #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["data", "script"])]
-    stdin: Option<String>,
 }
 
 impl Args for Calls {
@@ -110,7 +111,9 @@ impl FromArgMatches for Calls {
                 .indices_of(name)
                 .map_or_else(Vec::new, Iterator::collect)
         };
-        flags.calls(&at("methods"), &at("data"), &at("types"))
+        let words = matches.try_get_many::<String>(WORDS).ok().flatten();
+        let from_stdin = words.into_iter().flatten().any(|word| word == STDIN);
+        flags.calls(from_stdin, &at("methods"), &at("data"), &at("types"))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -123,16 +126,20 @@ impl Flags {
     /// The calls, where the flags stand at these places of the command line.
     fn calls(
         self,
+        from_stdin: bool,
         methods: &[usize],
         data: &[usize],
         types: &[usize],
     ) -> Result<Calls, clap::Error> {
+        if from_stdin && (self.script.is_some() || !data.is_empty()) {
+            return Err(misused("`-` takes the place of `--data`"));
+        }
         if let Some(script) = self.script {
             return Ok(Calls::Script(script));
         }
         let mut data = assigned("--data", self.data, data, methods)?;
         let mut types = assigned("--type", self.types, types, methods)?;
-        if self.stdin.is_some() {
+        if from_stdin {
             match methods.len() {
                 1 => data[0] = Some("-".to_owned()),
                 _ => {
@@ -346,6 +353,8 @@ mod tests {
     struct Only {
         #[command(flatten)]
         calls: Calls,
+        #[arg(id = WORDS, num_args = 0..=2)]
+        words: Vec<String>,
     }
 
     fn calls(args: &[&str]) -> Result<Calls, clap::Error> {

@@ -23,6 +23,8 @@ mod interfaces;
 mod machine;
 #[path = "command/netrpc.rs"]
 mod netrpc;
+#[path = "command/running.rs"]
+mod running;
 #[path = "command/serving.rs"]
 mod serving;
 #[path = "command/session.rs"]

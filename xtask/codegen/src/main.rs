@@ -101,6 +101,13 @@ const OUTPUTS: &[Output] = &[
         external: HOST_MESSAGES,
         descriptors: Some("host_services.bin"),
     },
+    Output {
+        dir: "crates/outrigger-cli/src/control/generated",
+        protos: &[&["outrigger/control/v1/control.proto"]],
+        parts: Parts::Everything,
+        external: &[],
+        descriptors: Some("control.bin"),
+    },
     example("examples/rust/src/generated/kv", &[&["kv.proto"]]),
     example("examples/rust/src/generated/counter", &[&["counter.proto"]]),
     example(

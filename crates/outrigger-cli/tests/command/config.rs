@@ -44,7 +44,7 @@ fn every_value_is_printed_with_where_it_comes_from() {
     );
     let ran = ran.expect(0);
     for line in [
-        "  app_name                    Ada's              variable OUTRIGGER_APP_NAME, no effect yet",
+        "  app_name                    Ada's              variable OUTRIGGER_APP_NAME",
         "  plugins_dir                 p                  outrigger.yaml:1:28",
         "  data_dir                    none               default",
         "  log_level                   info               default, no effect yet",

@@ -297,12 +297,15 @@ pub(crate) static CONFIGURATION: Section = Section {
 
 /// Keys and sections that change something; the others are only read and checked so far.
 pub(crate) const TAKES_EFFECT: &[&str] = &[
-    "application.app_mode",
+    "application",
     "directories.plugins_dir",
     "directories.plugin_configs_dir",
     "directories.data_dir",
     "policy",
     "lock",
+    "audit",
+    "control",
+    "supervision.start",
     "supervision.start_timeout",
     "supervision.restart",
     "supervision.restart_delay",
