@@ -53,6 +53,7 @@
 mod configuration;
 mod error;
 mod host;
+mod metrics;
 mod plugin;
 mod plugins;
 mod settings;
@@ -69,6 +70,7 @@ pub use host::{
     Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
     ShutdownReport, StopReason,
 };
+pub use metrics::{Exposition, ExpositionError, ExpositionPlace, Metrics, MetricsFormat, Traffic};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;

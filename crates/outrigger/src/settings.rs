@@ -12,6 +12,7 @@ use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceF
 use outrigger_services::GrantedServices;
 
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::supervision::Supervision;
 
 /// What an application decides for all its plugins, before it looks at them:
@@ -43,6 +44,7 @@ pub struct Settings {
     require_checksums: bool,
     versions: Scan,
     digests: Arc<DigestCache>,
+    metrics: Metrics,
 }
 
 type ChangeLaunch = dyn Fn(&Manifest, Launch) -> Launch + Send + Sync;
@@ -60,6 +62,7 @@ impl Default for Settings {
             require_checksums: false,
             versions: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
+            metrics: Metrics::new(),
         }
     }
 }
@@ -128,6 +131,14 @@ impl Settings {
         change: impl Fn(GrantedServices) -> GrantedServices + Send + Sync + 'static,
     ) -> Self {
         self.serve = Arc::new(change);
+        self
+    }
+
+    /// Counts what plugins do in `metrics`, where several hosts are to be shown
+    /// together; otherwise in metrics of their own.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -232,6 +243,10 @@ impl Settings {
 
     pub(crate) fn starts_with_less(&self) -> bool {
         self.start_with_less
+    }
+
+    pub(crate) fn counts(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(crate) fn serve(&self, services: GrantedServices) -> GrantedServices {

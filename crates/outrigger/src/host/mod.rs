@@ -28,6 +28,7 @@ use self::event::Journal;
 use self::restarts::Restarts;
 use self::worker::{Command, Reply, Worker};
 use crate::error::{Error, ErrorKind};
+use crate::metrics::Metrics;
 use crate::plugin::Plugin;
 use crate::plugins::{Entry, Plugins};
 use crate::settings::Settings;
@@ -83,6 +84,7 @@ struct Inner {
     /// The folders without a sound plugin.
     broken: Vec<PluginStatus>,
     journal: Arc<Journal>,
+    metrics: Metrics,
     closed: AtomicBool,
 }
 
@@ -142,6 +144,7 @@ impl Settings {
             members: RwLock::new(members),
             broken,
             journal,
+            metrics: self.counts().clone(),
             closed: AtomicBool::new(false),
         })))
     }
@@ -241,6 +244,11 @@ impl Host {
         let plugin = line.called().await?;
         let client = plugin.client::<I>().await;
         client.map_err(|error| ErrorKind::Dispense(error).into())
+    }
+
+    /// What is counted of the plugins.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// What happens from now on.
