@@ -22,7 +22,7 @@ TARGETS = {
         "grpc_controller.proto",
         "grpc_stdio.proto",
     ],
-    ROOT / "examples" / "python" / "generated": ["filelister.proto", "hostserve.proto"],
+    ROOT / "examples" / "python" / "generated": ["animal.proto", "filelister.proto", "hostserve.proto", "kv.proto"],
     ROOT / "interop" / "python" / "generated": ["counter.proto", "grpctest.proto", "kv.proto"],
 }
 

@@ -61,6 +61,7 @@ const MEASURES: &[Measure] = &[
     alone("fd.open", "floor.fd.open", 2.5),
     alone("fd.read4k", "floor.fd.read4k", 1.1),
     alone("fd.cat", "floor.fd.cat", 0.9),
+    alone("list.1000", "floor.list.1000", 10.0),
     measure("rss.plugin", None, Some(0.4)),
     measure("rss.host.per_plugin", None, Some(0.7)),
 ];

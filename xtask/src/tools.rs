@@ -126,7 +126,7 @@ pub(crate) fn build_go_peers(root: &Path) -> Result<PathBuf> {
         .arg("./...")
         .current_dir(source))?;
     // Plugins that our own tests launch as well.
-    for example in ["hostclient", "lister"] {
+    for example in ["hostclient", "lister", "parrot"] {
         run(command("go")
             .arg("build")
             .arg("-o")

@@ -37,6 +37,7 @@ const NO_CODES: &[&str] = &[
     "outrigger-fd",
     "outrigger-lifeline",
     "outrigger-temp",
+    "outrigger-watch",
     "plugin-stderr",
     "plugin-stdout",
     "sysrq-trigger",

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use outrigger_transport::netrpc::SessionError;
 use outrigger_transport::process::{is_paused, start_time};
 use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, Connection, HostServices, Interface, OwnedTask,
-    PluginIdentity, Serving, UnsupportedTransport,
+    AddressTranslator, BoundListener, Broker, BrokerError, Connection, HostServices, Interface,
+    OwnedTask, PluginIdentity, Serving, UnsupportedTransport,
 };
 use outrigger_wire::{Address, AppProtocolVersion, BrokerId, HandshakeLine, Transport};
 use uuid::Uuid;
@@ -295,6 +295,29 @@ impl RunningPlugin {
         });
         self.inner.tasks().push(task);
         Ok(())
+    }
+
+    /// Serves what `services` have under names to this plugin alone, each on its
+    /// socket, for the plugin's whole life.
+    pub(crate) fn offer_named(
+        &self,
+        sockets: Vec<(String, BoundListener)>,
+        services: &dyn HostServices,
+    ) {
+        if sockets.is_empty() {
+            return;
+        }
+        let served = sockets.into_iter().map(|(name, socket)| {
+            let services = services.bind_named(&name, self.identity());
+            Serving::on_socket(socket, services)
+        });
+        let served: Vec<Serving> = served.collect();
+        let life = self.inner.life.clone();
+        let task = OwnedTask::spawn(async move {
+            life.gone().await;
+            drop(served);
+        });
+        self.inner.tasks().push(task);
     }
 
     /// Asks the plugin whether it is well, for at most 5 s. As in go-plugin, any

@@ -47,10 +47,6 @@ fn list(items: impl IntoIterator<Item = Node>) -> Node {
     node(Kind::List(items.into_iter().collect()))
 }
 
-fn services(services: impl IntoIterator<Item = HostService>) -> Node {
-    list(services.into_iter().map(|service| text(service.as_str())))
-}
-
 /// A map that is being made, each key in it once.
 #[derive(Clone, Debug, Default)]
 struct Map {
@@ -75,6 +71,24 @@ impl Map {
         if let Kind::List(items) = &mut slot(&mut self.values, key, || list([])).kind {
             items.push(item);
         }
+    }
+
+    /// Names the services of the host, in place of those named before.
+    fn services(&mut self, named: impl IntoIterator<Item = HostService>) {
+        let key = manifest::SERVICES.name;
+        let mut named: Vec<Node> = named.into_iter().map(|name| text(name.as_str())).collect();
+        let of_host = |item: &Node| match &item.kind {
+            Kind::Text(text) => HostService::names().contains(&text.as_str()),
+            _ => false,
+        };
+        if let Kind::List(before) = &mut slot(&mut self.values, key, || list([])).kind {
+            named.extend(before.drain(..).filter(|item| !of_host(item)));
+        }
+        self.set(key, list(named));
+    }
+
+    fn application_service(&mut self, name: impl Into<String>) {
+        self.push(manifest::SERVICES.name, text(name));
     }
 
     fn limits(&mut self, resources: &Resources) {
@@ -442,10 +456,17 @@ impl ManifestBuilder {
         self
     }
 
-    /// The host services it wants; left out, those of the capabilities it asks for,
+    /// The services it wants of the host; left out, those of the capabilities it asks for,
     /// [`HostService::Clock`] and [`HostService::Log`].
     pub fn services(mut self, wanted: impl IntoIterator<Item = HostService>) -> Self {
-        self.root.set(manifest::SERVICES.name, services(wanted));
+        self.root.services(wanted);
+        self
+    }
+
+    /// One more service that it wants of the application's own. As in a file, the list then says
+    /// which of the host's it wants, too: name those with [`services`](Self::services).
+    pub fn application_service(mut self, name: impl Into<String>) -> Self {
+        self.root.application_service(name);
         self
     }
 
@@ -605,10 +626,16 @@ impl PolicyRules {
         self
     }
 
-    /// Host services. Left out where a section allows, those of the capabilities that have any
-    /// rule, [`HostService::Clock`] and [`HostService::Log`].
+    /// Services of the host. Left out where a section allows, those of the capabilities that have
+    /// any rule, [`HostService::Clock`] and [`HostService::Log`].
     pub fn services(mut self, named: impl IntoIterator<Item = HostService>) -> Self {
-        self.root.set(manifest::SERVICES.name, services(named));
+        self.root.services(named);
+        self
+    }
+
+    /// One more service of the application's own.
+    pub fn application_service(mut self, name: impl Into<String>) -> Self {
+        self.root.application_service(name);
         self
     }
 }

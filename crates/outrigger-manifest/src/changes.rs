@@ -229,14 +229,14 @@ fn allowing(approved: &Requests) -> Policy {
             sandbox: Some(approved.sandbox),
             jit: Some(approved.jit),
             resources: approved.resources,
-            allow: Allow::Rules(PolicyEntries {
+            allow: Allow::Rules(Box::new(PolicyEntries {
                 lists: approved.capabilities.lists.clone(),
                 environment: Ruled {
                     read: asked.read.iter().map(|(read, at)| name(read, at)).collect(),
                     set: asked.set.iter().map(|(set, _, at)| name(set, at)).collect(),
                 },
-                services: Some(approved.services()),
-            }),
+                services: approved.canonical().named_services,
+            })),
             deny: PolicyEntries::default(),
         },
         plugins: BTreeMap::new(),

@@ -766,13 +766,8 @@ impl Check {
         location: &str,
         what: &str,
         words: &[(&'static str, T)],
-        may_be_empty: bool,
     ) -> Option<Vec<T>> {
-        let items = if may_be_empty {
-            self.list(node, location)?
-        } else {
-            self.filled_list(node, location)?
-        };
+        let items = self.filled_list(node, location)?;
         let mut found: Vec<T> = Vec::new();
         for (location, item) in items {
             if let Some(value) = self.word(item, &location, what, words) {

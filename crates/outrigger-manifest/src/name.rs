@@ -42,23 +42,41 @@ impl PluginNameError {
     /// A name near to the text, if there is one.
     #[must_use]
     pub fn near_miss(&self) -> Option<String> {
-        let mut near = String::new();
-        for character in self.0.trim().to_lowercase().chars().take(64) {
-            let kept = if character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
-            {
-                character
-            } else {
-                '-'
-            };
-            if kept.is_ascii_alphanumeric() || near.ends_with(|c: char| c.is_ascii_alphanumeric()) {
-                near.push(kept);
-            }
-        }
-        let near = near
-            .trim_start_matches(|c: char| !c.is_ascii_lowercase())
-            .trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        near.parse::<PluginName>().ok().map(|name| name.0)
+        near_name(&self.0)
     }
+}
+
+/// A name near to a text that is none, if there is one.
+pub(crate) fn near_name(text: &str) -> Option<String> {
+    let mut near = String::new();
+    for character in text.trim().to_lowercase().chars().take(64) {
+        let kept = if character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.') {
+            character
+        } else {
+            '-'
+        };
+        if kept.is_ascii_alphanumeric() || near.ends_with(|c: char| c.is_ascii_alphanumeric()) {
+            near.push(kept);
+        }
+    }
+    let near = near
+        .trim_start_matches(|c: char| !c.is_ascii_lowercase())
+        .trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    is_name(near).then(|| near.to_owned())
+}
+
+/// Whether a text can be the name of a plugin or of a service.
+pub(crate) fn is_name(text: &str) -> bool {
+    let joiner = |byte: u8| matches!(byte, b'-' | b'_' | b'.');
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=64).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes.last().is_some_and(|last| letter(*last))
+        && bytes.iter().all(|byte| letter(*byte) || joiner(*byte))
+        && !bytes
+            .windows(2)
+            .any(|pair| joiner(pair[0]) && joiner(pair[1]))
 }
 
 impl PluginName {
@@ -78,20 +96,9 @@ impl FromStr for PluginName {
     type Err = PluginNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let joiner = |byte: u8| matches!(byte, b'-' | b'_' | b'.');
-        let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let bytes = text.as_bytes();
-        let good = (1..=64).contains(&bytes.len())
-            && bytes[0].is_ascii_lowercase()
-            && bytes.last().is_some_and(|last| letter(*last))
-            && bytes.iter().all(|byte| letter(*byte) || joiner(*byte))
-            && !bytes
-                .windows(2)
-                .any(|pair| joiner(pair[0]) && joiner(pair[1]));
-        if good {
-            Ok(PluginName(text.to_owned()))
-        } else {
-            Err(PluginNameError(text.to_owned()))
+        match is_name(text) {
+            true => Ok(PluginName(text.to_owned())),
+            false => Err(PluginNameError(text.to_owned())),
         }
     }
 }
@@ -169,6 +176,7 @@ pub(crate) const RESERVED_VARIABLES: &[&str] = &[
     "PLUGIN_UNIX_SOCKET_DIR",
     "PLUGIN_UNIX_SOCKET_GROUP",
     "OUTRIGGER_HOST_SERVICES",
+    "OUTRIGGER_SERVICES",
 ];
 
 /// Whether the text can name an environment variable: letters, digits and `_`, no digit first,

@@ -83,7 +83,7 @@ impl Shape for Permissions {
     }
 
     fn read(check: &mut Check, node: &Node, location: &str) -> Option<Permissions> {
-        let words = check.words(node, location, Permissions::WHAT, Permissions::WORDS, false)?;
+        let words = check.words(node, location, Permissions::WHAT, Permissions::WORDS)?;
         Some(words.into_iter().collect())
     }
 }

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::check::{Check, Fields, Home, Side};
-use crate::choices::{HostService, SandboxMode};
+use crate::choices::SandboxMode;
 use crate::entries::environment::Ruled;
 use crate::entries::{At, FILESYSTEM, FilesystemEntry, Lists, NETWORK, PROCESS, print};
 use crate::keys::{Group, Key, Presence, Section as Keys, Shape, home};
@@ -16,7 +16,8 @@ use crate::message::quoted;
 use crate::name::{ByName, PluginName};
 use crate::problem::{ProblemCode, Problems};
 use crate::resources::Resources;
-use crate::shapes::{Bool, Word, WordList};
+use crate::services::Services;
+use crate::shapes::{Bool, Word};
 use crate::tree::{Kind, Node, is_null};
 use crate::yaml;
 
@@ -53,9 +54,12 @@ pub(crate) static ENVIRONMENT: Key<Ruled> = Key::optional(
     "environment",
     "names of variables, with a `*` at the end for all that begin so",
 );
-pub(crate) static SERVICES: Key<WordList<HostService>> = Key::optional("services", "host services")
-    .default("those of the capabilities that have any rule, `clock` and `log`")
-    .denied_default("none");
+pub(crate) static SERVICES: Key<Services> = Key::optional(
+    "services",
+    "services of the host, and of the application by their names",
+)
+.default("those of the capabilities that have any rule, `clock` and `log`")
+.denied_default("none");
 pub(crate) static RULES: Keys = Keys {
     about: "",
     keys: &[&FILESYSTEM, &NETWORK, &PROCESS, &ENVIRONMENT, &SERVICES],
@@ -113,12 +117,12 @@ pub(crate) struct Section {
 pub(crate) enum Allow {
     /// Whatever a manifest asks.
     Requested,
-    Rules(PolicyEntries),
+    Rules(Box<PolicyEntries>),
 }
 
 impl Default for Allow {
     fn default() -> Self {
-        Allow::Rules(PolicyEntries::default())
+        Allow::Rules(Box::default())
     }
 }
 
@@ -126,7 +130,7 @@ impl Default for Allow {
 pub(crate) struct PolicyEntries {
     pub(crate) lists: Lists,
     pub(crate) environment: Ruled,
-    pub(crate) services: Option<Vec<HostService>>,
+    pub(crate) services: Option<Services>,
 }
 
 impl Policy {
@@ -273,7 +277,10 @@ impl Shape for AllowRules {
                 check.word(node, location, "a way to allow", &[("requested", ())])?;
                 Some(Allow::Requested)
             }
-            _ => <PolicyEntries as Shape>::read(check, node, location).map(Allow::Rules),
+            _ => {
+                let rules = <PolicyEntries as Shape>::read(check, node, location);
+                rules.map(Box::new).map(Allow::Rules)
+            }
         }
     }
 }
@@ -368,7 +375,7 @@ impl Serialize for Section {
         print(&mut map, RESOURCES.name, &self.resources)?;
         match &self.allow {
             Allow::Requested => map.serialize_entry(ALLOW.name, "requested")?,
-            Allow::Rules(rules) => print(&mut map, ALLOW.name, rules)?,
+            Allow::Rules(rules) => print(&mut map, ALLOW.name, &**rules)?,
         }
         print(&mut map, DENY.name, &self.deny)?;
         map.end()

@@ -102,27 +102,6 @@ impl<T: Words> Shape for Word<T> {
     }
 }
 
-/// Some of the words, each at most once.
-pub(crate) struct WordList<T>(PhantomData<T>);
-
-impl<T: Words> Shape for WordList<T> {
-    type Value = Vec<T>;
-
-    fn kind(_: Side) -> String {
-        format!("list of {}", T::listed())
-    }
-
-    fn schema(side: Side) -> Value {
-        list(Word::<T>::schema(side))
-    }
-
-    fn read(check: &mut Check, node: &Node, location: &str) -> Option<Vec<T>> {
-        // A denial of nothing would be a mistake.
-        let may_be_empty = check.side != Side::Deny;
-        check.words(node, location, T::WHAT, T::WORDS, may_be_empty)
-    }
-}
-
 /// A text in one line that looks like one, not empty.
 pub(crate) struct Label;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use insta::assert_snapshot;
 use outrigger_manifest::{
     Access, Decision, DenialKind, Grants, Host, HostName, HostService, Manifest, Permissions,
-    Places, Policy, Protocol, SandboxMode,
+    Places, Policy, PolicyRules, PolicySection, Protocol, SandboxMode, Transport,
 };
 
 const HEAD: &str = "
@@ -688,4 +688,84 @@ resources: {memory: 64MiB, cpu: 0.5}
   ]
 }
 "#);
+}
+
+#[test]
+fn services_of_an_application_are_allowed_by_their_names_alone() {
+    let manifest = "services: [log, cache, geo, poems]";
+    let decision = decide(
+        manifest,
+        "default:
+  allow: {services: [log, cache, geo]}
+  deny: {services: [geo]}
+",
+    );
+    assert_snapshot!(shown(&decision), @r#"
++ services log by policy default.allow.services
++ services cache by policy default.allow.services
+- 4:11: services geo: policy default.deny.services [denied]
+- 4:11: services poems: no rule of the policy allows it [not-allowed]
+"#);
+    let grants = decision.grants();
+    let granted: Vec<_> = grants
+        .application_services()
+        .map(|name| name.as_str())
+        .collect();
+    assert_eq!(granted, ["cache"]);
+    assert_eq!(
+        grants.application_service("cache").unwrap().policy(),
+        "policy default.allow.services"
+    );
+    let denial = grants.application_service("geo").unwrap_err();
+    assert_eq!(denial.kind(), DenialKind::RefusedByPolicy);
+    assert_snapshot!(denial, @r#"services call of `geo` is not granted: policy default.deny.services refused services; it would need services: [geo]"#);
+    let denial = grants.application_service("others").unwrap_err();
+    assert_eq!(denial.kind(), DenialKind::NotGranted);
+}
+
+#[test]
+fn an_application_grants_only_the_services_that_it_has() {
+    let manifest = Manifest::parse(&format!("{HEAD}services: [cache, geo]")).unwrap();
+    let has = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let policy = Policy::allow_requested();
+    let decision = policy.decide_offering(&manifest, &places(), &has(&["cache"]));
+    assert_snapshot!(shown(&decision), @r#"
++ services cache by policy default.allow
+- 4:11: services geo: this application has no such service; it has `cache` [not-offered]
+"#);
+    let decision = policy.decide_offering(&manifest, &places(), &has(&[]));
+    assert_snapshot!(shown(&decision), @r#"
+- 4:11: services cache: this application has no services of its own [not-offered]
+- 4:11: services geo: this application has no services of its own [not-offered]
+"#);
+    assert!(policy.decide(&manifest, &places()).is_complete());
+}
+
+#[test]
+fn services_are_built_as_they_are_written() {
+    let built = Manifest::builder("cat", Transport::Grpc, "cat")
+        .handshake(1, "CAT", "meow")
+        .application_service("cache")
+        .services([HostService::Log])
+        .build()
+        .unwrap();
+    let written = Manifest::parse(&format!("{HEAD}services: [log, cache]")).unwrap();
+    assert_eq!(built, written);
+    let policy = Policy::builder()
+        .every_plugin(PolicySection::new().allow(PolicyRules::new().application_service("cache")));
+    let written = Policy::parse("default: {allow: {services: [cache]}}").unwrap();
+    assert_eq!(policy.build().unwrap(), written);
+    let unnamed = Manifest::builder("cat", Transport::Grpc, "cat")
+        .handshake(1, "CAT", "meow")
+        .application_service("filesytem");
+    assert_eq!(
+        unnamed
+            .build()
+            .unwrap_err()
+            .iter()
+            .next()
+            .unwrap()
+            .near_miss(),
+        Some("filesystem")
+    );
 }

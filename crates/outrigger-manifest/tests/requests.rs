@@ -296,7 +296,7 @@ fn a_line_that_is_no_request_is_named() {
         "process end children",
         "environment read A-B",
         "environment set A",
-        "services: databases",
+        "services: Databases",
         "resources memory: lots",
         "resources hands: 2",
         "sandbox: none",
@@ -314,4 +314,34 @@ fn a_line_that_is_no_request_is_named() {
     for twice in [["sandbox: off"; 2], ["resources pids: 1"; 2]] {
         assert!(Requests::from_lines(twice).is_err());
     }
+}
+
+#[test]
+fn a_service_of_the_application_is_a_request_like_any_other() {
+    let manifest = |services: &str| {
+        let text = format!(
+            "plugin: {{name: cat, format: grpc, entrypoint: cat}}
+handshake: {{protocol_version: 1, magic_cookie_key: CAT, magic_cookie_value: meow}}
+services: [{services}]
+"
+        );
+        Manifest::parse(&text).unwrap()
+    };
+    let (before, after) = (manifest("cache"), manifest("geo, cache"));
+    let (before, after) = (before.requests(), after.requests());
+    assert_eq!(before.lines(), ["services: cache"]);
+    assert_eq!(after.lines(), ["services: cache, geo"]);
+    assert_eq!(
+        &Requests::from_lines(after.lines()).unwrap().lines(),
+        &after.lines()
+    );
+    assert!(after.changes_from(before).widen());
+    assert!(!before.changes_from(after).widen());
+    // Approving it approves no service of the host besides.
+    assert!(
+        manifest("cache, log")
+            .requests()
+            .changes_from(before)
+            .widen()
+    );
 }

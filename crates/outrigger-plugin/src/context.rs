@@ -1,11 +1,16 @@
 //! What a plugin's services get to work with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_transport::{Broker, BrokerError, BrokerErrorKind, BrokerId, Channel};
-use outrigger_wire::ENV_HOST_SERVICES;
-use tokio::sync::OnceCell;
+use outrigger_transport::{
+    Broker, BrokerError, BrokerErrorKind, BrokerId, Channel, ChannelOptions, connect,
+};
+use outrigger_wire::{
+    Address, ENV_HOST_SERVICES, ENV_SERVICES, Excerpt, Network, offered_services,
+};
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -15,6 +20,8 @@ use crate::hostserve::HostServe;
 
 /// How long the plugin waits for services that its host is about to serve.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is named in errors of services of the application's own.
+const CONNECT_SERVICE: &str = "services.connect";
 /// How long it waits between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -51,6 +58,8 @@ pub struct PluginContext {
 struct Announced {
     channel: OnceCell<Channel>,
     host: OnceCell<Host>,
+    /// Connections to services of the application's own, by their names.
+    services: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl PluginContext {
@@ -72,6 +81,37 @@ impl PluginContext {
         let connect = async || Host::over(self.announced_channel().await?).await;
         let host = self.announced.host.get_or_try_init(connect);
         host.await.cloned()
+    }
+
+    /// A service of the application's own, by the name under which this plugin's
+    /// manifest asks for it: any client that tonic generates takes the channel. The
+    /// connection is made when it is first asked for, and made again where it was
+    /// lost; clones of the context share it.
+    ///
+    /// # Errors
+    /// The host does not offer it to this plugin (`service-not-offered`), or it cannot
+    /// be reached (`service-unreachable`).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # struct CacheClient;
+    /// # impl CacheClient { fn new(_: outrigger_plugin::Channel) -> Self { Self } }
+    /// # async fn example(ctx: outrigger_plugin::PluginContext) -> Result<(), outrigger_plugin::HostError> {
+    /// let cache = CacheClient::new(ctx.service("cache").await?);
+    /// # drop(cache);
+    /// # Ok(()) }
+    /// ```
+    pub async fn service(&self, name: &str) -> Result<Channel, HostError> {
+        let mut services = self.announced.services.lock().await;
+        if let Some(channel) = services.get(name).filter(|channel| !channel.is_closed()) {
+            return Ok(channel.clone());
+        }
+        let channel = connect_to(&offered(name)?).await?;
+        services.insert(name.to_owned(), channel.clone());
+        Ok(channel)
     }
 
     /// The same services, where the host sent a broker id for them in one of its
@@ -148,6 +188,60 @@ async fn dial_patiently(broker: &dyn Broker, id: BrokerId) -> Result<Channel, Ho
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// Where the host serves what it offers under `name`.
+fn offered(name: &str) -> Result<Address, HostError> {
+    let value = std::env::var(ENV_SERVICES).unwrap_or_default();
+    let services: BTreeMap<&str, &str> = offered_services(&value).collect();
+    let path = services
+        .get(name)
+        .and_then(|text| text.strip_prefix("unix:"));
+    if let Some(path) = path {
+        return Ok(Address {
+            network: Network::Unix,
+            text: path.to_owned(),
+        });
+    }
+    let known: Vec<&str> = services.into_keys().collect();
+    let known = match known.is_empty() {
+        true => "no services of its own".to_owned(),
+        false => known.join(", "),
+    };
+    let name = Excerpt::from(name);
+    let text = format!(
+        "the host offers no service {name} to this plugin, but {known}. The manifest asks for it \
+         by its name among `services`, and the host's log says why it was not granted"
+    );
+    Err(HostError::local(
+        "service-not-offered",
+        CONNECT_SERVICE,
+        Code::Unavailable,
+        text,
+    ))
+}
+
+async fn connect_to(address: &Address) -> Result<Channel, HostError> {
+    let unreachable = |error: Box<dyn std::error::Error + Send + Sync>| {
+        let text = "the service of the host could not be reached";
+        let failed = HostError::local(
+            "service-unreachable",
+            CONNECT_SERVICE,
+            Code::Unavailable,
+            text,
+        );
+        failed.caused(error)
+    };
+    let stream = connect(address)
+        .await
+        .map_err(|error| unreachable(error.into()))?;
+    let options = ChannelOptions {
+        // The host may still be on its way to serve it.
+        await_peer: false,
+        ..ChannelOptions::default()
+    };
+    let channel = Channel::connect(stream, options).await;
+    channel.map_err(|error| unreachable(error.into()))
 }
 
 /// The broker id of the host's services, which the host sets in the environment.

@@ -62,13 +62,14 @@
 //!
 //! # The host's services
 //!
-//! A plugin reaches them through its [`PluginContext`]. Which of the three ways is
+//! A plugin reaches them through its [`PluginContext`]. Which of these ways is
 //! right depends on the host:
 //!
 //! | the host | take | get |
 //! |---|---|---|
 //! | serves `outrigger.host.v1` to its plugins, as hosts on Outrigger do | [`ctx.host()`](PluginContext::host) | a [`Host`] |
 //! | serves the same to single calls, and sends a broker id in each | [`ctx.host_on(id)`](PluginContext::host_on) | a [`Host`] |
+//! | offers services of the application's own | [`ctx.service("cache")`](PluginContext::service) | a [`Channel`] for the service's client |
 //! | was written for `hostserve.v1`, the services of a well-known example of go-plugin, and sends a broker id | [`ctx.host_serve(id)`](PluginContext::host_serve) | a [`HostServe`] |
 //!
 //! For a new interface take the first: files, commands, connections, variables,

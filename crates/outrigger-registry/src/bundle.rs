@@ -203,6 +203,17 @@ impl Bundle {
         })
     }
 
+    /// The files whose content, beside its manifest's, makes it what it is; not all need exist.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.programs();
+        files.extend(
+            self.programs()
+                .iter()
+                .flat_map(|it| self.checksum_files(it)),
+        );
+        files
+    }
+
     /// Where its program may be, the likeliest first.
     fn programs(&self) -> Vec<PathBuf> {
         let name = self.folder.file_name().and_then(|name| name.to_str());

@@ -42,6 +42,13 @@ pub enum RegistryErrorKind {
         /// Why.
         source: io::Error,
     },
+    /// The system has no descriptor or no thread to watch the folder.
+    Watch {
+        /// The folder of the plugins' folders.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// What stands in place of a plugin's folder leads nowhere.
     PluginFolder {
         /// The place.
@@ -176,6 +183,7 @@ impl RegistryError {
     pub fn details(&self) -> Vec<String> {
         match self.kind() {
             RegistryErrorKind::Folder { source, .. }
+            | RegistryErrorKind::Watch { source, .. }
             | RegistryErrorKind::PluginFolder { source, .. }
             | RegistryErrorKind::ChecksumUnreadable { source, .. } => vec![source.to_string()],
             RegistryErrorKind::Unreadable { source, others, .. } => {
@@ -257,6 +265,7 @@ impl Coded for RegistryError {
     fn code(&self) -> &'static str {
         match self.kind() {
             RegistryErrorKind::Folder { .. } => "plugins-unreadable",
+            RegistryErrorKind::Watch { .. } => "plugins-unwatched",
             RegistryErrorKind::PluginFolder { .. } => "plugin-folder-unreadable",
             RegistryErrorKind::Unreadable { file, .. } => file.unreadable(),
             RegistryErrorKind::Invalid(file, _) => file.invalid(),
@@ -300,6 +309,7 @@ impl Coded for RegistryError {
                 ..
             } => "write its checksum anew if you rebuilt it, otherwise do not run it",
             RegistryErrorKind::Folder { .. }
+            | RegistryErrorKind::Watch { .. }
             | RegistryErrorKind::PluginFolder { .. }
             | RegistryErrorKind::Unsatisfied { .. }
             | RegistryErrorKind::NoEarlier { .. }
@@ -319,6 +329,11 @@ impl fmt::Display for RegistryError {
             RegistryErrorKind::Folder { path, .. } => write!(
                 f,
                 "the plugins in `{}` could not be listed",
+                shown::path(path)
+            ),
+            RegistryErrorKind::Watch { path, .. } => write!(
+                f,
+                "the plugins in `{}` cannot be watched",
                 shown::path(path)
             ),
             RegistryErrorKind::PluginFolder { path, .. } => {
@@ -408,6 +423,7 @@ impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self.kind() {
             RegistryErrorKind::Folder { source, .. }
+            | RegistryErrorKind::Watch { source, .. }
             | RegistryErrorKind::PluginFolder { source, .. }
             | RegistryErrorKind::Unreadable { source, .. }
             | RegistryErrorKind::Unusable { source, .. }

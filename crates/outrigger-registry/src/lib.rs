@@ -30,6 +30,7 @@ mod file_kind;
 pub mod fuzzing;
 mod registry;
 mod shown;
+mod watch;
 
 pub use bundle::Bundle;
 pub use checksum::{ChecksumError, checksum_of};
@@ -40,3 +41,4 @@ pub use file::SourceFile;
 pub use file_kind::FileKind;
 pub use registry::{Registry, Scan};
 pub use semver;
+pub use watch::{EntryChanged, Observed, Pace, Snapshot, Watch};

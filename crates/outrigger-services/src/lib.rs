@@ -69,6 +69,7 @@
 
 #![forbid(unsafe_code)]
 
+mod application;
 mod arguments;
 mod audit;
 mod call_limit;
@@ -97,6 +98,7 @@ mod streaming;
 #[cfg(test)]
 mod testing;
 
+pub use application::ApplicationServices;
 pub use audit::{AuditError, AuditLog, AuditReceiver, AuditRecord, Verdict};
 pub use fs::areas::{LimitedGrant, UnusableGrant};
 pub use fs::call::HardLinks;

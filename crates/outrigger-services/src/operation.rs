@@ -1,17 +1,27 @@
 //! What a plugin may ask for: each operation has one name, under which it is
 //! judged and recorded however the plugin asks for it.
 
-use outrigger_manifest::HostService;
+use outrigger_manifest::{Capability, HostService};
 
 use crate::arguments::Arguments;
 
 /// One operation of a service, by its name in records: `filesystem.open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Operation {
-    /// The service that must be granted; none for what every plugin may ask.
-    pub(crate) service: Option<HostService>,
+    pub(crate) asked_of: AskedOf,
     pub(crate) name: &'static str,
     pub(crate) judged_by: JudgedBy,
+}
+
+/// Who is asked for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AskedOf {
+    /// What every plugin may ask.
+    Session,
+    /// A service of the host, which must be granted.
+    Host(HostService),
+    /// A service of the application's own, which was granted when its socket was made.
+    Application,
 }
 
 /// What decides on an operation.
@@ -34,7 +44,7 @@ impl Operation {
             HostService::Environment | HostService::Clock | HostService::Log => JudgedBy::Service,
         };
         Self {
-            service: Some(service),
+            asked_of: AskedOf::Host(service),
             name,
             judged_by,
         }
@@ -51,14 +61,27 @@ impl Operation {
     /// An operation of every plugin.
     pub(crate) const fn of_session(name: &'static str) -> Self {
         Self {
-            service: None,
+            asked_of: AskedOf::Session,
             name,
             judged_by: JudgedBy::Service,
         }
     }
 
+    /// An operation of the services of an application.
+    pub(crate) const fn of_application(name: &'static str) -> Self {
+        Self {
+            asked_of: AskedOf::Application,
+            name,
+            judged_by: JudgedBy::Grant,
+        }
+    }
+
     pub(crate) fn capability(self) -> &'static str {
-        self.service.map_or("session", |service| service.as_str())
+        match self.asked_of {
+            AskedOf::Session => "session",
+            AskedOf::Host(service) => service.as_str(),
+            AskedOf::Application => Capability::Services.as_str(),
+        }
     }
 
     pub(crate) fn full_name(self) -> String {

@@ -1,9 +1,10 @@
 //! All operations, in one place: the page of operations in the documentation and
 //! the tests of records come from this list.
 
+use crate::application::APPLICATION_CALL;
 use crate::call_limit::CALL;
 use crate::descriptors::answers::DESCRIPTORS;
-use crate::operation::{JudgedBy, Operation};
+use crate::operation::{AskedOf, JudgedBy, Operation};
 use crate::record::TURNED_AWAY;
 use crate::{clock, environment, fs, hostserve, log, network, process, session_info};
 
@@ -18,7 +19,8 @@ use crate::{clock, environment, fs, hostserve, log, network, process, session_in
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OperationName {
-    /// The capability that must be granted; `session` for what every plugin may ask.
+    /// The capability that must be granted; `session` for what every plugin may ask,
+    /// `services` for services of the application's own.
     pub capability: &'static str,
     /// The name: that of a call of `outrigger.host.v1` in snake case, that of a call
     /// of `hostserve.v1` as it is.
@@ -32,10 +34,11 @@ impl From<&Operation> for OperationName {
         Self {
             capability: operation.capability(),
             name: operation.name,
-            judged_by: match (operation.judged_by, operation.service) {
+            judged_by: match (operation.judged_by, operation.asked_of) {
                 (JudgedBy::Grant, _) => "a grant",
-                (JudgedBy::Service, Some(_)) => "its service",
-                (JudgedBy::Service, None) => "every plugin may",
+                (JudgedBy::Service, AskedOf::Host(_)) => "its service",
+                (JudgedBy::Service, AskedOf::Session) => "every plugin may",
+                (JudgedBy::Service, AskedOf::Application) => "the application",
             },
         }
     }
@@ -43,7 +46,7 @@ impl From<&Operation> for OperationName {
 
 /// Every operation that a record can name.
 pub fn operations() -> impl Iterator<Item = OperationName> {
-    const OTHERS: &[Operation] = &[CALL, DESCRIPTORS, TURNED_AWAY];
+    const OTHERS: &[Operation] = &[APPLICATION_CALL, CALL, DESCRIPTORS, TURNED_AWAY];
     let lists = [
         clock::OPERATIONS,
         environment::OPERATIONS,

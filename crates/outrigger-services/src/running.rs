@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use http::{HeaderMap, HeaderName};
 use outrigger_manifest::HostService;
 use outrigger_transport::TraceContext;
 use outrigger_wire::EXCERPT_LIMIT;
@@ -14,10 +15,14 @@ use tonic::{Request, Response, Status};
 use crate::arguments::Arguments;
 use crate::audit::Verdict;
 use crate::fault::Fault;
-use crate::operation::{Described, JudgedBy, Operation};
+use crate::operation::{AskedOf, Described, JudgedBy, Operation};
 use crate::progress::Progress;
 use crate::record::RecordedRequest;
 use crate::session::Session;
+
+/// Under which keys a plugin says who it is, and which of its requests a call is for.
+const CLIENT: &str = "client";
+const REQUEST: &str = "request";
 
 /// Who asks for an operation: what the plugin says about itself, which is recorded
 /// and never decides anything.
@@ -44,6 +49,19 @@ impl Caller {
         let (metadata, mut extensions, message) = request.into_parts();
         let begun = extensions.remove();
         (Self { metadata, begun }, message)
+    }
+
+    /// Who made a call whose message is not ours to read.
+    pub(crate) fn of_call<B>(request: &mut http::Request<B>) -> Self {
+        let said = |key: &'static str| {
+            let value = request.headers().get(key)?;
+            Some((HeaderName::from_static(key), value.clone()))
+        };
+        let said: HeaderMap = [CLIENT, REQUEST].into_iter().filter_map(said).collect();
+        Self {
+            metadata: MetadataMap::from_headers(said),
+            begun: request.extensions_mut().remove(),
+        }
     }
 
     /// What the plugin says about itself under `key`.
@@ -90,8 +108,8 @@ impl Session {
             let mut shown = Arguments::default();
             show(&mut shown);
             RecordedRequest {
-                client: caller.said("client"),
-                request: caller.said("request"),
+                client: caller.said(CLIENT),
+                request: caller.said(REQUEST),
                 argument: shown.into_text(),
                 trace_id: TraceContext::current().map(|trace| trace.trace_id().to_owned()),
             }
@@ -105,7 +123,7 @@ impl Session {
             admitted: false,
             ended: false,
         };
-        match self.admit(operation.service) {
+        match self.admit(operation.asked_of) {
             Ok(()) => {
                 running.admitted = true;
                 Ok(running)
@@ -244,9 +262,11 @@ impl Running {
         }
         let grants = self.session.grants();
         let rule = |service: HostService| grants.service(service).map(|rule| rule.to_string());
-        let rule = match self.operation.service {
-            None => "every plugin may".to_owned(),
-            Some(service) => rule(service).unwrap_or_default(),
+        let rule = match self.operation.asked_of {
+            AskedOf::Session => "every plugin may".to_owned(),
+            AskedOf::Host(service) => rule(service).unwrap_or_default(),
+            // Noted when the operation begins.
+            AskedOf::Application => String::new(),
         };
         (Verdict::Allowed, rule)
     }

@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use outrigger_manifest::Grants;
+use outrigger_manifest::{Grants, ServiceName};
 use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
+use crate::application::{self, ApplicationServices};
 use crate::audit::{AuditLog, Verdict};
 use crate::call_limit::{CallLimit, UnknownService};
 use crate::clock::ClockService;
@@ -51,6 +52,7 @@ pub struct GrantedServices {
     files: FileSettings,
     programs: Arc<Programs>,
     gateway: Arc<Gateway>,
+    application: ApplicationServices,
 }
 
 impl GrantedServices {
@@ -68,6 +70,7 @@ impl GrantedServices {
                 ownership: Ownership::Host,
             },
             gateway: Arc::new(Gateway::new(&NetworkSettings::default())),
+            application: ApplicationServices::new(),
             terms: Arc::new(Terms {
                 limits: Limits::default().within(&grants),
                 grants,
@@ -154,6 +157,20 @@ impl GrantedServices {
         self
     }
 
+    /// The application's own services: a plugin is offered those that are granted to
+    /// it by their names.
+    #[must_use]
+    pub fn application(mut self, services: &ApplicationServices) -> Self {
+        self.application = services.clone();
+        self
+    }
+
+    /// The names of the application's services that this plugin is offered.
+    fn offered(&self) -> impl Iterator<Item = &ServiceName> {
+        let granted = self.terms.grants.application_services();
+        granted.filter(|name| self.application.has(name))
+    }
+
     /// The grants.
     pub fn grants(&self) -> &Grants {
         &self.terms.grants
@@ -169,7 +186,18 @@ impl HostServices for GrantedServices {
                 code = unusable.code(), error = %unusable, "a grant cannot be served"
             );
         }
-        self.serve(Arc::new(Session::new(self.terms.clone(), identity.clone())))
+        let session = Arc::new(Session::new(self.terms.clone(), identity.clone()));
+        application::record_refused(&session);
+        self.serve(session)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.offered().map(ToString::to_string).collect()
+    }
+
+    fn bind_named(&self, name: &str, identity: &PluginIdentity) -> ServiceSet {
+        let session = Session::new(self.terms.clone(), identity.clone());
+        self.application.serve(name, Arc::new(session))
     }
 }
 

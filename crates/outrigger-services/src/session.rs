@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_manifest::{Grants, HostService};
+use outrigger_manifest::Grants;
 use outrigger_transport::PluginIdentity;
 use tokio::sync::Semaphore;
 
@@ -14,6 +14,7 @@ use crate::audit::{AuditLog, Verdict};
 use crate::fault::Fault;
 use crate::leases::{Lease, Leased, Leases, Slot};
 use crate::limits::Limits;
+use crate::operation::AskedOf;
 use crate::rate::Bucket;
 use crate::record::Recorder;
 
@@ -187,10 +188,11 @@ impl Session {
         }
     }
 
-    /// Checks that a service is granted, and that the plugin is not too fast.
-    pub(crate) fn admit(&self, service: Option<HostService>) -> Result<(), Fault> {
-        if let Some(service) = service {
-            self.grants().service(service)?;
+    /// Checks that a service of the host is granted, and that the plugin is not too fast.
+    pub(crate) fn admit(&self, asked: AskedOf) -> Result<(), Fault> {
+        match asked {
+            AskedOf::Host(service) => drop(self.grants().service(service)?),
+            AskedOf::Session | AskedOf::Application => {}
         }
         let rate = self.limits().operations_per_second;
         let late = |after| Fault::Exhausted {

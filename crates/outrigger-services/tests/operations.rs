@@ -171,7 +171,9 @@ fn every_call_of_both_contracts_is_an_operation_and_no_other_is_left_over() {
     }
     // What is recorded without being a call that a plugin makes.
     let others = ["network.incoming", "session.call", "session.descriptors"];
-    let others = others.into_iter().chain(["session.turned_away"]);
+    let others = others
+        .into_iter()
+        .chain(["session.turned_away", "services.call"]);
     assert_eq!(left, others.map(str::to_owned).collect());
 }
 

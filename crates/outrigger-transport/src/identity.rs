@@ -122,4 +122,17 @@ pub trait HostServices: Send + Sync {
     /// files, temporary directories) is released when the set and its clones
     /// are dropped.
     fn bind(&self, identity: &PluginIdentity) -> ServiceSet;
+
+    /// The names of what the plugin is offered besides, each on a socket of its own,
+    /// from its start to its end. None, unless an implementation says so.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is offered under one of the [`names`](Self::names), for one plugin; as
+    /// [`bind`](Self::bind).
+    fn bind_named(&self, name: &str, identity: &PluginIdentity) -> ServiceSet {
+        let _ = (name, identity);
+        ServiceSet::new()
+    }
 }

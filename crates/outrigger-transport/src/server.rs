@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -227,6 +228,20 @@ impl ServiceSet {
 /// The service in the path of a call.
 fn service_of(path: &str) -> &str {
     path.split('/').nth(1).unwrap_or_default()
+}
+
+impl tower_service::Service<Request<IncomingBody>> for ServiceSet {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<IncomingBody>) -> Self::Future {
+        self.answer(request).map(Ok).boxed()
+    }
 }
 
 impl std::fmt::Debug for ServiceSet {

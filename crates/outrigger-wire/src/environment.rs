@@ -36,6 +36,33 @@ pub const SCRUBBED: &[&str] = &[
 /// not a variable of go-plugin's.
 pub const ENV_HOST_SERVICES: &str = "OUTRIGGER_HOST_SERVICES";
 
+/// Where the services of the application's own are that this plugin may call: for each its name,
+/// `=` and where it listens, separated by `|`; not a variable of go-plugin's. See
+/// [`offered_services`].
+pub const ENV_SERVICES: &str = "OUTRIGGER_SERVICES";
+
+/// The value of [`ENV_SERVICES`] for services at these unix sockets.
+///
+/// ```
+/// use outrigger_wire::{offered_services, services_value};
+///
+/// let value = services_value([("cache", "/run/a"), ("geo", "/run/b")]);
+/// assert_eq!(value, "cache=unix:/run/a|geo=unix:/run/b");
+/// let services: Vec<_> = offered_services(&value).collect();
+/// assert_eq!(services, [("cache", "unix:/run/a"), ("geo", "unix:/run/b")]);
+/// ```
+pub fn services_value<'a>(services: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let services = services.into_iter();
+    let shown = services.map(|(name, path)| format!("{name}=unix:{path}"));
+    shown.collect::<Vec<_>>().join("|")
+}
+
+/// The names in the value of [`ENV_SERVICES`], each with its address as gRPC's libraries take
+/// it. Entries without a `=` are passed over.
+pub fn offered_services(value: &str) -> impl Iterator<Item = (&str, &str)> {
+    value.split('|').filter_map(|entry| entry.split_once('='))
+}
+
 /// The ports a plugin may use if the host does not say otherwise.
 pub const DEFAULT_PORT_RANGE: PortRange = PortRange {
     min: 10000,

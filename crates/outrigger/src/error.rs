@@ -10,7 +10,7 @@ use std::time::Duration;
 use outrigger_host::{
     DispenseError, ExitReport, LaunchError, LaunchErrorKind, PingError, RunnerError,
 };
-use outrigger_manifest::{PlaceError, Problems, Refusal};
+use outrigger_manifest::{PlaceError, Problems, Refusal, ServiceNameError};
 use outrigger_registry::{RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
+    /// A service of the application's own cannot have this name.
+    ServiceName(ServiceNameError),
     /// The plugin asks for more than the policy allows.
     Refused {
         /// The plugin.
@@ -108,6 +110,7 @@ impl Error {
             | ErrorKind::Refused { .. }
             | ErrorKind::Stopped { .. }
             | ErrorKind::Dispense(_)
+            | ErrorKind::ServiceName(_)
             | ErrorKind::ShutDown => false,
         }
     }
@@ -148,6 +151,12 @@ impl Error {
                 })
                 .collect(),
             ErrorKind::Launch(error) => causes(error),
+            ErrorKind::ServiceName(error) => {
+                let near = error.near_miss();
+                near.map(|near| format!("near it is `{near}`"))
+                    .into_iter()
+                    .collect()
+            }
             ErrorKind::Dispense(error) => causes(error),
             ErrorKind::NotServing {
                 limit,
@@ -188,6 +197,7 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
             ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
+            ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
             ErrorKind::NotServing { .. } => "plugin-not-serving",
@@ -204,6 +214,9 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => return None,
             ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
+            ErrorKind::ServiceName(_) => {
+                "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
+            }
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
@@ -239,6 +252,7 @@ impl fmt::Display for Error {
                 write!(f, "the configuration has {count} problem{plural}")
             }
             ErrorKind::Place(error) => error.fmt(f),
+            ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
@@ -266,6 +280,7 @@ impl std::error::Error for Error {
             | ErrorKind::ShutDown
             | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
+            | ErrorKind::ServiceName(_)
             | ErrorKind::Refused { .. } => None,
         }
     }

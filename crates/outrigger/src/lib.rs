@@ -80,22 +80,24 @@ pub use outrigger_host::{
     Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
     ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
     LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
-    Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc, nothing_left,
+    ServiceSet, Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc,
+    nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
     Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    Setting, SettingChanged, Source, Supervision as ConfiguredSupervision,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source,
+    Supervision as ConfiguredSupervision,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, DigestCache, EntryState, FileKind, Registry, RegistryError,
-    RegistryErrorKind, SourceFile, semver,
+    Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
+    Registry, RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, semver,
 };
 pub use outrigger_services::{
-    AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits, NetworkLimits,
-    NetworkSettings, Verdict,
+    ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
+    NetworkLimits, NetworkSettings, Verdict,
 };
 pub use outrigger_wire::{AllowedTransports, Coded};
 
@@ -103,3 +105,8 @@ pub use outrigger_wire::{AllowedTransports, Coded};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct Embedding;
+
+/// The page about services of an application's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/application-services.md")]
+struct ApplicationServicesPage;

@@ -81,7 +81,7 @@ impl Plugin {
     pub(crate) fn new(bundle: Bundle, settings: &Settings) -> Result<Self, Error> {
         let places = settings.places(bundle.folder(), bundle.manifest())?;
         Ok(Self {
-            decision: settings.decides_by().decide(bundle.manifest(), &places),
+            decision: settings.decide(bundle.manifest(), &places),
             bundle: bundle.in_folder(places.plugin_dir()),
             places,
             settings: settings.clone(),
@@ -94,8 +94,7 @@ impl Plugin {
     /// [`ErrorKind::Place`].
     pub fn with_data_dir(mut self, folder: impl AsRef<Path>) -> Result<Self, Error> {
         self.places = with_data_dir(&self.places, folder.as_ref())?;
-        let policy = self.settings.decides_by();
-        self.decision = policy.decide(self.manifest(), &self.places);
+        self.decision = self.settings.decide(self.manifest(), &self.places);
         Ok(self)
     }
 

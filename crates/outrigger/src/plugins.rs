@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use outrigger_registry::{EntryState, Registry};
+use outrigger_registry::{EntryChanged, EntryState, Pace, Registry, Watch};
 
 use crate::error::Error;
 use crate::plugin::Plugin;
@@ -47,7 +47,44 @@ impl Settings {
     /// # Errors
     /// [`RegistryErrorKind::Folder`](crate::RegistryErrorKind::Folder). What is wrong with one plugin stands in its entry.
     pub fn open(&self, folder: impl AsRef<Path>) -> Result<Plugins, Error> {
-        Plugins::read(folder.as_ref(), self)
+        Ok(Plugins::new(self.scan().folder(folder.as_ref())?, self))
+    }
+}
+
+impl Settings {
+    /// The plugins in the folders of `folder`, which is watched from now on: see [`Watch`].
+    ///
+    /// What changes is reported by its content, when it is all there. It changes none of what
+    /// this returns: whoever wants to start what is installed now opens it anew. `report` is
+    /// called on a thread of its own. This blocks while programs are read whose digest the
+    /// [`digest_cache`](Self::digest_cache) does not know.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and
+    /// [`RegistryErrorKind::Watch`](crate::RegistryErrorKind::Watch).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use outrigger::{Pace, Settings};
+    ///
+    /// let (plugins, watch) = Settings::new().watch("plugins", Pace::default(), |changes| {
+    ///     for change in changes {
+    ///         println!("{change}");
+    ///     }
+    /// })?;
+    /// println!("{} folders at first", plugins.entries().len());
+    /// # drop(watch);
+    /// # Ok::<(), outrigger::Error>(())
+    /// ```
+    pub fn watch(
+        &self,
+        folder: impl AsRef<Path>,
+        pace: Pace,
+        report: impl FnMut(Vec<EntryChanged>) + Send + 'static,
+    ) -> Result<(Plugins, Watch), Error> {
+        let digests = self.digests().clone();
+        let (watch, registry) = Watch::start(self.scan(), folder, digests, pace, report)?;
+        Ok((Plugins::new(registry, self), watch))
     }
 }
 
@@ -61,16 +98,12 @@ impl Plugins {
         Settings::new().open(folder)
     }
 
-    fn read(folder: &Path, settings: &Settings) -> Result<Self, Error> {
-        let registry = settings.scan().folder(folder)?;
-        let entries = registry
-            .entries()
-            .iter()
-            .map(|found| Entry::new(found, settings));
-        Ok(Self {
-            entries: entries.collect(),
+    fn new(registry: Registry, settings: &Settings) -> Self {
+        let entries = registry.entries().iter();
+        Self {
+            entries: entries.map(|found| Entry::new(found, settings)).collect(),
             registry,
-        })
+        }
     }
 
     /// What is installed, apart from what it gets: also which versions of a plugin there are.

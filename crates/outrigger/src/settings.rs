@@ -5,13 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_host::Launch;
-use outrigger_manifest::{Manifest, Places, Policy};
+use outrigger_host::{Launch, PluginIdentity, ServiceSet};
+use outrigger_manifest::{Decision, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
 use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
-use outrigger_services::GrantedServices;
+use outrigger_services::{ApplicationServices, GrantedServices};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::metrics::Metrics;
 use crate::supervision::Supervision;
 
@@ -37,6 +37,7 @@ pub struct Settings {
     policy: Policy,
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
+    application: ApplicationServices,
     start_with_less: bool,
     launch: Arc<ChangeLaunch>,
     supervision: Supervision,
@@ -55,6 +56,7 @@ impl Default for Settings {
             policy: Policy::allow_nothing(),
             data_root: None,
             serve: Arc::new(std::convert::identity),
+            application: ApplicationServices::new(),
             start_with_less: false,
             launch: Arc::new(|_, launch| launch),
             supervision: Supervision::default(),
@@ -72,6 +74,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("policy", &self.policy)
             .field("data_root", &self.data_root)
+            .field("application", &self.application)
             .field("start_with_less", &self.start_with_less)
             .field("supervision", &self.supervision)
             .field("supervision_of", &self.supervision_of)
@@ -140,6 +143,38 @@ impl Settings {
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = metrics;
         self
+    }
+
+    /// Offers a service of the application's own under `name`, for plugins whose
+    /// manifest asks for that name among its `services` and whose policy allows it.
+    /// `serve` is called once for each plugin that starts; what it clones into the
+    /// servers is shared by all. Each call is recorded in the plugin's audit, and has
+    /// the [`PluginIdentity`] of its plugin among its extensions. One of the same name
+    /// is replaced.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ServiceName`]: the name is none, or nearly that of a
+    /// [`HostService`](crate::HostService).
+    ///
+    /// # Examples
+    /// ```
+    /// use outrigger::{ServiceSet, Settings};
+    ///
+    /// let settings = Settings::new().service("cache", |plugin| {
+    ///     println!("{} may use the cache", plugin.name());
+    ///     // Add what tonic generated: `.with(CacheServer::new(cache.clone()))`.
+    ///     ServiceSet::new()
+    /// })?;
+    /// # Ok::<(), outrigger::Error>(())
+    /// ```
+    pub fn service(
+        mut self,
+        name: &str,
+        serve: impl Fn(&PluginIdentity) -> ServiceSet + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let offered = self.application.offer(name, serve);
+        self.application = offered.map_err(ErrorKind::ServiceName)?;
+        Ok(self)
     }
 
     /// Starts a plugin even if the policy does not grant all that it asks for. It
@@ -229,7 +264,7 @@ impl Settings {
             .require_checksums(self.require_checksums)
     }
 
-    pub(crate) fn digests(&self) -> &DigestCache {
+    pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
     }
 
@@ -237,8 +272,9 @@ impl Settings {
         self.require_checksums
     }
 
-    pub(crate) fn decides_by(&self) -> &Policy {
-        &self.policy
+    pub(crate) fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {
+        let offered = self.application.names().cloned().collect();
+        self.policy.decide_offering(manifest, places, &offered)
     }
 
     pub(crate) fn starts_with_less(&self) -> bool {
@@ -250,7 +286,7 @@ impl Settings {
     }
 
     pub(crate) fn serve(&self, services: GrantedServices) -> GrantedServices {
-        (self.serve)(services)
+        (self.serve)(services.application(&self.application))
     }
 
     /// The places that a manifest in `folder` may speak of.

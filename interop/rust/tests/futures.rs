@@ -74,6 +74,7 @@ fn plugin(serve: Serve, other: Serve, context: &PluginContext, test: TestPlugin,
     send(serve_for_test(other, true));
     send(test.stop());
     send(context.host());
+    send(context.service(""));
     send(context.host_serve(1));
     send(context.stopping());
     send(context.host_on(1));

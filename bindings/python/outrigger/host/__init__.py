@@ -13,6 +13,9 @@ here; times are seconds; what holds something at the host has close() and is a c
 files, connections, input and output of commands are raw streams of `io` that write all they are
 given.
 
+What the application offers of its own has names: `outrigger.host.service("cache")` is a channel for
+any stub, made when it is first used.
+
 Where the host hands over descriptors, opened files, connections to addresses, UDP sockets and
 commands' pipes come as such; elsewhere, and for what a descriptor cannot do, the same methods are calls. Needs
 grpcio and protobuf.
@@ -29,6 +32,7 @@ from ._http import HttpRequest, HttpResponse
 from ._log import Log, LogLevel
 from ._network import NetworkAccess
 from ._process import Child, ChildInput, ChildOutput, Command, ExitStatus, Output, Processes
+from ._services import service, services
 from ._session import Session
 from ._tcp import Listener, TcpStream
 from ._udp import UdpSocket
@@ -68,4 +72,6 @@ __all__ = [
     "Ticks",
     "UdpSocket",
     "Watch",
+    "service",
+    "services",
 ]

@@ -203,7 +203,9 @@ impl Launch {
 
     /// Serves `services` to the plugin, bound to its identity, from its start to
     /// its end. The plugin learns their broker id from the variable
-    /// `OUTRIGGER_HOST_SERVICES`; our SDKs find them by themselves. A plugin that
+    /// `OUTRIGGER_HOST_SERVICES`; our SDKs find them by themselves. What they have under
+    /// [names](HostServices::names) is served on sockets of its own, which the variable
+    /// `OUTRIGGER_SERVICES` lists. A plugin that
     /// is attached to, not launched, is served by
     /// [`RunningPlugin::serve`](crate::RunningPlugin::serve).
     pub fn host_services(mut self, services: Arc<dyn HostServices>) -> Self {

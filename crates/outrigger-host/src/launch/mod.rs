@@ -26,19 +26,21 @@ impl Launch {
     /// When the future is dropped, the process is killed.
     pub async fn start(self) -> Result<RunningPlugin, LaunchError> {
         let (services, is_managed) = (self.services.clone(), self.settings.managed);
-        let prepared = Prepared::new(self)?;
+        let mut prepared = Prepared::new(self).await?;
+        let sockets = std::mem::take(&mut prepared.sockets);
         let spawned = Spawned::start(prepared).await?;
         let shaken = Shaken::hands(spawned).await?;
         let plugin = RunningPlugin::new(reached::connected(shaken).await?);
         if is_managed {
             managed::register(&plugin);
         }
-        if let Some(services) = services
-            && let Err(error) = plugin.offer(HOST_SERVICES, services.as_ref()).await
-        {
-            plugin.kill().await;
-            let kind = LaunchErrorKind::HostServices(error);
-            return Err(LaunchError::new(plugin.identity().name(), kind));
+        if let Some(services) = services {
+            plugin.offer_named(sockets, services.as_ref());
+            if let Err(error) = plugin.offer(HOST_SERVICES, services.as_ref()).await {
+                plugin.kill().await;
+                let kind = LaunchErrorKind::HostServices(error);
+                return Err(LaunchError::new(plugin.identity().name(), kind));
+            }
         }
         Ok(plugin)
     }

@@ -5,8 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use outrigger_transport::AutoMtls;
-use outrigger_wire::{BrokerId, ENV_HOST_SERVICES, HostEnvironment, SCRUBBED};
+use outrigger_transport::{AutoMtls, BoundListener, SocketError};
+use outrigger_wire::{
+    Address, BrokerId, ENV_HOST_SERVICES, ENV_SERVICES, HostEnvironment, Network, SCRUBBED,
+    services_value,
+};
 
 use super::builder::{Launch, TlsChoice};
 use crate::aside::Aside;
@@ -27,10 +30,13 @@ pub(super) struct Prepared {
     pub(super) certificate: Option<AutoMtls>,
     pub(super) places: Aside<Places>,
     pub(super) command: Command,
+    /// Where services will be served that have names, each with its name: a plugin
+    /// may connect from its first moment on.
+    pub(super) sockets: Vec<(String, BoundListener)>,
 }
 
 impl Prepared {
-    pub(super) fn new(launch: Launch) -> Result<Self, LaunchError> {
+    pub(super) async fn new(launch: Launch) -> Result<Self, LaunchError> {
         let began = Instant::now();
         let name = launch.name();
         let fail = |kind| LaunchError::new(&name, kind);
@@ -46,7 +52,20 @@ impl Prepared {
         };
         let places = launch.settings.places();
         let places = places.map_err(|error| fail(LaunchErrorKind::Workspace(error)))?;
-        let command = command(&launch, program, places.dir(), certificate.as_ref());
+        let mut command = command(&launch, program, places.dir(), certificate.as_ref());
+        let sockets = named_sockets(&launch, &name, places.dir()).await;
+        let sockets = sockets
+            .map_err(|error| fail(LaunchErrorKind::Workspace(std::io::Error::other(error))))?;
+        if !sockets.is_empty() {
+            let value = services_value(sockets.iter().map(|socket| {
+                let (name, _, address) = socket;
+                (name.as_str(), address.text.as_str())
+            }));
+            command
+                .environment
+                .push((ENV_SERVICES.into(), value.into()));
+        }
+        let sockets = sockets.into_iter().map(|(name, socket, _)| (name, socket));
         Ok(Self {
             launch,
             name,
@@ -54,8 +73,36 @@ impl Prepared {
             certificate,
             places: Aside::new(places),
             command,
+            sockets: sockets.collect(),
         })
     }
+}
+
+/// A socket for each service that has a name, with its address as the plugin dials it.
+/// Those that it cannot reach are left out.
+async fn named_sockets(
+    launch: &Launch,
+    plugin: &str,
+    dir: &Path,
+) -> Result<Vec<(String, BoundListener, Address)>, SocketError> {
+    let names = launch.services.as_ref().map(|services| services.names());
+    let (sockets, translator) = (
+        launch.settings.sockets(Network::Unix, Some(dir)),
+        launch.translator(),
+    );
+    let mut named = Vec::new();
+    for name in names.unwrap_or_default() {
+        let socket = sockets.bind().await?;
+        match translator.host_to_plugin(socket.address().clone()) {
+            Ok(address) if address.network == Network::Unix => named.push((name, socket, address)),
+            Ok(_) | Err(_) => tracing::warn!(
+                plugin,
+                service = name,
+                "the plugin does not reach sockets of this host: the service is not offered"
+            ),
+        }
+    }
+    Ok(named)
 }
 
 /// Why `program` could not be started, with what a look at it shows.
@@ -78,7 +125,9 @@ fn command(launch: &Launch, program: PathBuf, dir: &Path, own: Option<&AutoMtls>
         environment.extend(std::env::vars_os().filter(|(key, _)| !scrubbed(key)));
     }
     // This process may be a plugin itself, with services of its own host.
-    environment.remove(OsStr::new(ENV_HOST_SERVICES));
+    for name in [ENV_HOST_SERVICES, ENV_SERVICES] {
+        environment.remove(OsStr::new(name));
+    }
     if launch.services.is_some() {
         environment.insert(ENV_HOST_SERVICES.into(), HOST_SERVICES.0.to_string().into());
     }

@@ -58,6 +58,7 @@ impl Spawned {
             certificate,
             places,
             command,
+            sockets: _,
         } = prepared;
         let spawned = Instant::now();
         let tail = Tail::default();

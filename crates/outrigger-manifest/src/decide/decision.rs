@@ -1,12 +1,19 @@
 //! What a decision says: each thing granted, and each thing refused with its reason.
 
+use std::collections::BTreeSet;
+
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::grants::Grants;
+use crate::message::alternatives;
 use crate::path::PathTemplate;
 use crate::problem::Position;
 use crate::rule::NO_RULE;
+use crate::services::ServiceName;
+
+/// How many services a refusal names of those that there are.
+const LISTED: usize = 8;
 
 /// What a policy made of a manifest.
 #[derive(Clone, Debug)]
@@ -72,12 +79,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The stable code: `narrowed`, `denied`, `not-allowed`, `limited` or `place-unknown`.
+    /// The stable code: `narrowed`, `denied`, `not-allowed`, `limited`, `not-offered`
+    /// or `place-unknown`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match (&self.narrowed_to, self.because) {
             (Some(_), _) => "narrowed",
             (None, Because::NoRule) => "not-allowed",
+            (None, Because::NotOffered) => "not-offered",
             (None, Because::Denied) => "denied",
             (None, Because::Limited) => "limited",
             (None, Because::NoPlace) => "place-unknown",
@@ -95,6 +104,9 @@ impl Refusal {
                 "review the request, then remove or narrow that denial, or run without it"
             }
             Because::Limited => "ask for no more than that, or change it in the policy",
+            Because::NotOffered => {
+                "run it in an application that has such a service, or without it"
+            }
             Because::NoPlace => "run it on a host that has such a place, or write the path out",
         }
     }
@@ -140,6 +152,8 @@ pub(super) enum Because {
     Denied,
     /// A limit of the policy is smaller, or its sandbox stricter.
     Limited,
+    /// The application has no such service.
+    NotOffered,
     /// A placeholder stands for nothing on this host.
     NoPlace,
 }
@@ -162,6 +176,19 @@ impl Reason {
         Reason::new(Because::Limited, rule)
     }
 
+    /// The application has `known`, and not what is asked for.
+    pub(super) fn not_offered(known: &BTreeSet<ServiceName>) -> Reason {
+        let names: Vec<&ServiceName> = known.iter().take(LISTED).collect();
+        let text = match names.is_empty() {
+            true => "this application has no services of its own".to_owned(),
+            false => format!(
+                "this application has no such service; it has {}",
+                alternatives(&names)
+            ),
+        };
+        Reason::new(Because::NotOffered, text)
+    }
+
     pub(super) fn unknown_place(path: &PathTemplate) -> Reason {
         Reason::new(Because::NoPlace, format!("this host does not know {path}"))
     }
@@ -177,7 +204,9 @@ impl Reason {
         let rule = &self.rule;
         match self.because {
             Because::Denied | Because::Limited => format!("{rule} refused {request}"),
-            Because::NoRule | Because::NoPlace => format!("{rule}, though {request} asks for it"),
+            Because::NoRule | Because::NotOffered | Because::NoPlace => {
+                format!("{rule}, though {request} asks for it")
+            }
         }
     }
 }

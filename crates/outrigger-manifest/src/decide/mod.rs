@@ -16,6 +16,7 @@ mod network;
 mod process;
 mod services;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use decision::Reason;
@@ -29,6 +30,7 @@ use crate::path::{PathTemplate, Places};
 use crate::policy::{Allow, Policy, PolicyEntries, Section};
 use crate::requests::Requests;
 use crate::rule::{Allowing, Named, Rule, Rules};
+use crate::services::ServiceName;
 
 impl Policy {
     /// Decides what a manifest's plugin gets, its placeholders standing for `places`.
@@ -37,9 +39,24 @@ impl Policy {
     /// nothing that a denial touches. The limits are the smaller of those asked for and the
     /// policy's; the sandbox the stricter; where the plugin's own section gives a limit, a
     /// sandbox or `jit`, that of the defaults does not count.
+    ///
+    /// Services of an application's own are granted by their names, whichever the application
+    /// has: [`decide_offering`](Self::decide_offering) knows that, too.
     #[must_use]
     pub fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {
         self.decide_requests(manifest.name(), manifest.requests(), places)
+    }
+
+    /// As [`decide`](Self::decide), for an application that has just these services of its own:
+    /// a request for another one is refused, whatever the policy allows.
+    #[must_use]
+    pub fn decide_offering(
+        &self,
+        manifest: &Manifest,
+        places: &Places,
+        offered: &BTreeSet<ServiceName>,
+    ) -> Decision {
+        self.decided(manifest.name(), manifest.requests(), places, Some(offered))
     }
 
     /// Decides what a plugin of this name gets of these requests.
@@ -49,6 +66,16 @@ impl Policy {
         requests: &Requests,
         places: &Places,
     ) -> Decision {
+        self.decided(plugin, requests, places, None)
+    }
+
+    fn decided(
+        &self,
+        plugin: &PluginName,
+        requests: &Requests,
+        places: &Places,
+        offered: Option<&BTreeSet<ServiceName>>,
+    ) -> Decision {
         let mut sections = vec![("policy default".to_owned(), &self.default)];
         if let Some(own) = self.plugins.get(plugin) {
             sections.push((format!("policy plugins.{plugin}"), own));
@@ -57,6 +84,7 @@ impl Policy {
             plugin,
             requests,
             places,
+            offered,
             sections,
             granted: Vec::new(),
             refused: Vec::new(),
@@ -69,6 +97,8 @@ struct Decider<'d> {
     plugin: &'d PluginName,
     requests: &'d Requests,
     places: &'d Places,
+    /// The services that the application has of its own, where that is known.
+    offered: Option<&'d BTreeSet<ServiceName>>,
     /// The defaults, and the plugin's own section if there is one, each with its name.
     sections: Vec<(String, &'d Section)>,
     granted: Vec<Granted>,

@@ -1,4 +1,4 @@
-//! Decides about host services.
+//! Decides about services: the host's, and the application's own.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use super::decision::{Because, Reason};
 use crate::choices::HostService;
 use crate::grants::ServiceGrants;
 use crate::policy::Allow;
+use crate::services::ServiceName;
 
 const REQUEST: &str = "services";
 
@@ -30,7 +31,34 @@ impl Decider<'_> {
                 }
             }
         }
+        for name in self.requests.application_services() {
+            match self.application_service(name) {
+                Ok(policy) => {
+                    let rule = self.grant_by(REQUEST, policy, name.to_string());
+                    grants.application.push((name.clone(), rule));
+                }
+                Err(reason) => {
+                    let at = self.requests.positions.services;
+                    self.refuse(at, REQUEST, name.to_string(), &reason, None);
+                    let reason = reason.against(REQUEST);
+                    grants.application_refused.push((name.clone(), reason));
+                }
+            }
+        }
         grants
+    }
+
+    /// No rule allows a service of the application's own without its name, but the word that
+    /// allows everything.
+    fn application_service(&self, name: &ServiceName) -> Result<Arc<str>, Reason> {
+        let rule = self.rule_naming(REQUEST, |rules| {
+            let services = rules.services.as_ref();
+            services.is_some_and(|services| services.application.contains(name))
+        })?;
+        match self.offered {
+            Some(offered) if !offered.contains(name) => Err(Reason::not_offered(offered)),
+            _ => Ok(rule),
+        }
     }
 
     /// A policy that names no services allows those of the capabilities it has any rule for, and
@@ -38,7 +66,7 @@ impl Decider<'_> {
     fn service(&self, service: HostService) -> Result<Arc<str>, Reason> {
         let verdict = self.rule_naming(REQUEST, |rules| {
             let services = rules.services.as_ref();
-            services.is_some_and(|services| services.contains(&service))
+            services.is_some_and(|services| services.host.contains(&service))
         });
         let named = self
             .sections

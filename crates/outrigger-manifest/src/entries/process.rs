@@ -115,7 +115,7 @@ impl Shape for ChildrenOnly {
     }
 
     fn read(check: &mut Check, node: &Node, location: &str) -> Option<At> {
-        let scope = check.words(node, location, Children::WHAT, Children::WORDS, false)?;
+        let scope = check.words(node, location, Children::WHAT, Children::WORDS)?;
         (!scope.is_empty()).then_some(At(node.at))
     }
 }

@@ -27,6 +27,7 @@ use crate::name::PluginName;
 use crate::permissions::Permissions;
 use crate::resources::Resources;
 use crate::rule::Rule;
+use crate::services::{ServiceName, Services};
 
 /// Everything one plugin was granted. Only [`Policy::decide`](crate::Policy::decide) makes one.
 ///
@@ -50,11 +51,13 @@ pub(crate) struct Inner {
     pub(crate) jit: bool,
 }
 
-/// The granted host services, and those refused with the reason.
+/// The granted services of the host and of the application, and those refused with the reason.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ServiceGrants {
     pub(crate) granted: Vec<(HostService, Rule)>,
     pub(crate) refused: Vec<(HostService, String)>,
+    pub(crate) application: Vec<(ServiceName, Rule)>,
+    pub(crate) application_refused: Vec<(ServiceName, String)>,
 }
 
 impl Grants {
@@ -121,7 +124,9 @@ impl Grants {
     ///
     /// The denial, when it may not.
     pub fn service(&self, service: HostService) -> Result<&Rule, Denial> {
-        let ServiceGrants { granted, refused } = &self.0.services;
+        let ServiceGrants {
+            granted, refused, ..
+        } = &self.0.services;
         if let Some((_, rule)) = granted.iter().find(|(granted, _)| *granted == service) {
             return Ok(rule);
         }
@@ -132,6 +137,43 @@ impl Grants {
             service.as_str(),
             refused.map(|(_, rule)| rule.as_str()),
             format!("services: [{service}]"),
+        ))
+    }
+
+    /// The services of the application's own that the plugin may call.
+    pub fn application_services(&self) -> impl Iterator<Item = &ServiceName> {
+        let granted = &self.0.services.application;
+        granted.iter().map(|(name, _)| name)
+    }
+
+    /// The services of the application's own that the manifest asks for and that were refused.
+    pub fn refused_application_services(&self) -> impl Iterator<Item = &ServiceName> {
+        let refused = &self.0.services.application_refused;
+        refused.iter().map(|(name, _)| name)
+    }
+
+    /// Whether the plugin may call a service of the application's own.
+    ///
+    /// # Errors
+    ///
+    /// The denial, when it may not.
+    pub fn application_service(&self, name: &str) -> Result<&Rule, Denial> {
+        let ServiceGrants {
+            application,
+            application_refused,
+            ..
+        } = &self.0.services;
+        if let Some((_, rule)) = application.iter().find(|(own, _)| own.as_str() == name) {
+            return Ok(rule);
+        }
+        let mut refused = application_refused.iter();
+        let refused = refused.find(|(own, _)| own.as_str() == name);
+        Err(Denial::not_granted(
+            Capability::Services,
+            "call",
+            name,
+            refused.map(|(_, rule)| rule.as_str()),
+            format!("services: [{name}]"),
         ))
     }
 
@@ -247,7 +289,11 @@ impl Serialize for Grants {
             set: Set(&inner.environment),
         };
         map.serialize_entry("environment", &environment)?;
-        map.serialize_entry("services", &self.services().collect::<Vec<_>>())?;
+        let services = Services {
+            host: self.services().collect(),
+            application: self.application_services().cloned().collect(),
+        };
+        map.serialize_entry("services", &services)?;
         map.serialize_entry("resources", &inner.resources)?;
         map.serialize_entry("sandbox", &inner.sandbox)?;
         map.serialize_entry("jit", &inner.jit)?;

@@ -23,7 +23,8 @@ use crate::problem::{ProblemCode, Problems};
 pub(crate) use crate::requests::{CAPABILITIES, ENVIRONMENT};
 use crate::requests::{Capabilities, Positions, Requests};
 use crate::resources::Resources;
-use crate::shapes::{Bool, Word, WordList};
+use crate::services::{ServiceName, Services};
+use crate::shapes::{Bool, Word};
 use crate::tree::Node;
 use crate::yaml;
 
@@ -54,9 +55,11 @@ pub(crate) static SANDBOX: Key<Word<SandboxMode>> = Key::optional(
 .default("`require`");
 pub(crate) static JIT: Key<Bool> =
     Key::optional("jit", "whether the plugin makes machine code while it runs").default("`false`");
-pub(crate) static SERVICES: Key<WordList<HostService>> =
-    Key::optional("services", "the host services it wants")
-        .default("those of the capabilities asked for, `clock` and `log`");
+pub(crate) static SERVICES: Key<Services> = Key::optional(
+    "services",
+    "the services it wants: the host's, and the application's own by their names",
+)
+.default("those of the capabilities asked for, `clock` and `log`");
 pub(crate) static MANIFEST: Section = Section {
     about: "",
     keys: &[
@@ -218,6 +221,12 @@ impl Manifest {
         self.requests.services()
     }
 
+    /// The services of the application's own that it wants.
+    #[must_use]
+    pub fn application_services(&self) -> &[ServiceName] {
+        self.requests.application_services()
+    }
+
     /// Everything that it asks for.
     #[must_use]
     pub fn requests(&self) -> &Requests {
@@ -264,7 +273,7 @@ impl Group for Manifest {
         }
         // One that could not be read may be the one that is missing.
         if let Some(services) = services.as_ref().filter(|_| services_understood) {
-            check_services(check, &capabilities, services, positions.services);
+            check_services(check, &capabilities, &services.host, positions.services);
         }
         Some(Manifest {
             plugin: plugin?,

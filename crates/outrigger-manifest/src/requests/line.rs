@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::Requests;
 use crate::arguments::ArgPattern;
-use crate::choices::{Access, Direction, HostService, ProcessControl, Protocol, SandboxMode};
+use crate::choices::{Access, Direction, ProcessControl, Protocol, SandboxMode};
 use crate::entries::{At, ExecEntry, FilesystemEntry, NetworkEntry};
 use crate::host::HostPattern;
 use crate::message::quoted;
@@ -14,6 +14,7 @@ use crate::permissions::Permissions;
 use crate::ports::Ports;
 use crate::problem::Position;
 use crate::resources::Resources;
+use crate::services::Services;
 use crate::shapes::Words;
 use outrigger_wire::text::is_visible;
 
@@ -47,7 +48,7 @@ pub(crate) enum Thing<'r> {
     Control(ProcessControl),
     Read(&'r str),
     Set(&'r str, &'r str),
-    Services(&'r [HostService]),
+    Services(&'r Services),
     Limit(&'static str, String),
     Sandbox(SandboxMode),
     Jit,
@@ -88,8 +89,11 @@ impl Requests {
             let request = format!("capabilities.environment.set.{name}");
             push(request, Thing::Set(name, value));
         }
-        let services = self.named_services.as_deref().unwrap_or_default();
-        if !services.is_empty() {
+        if let Some(services) = self
+            .named_services
+            .as_ref()
+            .filter(|named| !named.is_empty())
+        {
             push("services".to_owned(), Thing::Services(services));
         }
         for (key, limit) in self.resources.texts() {
@@ -166,7 +170,7 @@ impl<'r> Ask<'r> {
             Thing::Network(Direction::Ingress, entry) => (" to ", ports_text(&entry.ports)),
             Thing::Set(_, value) => (": ", written(value)),
             Thing::Services(services) => {
-                let words: Vec<&str> = services.iter().map(|service| service.as_str()).collect();
+                let words: Vec<&str> = services.names().collect();
                 (": ", words.join(", "))
             }
             Thing::Limit(_, limit) => (": ", limit.clone()),
@@ -257,9 +261,10 @@ fn request(requests: &mut Requests, rest: &mut Rest<'_>) -> Option<()> {
         let (name, value) = (name.to_owned(), rest.word()?);
         capabilities.environment.set.push((name, value, AT));
     } else if rest.take("services: ") {
-        let services: Option<Vec<HostService>> = rest.all().split(", ").map(known).collect();
         let all = requests.named_services.get_or_insert_default();
-        all.extend(services?);
+        for name in rest.all().split(", ") {
+            all.add(name)?;
+        }
     } else if rest.take("resources ") {
         limit(&mut requests.resources, rest)?;
     } else if rest.take("sandbox: ") {

@@ -20,6 +20,7 @@ use crate::path::PathBase;
 use crate::permissions::Permissions;
 use crate::problem::Position;
 use crate::resources::Resources;
+use crate::services::{ServiceName, Services};
 
 pub(crate) static ENVIRONMENT: Key<Requested> = Key::new(
     "environment",
@@ -35,7 +36,7 @@ pub(crate) static CAPABILITIES: Section = Section {
 const MOST_ON_FIRST_USE: usize = 1000;
 
 /// Everything that a plugin asks for: capabilities, limits, how strictly it must be confined, and
-/// the host's services.
+/// services of the host and of the application.
 ///
 /// They are compared as a set, in the words of a manifest: a line says one thing.
 ///
@@ -64,7 +65,7 @@ pub struct Requests {
     pub(crate) sandbox: SandboxMode,
     pub(crate) jit: bool,
     /// Those that are named; `None` for those of the capabilities asked for.
-    pub(crate) named_services: Option<Vec<HostService>>,
+    pub(crate) named_services: Option<Services>,
     pub(crate) positions: Positions,
 }
 
@@ -153,7 +154,7 @@ impl Requests {
             resources: Resources::default(),
             sandbox: SandboxMode::Require,
             jit: false,
-            named_services: Some(Vec::new()),
+            named_services: Some(Services::default()),
             positions: Positions::IN_CODE,
         }
     }
@@ -187,13 +188,19 @@ impl Requests {
     /// two that carry no authority, `clock` and `log`.
     pub(crate) fn services(&self) -> Vec<HostService> {
         if let Some(services) = &self.named_services {
-            return services.clone();
+            return services.host.clone();
         }
         HostService::ALL
             .iter()
             .copied()
             .filter(|service| self.capabilities.imply(*service))
             .collect()
+    }
+
+    /// The services of the application's own that are asked for.
+    pub(crate) fn application_services(&self) -> &[ServiceName] {
+        let named = self.named_services.as_ref();
+        named.map_or(&[], |services| &services.application)
     }
 
     /// What must not be allowed only because nobody has seen the plugin before: to run without
@@ -261,9 +268,10 @@ impl Requests {
             .set
             .sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         environment.set.dedup();
-        let mut services = self.services();
-        services.sort_by_key(|service| service.as_str());
-        services.dedup();
+        let services = Services {
+            host: self.services(),
+            application: self.application_services().to_vec(),
+        };
         Requests {
             capabilities: Capabilities {
                 lists: Lists {
@@ -276,7 +284,7 @@ impl Requests {
                 },
                 environment,
             },
-            named_services: Some(services),
+            named_services: Some(services.sorted()),
             positions: Positions::IN_CODE,
             ..self.clone()
         }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{BrokerError, BrokerErrorKind, Side};
+use super::{BrokerError, BrokerErrorKind, SERVED_LIMITS, Side};
 use crate::server::{ServeLimits, ServiceSet, serve_connection};
 use crate::sockets::BoundListener;
 use crate::stream::Stream;
@@ -184,7 +184,7 @@ impl Listener {
     }
 }
 
-/// Services on a broker id. Dropping it ends them.
+/// Services on a broker id, or on a socket. Dropping it ends them.
 #[derive(Debug)]
 pub struct Serving {
     id: BrokerId,
@@ -192,7 +192,23 @@ pub struct Serving {
     task: OwnedTask,
 }
 
+/// What stands for the id of a socket that no broker announces.
+const UNANNOUNCED: BrokerId = BrokerId(0);
+
 impl Serving {
+    /// Serves `services` on every connection to a socket that the peer learns of by
+    /// other ways than a broker, until the returned value is dropped.
+    pub fn on_socket(socket: BoundListener, services: ServiceSet) -> Self {
+        let listener = Listener::new(
+            UNANNOUNCED,
+            Side::Host,
+            CancellationToken::new(),
+            Security::None,
+            Source::Socket(socket),
+        );
+        Self::start(listener, services, SERVED_LIMITS)
+    }
+
     pub(super) fn start(listener: Listener, services: ServiceSet, limits: ServeLimits) -> Self {
         Self::start_with(listener, move |stream, stop| {
             serve_connection(stream, services.clone(), limits, stop)
@@ -240,7 +256,8 @@ impl Serving {
         Self { id, stop, task }
     }
 
-    /// The id to tell the peer.
+    /// The id to tell the peer; 0 where there is none, for a
+    /// [socket](Self::on_socket).
     pub fn id(&self) -> BrokerId {
         self.id
     }

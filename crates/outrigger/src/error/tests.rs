@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 26;
+const KINDS: usize = 27;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -44,6 +44,7 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Failed { .. } => 23,
         ErrorKind::Dispense(_) => 24,
         ErrorKind::ShutDown => 25,
+        ErrorKind::ServiceName(_) => 26,
     }
 }
 
@@ -122,6 +123,8 @@ async fn examples() -> Vec<(Error, String)> {
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
 
+    let named = Settings::new().service("filesytem", |_| crate::ServiceSet::new());
+    example(&kennel, named.expect_err("nearly one of the host's"));
     let configure = Configure::new().file(kennel.path("config.yaml"));
     example(&kennel, configure.read().expect_err("no file"));
     kennel.write(
@@ -277,6 +280,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [invalid-service-name] `filesytem` is not the name of a service
+      near it is `filesystem`
+      help: names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services
     [configuration-unreadable] the configuration `DIR/config.yaml` could not be read
       No such file or directory (os error 2)
     [configuration-invalid] the configuration has 3 problems

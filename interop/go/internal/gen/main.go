@@ -55,6 +55,8 @@ var targets = []target{
 	{proto: "filelister.proto", module: "examples/go/lister", dir: "gen/filelisterpb", path: "outrigger.dev/examples/lister/gen/filelisterpb"},
 	{proto: "hostserve.proto", module: "examples/go/lister", dir: "gen/hostservepb", path: "outrigger.dev/examples/lister/gen/hostservepb"},
 	{proto: "filelister.proto", module: "examples/go/hostclient", dir: "gen/filelisterpb", path: "outrigger.dev/examples/hostclient/gen/filelisterpb"},
+	{proto: "animal.proto", module: "examples/go/parrot", dir: "gen/animalpb", path: "outrigger.dev/examples/parrot/gen/animalpb"},
+	{proto: "kv.proto", module: "examples/go/parrot", dir: "gen/kvpb", path: "outrigger.dev/examples/parrot/gen/kvpb"},
 	hostTarget("clock"),
 	hostTarget("descriptors"),
 	hostTarget("environment"),

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use outrigger::{Files, Manifest, Permissions, Policy, Settings, Transport};
+use outrigger::{DigestCache, Files, Manifest, Permissions, Policy, Settings, Transport};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
@@ -100,6 +100,7 @@ async fn serve(program: &Path) -> Result<()> {
         netrpc: None,
         direct: None,
         granted: Vec::new(),
+        installed: None,
     };
     // Waiting for a command must not stop the runtime: a plugin whose pings are
     // not answered gives its host up.
@@ -142,6 +143,25 @@ struct Session {
     direct: Option<f64>,
     /// Directories with one file each, removed at the end.
     granted: Vec<PathBuf>,
+    /// A folder of many plugins.
+    installed: Option<PathBuf>,
+}
+
+/// How many plugins are listed.
+const LISTED: usize = 1000;
+
+/// Opens a folder of plugins, and asks for the digest of each.
+fn list(folder: &Path, known: DigestCache) -> Result<()> {
+    let known = Arc::new(known);
+    let settings = Settings::new().digest_cache(known.clone());
+    let plugins = settings.open(folder)?;
+    for entry in &plugins {
+        entry.plugin().map_err(Clone::clone)?.digest()?;
+    }
+    if plugins.entries().len() != LISTED {
+        bail!("{} plugins were found", plugins.entries().len());
+    }
+    Ok(known.save()?)
 }
 
 fn launch(program: &Path, mtls: bool) -> Launch {
@@ -250,6 +270,8 @@ impl Session {
                 let dir = self.granted_dir(work.bytes)?;
                 (floor::cat(&dir.join("file"), work.bytes)?, "GB/s")
             }
+            "list.1000" => (self.list(work)?, "ms"),
+            "floor.list.1000" => (floor::read_each(&self.installed()?, work)?, "ms"),
             "rss.plugin" => (self.rss(work).await?, "MiB"),
             "rss.host.per_plugin" => {
                 let count = work.plugins.to_string();
@@ -289,6 +311,50 @@ impl Session {
         let [routed, direct] = times.map(|times| percentile(times, 0.5));
         self.direct = Some(direct);
         Ok(routed)
+    }
+
+    /// A folder with a thousand plugins, whose digests are known by now.
+    fn installed(&mut self) -> Result<PathBuf> {
+        if let Some(folder) = &self.installed {
+            return Ok(folder.clone());
+        }
+        let folder = std::env::temp_dir().join(format!("bench-list-{}", std::process::id()));
+        for number in 0..LISTED {
+            let name = format!("plugin-{number}");
+            let own = folder.join(&name);
+            std::fs::create_dir_all(&own)?;
+            let manifest = format!(
+                "plugin:\n  name: {name}\n  type: animal\n  format: grpc\n  entrypoint: {name}\n  \
+                 language: go\n  version: 1.0.{number}\nabout:\n  description: one of many\n\
+                 handshake:\n  protocol_version: 1\n  magic_cookie_key: BENCH\n  \
+                 magic_cookie_value: hello\nsecurity:\n  auto_mtls: true\ncapabilities:\n  \
+                 filesystem:\n    - path: /srv/data/\n      permissions: [read, list]\n      \
+                 recursive: true\n"
+            );
+            std::fs::write(own.join("manifest.yaml"), manifest)?;
+            let program = own.join(&name);
+            std::fs::write(&program, format!("#!/bin/sh\nexit {number}\n"))?;
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+        }
+        self.granted.push(folder.clone());
+        // What was written just now is not kept.
+        std::thread::sleep(Duration::from_millis(2100));
+        let known = DigestCache::in_file(folder.join("digests"));
+        list(&folder, known)?;
+        Ok(self.installed.insert(folder).clone())
+    }
+
+    /// What each of a thousand plugins is, gets and hashes to, by a process that begins with
+    /// the cache file.
+    fn list(&mut self, work: &Work) -> Result<f64> {
+        let folder = self.installed()?;
+        let mut times = Vec::new();
+        for _ in 0..work.starts {
+            let begun = Instant::now();
+            list(&folder, DigestCache::in_file(folder.join("digests")))?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(percentile(times, 0.5))
     }
 
     async fn start(&self, mtls: bool, work: &Work) -> Result<f64> {
@@ -647,6 +713,26 @@ mod floor {
         drop(socket);
         child.wait()?;
         result
+    }
+
+    /// Reads each plugin's manifest, and looks at its program, by the names of the folders.
+    pub(super) fn read_each(folder: &Path, work: &Work) -> Result<f64> {
+        let mut times = Vec::new();
+        for _ in 0..work.starts {
+            let begun = Instant::now();
+            let mut read = 0;
+            for entry in folder.read_dir()? {
+                let entry = entry?;
+                let own = entry.path();
+                if own.is_dir() {
+                    read += std::fs::read(own.join("manifest.yaml"))?.len();
+                    own.join(entry.file_name()).metadata()?;
+                }
+            }
+            std::hint::black_box(read);
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(percentile(times, 0.5))
     }
 
     pub(super) fn ping_pong(work: &Work, rank: f64) -> Result<f64> {
