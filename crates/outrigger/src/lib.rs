@@ -77,11 +77,11 @@ pub use settings::Settings;
 pub use supervision::{Restart, Supervision};
 
 pub use outrigger_host::{
-    Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
-    ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
-    LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
-    ServiceSet, Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc,
-    nothing_left,
+    Attach, Broker, BrokerError, BrokerId, CallObserver, Channel, Deadlines, DispenseError,
+    EndedCall, ExitReport, ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch,
+    LaunchError, LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach,
+    RunningPlugin, ServiceSet, Serving, Tls, TraceContext, Transport, UnsupportedTransport, gob,
+    grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{

@@ -1,24 +1,19 @@
 //! Where the task of one plugin says how the plugin is.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use outrigger_host::{ExitReport, RunningPlugin};
-use outrigger_wire::Coded;
 use tokio::sync::watch;
 
 use super::event::{Cause, EventKind, Journal};
 use super::status::{PluginState, PluginStatus};
-use crate::metrics::PluginMetrics;
 use crate::plugin::Plugin;
 
 /// The status of one plugin, which its task alone changes.
 pub(super) struct Board {
     status: watch::Sender<PluginStatus>,
     journal: Arc<Journal>,
-    counted: Arc<PluginMetrics>,
-    /// When it was started the last time.
-    started: Mutex<Instant>,
 }
 
 impl Board {
@@ -38,13 +33,9 @@ impl Board {
             reattach: None,
             last_exit: None,
         };
-        let counted = plugin.settings().counts().plugin(plugin.name());
-        counted.state(status.state.as_str());
         Self {
             status: watch::Sender::new(status),
             journal,
-            counted,
-            started: Mutex::new(Instant::now()),
         }
     }
 
@@ -68,14 +59,6 @@ impl Board {
             status.since = SystemTime::now();
             status.state = state.clone();
         });
-        self.counted.state(state.as_str());
-        match &state {
-            PluginState::Backoff { why, .. } => self.counted.restarts(why.code()),
-            PluginState::Starting if generation > 1 && matches!(cause, Cause::Asked) => {
-                self.counted.restarts("asked");
-            }
-            _ => {}
-        }
         let plugin = self.status.borrow().name.clone();
         let shown = format_args!("{}", state.as_str());
         match &state {
@@ -97,10 +80,7 @@ impl Board {
     /// The plugin is started once more.
     pub(super) fn starts(&self) -> u64 {
         self.status.send_modify(|status| status.generation += 1);
-        let generation = self.status.borrow().generation;
-        self.counted.starts(generation);
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        generation
+        self.status.borrow().generation
     }
 
     /// It failed and will be started anew.
@@ -109,8 +89,6 @@ impl Board {
     }
 
     pub(super) fn runs(&self, plugin: &RunningPlugin, digest: Option<String>) {
-        let started = *self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counted.serves(plugin.pid(), started.elapsed());
         self.status.send_modify(|status| {
             status.pid = plugin.pid();
             status.transport = Some(plugin.transport());
@@ -120,7 +98,6 @@ impl Board {
     }
 
     pub(super) fn is_gone(&self, report: &ExitReport) {
-        self.counted.is_gone();
         self.status.send_modify(|status| {
             status.pid = None;
             status.reattach = None;

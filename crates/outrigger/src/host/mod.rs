@@ -1,6 +1,7 @@
 //! Many plugins: found in a folder, started, watched over, started again, stopped.
 
 mod board;
+mod counted;
 mod event;
 mod pulse;
 mod restarts;
@@ -139,14 +140,18 @@ impl Settings {
             members.insert(plugin.name().to_owned(), member);
         }
         let broken = broken(&plugins);
-        Ok(Host(Arc::new(Inner {
+        let host = Host(Arc::new(Inner {
             folder: folder.as_ref().to_owned(),
             members: RwLock::new(members),
             broken,
             journal,
             metrics: self.counts().clone(),
             closed: AtomicBool::new(false),
-        })))
+        }));
+        let inner = Arc::downgrade(&host.0);
+        let list = move || Some(Host(inner.upgrade()?).list());
+        counted::count(host.metrics(), host.events(), list);
+        Ok(host)
     }
 }
 

@@ -7,8 +7,9 @@ mod process;
 mod text;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use outrigger_services::Verdict;
@@ -36,8 +37,33 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// let text = Metrics::new().text(MetricsFormat::Prometheus);
 /// assert!(text.contains("outrigger_build_info{version="), "{text}");
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<RwLock<BTreeMap<Arc<str>, Arc<PluginMetrics>>>>);
+#[derive(Clone, Default)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    plugins: RwLock<BTreeMap<Arc<str>, Arc<PluginMetrics>>>,
+    /// Where it is known how plugins are.
+    sources: Mutex<Vec<Source>>,
+}
+
+/// Tells how the plugins of a host are; nothing once there is no such host.
+pub(crate) type Source = Box<dyn Fn() -> Option<Vec<Life>> + Send>;
+
+/// How a plugin is.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) plugin: String,
+    pub(crate) state: &'static str,
+    pub(crate) generation: u64,
+    pub(crate) pid: Option<u32>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
 
 impl Metrics {
     /// Nothing was counted yet.
@@ -45,30 +71,45 @@ impl Metrics {
         Self::default()
     }
 
+    /// Keeps account of the calls to `plugin`, for [`Router::observe`]. A
+    /// [`Host`](crate::Host) sees to it by itself.
+    ///
+    /// [`Router::observe`]: outrigger_transport::Router::observe
+    pub fn calls_to(&self, plugin: &str) -> Arc<dyn CallObserver> {
+        self.plugin(plugin).client()
+    }
+
     /// What is counted of `plugin`.
     pub(crate) fn plugin(&self, plugin: &str) -> Arc<PluginMetrics> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(plugin) {
+        if let Some(known) = self.known().get(plugin) {
             return known.clone();
         }
-        drop(known);
-        let mut plugins = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let plugins = &self.0.plugins;
+        let mut plugins = plugins.write().unwrap_or_else(PoisonError::into_inner);
         plugins.entry(plugin.into()).or_default().clone()
     }
 
-    /// Nothing is shown any more of a plugin that is not there.
-    pub(crate) fn forget(&self, plugin: &str) {
-        let mut plugins = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        plugins.remove(plugin);
+    fn known(&self) -> RwLockReadGuard<'_, BTreeMap<Arc<str>, Arc<PluginMetrics>>> {
+        let plugins = &self.0.plugins;
+        plugins.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All, by name.
-    fn plugins(&self) -> Vec<(Arc<str>, Arc<PluginMetrics>)> {
-        let plugins = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let plugins = plugins.iter();
-        plugins
-            .map(|(name, plugin)| (name.clone(), plugin.clone()))
-            .collect()
+    /// Shows how the plugins of `source` are, beside what is counted of them.
+    pub(crate) fn look_at(&self, source: Source) {
+        lock(&self.0.sources).push(source);
+    }
+
+    /// How all plugins are, by name.
+    fn lives(&self) -> BTreeMap<String, Life> {
+        let mut lives = BTreeMap::new();
+        lock(&self.0.sources).retain(|source| {
+            let known = source();
+            let is_there = known.is_some();
+            let known = known.into_iter().flatten();
+            lives.extend(known.map(|life| (life.plugin.clone(), life)));
+            is_there
+        });
+        lives
     }
 
     /// The calls to a plugin; nothing if none was counted yet under that name. Cheap
@@ -79,9 +120,7 @@ impl Metrics {
     /// assert!(outrigger::Metrics::new().traffic("lister").is_none());
     /// ```
     pub fn traffic(&self, plugin: &str) -> Option<Traffic> {
-        let plugins = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let plugin = plugins.get(plugin)?.clone();
-        drop(plugins);
+        let plugin = self.known().get(plugin)?.clone();
         Some(plugin.traffic(Instant::now()))
     }
 }
@@ -117,10 +156,6 @@ pub(crate) struct PluginMetrics {
     /// Those of the plugin to its host.
     server: Arc<Calls>,
     decisions: Mutex<BTreeMap<(&'static str, &'static str), Counter>>,
-    state: Mutex<Option<&'static str>>,
-    generation: AtomicU64,
-    /// Its process; 0 is none.
-    pid: AtomicU32,
     starts: Counter,
     restarts: Mutex<BTreeMap<&'static str, Counter>>,
     start_duration: Histogram,
@@ -142,9 +177,6 @@ impl Default for PluginMetrics {
             client: Arc::new(Calls::new(room.clone())),
             server: Arc::new(Calls::new(room)),
             decisions: Mutex::default(),
-            state: Mutex::default(),
-            generation: AtomicU64::new(0),
-            pid: AtomicU32::new(0),
             starts: Counter::default(),
             restarts: Mutex::default(),
             start_duration: Histogram::new(names::START_SECONDS),
@@ -165,6 +197,15 @@ pub(crate) struct CountedServices {
 impl HostServices for CountedServices {
     fn bind(&self, identity: &PluginIdentity) -> ServiceSet {
         self.services.bind(identity).observed(self.observer.clone())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.services.names()
+    }
+
+    fn bind_named(&self, name: &str, identity: &PluginIdentity) -> ServiceSet {
+        let services = self.services.bind_named(name, identity);
+        services.observed(self.observer.clone())
     }
 }
 
@@ -192,35 +233,19 @@ impl PluginMetrics {
         decisions.entry(key).or_default().inc();
     }
 
-    /// The plugin is in another state now.
-    pub(crate) fn state(&self, state: &'static str) {
-        *lock(&self.state) = Some(state);
-    }
-
-    /// It is started: for the `generation`th time.
-    pub(crate) fn starts(&self, generation: u64) {
-        self.generation.store(generation, Ordering::Relaxed);
+    /// It is started once more.
+    pub(crate) fn starts(&self) {
         self.starts.inc();
     }
 
     /// It serves, `took` after its start.
-    pub(crate) fn serves(&self, pid: Option<u32>, took: Duration) {
-        self.pid.store(pid.unwrap_or(0), Ordering::Relaxed);
+    pub(crate) fn serves(&self, took: Duration) {
         self.start_duration.observe(took.as_secs_f64());
-    }
-
-    /// Its process has ended.
-    pub(crate) fn is_gone(&self) {
-        self.pid.store(0, Ordering::Relaxed);
     }
 
     /// It is to be started anew, because of `reason`.
     pub(crate) fn restarts(&self, reason: &'static str) {
         lock(&self.restarts).entry(reason).or_default().inc();
-    }
-
-    fn pid(&self) -> Option<u32> {
-        Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
 
     fn traffic(&self, now: Instant) -> Traffic {

@@ -128,10 +128,16 @@ fn the_trace_of_a_sampled_call_is_told_in_open_metrics_only() {
 fn a_plugin_has_one_state_and_what_its_process_uses() {
     let metrics = Metrics::new();
     let plugin = metrics.plugin("p");
-    plugin.starts(1);
-    plugin.state("starting");
-    plugin.serves(Some(std::process::id()), Duration::from_millis(12));
-    plugin.state("running");
+    plugin.starts();
+    plugin.serves(Duration::from_millis(12));
+    let life = Arc::new(Mutex::new(Some(Life {
+        plugin: "p".into(),
+        state: "running",
+        generation: 1,
+        pid: Some(std::process::id()),
+    })));
+    let told = life.clone();
+    metrics.look_at(Box::new(move || Some(vec![lock(&told).clone()?])));
     plugin.restarts("plugin-exited");
     plugin.decided("filesystem", Verdict::Refused);
     let text = metrics.text(MetricsFormat::Prometheus);
@@ -169,15 +175,11 @@ fn a_plugin_has_one_state_and_what_its_process_uses() {
     }
     let resident = value(&text, "process_resident_memory_bytes{plugin=\"p\"}");
     assert!(resident > Some(1e6), "{resident:?}");
-    plugin.is_gone();
+    *lock(&life) = None;
     let text = metrics.text(MetricsFormat::Prometheus);
     assert_eq!(samples(&text, "process_resident_memory_bytes").len(), 0);
-    metrics.forget("p");
-    assert!(
-        !metrics
-            .text(MetricsFormat::Prometheus)
-            .contains("plugin=\"p\"")
-    );
+    assert_eq!(samples(&text, "outrigger_plugin_state").len(), 0, "no host");
+    assert_eq!(samples(&text, "outrigger_plugin_starts_total").len(), 1);
 }
 
 #[test]

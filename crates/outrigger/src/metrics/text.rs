@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use super::calls::Calls;
 use super::names::{self, Name};
 use super::process::Usage;
-use super::{Metrics, PluginMetrics, lock};
+use super::{Life, Metrics, PluginMetrics, lock};
 
 /// How numbers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,8 @@ impl Metrics {
 struct Shown {
     name: Arc<str>,
     metrics: Arc<PluginMetrics>,
+    /// How it is, where a host says.
+    life: Option<Life>,
     /// What its process uses, while there is one.
     used: Option<Usage>,
 }
@@ -65,12 +67,20 @@ type Put<'a> = dyn FnMut(&[&str], &dyn EncodeMetric) -> fmt::Result + 'a;
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let shown = |(name, metrics): (_, Arc<PluginMetrics>)| Shown {
-            used: metrics.pid().and_then(Usage::of),
-            name,
-            metrics,
+        let lives = self.lives();
+        for plugin in lives.keys() {
+            self.plugin(plugin);
+        }
+        let shown = |(name, metrics): (&Arc<str>, &Arc<PluginMetrics>)| {
+            let life = lives.get(&**name);
+            Shown {
+                name: name.clone(),
+                metrics: metrics.clone(),
+                used: life.and_then(|life| life.pid).and_then(Usage::of),
+                life: life.cloned(),
+            }
         };
-        let plugins: Vec<Shown> = self.plugins().into_iter().map(shown).collect();
+        let plugins: Vec<Shown> = self.known().iter().map(shown).collect();
         let mut family = |name: &Name, each: fn(&Shown, &mut Put) -> fmt::Result| {
             let mut metric = encoder.encode_descriptor(name.name, name.help, None, name.kind)?;
             plugins.iter().try_for_each(|plugin| {
@@ -99,15 +109,18 @@ impl Collector for Metrics {
                 .try_for_each(|((capability, verdict), count)| put(&[capability, verdict], count))
         })?;
         family(&names::PLUGIN_STATE, |plugin, put| {
-            let now = *lock(&plugin.metrics.state);
-            let states = now.map_or(&[][..], |_| names::STATES);
-            states.iter().try_for_each(|state| {
-                put(&[state], &ConstGauge::new(u64::from(now == Some(*state))))
+            let Some(life) = &plugin.life else {
+                return Ok(());
+            };
+            names::STATES.iter().try_for_each(|state| {
+                put(&[state], &ConstGauge::new(u64::from(life.state == *state)))
             })
         })?;
         family(&names::GENERATION, |plugin, put| {
-            let generation = plugin.metrics.generation.load(Ordering::Relaxed);
-            put(&[], &ConstGauge::new(generation))
+            plugin
+                .life
+                .iter()
+                .try_for_each(|life| put(&[], &ConstGauge::new(life.generation)))
         })?;
         family(&names::STARTS, |plugin, put| {
             put(&[], &plugin.metrics.starts)
