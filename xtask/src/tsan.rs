@@ -27,6 +27,12 @@ const PARTS: &[Part] = &[
         &["--lib"],
         &["yamux", "broker", "channel", "netrpc"],
     ),
+    // Calls while one plugin replaces another.
+    (
+        "outrigger-transport",
+        &["--test", "router", "--test", "router_netrpc"],
+        &[],
+    ),
     (
         "outrigger-services",
         &["--lib"],
