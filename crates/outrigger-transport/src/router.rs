@@ -130,6 +130,14 @@ impl Router {
         let _ = self.route().observer.set(observer);
     }
 
+    /// Waits until a call waits for a generation: then its owner may start one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn wanted(&self) {
+        self.route().wanted().await;
+    }
+
     /// Says which methods are safe to make again, from the next switch on, instead
     /// of those that were before.
     pub fn mark_safe(&self, methods: SafeMethods) {

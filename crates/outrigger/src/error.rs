@@ -70,6 +70,13 @@ pub enum ErrorKind {
         /// Why it could not be asked, if that is it; otherwise it said no.
         source: Option<PingError>,
     },
+    /// The plugin serves, and what the application does before it is called failed.
+    SelfTest {
+        /// The plugin.
+        plugin: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Somebody stopped the plugin, and nobody started it since.
     Stopped {
         /// The plugin.
@@ -101,7 +108,7 @@ impl Error {
                 error.kind(),
                 LaunchErrorKind::Digest(_) | LaunchErrorKind::Start(RunnerError::NotFound(_))
             ),
-            ErrorKind::NotServing { .. } => true,
+            ErrorKind::NotServing { .. } | ErrorKind::SelfTest { .. } => true,
             ErrorKind::Failed { why, .. } => why.may_pass(),
             ErrorKind::Registry(_)
             | ErrorKind::ConfigurationUnreadable { .. }
@@ -174,6 +181,11 @@ impl Error {
                 details.extend(causes(error));
                 details
             }
+            ErrorKind::SelfTest { source, .. } => {
+                let mut details = vec![printable(&source.to_string()).into_owned()];
+                details.extend(causes(source.as_ref()));
+                details
+            }
             ErrorKind::Failed { why, .. } => {
                 let mut details = vec![why.to_string()];
                 match why {
@@ -201,6 +213,7 @@ impl Coded for Error {
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
             ErrorKind::NotServing { .. } => "plugin-not-serving",
+            ErrorKind::SelfTest { .. } => "self-test-failed",
             ErrorKind::Stopped { .. } => "plugin-stopped",
             ErrorKind::Failed { .. } => "plugin-failed",
             ErrorKind::Dispense(error) => error.code(),
@@ -231,7 +244,9 @@ impl Coded for Error {
                         .unwrap_or("restart it once that is mended".into()),
                 );
             }
-            ErrorKind::Dispense(_) | ErrorKind::ShutDown => return None,
+            ErrorKind::Dispense(_) | ErrorKind::SelfTest { .. } | ErrorKind::ShutDown => {
+                return None;
+            }
         };
         Some(text.into())
     }
@@ -258,6 +273,12 @@ impl fmt::Display for Error {
             }
             ErrorKind::Launch(error) => error.fmt(f),
             ErrorKind::NotServing { plugin, .. } => write!(f, "plugin `{plugin}` does not serve"),
+            ErrorKind::SelfTest { plugin, .. } => {
+                write!(
+                    f,
+                    "plugin `{plugin}` serves, and did not pass the test before its use"
+                )
+            }
             ErrorKind::Stopped { plugin } => write!(f, "plugin `{plugin}` was stopped"),
             ErrorKind::Failed { plugin, .. } => write!(f, "plugin `{plugin}` has failed"),
             ErrorKind::Dispense(error) => error.fmt(f),
@@ -276,6 +297,7 @@ impl std::error::Error for Error {
             ErrorKind::Dispense(error) => error.source(),
             ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
             ErrorKind::Failed { why, .. } => Some(why),
+            ErrorKind::SelfTest { source, .. } => Some(source.as_ref()),
             ErrorKind::Stopped { .. }
             | ErrorKind::ShutDown
             | ErrorKind::Configuration(_)

@@ -67,14 +67,14 @@ pub mod interface {
 pub use configuration::Configure;
 pub use error::{Error, ErrorKind, Failure};
 pub use host::{
-    Cause, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState, PluginStatus,
-    ShutdownReport, StopReason,
+    Cause, Change, ChangeKind, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState,
+    PluginStatus, ReloadStep, Reloaded, ShutdownReport, StopReason,
 };
 pub use metrics::{Exposition, ExpositionError, ExpositionPlace, Metrics, MetricsFormat, Traffic};
 pub use plugin::Plugin;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
-pub use supervision::{Restart, Supervision};
+pub use supervision::{Reload, Restart, Supervision};
 
 pub use outrigger_host::{
     Attach, Broker, BrokerError, BrokerId, CallObserver, Channel, Deadlines, DispenseError,
@@ -99,6 +99,7 @@ pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,
     NetworkLimits, NetworkSettings, Verdict,
 };
+pub use outrigger_transport::{RouteError, SafeMethods, SafeToRepeat};
 pub use outrigger_wire::{AllowedTransports, Coded};
 
 /// The page for authors of hosts.

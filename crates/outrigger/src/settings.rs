@@ -5,13 +5,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_host::{Launch, PluginIdentity, ServiceSet};
+use futures_util::future::BoxFuture;
+use outrigger_host::{Launch, PluginIdentity, RunningPlugin, ServiceSet};
 use outrigger_manifest::{Decision, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
 use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
 use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
+use crate::host::ReloadStep;
 use crate::metrics::Metrics;
 use crate::supervision::Supervision;
 
@@ -40,6 +42,8 @@ pub struct Settings {
     application: ApplicationServices,
     start_with_less: bool,
     launch: Arc<ChangeLaunch>,
+    prepare: Option<Arc<Prepare>>,
+    at_reload_step: Option<Arc<AtReloadStep>>,
     supervision: Supervision,
     supervision_of: BTreeMap<String, Supervision>,
     require_checksums: bool,
@@ -48,6 +52,10 @@ pub struct Settings {
     metrics: Metrics,
 }
 
+/// Why a process is not used.
+type Unfit = Box<dyn std::error::Error + Send + Sync>;
+type Prepare = dyn Fn(Arc<RunningPlugin>) -> BoxFuture<'static, Result<(), Unfit>> + Send + Sync;
+pub(crate) type AtReloadStep = dyn Fn(&str, &ReloadStep) + Send + Sync;
 type ChangeLaunch = dyn Fn(&Manifest, Launch) -> Launch + Send + Sync;
 
 impl Default for Settings {
@@ -59,6 +67,8 @@ impl Default for Settings {
             application: ApplicationServices::new(),
             start_with_less: false,
             launch: Arc::new(|_, launch| launch),
+            prepare: None,
+            at_reload_step: None,
             supervision: Supervision::default(),
             supervision_of: BTreeMap::new(),
             require_checksums: false,
@@ -196,6 +206,34 @@ impl Settings {
         self
     }
 
+    /// Lets `prepare` see to each process of a plugin that a [`Host`](crate::Host)
+    /// starts, before it gets any call: to serve it something over its broker, or
+    /// to try whether it works. A process for which that fails, or takes longer
+    /// than the start may, is not used; a reload then keeps what ran before.
+    #[must_use]
+    pub fn prepare<F>(
+        mut self,
+        prepare: impl Fn(Arc<RunningPlugin>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.prepare = Some(Arc::new(move |plugin| Box::pin(prepare(plugin))));
+        self
+    }
+
+    /// Calls `at_step` with a plugin's name at each step of its reloads, which go on
+    /// when it returns: for tests of what happens when a process ends just then.
+    /// Whoever only wants to know reads the [events](crate::Host::events).
+    #[must_use]
+    pub fn at_reload_step(
+        mut self,
+        at_step: impl Fn(&str, &ReloadStep) + Send + Sync + 'static,
+    ) -> Self {
+        self.at_reload_step = Some(Arc::new(at_step));
+        self
+    }
+
     /// Says how a [`Host`](crate::Host) watches over plugins.
     #[must_use]
     pub fn supervision(mut self, supervision: Supervision) -> Self {
@@ -213,6 +251,17 @@ impl Settings {
     pub(crate) fn supervision_of(&self, name: &str) -> Supervision {
         let own = self.supervision_of.get(name);
         own.unwrap_or(&self.supervision).clone()
+    }
+
+    pub(crate) async fn prepared(&self, plugin: &Arc<RunningPlugin>) -> Result<(), Unfit> {
+        match &self.prepare {
+            Some(prepare) => prepare(plugin.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn step_hook(&self) -> Option<Arc<AtReloadStep>> {
+        self.at_reload_step.clone()
     }
 
     pub(crate) fn launched(&self, manifest: &Manifest, launch: Launch) -> Launch {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outrigger_host::Deadlines;
+use outrigger_transport::SafeMethods;
 
 /// How a [`Host`](crate::Host) watches over a plugin: which waits it bounds, when
 /// it asks whether the plugin is well, and when it starts it again.
@@ -48,6 +49,17 @@ pub struct Supervision {
     pub restarts: usize,
     /// See [`restarts`](Self::restarts): 60 s.
     pub restart_window: Duration,
+    /// How a reload puts a new process in the place of the one that runs.
+    pub reload: Reload,
+    /// How long calls may take to end in a process that is stopped or was
+    /// replaced: 30 s. What is left then fails with the code `plugin-replaced`.
+    pub drain: Duration,
+    /// How long a process that was replaced is kept, to serve again if its
+    /// successor fails in that time: 30 s. Another reload ends it sooner.
+    pub rollback_within: Duration,
+    /// Which methods may be called a second time, in the next process, when the
+    /// first was replaced or died before it had answered: none.
+    pub safe_methods: SafeMethods,
 }
 
 impl Default for Supervision {
@@ -63,8 +75,25 @@ impl Default for Supervision {
             healthy_after: Duration::from_secs(60),
             restarts: 5,
             restart_window: Duration::from_secs(60),
+            reload: Reload::Overlap,
+            drain: Duration::from_secs(30),
+            rollback_within: Duration::from_secs(30),
+            safe_methods: SafeMethods::default(),
         }
     }
+}
+
+/// How a reload puts a new process in the place of the one that runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reload {
+    /// The new one is started beside the old one, which goes on if the new one is
+    /// not fit to serve. There are never more than two.
+    #[default]
+    Overlap,
+    /// The old one is stopped first, for plugins that hold something only one
+    /// process can have. Calls wait meanwhile. If the new one is not fit to serve,
+    /// what ran before is started again.
+    Replace,
 }
 
 /// Whether a plugin that ended without being asked to is started again.

@@ -60,6 +60,8 @@ fn many<I: Interface>(
     send(plugins.start_all());
     send(plugins.stop(""));
     send(plugins.restart(""));
+    send(plugins.reload(""));
+    send(plugins.rescan());
     send(plugins.client::<I>(""));
     send(plugins.shutdown(WAIT));
     send(events.next());

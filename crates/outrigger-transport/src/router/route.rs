@@ -29,6 +29,7 @@ pub(super) struct Route {
     switch: Switch<Target, RouteError>,
     turned: Notify,
     waiting: AtomicUsize,
+    wanted: Notify,
     /// The number of the next generation.
     next: AtomicU64,
     safe: Mutex<Arc<SafeMethods>>,
@@ -59,6 +60,7 @@ impl Route {
             switch: Switch::new(),
             turned: Notify::new(),
             waiting: AtomicUsize::new(0),
+            wanted: Notify::new(),
             next: AtomicU64::new(1),
             safe: Mutex::default(),
             ending: Mutex::new(Some(life.end_with())),
@@ -82,7 +84,7 @@ impl Route {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         self.turn(Point::to(Target {
-            number: self.next.fetch_add(1, Ordering::Relaxed),
+            number: self.next.fetch_add(1, Ordering::AcqRel),
             connection,
             safe,
             left: Notify::new(),
@@ -140,6 +142,18 @@ impl Route {
         }
     }
 
+    /// Waits until a call waits for a generation.
+    pub(super) async fn wanted(&self) {
+        loop {
+            let mut wanted = std::pin::pin!(self.wanted.notified());
+            wanted.as_mut().enable();
+            if self.waiting.load(Ordering::Acquire) > 0 {
+                return;
+            }
+            wanted.await;
+        }
+    }
+
     /// Waits for a generation, which has not the number `last`, and enters it.
     ///
     /// # Errors
@@ -173,9 +187,12 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn begin(route: &'a Route) -> Result<Self, RouteError> {
         let waiting = Self(&route.waiting);
-        match waiting.0.fetch_add(1, Ordering::Relaxed) {
+        match waiting.0.fetch_add(1, Ordering::AcqRel) {
             MAX_WAITING.. => Err(RouteError::crowded(&route.plugin, MAX_WAITING)),
-            _ => Ok(waiting),
+            _ => {
+                route.wanted.notify_waiters();
+                Ok(waiting)
+            }
         }
     }
 }

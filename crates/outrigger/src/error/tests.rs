@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
 
-const KINDS: usize = 27;
+const KINDS: usize = 28;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -45,6 +45,7 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Dispense(_) => 24,
         ErrorKind::ShutDown => 25,
         ErrorKind::ServiceName(_) => 26,
+        ErrorKind::SelfTest { .. } => 27,
     }
 }
 
@@ -232,6 +233,10 @@ async fn supervised(example: &mut impl FnMut(&Kennel, Error)) {
         &kennel.path("dog/dog"),
         &format!("#!/bin/sh\nexec {kv} netrpc\n"),
     );
+    let unfit = Settings::new().prepare(async |_| Err("it does not bark".into()));
+    let unfit = unfit.host(kennel.0.path()).await.expect("a folder");
+    let unfit = unfit.start("dog").await;
+    example(&kennel, unfit.expect_err("it is tried"));
     let other = Settings::new()
         .host(kennel.0.path())
         .await
@@ -259,7 +264,7 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     }
     assert_eq!(met, [true; KINDS]);
     let codes: BTreeSet<&str> = examples.iter().map(|(error, _)| error.code()).collect();
-    let of_others = BTreeSet::from(["digest-mismatch", "netrpc-failed"]);
+    let of_others = BTreeSet::from(["digest-mismatch", "transport-unsupported"]);
     assert_eq!(documented(), &codes - &of_others);
     let texts: Vec<&str> = examples.iter().map(|(_, text)| text.as_str()).collect();
     insta::assert_snapshot!(texts.join("\n"), @r#"
@@ -354,8 +359,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       the plugin did not answer a ping
       code: 'Internal error', message: "the peer reset the call: unexpected internal error encountered"
       help: see its stderr; a plugin says that it serves as soon as it can answer calls
-    [netrpc-failed] plugin `dog` did not dispense `dog`
-      Dispenser.Dispense: the peer answered with an error: "unknown plugin type: dog"
+    [self-test-failed] plugin `dog` serves, and did not pass the test before its use
+      it does not bark
+    [transport-unsupported] `outrigger::error::tests::Bark` has no client for netrpc, which plugin `dog` speaks
     [host-shut-down] the host of the plugins is shut down
     "#);
 }

@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use outrigger_host::{ExitReport, RunningPlugin};
+use outrigger_host::ExitReport;
 use tokio::sync::watch;
 
-use super::event::{Cause, EventKind, Journal};
+use super::event::{Cause, EventKind, Journal, ReloadStep};
+use super::generation::Generation;
 use super::status::{PluginState, PluginStatus};
 use crate::plugin::Plugin;
+use crate::settings::AtReloadStep;
 
 /// The status of one plugin, which its task alone changes.
 pub(super) struct Board {
     status: watch::Sender<PluginStatus>,
     journal: Arc<Journal>,
+    at_step: Option<Arc<AtReloadStep>>,
 }
 
 impl Board {
     pub(super) fn new(plugin: &Plugin, journal: Arc<Journal>) -> Self {
+        let at_step = plugin.settings().step_hook();
         let manifest = plugin.manifest();
         let status = PluginStatus {
             name: plugin.name().to_owned(),
@@ -36,6 +40,7 @@ impl Board {
         Self {
             status: watch::Sender::new(status),
             journal,
+            at_step,
         }
     }
 
@@ -77,10 +82,29 @@ impl Board {
         );
     }
 
-    /// The plugin is started once more.
-    pub(super) fn starts(&self) -> u64 {
-        self.status.send_modify(|status| status.generation += 1);
-        self.status.borrow().generation
+    /// The plugin is started: for the time of this number.
+    pub(super) fn starts(&self, generation: u64) {
+        self.status
+            .send_modify(|status| status.generation = generation);
+    }
+
+    /// This is what its folder holds now.
+    pub(super) fn holds(&self, plugin: &Plugin) {
+        self.status.send_modify(|status| {
+            let manifest = plugin.manifest();
+            status.version = manifest.version().map(ToString::to_string);
+            status.folder = plugin.places().plugin_dir().to_owned();
+        });
+    }
+
+    /// A reload has come so far.
+    pub(super) fn step(&self, step: ReloadStep) {
+        let plugin = self.status.borrow().name.clone();
+        if let Some(at_step) = &self.at_step {
+            at_step(&plugin, &step);
+        }
+        tracing::info!(plugin, "reload: {step}");
+        self.journal.tell(&plugin, EventKind::Reload(step));
     }
 
     /// It failed and will be started anew.
@@ -88,11 +112,13 @@ impl Board {
         self.status.send_modify(|status| status.restarts += 1);
     }
 
-    pub(super) fn runs(&self, plugin: &RunningPlugin, digest: Option<String>) {
+    pub(super) fn runs(&self, generation: &Generation) {
+        let plugin = &generation.plugin;
         self.status.send_modify(|status| {
+            status.generation = generation.number;
             status.pid = plugin.pid();
             status.transport = Some(plugin.transport());
-            status.digest = digest;
+            status.digest = generation.digest.clone();
             status.reattach = Some(plugin.reattach());
         });
     }

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use outrigger_wire::Coded;
 
-use super::event::{Cause, Event, EventKind, Events};
+use super::event::{Cause, Event, EventKind, Events, ReloadStep};
 use super::status::{PluginState, PluginStatus};
-use crate::metrics::{Life, Metrics};
+use crate::metrics::{Life, Metrics, PluginMetrics};
 
 /// Shows the states of the host's plugins in its metrics, and counts their starts, as
 /// long as there is the host.
@@ -46,15 +46,28 @@ async fn follow(mut events: Events, metrics: Metrics) {
             starting.clear();
             continue;
         };
-        let EventKind::State {
-            state,
-            generation,
-            cause,
-        } = kind
-        else {
-            continue;
-        };
         let counted = metrics.plugin(&plugin);
+        let (state, generation, cause) = match kind {
+            EventKind::State {
+                state,
+                generation,
+                cause,
+            } => (state, generation, cause),
+            EventKind::Reload(ReloadStep::Began { .. }) => {
+                counted.starts();
+                starting.insert(plugin, at);
+                continue;
+            }
+            EventKind::Reload(ReloadStep::Ready { .. }) => {
+                serves(&counted, starting.remove(&plugin), at);
+                continue;
+            }
+            EventKind::Reload(ReloadStep::Swapped { .. }) => {
+                counted.restarts("reload");
+                continue;
+            }
+            EventKind::Reload(_) => continue,
+        };
         let began = starting.remove(&plugin);
         match state {
             PluginState::Starting => {
@@ -64,13 +77,16 @@ async fn follow(mut events: Events, metrics: Metrics) {
                 }
                 starting.insert(plugin, at);
             }
-            PluginState::Running => {
-                if let Some(took) = began.and_then(|began| at.duration_since(began).ok()) {
-                    counted.serves(took);
-                }
-            }
+            PluginState::Running => serves(&counted, began, at),
             PluginState::Backoff { why, .. } => counted.restarts(why.code()),
             _ => {}
         }
+    }
+}
+
+/// It has served since `at`, if it is known when it `began`.
+fn serves(counted: &PluginMetrics, began: Option<SystemTime>, at: SystemTime) {
+    if let Some(took) = began.and_then(|began| at.duration_since(began).ok()) {
+        counted.serves(took);
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 
 use super::status::PluginState;
-use crate::error::Failure;
+use crate::error::{Error, Failure};
 
 /// How many events a reader may be behind before it misses some.
 pub const EVENTS_KEPT: usize = 1024;
@@ -39,6 +39,94 @@ pub enum EventKind {
         /// Why.
         cause: Cause,
     },
+    /// A reload has come one step further.
+    Reload(ReloadStep),
+}
+
+/// How far a reload has come.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ReloadStep {
+    /// The new generation is started.
+    Began {
+        /// Its number.
+        generation: u64,
+    },
+    /// The new generation serves, and gets no calls yet.
+    Ready {
+        /// Its number.
+        generation: u64,
+        /// Its process.
+        pid: Option<u32>,
+    },
+    /// New calls go to the new generation.
+    Swapped {
+        /// Its number.
+        generation: u64,
+        /// That of the one before.
+        from: u64,
+        /// How many calls that one still has.
+        in_flight: usize,
+    },
+    /// The last call of the generation before has ended.
+    Drained {
+        /// Its number.
+        generation: u64,
+    },
+    /// The generation before had calls for longer than it may
+    /// ([`Supervision::drain`](crate::Supervision::drain)), which were ended.
+    Cut {
+        /// Its number.
+        generation: u64,
+        /// How many.
+        calls: usize,
+    },
+    /// The generation before was stopped.
+    Stopped {
+        /// Its number.
+        generation: u64,
+    },
+    /// The new generation is not fit to serve; the one before does.
+    Kept {
+        /// Why.
+        why: Error,
+    },
+    /// The new generation failed while it was on trial; the one before serves again.
+    RolledBack {
+        /// The number of the one before.
+        generation: u64,
+        /// How the new one failed.
+        why: Failure,
+    },
+}
+
+impl fmt::Display for ReloadStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Began { generation } => write!(f, "generation {generation} is started"),
+            Self::Ready { generation, .. } => write!(f, "generation {generation} is ready"),
+            Self::Swapped {
+                generation,
+                from,
+                in_flight,
+            } => write!(
+                f,
+                "calls go to generation {generation}; generation {from} has {in_flight} left"
+            ),
+            Self::Drained { generation } => {
+                write!(f, "generation {generation} has ended its last call")
+            }
+            Self::Cut { generation, calls } => write!(
+                f,
+                "{calls} calls of generation {generation} were ended when their time was over (`drain`)"
+            ),
+            Self::Stopped { generation } => write!(f, "generation {generation} was stopped"),
+            Self::Kept { why } => write!(f, "not done, what ran before goes on: {why}"),
+            Self::RolledBack { generation, why } => {
+                write!(f, "taken back to generation {generation}: {why}")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Event {
@@ -47,6 +135,7 @@ impl fmt::Display for Event {
             EventKind::State { state, cause, .. } => {
                 write!(f, "{}: {} because {cause}", self.plugin, state.as_str())
             }
+            EventKind::Reload(step) => write!(f, "{}: reload: {step}", self.plugin),
         }
     }
 }
@@ -71,10 +160,16 @@ pub enum Cause {
     FailedTooOften(Failure),
     /// The wait after its failure is over.
     Waited,
+    /// What its folder holds now takes the place of what ran.
+    Reloaded,
+    /// What took its place failed.
+    RolledBack(Failure),
     /// It ended by itself, and is not started again for that.
     Ended,
     /// It was stopped, and nothing is left of it.
     Gone,
+    /// Its folder is gone.
+    Removed,
     /// The host is shut down.
     Shutdown,
 }
@@ -90,8 +185,11 @@ impl fmt::Display for Cause {
             Self::Failed(why) => why.fmt(f),
             Self::FailedTooOften(why) => write!(f, "it failed too often: {why}"),
             Self::Waited => f.write_str("the wait after its failure is over"),
+            Self::Reloaded => f.write_str("it is reloaded"),
+            Self::RolledBack(why) => write!(f, "what took its place failed: {why}"),
             Self::Ended => f.write_str("it ended by itself"),
             Self::Gone => f.write_str("nothing is left of it"),
+            Self::Removed => f.write_str("its folder is gone"),
             Self::Shutdown => f.write_str("the host is shut down"),
         }
     }

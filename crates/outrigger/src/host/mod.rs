@@ -1,30 +1,36 @@
 //! Many plugins: found in a folder, started, watched over, started again, stopped.
 
 mod board;
+mod broker;
 mod counted;
 mod event;
+mod generation;
 mod pulse;
 mod restarts;
+mod retiring;
 mod status;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use outrigger_host::{ExitReport, Interface, RunningPlugin};
+use outrigger_host::{DispenseError, ExitReport, Interface, RunningPlugin};
+use outrigger_manifest::{Manifest, Transport};
 use outrigger_registry::RegistryErrorKind;
-use outrigger_transport::OwnedTask;
+use outrigger_transport::{OwnedTask, Router};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-pub use self::event::{Cause, EVENTS_KEPT, Event, EventKind, Events, Missed};
+pub use self::event::{Cause, EVENTS_KEPT, Event, EventKind, Events, Missed, ReloadStep};
 pub use self::status::{PluginState, PluginStatus, StopReason};
+pub use self::worker::Reloaded;
 
 use self::board::Board;
+use self::broker::CurrentBroker;
 use self::event::Journal;
 use self::restarts::Restarts;
 use self::worker::{Command, Reply, Worker};
@@ -80,12 +86,14 @@ pub struct Host(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    settings: Settings,
     folder: PathBuf,
     members: RwLock<BTreeMap<String, Member>>,
     /// The folders without a sound plugin.
-    broken: Vec<PluginStatus>,
+    broken: RwLock<Vec<PluginStatus>>,
+    /// One look at the folder at a time.
+    scanning: tokio::sync::Mutex<()>,
     journal: Arc<Journal>,
-    metrics: Metrics,
     closed: AtomicBool,
 }
 
@@ -93,14 +101,53 @@ struct Inner {
 #[derive(Debug)]
 struct Member {
     line: Line,
+    held: Held,
     end_by: watch::Sender<Option<Instant>>,
     status: watch::Receiver<PluginStatus>,
     _task: OwnedTask,
 }
 
+/// What a plugin's folder held when it was looked at, as far as it tells a change.
+#[derive(Clone, Debug, PartialEq)]
+struct Held {
+    folder: PathBuf,
+    manifest: Manifest,
+    /// Which file its program is, and when that was written.
+    program: Option<[i64; 6]>,
+    digest: Option<String>,
+}
+
+/// What a look at the folder of the plugins found to be different.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Change {
+    /// The plugin.
+    pub plugin: String,
+    /// What is different.
+    pub kind: ChangeKind,
+}
+
+/// What is different about a plugin's folder.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// There was no such plugin. It is not started.
+    Added,
+    /// It holds another manifest, program or checksum. What runs goes on; the next
+    /// start, or [`Host::reload`], takes what is there now.
+    Changed,
+    /// It holds no sound plugin any more. What runs goes on.
+    Broken(Error),
+    /// It is gone. The plugin was stopped.
+    Removed,
+}
+
 /// The way to the task of one plugin.
 #[derive(Clone, Debug)]
 struct Line {
+    router: Router,
+    /// How long the plugin may take to make an object of net/rpc.
+    start_limit: Duration,
     commands: mpsc::Sender<Command>,
     serving: watch::Receiver<Option<Arc<RunningPlugin>>>,
 }
@@ -141,11 +188,12 @@ impl Settings {
         }
         let broken = broken(&plugins);
         let host = Host(Arc::new(Inner {
+            settings: self,
             folder: folder.as_ref().to_owned(),
             members: RwLock::new(members),
-            broken,
+            broken: RwLock::new(broken),
+            scanning: tokio::sync::Mutex::default(),
             journal,
-            metrics: self.counts().clone(),
             closed: AtomicBool::new(false),
         }));
         let inner = Arc::downgrade(&host.0);
@@ -167,7 +215,8 @@ impl Host {
         let sound = members
             .values()
             .map(|member| member.status.borrow().clone());
-        let mut all: Vec<PluginStatus> = sound.chain(self.0.broken.iter().cloned()).collect();
+        let broken = self.0.broken();
+        let mut all: Vec<PluginStatus> = sound.chain(broken.iter().cloned()).collect();
         all.sort_by(|one, other| (&one.name, &one.folder).cmp(&(&other.name, &other.folder)));
         all
     }
@@ -180,9 +229,10 @@ impl Host {
         if let Some(member) = self.0.members().get(name) {
             return Ok(member.status.borrow().clone());
         }
-        let mut broken = self.0.broken.iter();
-        let broken = broken.find(|status| status.name == name);
-        broken.cloned().ok_or_else(|| self.unknown(name))
+        let broken = self.0.broken();
+        let found = broken.iter().find(|status| status.name == name).cloned();
+        drop(broken);
+        found.ok_or_else(|| self.unknown(name))
     }
 
     /// Starts a plugin, unless it runs, and waits until it serves. One that is
@@ -235,8 +285,129 @@ impl Host {
         self.line(name)?.ask(restart).await?
     }
 
+    /// Puts what a plugin's folder holds now in the place of what runs: the new
+    /// process is started beside the old one and has to serve, then new calls go to
+    /// it while those of the old one end ([`Supervision::drain`]). The old one
+    /// stays for a while ([`Supervision::rollback_within`]), and serves again if
+    /// the new one fails. While an earlier reload still has two processes, this one
+    /// waits; [`Supervision::reload`] has another way for plugins of which there
+    /// can be only one.
+    ///
+    /// A plugin that failed or is about to be started again is started with what
+    /// its folder holds now; one that does not run is not started.
+    ///
+    /// # Errors
+    /// What is wrong with what the folder holds, or why it could not be started.
+    /// What ran before goes on then.
+    ///
+    /// # Cancel safety
+    /// The reload goes on when the future is dropped.
+    pub async fn reload(&self, name: &str) -> Result<Reloaded, Error> {
+        let line = self.line(name)?;
+        let plugin = Box::new(self.scan().await?.get(name)?.clone());
+        let held = Held::by(&plugin);
+        if let Some(member) = self.0.members_mut().get_mut(name) {
+            member.held = held;
+        }
+        line.ask(|reply| Command::Reload { plugin, reply }).await?
+    }
+
+    /// Looks at the folder again. What is new is listed from now on; what is gone is
+    /// stopped; what runs and has changed goes on until it is reloaded or restarted.
+    ///
+    /// # Errors
+    /// [`RegistryErrorKind::Folder`](crate::RegistryErrorKind::Folder).
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, a part of the changes may be known already, and
+    /// is not reported again.
+    pub async fn rescan(&self) -> Result<Vec<Change>, Error> {
+        let _one_at_a_time = self.0.scanning.lock().await;
+        let found = self.scan().await?;
+        let (mut changes, mut installs) = (Vec::new(), Vec::new());
+        let mut change = |plugin: &str, kind| {
+            let plugin = plugin.to_owned();
+            changes.push(Change { plugin, kind });
+        };
+        let mut removed = BTreeMap::new();
+        let broken = broken(&found);
+        {
+            let mut members = self.0.members_mut();
+            for plugin in sound(&found) {
+                let (name, held) = (plugin.name(), Held::by(plugin));
+                match members.get_mut(name) {
+                    None => {
+                        let journal = self.0.journal.clone();
+                        let member = Member::new(plugin.clone(), &self.0.settings, journal);
+                        members.insert(name.to_owned(), member);
+                        change(name, ChangeKind::Added);
+                    }
+                    Some(member) if member.held != held => {
+                        member.held = held;
+                        installs.push((member.line.clone(), Box::new(plugin.clone())));
+                        change(name, ChangeKind::Changed);
+                    }
+                    Some(_) => {}
+                }
+            }
+            let is_gone = |name: &str, member: &Member| {
+                let is_here = |status: &PluginStatus| {
+                    status.name == name || status.folder == member.held.folder
+                };
+                found.get(name).is_err() && !broken.iter().any(is_here)
+            };
+            let gone = members
+                .iter()
+                .filter(|(name, member)| is_gone(name, member));
+            let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
+            for name in gone {
+                change(&name, ChangeKind::Removed);
+                removed.extend(members.remove_entry(&name));
+            }
+            let mut known = self.0.broken_mut();
+            for status in &broken {
+                let PluginState::Broken(error) = &status.state else {
+                    continue;
+                };
+                let is_same = |was: &&PluginStatus| {
+                    was.folder == status.folder && was.state.to_string() == status.state.to_string()
+                };
+                if known.iter().find(is_same).is_none() {
+                    change(&status.name, ChangeKind::Broken(error.clone()));
+                }
+            }
+            *known = broken;
+        }
+        for (line, plugin) in installs {
+            line.tell(Command::Install { plugin }).await?;
+        }
+        let stops = removed
+            .values()
+            .map(|member| member.line.stop(Cause::Removed, None));
+        join_all(stops).await;
+        Ok(changes)
+    }
+
+    /// What the folder holds now.
+    async fn scan(&self) -> Result<Plugins, Error> {
+        let (settings, folder) = (self.0.settings.clone(), self.0.folder.clone());
+        let scan = tokio::task::spawn_blocking(move || settings.open(folder));
+        // Only the end of the runtime keeps it from being done.
+        scan.await
+            .unwrap_or_else(|_| Err(ErrorKind::ShutDown.into()))
+    }
+
     /// A typed client for the interface `I` of a plugin, which is started if
     /// nobody has stopped it.
+    ///
+    /// It goes on over restarts and reloads: a call
+    /// goes to the process that serves then, waits while there is none, for as long
+    /// as its own deadline or 60 s, and starts a plugin that ended by itself. It
+    /// fails with `UNAVAILABLE` where that is of no use: `plugin-stopped`,
+    /// `plugin-failed` (see [`RouteError`](outrigger_transport::RouteError)). Its
+    /// broker is that of the process that serves then.
+    ///
+    /// A net/rpc plugin is asked for its object by the first call in each process.
     ///
     /// # Errors
     /// Why it could not be started; [`ErrorKind::Stopped`],
@@ -247,13 +418,27 @@ impl Host {
     pub async fn client<I: Interface>(&self, name: &str) -> Result<I::Client, Error> {
         let line = self.line(name)?;
         let plugin = line.called().await?;
-        let client = plugin.client::<I>().await;
-        client.map_err(|error| ErrorKind::Dispense(error).into())
+        let broker = Arc::new(CurrentBroker::new(line.serving.clone(), &plugin));
+        let transport = plugin.transport();
+        let serves = I::NAME.unwrap_or(name);
+        let client = match transport {
+            Transport::Grpc => I::grpc(line.router.channel(), broker),
+            Transport::NetRpc => I::netrpc(line.router.object(serves, line.start_limit), broker),
+        };
+        client.map_err(|_| {
+            ErrorKind::Dispense(DispenseError::Transport {
+                plugin: name.to_owned(),
+                name: serves.to_owned(),
+                transport,
+                interface: std::any::type_name::<I>(),
+            })
+            .into()
+        })
     }
 
     /// What is counted of the plugins.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        self.0.settings.counts()
     }
 
     /// What happens from now on.
@@ -321,16 +506,68 @@ impl Inner {
     }
 }
 
+impl Inner {
+    fn members_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Member>> {
+        let members = self.members.write();
+        members.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn broken(&self) -> RwLockReadGuard<'_, Vec<PluginStatus>> {
+        self.broken.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn broken_mut(&self) -> RwLockWriteGuard<'_, Vec<PluginStatus>> {
+        self.broken.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn by(plugin: &Plugin) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let program = plugin.program().ok();
+        let digest = program.as_ref().and_then(|program| {
+            let digest = plugin.expected_digest(program).ok()??;
+            Some(digest.to_string())
+        });
+        let seen = program.and_then(|program| std::fs::metadata(program).ok());
+        Self {
+            folder: plugin.places().plugin_dir().to_owned(),
+            manifest: plugin.manifest().clone(),
+            program: seen.map(|seen| {
+                [
+                    seen.dev().cast_signed(),
+                    seen.ino().cast_signed(),
+                    seen.size().cast_signed(),
+                    seen.mtime(),
+                    seen.mtime_nsec(),
+                    seen.ctime_nsec(),
+                ]
+            }),
+            digest,
+        }
+    }
+}
+
 impl Member {
     fn new(plugin: Plugin, settings: &Settings, journal: Arc<Journal>) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (end_by, must_end) = watch::channel(None);
         let (serves, serving) = watch::channel(None);
-        let board = Board::new(&plugin, journal);
+        let board = Arc::new(Board::new(&plugin, journal));
         let status = board.watch();
+        let rules = settings.supervision_of(plugin.name());
+        let router = Router::for_plugin(plugin.name());
+        router.mark_safe(rules.safe_methods.clone());
+        router.observe(settings.counts().calls_to(plugin.name()));
+        let start_limit = rules.deadlines.start;
+        let held = Held::by(&plugin);
         let worker = Worker {
-            rules: settings.supervision_of(plugin.name()),
+            rules,
             plugin,
+            router: router.clone(),
+            starts: 0,
+            reloading: None,
+            old: None,
             commands,
             end_by: must_end,
             board,
@@ -339,7 +576,10 @@ impl Member {
             waiting: Vec::new(),
         };
         Self {
+            held,
             line: Line {
+                router,
+                start_limit,
                 commands: sender,
                 serving,
             },
@@ -364,10 +604,13 @@ impl Member {
 impl Line {
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let over = || Error::from(ErrorKind::ShutDown);
-        let sent = self.commands.send(command(reply)).await;
-        sent.map_err(|_| over())?;
-        answer.await.map_err(|_| over())
+        self.tell(command(reply)).await?;
+        answer.await.map_err(|_| ErrorKind::ShutDown.into())
+    }
+
+    async fn tell(&self, command: Command) -> Result<(), Error> {
+        let sent = self.commands.send(command).await;
+        sent.map_err(|_| ErrorKind::ShutDown.into())
     }
 
     async fn start(&self, why: Cause) -> Result<(), Error> {

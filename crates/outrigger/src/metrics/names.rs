@@ -60,7 +60,8 @@ macro_rules! names {
             labels: &[$($label),*],
         };)*
 
-        /// All of them, in the order of the text.
+        /// All of them, in the order of the page.
+        #[cfg(test)]
         pub(super) const ALL: &[Name] = &[$($const),*];
     };
 }
@@ -98,6 +99,7 @@ names! {
         "Threads of a plugin's process.";
 }
 
+#[cfg(test)]
 impl Name {
     /// The name as it stands before a sample in Prometheus text.
     pub(super) fn shown(&self) -> String {

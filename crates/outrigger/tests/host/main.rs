@@ -1,5 +1,6 @@
 //! Real plugins of a folder, started, watched over, started again and stopped.
 
+mod reload;
 mod stage;
 
 use std::time::Duration;
@@ -287,7 +288,7 @@ async fn whether_a_plugin_that_ended_is_started_again_is_a_setting() {
     stage.nothing_left().await;
 }
 
-async fn join(reattach: outrigger::Reattach) -> outrigger::RunningPlugin {
+pub(crate) async fn join(reattach: outrigger::Reattach) -> outrigger::RunningPlugin {
     outrigger::Attach::new(reattach)
         .offer(1, outrigger::PluginSet::new())
         .connect()

@@ -73,9 +73,14 @@ impl Stage {
         host.await.expect("a folder of plugins")
     }
 
+    /// What the environment of every plugin holds, and of what it started.
+    pub(crate) fn marker(&self) -> String {
+        self.sockets.path().display().to_string()
+    }
+
     /// The processes of the plugins, and what they started.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        processes_with(&self.sockets.path().display().to_string())
+        processes_with(&self.marker())
     }
 
     /// Waits until no plugin runs, and no socket is left.
