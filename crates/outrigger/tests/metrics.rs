@@ -279,10 +279,7 @@ async fn a_socket_is_private_replaces_one_that_nobody_listens_at_and_goes_with_i
     assert_eq!(error.code(), "metrics-place-taken");
     assert_eq!(
         error.to_string(),
-        format!(
-            "metrics cannot be shown at {}, which is taken",
-            path.display()
-        )
+        format!("metrics cannot be shown at {path:?}, which is taken")
     );
     drop(shown);
     assert!(!path.exists());

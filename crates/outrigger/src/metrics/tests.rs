@@ -34,7 +34,7 @@ fn value(text: &str, sample: &str) -> Option<f64> {
 fn methods_that_somebody_made_up_and_those_beyond_200_are_other() {
     let metrics = Metrics::new();
     let observer = metrics.plugin("p").client();
-    let mut ended = |method: &str, is_known, code| {
+    let ended = |method: &str, is_known, code| {
         observer.begun();
         observer.ended(&call(method, is_known, code));
     };
