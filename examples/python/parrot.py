@@ -2,6 +2,7 @@
 """An animal in Python that says what the application taught it.
 
 The phrases are in a service of the application's own, which the manifest asks for by its name.
+What its own configuration has for a mood comes before that.
 """
 
 import os
@@ -25,6 +26,10 @@ CALL_SECONDS = 10
 
 def speak(request, context: grpc.ServicerContext) -> animal_pb2.SpeakResponse:
     """Say what the application taught it for this mood."""
+    mood = "loud" if request.isLoud else "quiet"
+    configured = plugin.config() or {}
+    if mood in configured:
+        return animal_pb2.SpeakResponse(resp=configured[mood])
     try:
         phrases = outrigger.host.service("phrases")
     except outrigger.host.HostError as error:
@@ -35,7 +40,7 @@ def speak(request, context: grpc.ServicerContext) -> animal_pb2.SpeakResponse:
         response_deserializer=kv_pb2.GetResponse.FromString,
     )
     try:
-        phrase = get(kv_pb2.GetRequest(key="loud" if request.isLoud else "quiet"), timeout=CALL_SECONDS)
+        phrase = get(kv_pb2.GetRequest(key=mood), timeout=CALL_SECONDS)
     except grpc.RpcError as error:
         context.abort(error.code(), error.details())
     return animal_pb2.SpeakResponse(resp=phrase.value.decode())

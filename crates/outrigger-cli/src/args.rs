@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger::Configure;
 use outrigger_manifest::TimeSpan;
 use outrigger_wire::{MagicCookie, Transport};
@@ -55,6 +55,120 @@ pub(crate) enum Command {
     /// Say what the code of an error means, and what to do; or list all codes.
     #[command(after_help = EXIT_CODES)]
     Explain(ExplainArgs),
+    /// Make a plugin or a host that builds at once, with a test and a CI file.
+    #[command(after_help = EXIT_CODES)]
+    New(NewArgs),
+    /// Try what this machine can enforce, and say what would help.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(DoctorArgs),
+    /// Print the completions of the command for a shell.
+    #[command(after_help = EXIT_CODES)]
+    Completions(CompletionsArgs),
+    /// Print the manual page of the command, or of one of its subcommands.
+    #[command(after_help = EXIT_CODES)]
+    Man(ManArgs),
+}
+
+/// What is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum NewKind {
+    /// A program that a host starts.
+    Plugin,
+    /// A program that starts plugins.
+    Host,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Language {
+    Rust,
+    Go,
+    Python,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NewArgs {
+    #[arg(value_enum)]
+    pub(crate) kind: NewKind,
+
+    /// Its name: words of `a-z` and `0-9` joined by `-`.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// What it is written in.
+    #[arg(long, value_enum)]
+    pub(crate) language: Language,
+
+    /// The folder to make. Without it, one by its name here.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) into: Option<PathBuf>,
+
+    /// Take crates and package from this checkout of Outrigger.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["git", "rev"])]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Take crates and package from this repository. Without it, and without `--path`, from
+    /// Outrigger's own.
+    #[arg(long, value_name = "URL")]
+    pub(crate) git: Option<String>,
+
+    /// Which state of the repository: a commit or a tag.
+    #[arg(long, value_name = "REV")]
+    pub(crate) rev: Option<String>,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Try one thing that cannot be taken back, in this process.
+    #[arg(long = "try", value_enum, hide = true)]
+    pub(crate) probe: Option<Probe>,
+}
+
+/// What `doctor` tries in a process of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Probe {
+    Landlock,
+    Seccomp,
+    Namespaces,
+    Proc,
+    ProcInside,
+}
+
+impl Probe {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Landlock => "landlock",
+            Self::Seccomp => "seccomp",
+            Self::Namespaces => "namespaces",
+            Self::Proc => "proc",
+            Self::ProcInside => "proc-inside",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The subcommand. Without it, the page of the command as a whole.
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
+
+    /// Write all pages into this folder instead, such as `~/.local/share/man/man1`.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub(crate) into: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -11,6 +11,7 @@ mod config;
 mod contracts;
 mod cookies;
 mod descriptors;
+mod doctor;
 mod establish;
 mod explain;
 mod failure;
@@ -26,9 +27,11 @@ mod input;
 mod inspect;
 mod json;
 mod launch;
+mod manual;
 mod memory;
 mod metadata;
 mod netrpc;
+mod new;
 mod offer;
 mod output;
 mod printer;
@@ -67,12 +70,24 @@ const REMOVAL: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before any thread is started: a process of several cannot try these.
+    if let Command::Doctor(args) = &cli.command
+        && let Some(probe) = args.probe
+    {
+        return doctor::probe(probe);
+    }
     let verbose = match &cli.command {
         Command::Inspect(inspect) => inspect.plugin.verbose,
         Command::Proto(proto) => proto.plugin.verbose,
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
-        Command::Check(_) | Command::Config(_) | Command::Explain(_) => false,
+        Command::Check(_)
+        | Command::Config(_)
+        | Command::Explain(_)
+        | Command::New(_)
+        | Command::Doctor(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
     };
     if verbose {
         log_to_stderr();
@@ -120,6 +135,10 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Check(args) => check::run(args).map(|()| 0),
                 Command::Config(args) => config::run(args).map(|()| 0),
                 Command::Explain(args) => codes::run(args).map(|()| 0),
+                Command::New(args) => new::run(args).map(|()| 0),
+                Command::Doctor(args) => doctor::run(args).map(|()| 0),
+                Command::Completions(args) => manual::completions(args).map(|()| 0),
+                Command::Man(args) => manual::run(args).map(|()| 0),
             }
         };
         // Dropping the work ends the plugin as well.

@@ -17,6 +17,8 @@ mod foreign;
 mod grants;
 #[path = "command/interfaces.rs"]
 mod interfaces;
+#[path = "command/machine.rs"]
+mod machine;
 #[path = "command/netrpc.rs"]
 mod netrpc;
 #[path = "command/serving.rs"]

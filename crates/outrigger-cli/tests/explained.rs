@@ -42,6 +42,15 @@ const NO_CODES: &[&str] = &[
     "plugin-stdout",
     "sysrq-trigger",
     "tested-1",
+    // Names of crates, folders and modules that are written.
+    "go-plugin",
+    "outrigger-host",
+    "outrigger-plugin",
+    "proc-inside",
+    "proc-macro",
+    "python-plugin",
+    "rust-host",
+    "rust-plugin",
     // What the rest of a sentence or a record is about.
     "link-local",
     "outside-only",

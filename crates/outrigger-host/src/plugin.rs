@@ -288,12 +288,10 @@ impl RunningPlugin {
     ) -> Result<(), BrokerError> {
         let services = services.bind(self.identity());
         let serving = self.broker().serve(id, services).await?;
-        let life = self.inner.life.clone();
-        let task = OwnedTask::spawn(async move {
-            life.gone().await;
-            drop(serving);
+        self.keep(async move {
+            let _serving = serving;
+            std::future::pending::<()>().await;
         });
-        self.inner.tasks().push(task);
         Ok(())
     }
 
@@ -312,10 +310,20 @@ impl RunningPlugin {
             Serving::on_socket(socket, services)
         });
         let served: Vec<Serving> = served.collect();
+        self.keep(async move {
+            let _served = served;
+            std::future::pending::<()>().await;
+        });
+    }
+
+    /// Does `work` until the plugin is gone.
+    pub(crate) fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
         let life = self.inner.life.clone();
         let task = OwnedTask::spawn(async move {
-            life.gone().await;
-            drop(served);
+            tokio::select! {
+                _ = life.gone() => {}
+                () = work => {}
+            }
         });
         self.inner.tasks().push(task);
     }

@@ -154,6 +154,16 @@ words! {
 }
 
 words! {
+    /// How a reload puts a new process in the place of the one that runs.
+    ReloadHow "a way to reload" {
+        /// Beside it, and calls go to the new one when it is fit to serve.
+        Overlap = "overlap",
+        /// After it has ended.
+        Replace = "replace",
+    }
+}
+
+words! {
     /// What becomes of a plugin that the lock file does not know as it is.
     LockMode "a mode of the lock file" {
         /// One that is new is written down; one that asks for more needs approval.

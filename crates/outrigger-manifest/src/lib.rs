@@ -36,6 +36,7 @@ mod choices;
 mod configuration;
 mod decide;
 mod denial;
+mod document;
 mod entries;
 mod flow;
 #[doc(hidden)]
@@ -72,16 +73,17 @@ pub use builder::{
 };
 pub use changes::{Change, ChangeKind, Changes};
 pub use choices::{
-    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, RestartWhen,
-    SandboxMode, StartWhen,
+    Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, ReloadHow,
+    RestartWhen, SandboxMode, StartWhen,
 };
 pub use configuration::{
     AppVersion, Application, AuditSettings, Configuration, ControlSettings, Directories,
     FileWatcher, Layers, LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, Setting,
-    SettingChanged, Source, Supervision, WorkerPool,
+    SettingChanged, Source, SupervisionSettings, WorkerPool,
 };
 pub use decide::{Decision, Granted, Refusal};
 pub use denial::{Denial, DenialKind};
+pub use document::Document;
 pub use grants::{
     EnvironmentGrants, ExecGrant, FilesystemGrant, Grants, NetworkGrant, NetworkGrants,
     ProcessGrants, RealPaths,

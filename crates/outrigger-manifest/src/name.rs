@@ -177,6 +177,7 @@ pub(crate) const RESERVED_VARIABLES: &[&str] = &[
     "PLUGIN_UNIX_SOCKET_GROUP",
     "OUTRIGGER_HOST_SERVICES",
     "OUTRIGGER_SERVICES",
+    "OUTRIGGER_PLUGIN_CONFIG",
 ];
 
 /// Whether the text can name an environment variable: letters, digits and `_`, no digit first,

@@ -94,6 +94,8 @@ codes! {
     UnknownWord => "unknown-word",
     /// A number outside its range.
     OutOfRange => "out-of-range",
+    /// The schema that belongs to the file forbids it.
+    AgainstSchema => "against-schema",
     /// A text longer than its bound.
     TextTooLong => "text-too-long",
     /// A text with characters that must not be in it.

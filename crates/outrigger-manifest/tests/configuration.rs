@@ -229,7 +229,7 @@ fn changes_name_what_is_different_and_nothing_else() {
         [
             "directories.data_dir: none → a (f.yaml:4:25)",
             "logging.log_level: info → warn (f.yaml:3:22), without effect yet",
-            "plugins.cat.restart: never → none (default), without effect yet",
+            "plugins.cat.restart: never → none (default)",
         ]
     );
     assert_eq!(after.changes(&after), []);

@@ -1,6 +1,7 @@
 //! What a plugin's services get to work with.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use outrigger_transport::{
     Broker, BrokerError, BrokerErrorKind, BrokerId, Channel, ChannelOptions, connect,
 };
 use outrigger_wire::{
-    Address, ENV_HOST_SERVICES, ENV_SERVICES, Excerpt, Network, offered_services,
+    Address, ENV_HOST_SERVICES, ENV_PLUGIN_CONFIG, ENV_SERVICES, Excerpt, Network, offered_services,
 };
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ use crate::hostserve::HostServe;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is named in errors of services of the application's own.
 const CONNECT_SERVICE: &str = "services.connect";
+/// How often it looks whether the host has replaced its configuration.
+const CONFIG_LOOK: Duration = Duration::from_secs(1);
 /// How long it waits between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -133,6 +136,50 @@ impl PluginContext {
     pub async fn host_serve(&self, id: u32) -> Result<HostServe, BrokerError> {
         let channel = self.broker.connect(BrokerId(id)).await?;
         Ok(HostServe::over(channel))
+    }
+
+    /// The plugin's own configuration as it is now, as JSON: what the host's operator
+    /// wrote for this plugin. Nothing if the host hands over none.
+    ///
+    /// # Errors
+    /// The file with it cannot be read.
+    pub fn config(&self) -> io::Result<Option<String>> {
+        let path = std::env::var_os(ENV_PLUGIN_CONFIG);
+        path.map(std::fs::read_to_string).transpose()
+    }
+
+    /// Waits until the plugin's own configuration is another one than `known`, and
+    /// returns it: within about two seconds after it was changed.
+    ///
+    /// # Errors
+    /// The host hands over none, or the file with it cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(ctx: outrigger_plugin::PluginContext) -> std::io::Result<()> {
+    /// let mut config = ctx.config()?.unwrap_or_default();
+    /// loop {
+    ///     // … take it over …
+    ///     config = ctx.config_changed(&config).await?;
+    /// }
+    /// # }
+    /// ```
+    pub async fn config_changed(&self, known: &str) -> io::Result<String> {
+        loop {
+            match self.config()? {
+                Some(config) if config == known => tokio::time::sleep(CONFIG_LOOK).await,
+                Some(config) => return Ok(config),
+                None => {
+                    let text = format!(
+                        "this host hands over no configuration: it sets no {ENV_PLUGIN_CONFIG}"
+                    );
+                    return Err(io::Error::new(io::ErrorKind::NotFound, text));
+                }
+            }
+        }
     }
 
     /// Opens further connections to the host, for services of your own.

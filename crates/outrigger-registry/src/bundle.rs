@@ -13,8 +13,10 @@ use semver::Version;
 use crate::checksum::checksum_of;
 use crate::digest_cache::DigestCache;
 use crate::error::{RegistryError, RegistryErrorKind};
-use crate::file::{SourceFile, alike, no_regular_file, regular};
+use crate::file::{no_regular_file, regular};
 use crate::file_kind::FileKind;
+use crate::signature::{self, SignatureError, Signed, Trust};
+use crate::source::{SourceFile, alike};
 
 /// The most bytes that a checksum file may have.
 const LARGEST_CHECKSUMS: u64 = 1 << 20;
@@ -42,6 +44,8 @@ pub struct Bundle {
     folder: PathBuf,
     /// Where the manifest stands, if it is from a file.
     file: Option<PathBuf>,
+    /// What that file hashes to.
+    manifest_digest: Option<ExpectedDigest>,
     manifest: Arc<Manifest>,
 }
 
@@ -69,6 +73,8 @@ impl Bundle {
         Ok(Self {
             folder: folder.to_owned(),
             file: Some(source.path().to_owned()),
+            // Nothing fails in reading from memory.
+            manifest_digest: ExpectedDigest::of(source.bytes()).ok(),
             manifest: Arc::new(manifest),
         })
     }
@@ -78,6 +84,7 @@ impl Bundle {
         Self {
             folder: folder.into(),
             file: None,
+            manifest_digest: None,
             manifest: Arc::new(manifest),
         }
     }
@@ -203,14 +210,61 @@ impl Bundle {
         })
     }
 
+    /// What its program hashes to by a list of its files that somebody trusted signed. The
+    /// manifest is the one that was signed; no other file is read.
+    ///
+    /// # Errors
+    /// As for [`program`](Self::program), and [`RegistryErrorKind::Signature`].
+    pub fn signed_digest(&self, trust: &Trust) -> Result<ExpectedDigest, RegistryError> {
+        let program = self.program()?;
+        let signed = trust.signed(&self.folder);
+        let digest = signed.and_then(|signed| self.by(&signed, &program));
+        digest.map_err(|source| self.unsigned(source))
+    }
+
+    /// As [`signed_digest`](Self::signed_digest), when every file of the plugin is the one that
+    /// was signed, and there is no other. Reads the files that the cache does not know.
+    ///
+    /// # Errors
+    /// As for [`signed_digest`](Self::signed_digest).
+    pub fn check_signature(
+        &self,
+        trust: &Trust,
+        known: &DigestCache,
+    ) -> Result<ExpectedDigest, RegistryError> {
+        let program = self.program()?;
+        let signed = trust.signed(&self.folder);
+        let digest = signed.and_then(|signed| {
+            signed.check(known)?;
+            self.by(&signed, &program)
+        });
+        digest.map_err(|source| self.unsigned(source))
+    }
+
+    /// The program's digest by what was signed, which the manifest is, too.
+    fn by(&self, signed: &Signed, program: &Path) -> Result<ExpectedDigest, SignatureError> {
+        let name = FileKind::Manifest.usual_name();
+        let file = self.file.clone().unwrap_or_else(|| self.folder.join(name));
+        let file = self.folder.join(file.file_name().unwrap_or_default());
+        let manifest = signed.digest_of(&file)?;
+        if let Some(read) = &self.manifest_digest {
+            let changed = |source| SignatureError::Changed(name.to_owned(), source);
+            manifest.matches(read).map_err(changed)?;
+        }
+        signed.digest_of(program).cloned()
+    }
+
+    fn unsigned(&self, source: SignatureError) -> RegistryError {
+        let plugin = self.name().to_owned();
+        RegistryErrorKind::Signature { plugin, source }.into()
+    }
+
     /// The files whose content, beside its manifest's, makes it what it is; not all need exist.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let mut files = self.programs();
-        files.extend(
-            self.programs()
-                .iter()
-                .flat_map(|it| self.checksum_files(it)),
-        );
+        let programs = self.programs();
+        let mut files = vec![self.folder.join(signature::SIGNATURE)];
+        files.extend(programs.iter().flat_map(|it| self.checksum_files(it)));
+        files.extend(programs);
         files
     }
 
@@ -228,7 +282,7 @@ impl Bundle {
     fn checksum_files(&self, program: &Path) -> [PathBuf; 2] {
         let mut beside = program.as_os_str().to_owned();
         beside.push(".sha256");
-        [self.folder.join("plugin.sha256"), beside.into()]
+        [self.folder.join(signature::LIST), beside.into()]
     }
 
     /// What its program hashes to. Reads the whole program if the cache does not know it.

@@ -9,6 +9,7 @@ use semver::Version;
 use crate::bundle::Bundle;
 use crate::digest_cache::DigestCache;
 use crate::error::{RegistryError, RegistryErrorKind};
+use crate::signature::Trust;
 
 /// A plugin's folder, and what was found in it.
 #[derive(Clone, Debug)]
@@ -23,6 +24,15 @@ pub struct Entry {
     state: EntryState,
 }
 
+/// What every plugin must have, beyond what none can do without.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Demands {
+    /// A checksum file.
+    pub(crate) checksum: bool,
+    /// A signature of one of these.
+    pub(crate) trust: Option<Trust>,
+}
+
 /// Whether a plugin can be used, as far as is seen without reading its program.
 #[derive(Clone, Debug)]
 pub enum EntryState {
@@ -33,7 +43,7 @@ pub enum EntryState {
         bundle: Bundle,
         /// The program, which this user may execute.
         program: PathBuf,
-        /// What it must hash to, if a checksum file says so.
+        /// What it must hash to, if a checksum file says so or a signature is demanded.
         checksum: Option<ExpectedDigest>,
     },
     /// It cannot be used.
@@ -48,12 +58,12 @@ pub enum EntryState {
 
 impl Entry {
     /// Looks at what there is at `place`.
-    pub(crate) fn read(place: &Path, checksum_required: bool) -> Self {
-        Self::found(place, None, Bundle::open(place), checksum_required)
+    pub(crate) fn read(place: &Path, demands: &Demands) -> Self {
+        Self::found(place, None, Bundle::open(place), demands)
     }
 
     /// Looks at one version in the folder of a plugin's versions.
-    pub(crate) fn read_version(place: &Path, version: Version, checksum_required: bool) -> Self {
+    pub(crate) fn read_version(place: &Path, version: Version, demands: &Demands) -> Self {
         let folder = place.join(version.to_string());
         let read = Bundle::open(&folder).and_then(|bundle| {
             let plugin = name_of(place);
@@ -70,21 +80,21 @@ impl Entry {
             }
             .into())
         });
-        Self::found(place, Some(version), read, checksum_required)
+        Self::found(place, Some(version), read, demands)
     }
 
     /// What leads nowhere, in place of a plugin's folder.
     pub(crate) fn unreadable(place: &Path, source: io::Error) -> Self {
         let path = place.to_owned();
         let error = RegistryErrorKind::PluginFolder { path, source };
-        Self::found(place, None, Err(error.into()), false)
+        Self::found(place, None, Err(error.into()), &Demands::default())
     }
 
     fn found(
         place: &Path,
         beside: Option<Version>,
         read: Result<Bundle, RegistryError>,
-        checksum_required: bool,
+        demands: &Demands,
     ) -> Self {
         let folder = match &beside {
             Some(version) => place.join(version.to_string()),
@@ -95,7 +105,7 @@ impl Entry {
             Err(_) => name_of(place),
         };
         let state = match read {
-            Ok(bundle) => available(bundle, checksum_required),
+            Ok(bundle) => available(bundle, demands),
             Err(error) => EntryState::Unusable {
                 bundle: None,
                 error,
@@ -188,12 +198,13 @@ fn name_of(place: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-fn available(bundle: Bundle, checksum_required: bool) -> EntryState {
+fn available(bundle: Bundle, demands: &Demands) -> EntryState {
     let looked_at = || {
         let program = bundle.executable()?;
-        let checksum = match checksum_required {
-            true => Some(bundle.required_digest(&program)?),
-            false => bundle.expected_digest(&program)?,
+        let checksum = match &demands.trust {
+            Some(trust) => Some(bundle.signed_digest(trust)?),
+            None if demands.checksum => Some(bundle.required_digest(&program)?),
+            None => bundle.expected_digest(&program)?,
         };
         Ok((program, checksum))
     };

@@ -14,6 +14,7 @@ use semver::{Version, VersionReq};
 use crate::checksum::ChecksumError;
 use crate::file_kind::FileKind;
 use crate::shown::{self, listed, quoted};
+use crate::signature::SignatureError;
 
 /// Why a plugin that is installed cannot be used, or none is. Clones share what they say.
 ///
@@ -162,6 +163,13 @@ pub enum RegistryErrorKind {
         /// Why.
         source: ChecksumError,
     },
+    /// The plugin is not signed by somebody who is trusted, or not as it was signed.
+    Signature {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        source: SignatureError,
+    },
     /// The program is not the one of the checksum file, or could not be read to find out.
     Digest {
         /// The plugin.
@@ -257,6 +265,11 @@ impl RegistryError {
                 vec![printable(&source.to_string()).into_owned()]
             }
             RegistryErrorKind::Digest { source, .. } => vec![source.to_string()],
+            RegistryErrorKind::Signature { source, .. } => {
+                let inner = std::error::Error::source(source).map(ToString::to_string);
+                let inner = inner.map(|text| printable(&text).into_owned());
+                [source.to_string()].into_iter().chain(inner).collect()
+            }
         }
     }
 }
@@ -281,6 +294,7 @@ impl Coded for RegistryError {
             RegistryErrorKind::ChecksumUnreadable { .. } => "checksum-unreadable",
             RegistryErrorKind::Checksum { source, .. } => source.code(),
             RegistryErrorKind::Digest { source, .. } => source.code(),
+            RegistryErrorKind::Signature { source, .. } => source.code(),
         }
     }
 
@@ -308,7 +322,23 @@ impl Coded for RegistryError {
                 source: DigestError::Mismatch { .. },
                 ..
             } => "write its checksum anew if you rebuilt it, otherwise do not run it",
-            RegistryErrorKind::Folder { .. }
+            RegistryErrorKind::Signature {
+                source: SignatureError::Missing(_),
+                ..
+            } => {
+                "sign the list of its files: `sha256sum … > plugin.sha256`, then `minisign -S -m plugin.sha256`"
+            }
+            RegistryErrorKind::Signature {
+                source: SignatureError::Untrusted(_),
+                ..
+            } => "trust the key of whoever made it, if you know them",
+            RegistryErrorKind::Signature {
+                source:
+                    SignatureError::Wrong(_) | SignatureError::Changed(..) | SignatureError::Unlisted(_),
+                ..
+            } => "install it anew from whoever made it; do not run it as it is",
+            RegistryErrorKind::Signature { .. }
+            | RegistryErrorKind::Folder { .. }
             | RegistryErrorKind::Watch { .. }
             | RegistryErrorKind::PluginFolder { .. }
             | RegistryErrorKind::Unsatisfied { .. }
@@ -409,6 +439,13 @@ impl fmt::Display for RegistryError {
                 "the checksum file `{}` says nothing of the program",
                 shown::path(path)
             ),
+            RegistryErrorKind::Signature { plugin, source } => match source {
+                SignatureError::Missing(_) => write!(f, "plugin `{plugin}` is not signed"),
+                SignatureError::Untrusted(_) => {
+                    write!(f, "plugin `{plugin}` is signed by nobody who is trusted")
+                }
+                _ => write!(f, "plugin `{plugin}` is not as it was signed"),
+            },
             RegistryErrorKind::Digest { plugin, source, .. } => match source {
                 DigestError::Mismatch { .. } => {
                     write!(f, "plugin `{plugin}` is not the program that was meant")
@@ -430,6 +467,7 @@ impl std::error::Error for RegistryError {
             | RegistryErrorKind::ChecksumUnreadable { source, .. } => Some(source),
             RegistryErrorKind::Checksum { source, .. } => Some(source),
             RegistryErrorKind::Digest { source, .. } => Some(source),
+            RegistryErrorKind::Signature { source, .. } => Some(source),
             RegistryErrorKind::Invalid(..)
             | RegistryErrorKind::Unknown { .. }
             | RegistryErrorKind::NameTaken { .. }

@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs::DirEntry;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
+use outrigger_wire::ExpectedDigest;
 use semver::{Version, VersionReq};
 
-use crate::entry::Entry;
+use crate::bundle::Bundle;
+use crate::digest_cache::DigestCache;
+use crate::entry::{Demands, Entry};
 use crate::error::{RegistryError, RegistryErrorKind};
 use crate::file_kind::FileKind;
+use crate::signature::Trust;
+
+/// The most threads that look at plugins.
+const MOST_THREADS: usize = 8;
+/// So few plugins are not worth a thread.
+const FEW: usize = 32;
 
 /// What is installed in the folders of one folder, as it was when that was scanned.
 ///
@@ -63,7 +73,7 @@ struct Choices {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
-    checksum_required: bool,
+    demands: Demands,
     choices: Choices,
 }
 
@@ -76,8 +86,34 @@ impl Scan {
     /// Whether a plugin without a checksum file is unusable.
     #[must_use]
     pub fn require_checksums(mut self, required: bool) -> Self {
-        self.checksum_required = required;
+        self.demands.checksum = required;
         self
+    }
+
+    /// A plugin without the signature of somebody who is trusted is unusable.
+    #[must_use]
+    pub fn require_signatures(mut self, trust: Trust) -> Self {
+        self.demands.trust = Some(trust);
+        self
+    }
+
+    /// What the program of this plugin must hash to before it is started, if that is known. Where
+    /// signatures are required, every file of the plugin is checked; those are read that the
+    /// cache does not know.
+    ///
+    /// # Errors
+    /// What the plugin lacks of what is required.
+    pub fn checked_digest(
+        &self,
+        bundle: &Bundle,
+        program: &Path,
+        known: &DigestCache,
+    ) -> Result<Option<ExpectedDigest>, RegistryError> {
+        match &self.demands.trust {
+            Some(trust) => bundle.check_signature(trust, known).map(Some),
+            None if self.demands.checksum => bundle.required_digest(program).map(Some),
+            None => bundle.expected_digest(program),
+        }
     }
 
     /// Uses this version of a plugin and no other, whatever else is installed.
@@ -112,10 +148,7 @@ impl Scan {
             }
         }
         places.sort();
-        let mut entries = Vec::with_capacity(places.len());
-        for place in &places {
-            self.place(place, &mut entries);
-        }
+        let mut entries = self.look_at(&places);
         refuse_second_names(&mut entries);
         let choices = self.choices.clone();
         Ok(Registry {
@@ -125,9 +158,44 @@ impl Scan {
         })
     }
 
+    /// What there is at each of these places, in their order. Many are looked at by several threads:
+    /// most of the time goes into reading manifests.
+    fn look_at(&self, places: &[PathBuf]) -> Vec<Entry> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = places.len().div_ceil(threads.min(MOST_THREADS)).max(FEW);
+        let (mine, others) = places.split_at(each.min(places.len()));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = others
+                .chunks(each)
+                .map(|places| {
+                    let look = move || self.look_one_by_one(places);
+                    let thread = std::thread::Builder::new().spawn_scoped(scope, look);
+                    (places, thread)
+                })
+                .collect();
+            let mut entries = self.look_one_by_one(mine);
+            for (places, thread) in others {
+                entries.extend(match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|it| resume_unwind(it)),
+                    // The system has no thread to give.
+                    Err(_) => self.look_one_by_one(places),
+                });
+            }
+            entries
+        })
+    }
+
+    fn look_one_by_one(&self, places: &[PathBuf]) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(places.len());
+        for place in places {
+            self.place(place, &mut entries);
+        }
+        entries
+    }
+
     /// Looks at a plugin's folder, which may hold several versions of it.
     fn place(&self, place: &Path, entries: &mut Vec<Entry>) {
-        let required = self.checksum_required;
+        let required = &self.demands;
         let names = match place.read_dir() {
             Ok(names) => names.flatten(),
             // Its manifest can be read all the same, if others may pass.

@@ -130,6 +130,16 @@ impl Router {
         let _ = self.route().observer.set(observer);
     }
 
+    /// How many calls were let go to a generation so far.
+    pub fn calls(&self) -> u64 {
+        self.route().calls()
+    }
+
+    /// How many calls of the current generation have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.route().in_flight()
+    }
+
     /// Waits until a call waits for a generation: then its owner may start one.
     ///
     /// # Cancel safety

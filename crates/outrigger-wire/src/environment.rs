@@ -41,6 +41,10 @@ pub const ENV_HOST_SERVICES: &str = "OUTRIGGER_HOST_SERVICES";
 /// [`offered_services`].
 pub const ENV_SERVICES: &str = "OUTRIGGER_SERVICES";
 
+/// The file with the plugin's own configuration, as JSON, for plugins that have one; not a
+/// variable of go-plugin's. The file is replaced when there is another configuration.
+pub const ENV_PLUGIN_CONFIG: &str = "OUTRIGGER_PLUGIN_CONFIG";
+
 /// The value of [`ENV_SERVICES`] for services at these unix sockets.
 ///
 /// ```

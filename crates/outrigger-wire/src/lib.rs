@@ -64,9 +64,9 @@ pub use coded::Coded;
 pub use digest::{DigestAlgorithm, DigestError, ExpectedDigest};
 pub use environment::{
     CookieError, DEFAULT_PORT_RANGE, ENV_CLIENT_CERT, ENV_HOST_SERVICES, ENV_MAX_PORT,
-    ENV_MIN_PORT, ENV_MULTIPLEX_GRPC, ENV_PROTOCOL_VERSIONS, ENV_SERVICES, ENV_UNIX_SOCKET_DIR,
-    ENV_UNIX_SOCKET_GROUP, HostEnvironment, MagicCookie, PluginEnvironment, PortRange,
-    PortRangeError, SCRUBBED, offered_services, services_value,
+    ENV_MIN_PORT, ENV_MULTIPLEX_GRPC, ENV_PLUGIN_CONFIG, ENV_PROTOCOL_VERSIONS, ENV_SERVICES,
+    ENV_UNIX_SOCKET_DIR, ENV_UNIX_SOCKET_GROUP, HostEnvironment, MagicCookie, PluginEnvironment,
+    PortRange, PortRangeError, SCRUBBED, offered_services, services_value,
 };
 pub use errno::SystemError;
 pub use handshake::{

@@ -3,10 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use outrigger_manifest::{Configuration, Layers};
+use std::time::Duration;
+
+use outrigger_host::Deadlines;
+use outrigger_manifest::{
+    Configuration, Layers, ReloadHow, RestartWhen, StartWhen, SupervisionSettings,
+};
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
+use crate::supervision::{Reload, Restart, Supervision};
 
 /// The file that is read where none is named.
 const USUAL_FILE: &str = "outrigger.yaml";
@@ -124,7 +130,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, and where the plugins' data is.
+    /// less than it asks for, where the plugins' data and their own configuration are, and how a
+    /// [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -152,6 +159,109 @@ impl Settings {
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
         }
+        if let Some(configs) = &configuration.directories().plugin_configs_dir {
+            self = self.config_dir(configs);
+        }
+        self = self.supervision(configuration.supervision_of_all().into());
+        for plugin in configuration.supervised() {
+            let own = configuration.supervision(plugin.as_str());
+            self = self.supervision_for(plugin.as_str(), own.into());
+        }
         Ok(self)
+    }
+}
+
+/// Of the time that a plugin has to stop, what is left when it was asked and has not ended.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+impl From<&SupervisionSettings> for Supervision {
+    fn from(settings: &SupervisionSettings) -> Self {
+        let stop = settings.stop_timeout.as_duration();
+        let stop_grace = stop.min(STOP_GRACE);
+        Self {
+            lazy: settings.start == StartWhen::Lazily,
+            idle_stop: settings.idle_stop.map(Into::into),
+            deadlines: Deadlines {
+                start: settings.start_timeout.into(),
+                stop_reply: stop - stop_grace,
+                stop_grace,
+                ..Deadlines::default()
+            },
+            ping_every: settings.ping.then(|| settings.ping_every.into()),
+            ping_timeout: settings.ping_timeout.into(),
+            ping_misses: settings.ping_misses,
+            restart: match settings.restart {
+                RestartWhen::OnFailure => Restart::OnFailure,
+                RestartWhen::Always => Restart::Always,
+                RestartWhen::Never => Restart::Never,
+            },
+            restart_delay: settings.restart_delay.into(),
+            restart_delay_max: settings.restart_max_delay.into(),
+            healthy_after: settings.restart_reset.into(),
+            restarts: usize::try_from(settings.restart_limit).unwrap_or(usize::MAX),
+            restart_window: settings.restart_window.into(),
+            reload: match settings.reload {
+                ReloadHow::Overlap => Reload::Overlap,
+                ReloadHow::Replace => Reload::Replace,
+            },
+            drain: settings.drain_timeout.into(),
+            rollback_within: settings.rollback_within.into(),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a plugin is watched over when one key is set.
+    fn with(key: &str, text: &str) -> String {
+        let configure = Configure::new().set("--set", key, text);
+        let configuration = configure.read().expect("valid");
+        let settings = Settings::new()
+            .configured(&configuration)
+            .expect("no files");
+        format!("{:?}", settings.supervision_of("cat"))
+    }
+
+    #[test]
+    fn what_nobody_says_is_the_default_of_the_host() {
+        let default = format!("{:?}", Supervision::default());
+        assert_eq!(with("application.app_name", "x"), default);
+    }
+
+    #[test]
+    fn every_key_of_supervision_that_takes_effect_changes_how_a_plugin_is_watched_over() {
+        let default = with("application.app_name", "x");
+        let other = Configure::new().set("--set", "supervision.ping", "false");
+        for setting in other.read().expect("valid").settings() {
+            if !setting.key.starts_with("supervision.") || !setting.takes_effect {
+                continue;
+            }
+            let text = match setting.shown().as_str() {
+                "false" => "false",
+                "on-failure" => "always",
+                "overlap" => "replace",
+                number if number.parse::<u32>().is_ok() => "9",
+                _ => "17s",
+            };
+            assert_ne!(with(&setting.key, text), default, "{}", setting.key);
+        }
+        assert!(with("supervision.stop_timeout", "1s").contains("stop_reply: 0ns, stop_grace: 1s"));
+        assert!(with("supervision.start_timeout", "3s").contains("start: 3s"));
+    }
+
+    #[test]
+    fn one_plugin_can_be_watched_over_otherwise() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("c.yaml");
+        fs::write(&file, "plugins: {cat: {restart: never}}\n").expect("written");
+        let configuration = Configure::new().file(file).read().expect("valid");
+        let settings = Settings::new()
+            .configured(&configuration)
+            .expect("no files");
+        assert_eq!(settings.supervision_of("cat").restart, Restart::Never);
+        assert_eq!(settings.supervision_of("dog").restart, Restart::OnFailure);
     }
 }

@@ -15,6 +15,8 @@ use outrigger_registry::{RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
+use crate::plugin_config::PluginConfigError;
+
 /// Why a plugin cannot be had, or not be started. Clones share what they say.
 ///
 /// `Display` says what is wrong in one line, [`details`](Self::details) what else
@@ -48,6 +50,8 @@ pub enum ErrorKind {
     Configuration(Vec<Problems>),
     /// A place that a manifest may speak of cannot be one.
     Place(PlaceError),
+    /// The plugin's own configuration cannot be used.
+    PluginConfig(PluginConfigError),
     /// A service of the application's own cannot have this name.
     ServiceName(ServiceNameError),
     /// The plugin asks for more than the policy allows.
@@ -117,6 +121,7 @@ impl Error {
             | ErrorKind::Refused { .. }
             | ErrorKind::Stopped { .. }
             | ErrorKind::Dispense(_)
+            | ErrorKind::PluginConfig(_)
             | ErrorKind::ServiceName(_)
             | ErrorKind::ShutDown => false,
         }
@@ -158,6 +163,7 @@ impl Error {
                 })
                 .collect(),
             ErrorKind::Launch(error) => causes(error),
+            ErrorKind::PluginConfig(error) => error.details(),
             ErrorKind::ServiceName(error) => {
                 let near = error.near_miss();
                 near.map(|near| format!("near it is `{near}`"))
@@ -209,6 +215,7 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => "configuration-unreadable",
             ErrorKind::Configuration(_) => "configuration-invalid",
             ErrorKind::Place(error) => error.code(),
+            ErrorKind::PluginConfig(error) => error.code(),
             ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
             ErrorKind::Launch(error) => error.code(),
@@ -227,6 +234,7 @@ impl Coded for Error {
             ErrorKind::ConfigurationUnreadable { .. } => return None,
             ErrorKind::Configuration(_) => "`outrigger config` shows each problem in its place",
             ErrorKind::Place(_) => "keep a plugin in a folder of its own, and its data in another",
+            ErrorKind::PluginConfig(error) => return error.hint(),
             ErrorKind::ServiceName(_) => {
                 "names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services"
             }
@@ -267,6 +275,7 @@ impl fmt::Display for Error {
                 write!(f, "the configuration has {count} problem{plural}")
             }
             ErrorKind::Place(error) => error.fmt(f),
+            ErrorKind::PluginConfig(error) => error.fmt(f),
             ErrorKind::ServiceName(error) => error.fmt(f),
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
@@ -294,6 +303,8 @@ impl std::error::Error for Error {
             // Its own words are the outer ones.
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
+            // Its own words are the outer ones.
+            ErrorKind::PluginConfig(error) => error.source(),
             ErrorKind::Dispense(error) => error.source(),
             ErrorKind::NotServing { source, .. } => source.as_ref().map(|error| error as _),
             ErrorKind::Failed { why, .. } => Some(why),
@@ -323,6 +334,12 @@ impl From<RegistryError> for Error {
 impl From<RegistryErrorKind> for Error {
     fn from(kind: RegistryErrorKind) -> Self {
         RegistryError::from(kind).into()
+    }
+}
+
+impl From<PluginConfigError> for Error {
+    fn from(error: PluginConfigError) -> Self {
+        ErrorKind::PluginConfig(error).into()
     }
 }
 

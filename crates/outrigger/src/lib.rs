@@ -55,9 +55,11 @@ mod error;
 mod host;
 mod metrics;
 mod plugin;
+mod plugin_config;
 mod plugins;
 mod settings;
 mod supervision;
+mod types;
 
 /// What the code of [`#[interface]`](macro@interface) is made of.
 pub mod interface {
@@ -72,6 +74,7 @@ pub use host::{
 };
 pub use metrics::{Exposition, ExpositionError, ExpositionPlace, Metrics, MetricsFormat, Traffic};
 pub use plugin::Plugin;
+pub use plugin_config::PluginConfigError;
 pub use plugins::{Entry, Plugins};
 pub use settings::Settings;
 pub use supervision::{Reload, Restart, Supervision};
@@ -88,12 +91,12 @@ pub use outrigger_manifest::{
     Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
     Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
     PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
-    ServiceName, ServiceNameError, Setting, SettingChanged, Source,
-    Supervision as ConfiguredSupervision,
+    ServiceName, ServiceNameError, Setting, SettingChanged, Source, SupervisionSettings,
 };
 pub use outrigger_registry::{
     Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
-    Registry, RegistryError, RegistryErrorKind, Snapshot, SourceFile, Watch, semver,
+    Registry, RegistryError, RegistryErrorKind, SignatureError, Snapshot, SourceFile, Trust, Watch,
+    semver,
 };
 pub use outrigger_services::{
     ApplicationServices, AuditLog, AuditReceiver, AuditRecord, GrantedServices, HardLinks, Limits,

@@ -5,12 +5,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrigger_host::{ExpectedDigest, Launch, MagicCookie, PluginSet, RunningPlugin};
+use outrigger_host::{ExpectedDigest, Interface, Launch, MagicCookie, PluginSet, RunningPlugin};
 use outrigger_manifest::{Decision, Manifest, Places, SandboxMode};
 use outrigger_registry::{Bundle, SourceFile};
 use outrigger_services::GrantedServices;
 
 use crate::error::{Error, ErrorKind};
+use crate::plugin_config::PluginConfig;
 use crate::settings::{Settings, with_data_dir};
 
 /// A plugin with a sound manifest, which may be started any number of times.
@@ -103,6 +104,11 @@ impl Plugin {
         self.bundle.name()
     }
 
+    /// Whether its manifest's `type` is one that the application registered for `I`.
+    pub fn is<I: Interface>(&self) -> bool {
+        self.settings.types().is::<I>(self.manifest().kind())
+    }
+
     /// What it is and asks for.
     pub fn manifest(&self) -> &Manifest {
         self.bundle.manifest()
@@ -178,6 +184,25 @@ impl Plugin {
         services.on_decision(move |capability, verdict| counted.decided(capability, verdict))
     }
 
+    /// Its own configuration, as JSON: what stands in `NAME.yaml` in the folder of
+    /// [`Settings::config_dir`]. Nothing if it has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PluginConfig`]: it cannot be read, or is not what the
+    /// `config.schema.json` in the plugin's folder takes.
+    pub fn config(&self) -> Result<Option<String>, Error> {
+        match self.own_config() {
+            Some(config) => Ok(config.read()?),
+            None => Ok(None),
+        }
+    }
+
+    fn own_config(&self) -> Option<PluginConfig> {
+        let folder = self.settings.config_folder()?;
+        let own = self.places.plugin_dir();
+        Some(PluginConfig::new(folder, self.name(), own))
+    }
+
     /// How to start it as its manifest says, with its services: for what a host
     /// wants otherwise, such as deadlines or where its stderr goes.
     ///
@@ -195,10 +220,10 @@ impl Plugin {
             .into());
         }
         let program = self.program()?;
-        let digest = match self.settings.requires_checksums() {
-            true => Some(self.bundle.required_digest(&program)?),
-            false => self.expected_digest(&program)?,
-        };
+        let digest =
+            self.settings
+                .scan()
+                .checked_digest(&self.bundle, &program, self.settings.digests())?;
         let mut services = self.services();
         let version = self.manifest().handshake().protocol_version();
         let mut launch = Launch::new(program, self.cookie())
@@ -207,6 +232,9 @@ impl Plugin {
             .offer(version, PluginSet::new());
         if self.manifest().auto_mtls() == Some(true) {
             launch = launch.auto_mtls();
+        }
+        if let (Some(config), Some(first)) = (self.own_config(), self.config()?) {
+            launch = launch.config(config.watched(self.name().to_owned(), first));
         }
         if let Some(digest) = digest {
             services = services.digest(digest.to_string());

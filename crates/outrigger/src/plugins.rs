@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use outrigger_host::Interface;
 use outrigger_registry::{EntryChanged, EntryState, Pace, Registry, Watch};
 
 use crate::error::Error;
@@ -83,7 +84,7 @@ impl Settings {
         report: impl FnMut(Vec<EntryChanged>) + Send + 'static,
     ) -> Result<(Plugins, Watch), Error> {
         let digests = self.digests().clone();
-        let (watch, registry) = Watch::start(self.scan(), folder, digests, pace, report)?;
+        let (watch, registry) = Watch::start(self.scan().clone(), folder, digests, pace, report)?;
         Ok((Plugins::new(registry, self), watch))
     }
 }
@@ -114,6 +115,23 @@ impl Plugins {
     /// Every folder, in the order of their names.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The plugins that can be used, by name: of several versions, the one that is to be.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Plugin> {
+        let mut names: Vec<&str> = self.entries.iter().map(Entry::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().filter_map(|name| self.get(name).ok())
+    }
+
+    /// The plugins whose manifest's `type` is one that the application
+    /// [registered](Settings::plugin_type) for `I`, by name. Plugins of other types, and
+    /// of none, are among the [`entries`](Self::entries), and can be called without a typed client
+    /// through [`RunningPlugin::connection`](crate::RunningPlugin::connection).
+    pub fn of_type<I: Interface>(&self) -> impl Iterator<Item = &Plugin> {
+        let usable = self.usable();
+        usable.filter(|plugin| plugin.is::<I>())
     }
 
     /// The plugin with this name in its manifest. Of several versions that is the one that is

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use outrigger_host::{Launch, PluginIdentity, RunningPlugin, ServiceSet};
+use outrigger_host::{Interface, Launch, PluginIdentity, RunningPlugin, ServiceSet};
 use outrigger_manifest::{Decision, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile};
+use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile, Trust};
 use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
 use crate::host::ReloadStep;
 use crate::metrics::Metrics;
 use crate::supervision::Supervision;
+use crate::types::Types;
 
 /// What an application decides for all its plugins, before it looks at them:
 /// under which policy they run, where their data is, and how they are served.
@@ -40,14 +41,15 @@ pub struct Settings {
     data_root: Option<PathBuf>,
     serve: Arc<dyn Fn(GrantedServices) -> GrantedServices + Send + Sync>,
     application: ApplicationServices,
+    types: Types,
+    config_dir: Option<PathBuf>,
     start_with_less: bool,
     launch: Arc<ChangeLaunch>,
     prepare: Option<Arc<Prepare>>,
     at_reload_step: Option<Arc<AtReloadStep>>,
     supervision: Supervision,
     supervision_of: BTreeMap<String, Supervision>,
-    require_checksums: bool,
-    versions: Scan,
+    scan: Scan,
     digests: Arc<DigestCache>,
     metrics: Metrics,
 }
@@ -65,14 +67,15 @@ impl Default for Settings {
             data_root: None,
             serve: Arc::new(std::convert::identity),
             application: ApplicationServices::new(),
+            types: Types::default(),
+            config_dir: None,
             start_with_less: false,
             launch: Arc::new(|_, launch| launch),
             prepare: None,
             at_reload_step: None,
             supervision: Supervision::default(),
             supervision_of: BTreeMap::new(),
-            require_checksums: false,
-            versions: Scan::new(),
+            scan: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
             metrics: Metrics::new(),
         }
@@ -85,11 +88,12 @@ impl fmt::Debug for Settings {
             .field("policy", &self.policy)
             .field("data_root", &self.data_root)
             .field("application", &self.application)
+            .field("types", &self.types)
+            .field("config_dir", &self.config_dir)
             .field("start_with_less", &self.start_with_less)
             .field("supervision", &self.supervision)
             .field("supervision_of", &self.supervision_of)
-            .field("require_checksums", &self.require_checksums)
-            .field("versions", &self.versions)
+            .field("scan", &self.scan)
             .finish_non_exhaustive()
     }
 }
@@ -187,6 +191,52 @@ impl Settings {
         Ok(self)
     }
 
+    /// Says that plugins with this `type` in their manifest have the interface `I`,
+    /// whichever format they speak. Several types may have one interface; a type that
+    /// is registered again has the interface that was named last.
+    ///
+    /// # Examples
+    /// ```
+    /// use outrigger::{Settings, grpc_interface};
+    /// # mod proto {
+    /// #     pub struct AnimalClient<T>(T);
+    /// #     impl<T> AnimalClient<T> {
+    /// #         pub fn new(inner: T) -> Self { Self(inner) }
+    /// #         pub fn max_decoding_message_size(self, _: usize) -> Self { self }
+    /// #     }
+    /// # }
+    ///
+    /// grpc_interface! {
+    ///     /// What animals do.
+    ///     Animal => proto::AnimalClient
+    /// }
+    ///
+    /// let settings = Settings::new()
+    ///     .plugin_type::<Animal>("animal")
+    ///     .plugin_type::<Animal>("animal-grpc");
+    /// # let folder = tempfile::tempdir()?;
+    /// let plugins = settings.open(folder.path())?;
+    /// for plugin in plugins.of_type::<Animal>() {
+    ///     println!("{} is an animal", plugin.name());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn plugin_type<I: Interface>(mut self, kind: impl Into<String>) -> Self {
+        self.types.register::<I>(kind.into());
+        self
+    }
+
+    /// Looks in this folder for the plugins' own configuration: `NAME.yaml` for the
+    /// plugin NAME. It is checked against the `config.schema.json` in the plugin's
+    /// folder, if there is one, and handed to the plugin when it starts, and again
+    /// whenever it has changed. See [`Plugin::config`](crate::Plugin::config).
+    #[must_use]
+    pub fn config_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.config_dir = Some(folder.into());
+        self
+    }
+
     /// Starts a plugin even if the policy does not grant all that it asks for. It
     /// learns that when it asks.
     #[must_use]
@@ -271,7 +321,14 @@ impl Settings {
     /// Starts no plugin without a checksum file.
     #[must_use]
     pub fn require_checksums(mut self) -> Self {
-        self.require_checksums = true;
+        self.scan = self.scan.require_checksums(true);
+        self
+    }
+
+    /// Starts no plugin that is not signed by somebody who is trusted, as a whole: see [`Trust`].
+    #[must_use]
+    pub fn require_signatures(mut self, trust: Trust) -> Self {
+        self.scan = self.scan.require_signatures(trust);
         self
     }
 
@@ -286,7 +343,7 @@ impl Settings {
     /// Uses this version of a plugin and no other, whatever else is installed.
     #[must_use]
     pub fn pin(mut self, plugin: impl Into<String>, version: Version) -> Self {
-        self.versions = self.versions.pin(plugin, version);
+        self.scan = self.scan.pin(plugin, version);
         self
     }
 
@@ -302,23 +359,25 @@ impl Settings {
     /// ```
     #[must_use]
     pub fn require_version(mut self, plugin: impl Into<String>, required: VersionReq) -> Self {
-        self.versions = self.versions.require(plugin, required);
+        self.scan = self.scan.require(plugin, required);
         self
     }
 
     /// What is looked for in a folder of plugins.
-    pub(crate) fn scan(&self) -> Scan {
-        self.versions
-            .clone()
-            .require_checksums(self.require_checksums)
+    pub(crate) fn scan(&self) -> &Scan {
+        &self.scan
     }
 
     pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
     }
 
-    pub(crate) fn requires_checksums(&self) -> bool {
-        self.require_checksums
+    pub(crate) fn types(&self) -> &Types {
+        &self.types
+    }
+
+    pub(crate) fn config_folder(&self) -> Option<&Path> {
+        self.config_dir.as_deref()
     }
 
     pub(crate) fn decide(&self, manifest: &Manifest, places: &Places) -> Decision {

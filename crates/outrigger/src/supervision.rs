@@ -22,6 +22,12 @@ use outrigger_transport::SafeMethods;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Supervision {
+    /// Whether [`Host::start_all`](crate::Host::start_all) leaves it out, so that it
+    /// is started when it is first called: it does not.
+    pub lazy: bool,
+    /// How long a plugin that nobody calls runs on: for ever. The next call starts
+    /// it again.
+    pub idle_stop: Option<Duration>,
     /// The waits of the plugin's start and stop. `start` (60 s) also bounds how
     /// long a plugin that says that it is not serving yet may go on saying so.
     pub deadlines: Deadlines,
@@ -65,6 +71,8 @@ pub struct Supervision {
 impl Default for Supervision {
     fn default() -> Self {
         Self {
+            lazy: false,
+            idle_stop: None,
             deadlines: Deadlines::default(),
             ping_every: Some(Duration::from_secs(10)),
             ping_timeout: Duration::from_secs(5),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outrigger::{
-    AuditLog, Coded, Deadlines, ErrorKind, ExitStatus, ExpectedDigest, Files, Manifest,
+    AuditLog, Coded, Deadlines, ErrorKind, ExitStatus, ExpectedDigest, Files, Manifest, Pace,
     Permissions, Policy, PolicyRules, PolicySection, RunningPlugin, Settings, Transport, Verdict,
 };
 use outrigger_examples::FileLister;
@@ -273,6 +273,33 @@ async fn what_is_wrong_with_one_plugin_is_no_matter_of_those_beside_it() {
     stops_cleanly(dog).await;
 }
 
+#[tokio::test]
+async fn a_plugin_that_comes_into_a_watched_folder_is_reported_when_it_can_be_started() {
+    let folder = Folder::new();
+    let settings = Settings::new().policy(Policy::allow_requested());
+    let (changed, reports) = std::sync::mpsc::channel();
+    let report = move |changes| {
+        let _ = changed.send(changes);
+    };
+    let watched = settings.watch(folder.path(), Pace::default(), report);
+    let (plugins, _watch) = watched.expect("a folder of plugins");
+    assert!(plugins.entries().is_empty());
+    folder.add_animal("dog");
+    loop {
+        let changes = reports.recv_timeout(SOON).expect("a change");
+        let dog = changes.iter().find(|change| change.name() == "dog");
+        let now = dog.and_then(|change| change.after());
+        if now.is_some_and(|now| now.entry().error().is_none()) {
+            break;
+        }
+    }
+    let plugins = settings.open(folder.path()).expect("a folder of plugins");
+    let dog = plugins.get("dog").expect("installed").start().await;
+    let dog = dog.expect("started");
+    assert_eq!(speak(&dog).await, "Woof!");
+    stops_cleanly(dog).await;
+}
+
 // ---- the program ---------------------------------------------------------
 
 #[tokio::test]
@@ -348,4 +375,55 @@ async fn a_start_that_is_given_up_leaves_nothing() {
     let marker = sockets.path().display().to_string();
     until("no process is left", || processes_with(&marker).is_empty()).await;
     until("no socket is left", || is_empty(sockets.path())).await;
+}
+
+#[tokio::test]
+async fn plugins_of_a_type_have_its_interface_whichever_format_they_speak() {
+    let folder = Folder::new();
+    for animal in ["cat", "dog-grpc", "horse"] {
+        folder.add_animal(animal);
+    }
+    folder.add_lister(&[]);
+    let manifest = folder.path().join("horse/manifest.yaml");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let unknown = text.replace("type: animal", "type: vehicle");
+    std::fs::write(&manifest, unknown).expect("written");
+
+    let settings = Settings::new()
+        .policy(Policy::allow_requested())
+        .plugin_type::<Animal>("animal")
+        .plugin_type::<Animal>("animal-grpc");
+    let plugins = settings.open(folder.path()).expect("plugins");
+    let of_type: Vec<&str> = plugins
+        .of_type::<Animal>()
+        .map(|plugin| plugin.name())
+        .collect();
+    assert_eq!(of_type, ["cat", "dog-grpc"]);
+    assert_eq!(plugins.of_type::<FileLister>().count(), 0);
+    assert!(!plugins.get("horse").expect("listed").is::<Animal>());
+
+    let host = settings.host(folder.path()).await.expect("a host");
+    let mut said = Vec::new();
+    for (name, animal) in host.of_type::<Animal>().await {
+        let animal = animal.expect("a client");
+        said.push((name, animal.speak(false).await.expect("a sound")));
+    }
+    let expected = [("cat", "Meow!"), ("dog-grpc", "Woof!")];
+    assert_eq!(
+        said,
+        expected.map(|(name, sound)| (name.to_owned(), sound.to_owned()))
+    );
+    // One of an unknown type is listed, and can be called all the same.
+    let horse = host.status("horse").expect("listed");
+    assert_eq!(horse.kind.as_deref(), Some("vehicle"));
+    let plugin = plugins
+        .get("horse")
+        .expect("sound")
+        .start()
+        .await
+        .expect("started");
+    assert_eq!(speak(&plugin).await, "Neigh!");
+    stops_cleanly(plugin).await;
+    let report = host.shutdown(SOON).await;
+    assert_eq!(report.killed().count(), 0);
 }

@@ -1,9 +1,11 @@
 // Command parrot is an animal on the upstream Go library that says what the application taught it:
 // the phrases are in a service of the application's own, which the manifest asks for by its name.
+// What its own configuration has for a mood comes before that.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -32,6 +34,20 @@ func dialService(name string) (*grpc.ClientConn, error) {
 		}
 	}
 	return nil, fmt.Errorf("the host offers no service %q to this plugin, but %q", name, offered)
+}
+
+// config reads the plugin's own configuration, which the host replaces when it changes.
+func config() (map[string]string, error) {
+	path, found := os.LookupEnv("OUTRIGGER_PLUGIN_CONFIG")
+	if !found {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var config map[string]string
+	return config, json.Unmarshal(text, &config)
 }
 
 func main() {
@@ -72,15 +88,22 @@ type parrot struct {
 
 // Speak says what the application taught it for this mood.
 func (p *parrot) Speak(ctx context.Context, request *animalpb.SpeakRequest) (*animalpb.SpeakResponse, error) {
+	mood := "quiet"
+	if request.GetIsLoud() {
+		mood = "loud"
+	}
+	configured, err := config()
+	if err != nil {
+		return nil, err
+	}
+	if phrase, found := configured[mood]; found {
+		return &animalpb.SpeakResponse{Resp: phrase}, nil
+	}
 	if p.plugin.missing != nil {
 		return nil, p.plugin.missing
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	mood := "quiet"
-	if request.GetIsLoud() {
-		mood = "loud"
-	}
 	phrase, err := kvpb.NewKVClient(p.plugin.phrases).Get(ctx, &kvpb.GetRequest{Key: mood})
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ use outrigger_transport::interface::{GrpcCaller, NetRpcCaller};
 use outrigger_transport::netrpc::{self, Budget, Client, HostSession, Methods, PluginSession};
 use outrigger_transport::process::ProcessHandle;
 use outrigger_transport::{
-    BoundListener, Broker, Channel, ChannelOptions, Draining, Fate, GrpcBroker, OwnedTask,
+    BoundListener, Broker, Channel, ChannelOptions, Draining, Fate, GrpcBroker, OwnedTask, Router,
     Security, Sockets, Stream, connect, process, serve_connection, yamux,
 };
 use outrigger_wire::{Address, BrokerId};
@@ -43,6 +43,7 @@ fn host<I: Interface>(
     send(plugin.client::<I>());
     send(plugin.serve(services));
     send(plugin.ping());
+    send(plugin.health(WAIT));
     send(plugin.stop());
     send(plugin.stop_within(WAIT));
     send(plugin.kill());
@@ -77,6 +78,7 @@ fn plugin(serve: Serve, other: Serve, context: &PluginContext, test: TestPlugin,
     send(test.stop());
     send(context.host());
     send(context.service(""));
+    send(context.config_changed(""));
     send(context.host_serve(1));
     send(context.stopping());
     send(context.host_on(1));
@@ -218,7 +220,8 @@ fn transport(
     send(security.accept(stream()));
 }
 
-fn transport_routing(draining: &Draining) {
+fn transport_routing(router: &Router, draining: &Draining) {
+    send(router.wanted());
     send(draining.drained());
 }
 

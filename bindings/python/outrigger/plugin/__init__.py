@@ -15,6 +15,7 @@ knows neither TLS nor broker multiplexing: a host that asks for them is told so.
 """
 
 from ._broker import Broker, BrokerError
+from ._config import config, config_changed
 from ._serve import serve
 
-__all__ = ["Broker", "BrokerError", "serve"]
+__all__ = ["Broker", "BrokerError", "config", "config_changed", "serve"]

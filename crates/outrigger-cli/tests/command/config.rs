@@ -48,7 +48,7 @@ fn every_value_is_printed_with_where_it_comes_from() {
         "  plugins_dir                 p                  outrigger.yaml:1:28",
         "  data_dir                    none               default",
         "  log_level                   info               default, no effect yet",
-        "  restart                     never              outrigger.yaml:2:26, no effect yet",
+        "  restart                     never              outrigger.yaml:2:26",
     ] {
         assert!(
             ran.stdout.lines().any(|shown| shown == line),

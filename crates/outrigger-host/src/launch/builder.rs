@@ -11,6 +11,7 @@ use outrigger_wire::{
     AllowedTransports, DEFAULT_PORT_RANGE, ExpectedDigest, MagicCookie, PortRange,
 };
 
+use super::config::ReadConfig;
 use crate::process::ProcessRunner;
 use crate::runner::Runner;
 use crate::settings::{Settings, settings_methods};
@@ -45,6 +46,7 @@ pub struct Launch {
     pub(super) runner: Arc<dyn Runner>,
     pub(super) log_buffer: usize,
     pub(super) services: Option<Arc<dyn HostServices>>,
+    pub(super) config: Option<ReadConfig>,
     /// As [`Settings`] has its own writers.
     stderr: Mutex<Option<Box<dyn Write + Send>>>,
 }
@@ -94,6 +96,7 @@ impl Launch {
             runner: Arc::new(ProcessRunner),
             log_buffer: DEFAULT_LINE_BUFFER,
             services: None,
+            config: None,
             stderr: Mutex::default(),
         }
     }
@@ -210,6 +213,17 @@ impl Launch {
     /// [`RunningPlugin::serve`](crate::RunningPlugin::serve).
     pub fn host_services(mut self, services: Arc<dyn HostServices>) -> Self {
         self.services = Some(services);
+        self
+    }
+
+    /// Hands the plugin a configuration of its own, as JSON: in a file that only this
+    /// user may read, in the plugin's directory, whose path stands in the variable
+    /// `OUTRIGGER_PLUGIN_CONFIG`. `read` says what it is: before the start, and once a second
+    /// while the plugin runs; when it says something else than before, the file is
+    /// replaced. Where it says nothing, at first no file is made, and later it stays as it is.
+    /// It is called on a thread that may wait.
+    pub fn config(mut self, read: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.config = Some(Arc::new(read));
         self
     }
 

@@ -2,6 +2,7 @@
 //! takes what the one before it found out, and ends the process if it fails.
 
 mod builder;
+mod config;
 mod prepared;
 mod reached;
 mod shaken;
@@ -28,11 +29,15 @@ impl Launch {
         let (services, is_managed) = (self.services.clone(), self.settings.managed);
         let mut prepared = Prepared::new(self).await?;
         let sockets = std::mem::take(&mut prepared.sockets);
+        let config = prepared.config.take();
         let spawned = Spawned::start(prepared).await?;
         let shaken = Shaken::hands(spawned).await?;
         let plugin = RunningPlugin::new(reached::connected(shaken).await?);
         if is_managed {
             managed::register(&plugin);
+        }
+        if let Some(config) = config {
+            plugin.keep(config.renewed());
         }
         if let Some(services) = services {
             plugin.offer_named(sockets, services.as_ref());

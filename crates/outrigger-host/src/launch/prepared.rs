@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use outrigger_transport::{AutoMtls, BoundListener, SocketError};
 use outrigger_wire::{
-    Address, BrokerId, ENV_HOST_SERVICES, ENV_SERVICES, HostEnvironment, Network, SCRUBBED,
-    services_value,
+    Address, BrokerId, ENV_HOST_SERVICES, ENV_PLUGIN_CONFIG, ENV_SERVICES, HostEnvironment,
+    Network, SCRUBBED, services_value,
 };
 
 use super::builder::{Launch, TlsChoice};
+use super::config::ConfigFile;
 use crate::aside::Aside;
 use crate::diagnose::{diagnose, diagnose_not_found};
 use crate::error::{LaunchError, LaunchErrorKind};
@@ -33,6 +34,8 @@ pub(super) struct Prepared {
     /// Where services will be served that have names, each with its name: a plugin
     /// may connect from its first moment on.
     pub(super) sockets: Vec<(String, BoundListener)>,
+    /// The plugin's own configuration, where it is handed one.
+    pub(super) config: Option<ConfigFile>,
 }
 
 impl Prepared {
@@ -66,6 +69,13 @@ impl Prepared {
                 .push((ENV_SERVICES.into(), value.into()));
         }
         let sockets = sockets.into_iter().map(|(name, socket, _)| (name, socket));
+        let config = config_file(&launch, &name, places.dir()).await;
+        let config = config.map_err(|error| fail(LaunchErrorKind::Workspace(error)))?;
+        let config = config.map(|(config, path)| {
+            let variable = (ENV_PLUGIN_CONFIG.into(), path.into());
+            command.environment.push(variable);
+            config
+        });
         Ok(Self {
             launch,
             name,
@@ -74,7 +84,36 @@ impl Prepared {
             places: Aside::new(places),
             command,
             sockets: sockets.collect(),
+            config,
         })
+    }
+}
+
+/// The file with the plugin's own configuration, and its path as the plugin opens it.
+async fn config_file(
+    launch: &Launch,
+    plugin: &str,
+    dir: &Path,
+) -> std::io::Result<Option<(ConfigFile, String)>> {
+    let Some(read) = launch.config.clone() else {
+        return Ok(None);
+    };
+    let sockets = launch.settings.sockets(Network::Unix, Some(dir));
+    let group = sockets.group_id().map_err(std::io::Error::other)?;
+    let Some(config) = ConfigFile::write(dir.to_owned(), group, read).await? else {
+        return Ok(None);
+    };
+    let here = Address::unix(config.path());
+    let there = here.map(|here| launch.translator().host_to_plugin(here));
+    match there {
+        Some(Ok(there)) if there.network == Network::Unix => Ok(Some((config, there.text))),
+        _ => {
+            tracing::warn!(
+                plugin,
+                "the plugin does not reach files of this host: it is handed no configuration"
+            );
+            Ok(None)
+        }
     }
 }
 
@@ -125,7 +164,7 @@ fn command(launch: &Launch, program: PathBuf, dir: &Path, own: Option<&AutoMtls>
         environment.extend(std::env::vars_os().filter(|(key, _)| !scrubbed(key)));
     }
     // This process may be a plugin itself, with services of its own host.
-    for name in [ENV_HOST_SERVICES, ENV_SERVICES] {
+    for name in [ENV_HOST_SERVICES, ENV_SERVICES, ENV_PLUGIN_CONFIG] {
         environment.remove(OsStr::new(name));
     }
     if launch.services.is_some() {

@@ -59,6 +59,7 @@ impl Spawned {
             places,
             command,
             sockets: _,
+            config: _,
         } = prepared;
         let spawned = Instant::now();
         let tail = Tail::default();

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 pub use sections::{
     AppVersion, Application, AuditSettings, ControlSettings, Directories, FileWatcher,
-    LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, Supervision, WorkerPool,
+    LockSettings, LogQueue, Logging, MetricsSettings, PolicySettings, SupervisionSettings,
+    WorkerPool,
 };
 pub(crate) use sections::{CONFIGURATION, HOMES, Values};
 pub use setting::{Setting, SettingChanged, Source};
@@ -59,7 +60,7 @@ const FILE: &str = "outrigger.yaml";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
     values: Values,
-    plugins: BTreeMap<PluginName, Supervision>,
+    plugins: BTreeMap<PluginName, SupervisionSettings>,
     settings: Vec<Setting>,
 }
 
@@ -135,12 +136,23 @@ impl Configuration {
     /// How the plugin of this name is started, looked after and replaced: what `plugins.NAME`
     /// says, over what `supervision` says.
     #[must_use]
-    pub fn supervision(&self, plugin: &str) -> &Supervision {
+    pub fn supervision(&self, plugin: &str) -> &SupervisionSettings {
         let own = self
             .plugins
             .iter()
             .find(|(name, _)| name.as_str() == plugin);
         own.map_or(&self.values.supervision, |(_, supervision)| supervision)
+    }
+
+    /// How plugins are started, looked after and replaced of which nothing else is said.
+    #[must_use]
+    pub fn supervision_of_all(&self) -> &SupervisionSettings {
+        &self.values.supervision
+    }
+
+    /// The plugins of which something is said that does not hold for all.
+    pub fn supervised(&self) -> impl Iterator<Item = &PluginName> {
+        self.plugins.keys()
     }
 
     /// Every value with its source, in the order of the reference page; those for single plugins
@@ -398,7 +410,7 @@ impl Layers {
                 continue;
             };
             let said = over(child(root, "supervision"), said);
-            let supervision = Supervision::read(&mut Check::default(), &said, "");
+            let supervision = SupervisionSettings::read(&mut Check::default(), &said, "");
             let supervision = supervision.unwrap_or_default();
             let json = serde_json::to_value(&supervision).unwrap_or_default();
             for (key, node) in

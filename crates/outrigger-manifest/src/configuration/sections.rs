@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::check::{Check, Fields, Home, Side};
-use crate::choices::{LockMode, RestartWhen, StartWhen};
+use crate::choices::{LockMode, ReloadHow, RestartWhen, StartWhen};
 use crate::keys::{Group, Key, Presence, Section, Shape, home};
 use crate::manifest::SCHEMA;
 use crate::message::quoted;
@@ -229,7 +229,7 @@ section! {
 
 section! {
     /// When plugins are started, looked after and replaced.
-    Supervision: "when plugins are started, looked after and replaced" {
+    SupervisionSettings: "when plugins are started, looked after and replaced" {
         start: Word<StartWhen> => StartWhen, = "at-once", "with the host, or when it is first called";
         start_timeout: Time<1, HOUR> => TimeSpan, = "1m", "from the start of the process until it is ready";
         restart: Word<RestartWhen> => RestartWhen, = "on-failure", "when one that ended is started again";
@@ -243,6 +243,8 @@ section! {
         ping_every: Time<10, DAY> => TimeSpan, = "10s", "how often";
         ping_timeout: Time<10, HOUR> => TimeSpan, = "5s", "how long an answer may take";
         ping_misses: Whole<1, 1000> => u32, = "3", "so many answers missing in a row have it restarted";
+        reload: Word<ReloadHow> => ReloadHow, = "overlap",
+            "whether a reload starts the new process beside the old one, or after it has ended";
         drain_timeout: Time<0, DAY> => TimeSpan, = "30s",
             "how long calls on a replaced one may take to end";
         rollback_within: Time<0, DAY> => TimeSpan, = "30s",
@@ -266,11 +268,11 @@ static LOCK: Key<LockSettings> = whole("lock", "what was approved");
 static AUDIT: Key<AuditSettings> = whole("audit", "where decisions are written down");
 static CONTROL: Key<ControlSettings> = whole("control", "where a running host is spoken to");
 static METRICS: Key<MetricsSettings> = whole("metrics", "where a running host shows its numbers");
-static SUPERVISION: Key<Supervision> = whole(
+static SUPERVISION: Key<SupervisionSettings> = whole(
     "supervision",
     "when plugins are started, looked after and replaced",
 );
-static PLUGINS: Key<ByName<Supervision>> =
+static PLUGINS: Key<ByName<SupervisionSettings>> =
     whole("plugins", "keys of `supervision` for single plugins");
 
 /// The keys of the whole file.
@@ -294,8 +296,27 @@ pub(crate) static CONFIGURATION: Section = Section {
 };
 
 /// Keys and sections that change something; the others are only read and checked so far.
-pub(crate) const TAKES_EFFECT: &[&str] =
-    &["directories.plugins_dir", "directories.data_dir", "policy"];
+pub(crate) const TAKES_EFFECT: &[&str] = &[
+    "directories.plugins_dir",
+    "directories.plugin_configs_dir",
+    "directories.data_dir",
+    "policy",
+    "supervision.start_timeout",
+    "supervision.restart",
+    "supervision.restart_delay",
+    "supervision.restart_max_delay",
+    "supervision.restart_reset",
+    "supervision.restart_limit",
+    "supervision.restart_window",
+    "supervision.ping",
+    "supervision.ping_every",
+    "supervision.ping_timeout",
+    "supervision.ping_misses",
+    "supervision.reload",
+    "supervision.drain_timeout",
+    "supervision.rollback_within",
+    "supervision.stop_timeout",
+];
 
 /// What stands before a key's name in the variable that sets it, by its section: nothing where
 /// the names of its keys say enough.
@@ -325,7 +346,7 @@ pub(crate) const HOMES: &[Home] = &[
     home::<LogQueue>("logging.log_mq"),
     home::<FileWatcher>("file_watcher"),
     home::<WorkerPool>("worker_pool"),
-    home::<Supervision>("supervision"),
+    home::<SupervisionSettings>("supervision"),
 ];
 
 const fn whole<S>(name: &'static str, meaning: &'static str) -> Key<S> {
@@ -345,7 +366,7 @@ pub(crate) struct Values {
     pub(crate) audit: AuditSettings,
     pub(crate) control: ControlSettings,
     pub(crate) metrics: MetricsSettings,
-    pub(crate) supervision: Supervision,
+    pub(crate) supervision: SupervisionSettings,
 }
 
 impl Values {

@@ -29,6 +29,8 @@ pub(super) struct Route {
     switch: Switch<Target, RouteError>,
     turned: Notify,
     waiting: AtomicUsize,
+    /// How many calls entered a generation.
+    calls: AtomicU64,
     wanted: Notify,
     /// The number of the next generation.
     next: AtomicU64,
@@ -60,6 +62,7 @@ impl Route {
             switch: Switch::new(),
             turned: Notify::new(),
             waiting: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
             wanted: Notify::new(),
             next: AtomicU64::new(1),
             safe: Mutex::default(),
@@ -136,9 +139,23 @@ impl Route {
     /// Calls are refused.
     pub(super) fn entered(&self) -> Result<Option<Entered>, RouteError> {
         match self.switch.enter() {
-            Point::To(generation) => Ok(Some(Entered(generation))),
+            Point::To(generation) => {
+                self.calls.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(Entered(generation)))
+            }
             Point::Nowhere => Ok(None),
             Point::Refused(why) => Err((*why).clone()),
+        }
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        match self.switch.now() {
+            Point::To(generation) => generation.gate.inside(),
+            Point::Nowhere | Point::Refused(_) => 0,
         }
     }
 

@@ -8,9 +8,9 @@ use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, semver};
+use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, Trust, semver};
 
-const KINDS: usize = 28;
+const KINDS: usize = 29;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -35,6 +35,7 @@ fn number_of(kind: &ErrorKind) -> usize {
             RegistryErrorKind::Version { .. } => 18,
             RegistryErrorKind::Unsatisfied { .. } => 19,
             RegistryErrorKind::NoEarlier { .. } => 20,
+            RegistryErrorKind::Signature { .. } => 27,
             _ => KINDS,
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
@@ -46,6 +47,7 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::ShutDown => 25,
         ErrorKind::ServiceName(_) => 26,
         ErrorKind::SelfTest { .. } => 27,
+        ErrorKind::PluginConfig(_) => 28,
     }
 }
 
@@ -124,6 +126,30 @@ async fn examples() -> Vec<(Error, String)> {
     let policy = Settings::new().policy_file(kennel.0.path());
     example(&kennel, policy.expect_err("a misspelt key"));
 
+    let kennel = Kennel::new();
+    let configured = || {
+        let settings = Settings::new().config_dir(kennel.0.path());
+        let plugin = settings.open_plugin(kennel.path("dog"))?;
+        plugin.config().map(drop)
+    };
+    fs::create_dir(kennel.path("dog.yaml")).expect("a folder");
+    example(&kennel, configured().expect_err("no file"));
+    fs::remove_dir(kennel.path("dog.yaml")).expect("removed");
+    kennel.write(
+        "dog.yaml",
+        "volume: loud\nnightly: {from: 7, token: s3cret}\n",
+    );
+    kennel.write("dog/config.schema.json", "{\"type\": \"objekt\"}");
+    example(&kennel, configured().expect_err("no schema"));
+    kennel.write(
+        "dog/config.schema.json",
+        r#"{"properties": {
+            "volume": {"type": "integer"},
+            "nightly": {"properties": {"from": {"maximum": 6}, "token": {"maxLength": 3}}, "required": ["to"]}
+        }}"#,
+    );
+    example(&kennel, configured().expect_err("not what it takes"));
+
     let named = Settings::new().service("filesytem", |_| crate::ServiceSet::new());
     example(&kennel, named.expect_err("nearly one of the host's"));
     let configure = Configure::new().file(kennel.path("config.yaml"));
@@ -172,6 +198,11 @@ async fn examples() -> Vec<(Error, String)> {
         &kennel,
         plugin.launch().expect_err("it must have a checksum"),
     );
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let trust = Trust::new().key(key).expect("a key");
+    let strict = Settings::new().require_signatures(trust);
+    let plugin = strict.open_plugin(kennel.path("dog")).expect("a plugin");
+    example(&kennel, plugin.launch().expect_err("it must be signed"));
     fs::create_dir(kennel.path("dog/plugin.sha256")).expect("a folder");
     example(&kennel, kennel.dog().launch().expect_err("no file"));
     fs::remove_dir(kennel.path("dog/plugin.sha256")).expect("removed");
@@ -285,6 +316,17 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [policy-invalid] DIR/policy.yaml has 1 problem
       DIR/policy.yaml:1:11: default.alow: the key `alow` has no meaning here; did you mean `allow`? [unknown-key]
       help: `outrigger check` shows each problem in its place
+    [plugin-config-unreadable] the configuration `DIR/dog.yaml` of a plugin could not be read
+      it is no regular file
+    [plugin-schema-invalid] the schema `DIR/dog/config.schema.json` of a plugin cannot be used
+      "objekt" is not valid under any of the schemas listed in the 'anyOf' keyword
+      help: ask the plugin's author for a schema that can be used
+    [plugin-config-invalid] DIR/dog.yaml has 4 problems
+      DIR/dog.yaml:1:9: volume: value is not of type "integer" [against-schema]
+      DIR/dog.yaml:2:10: nightly: "to" is a required property [against-schema]
+      DIR/dog.yaml:2:17: nightly.from: value is greater than the maximum of 6 [against-schema]
+      DIR/dog.yaml:2:27: nightly.token: value is longer than 3 characters [against-schema]
+      help: the plugin's `config.schema.json` says what it takes
     [invalid-service-name] `filesytem` is not the name of a service
       near it is `filesystem`
       help: names have 1 to 64 of a-z, 0-9, `-`, `_` and `.`, begin with a letter, and are not nearly one of the host's services
@@ -326,6 +368,9 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
       `DIR/dog/plugin.sha256` does not exist
       `DIR/dog/dog.sha256` does not exist
       help: write one with `sha256sum` if the program is the one you mean
+    [signature-missing] plugin `dog` is not signed
+      `DIR/dog/plugin.sha256` does not exist
+      help: sign the list of its files: `sha256sum … > plugin.sha256`, then `minisign -S -m plugin.sha256`
     [checksum-unreadable] the checksum file `DIR/dog/plugin.sha256` could not be read
       it is no regular file
     [checksum-empty] the checksum file `DIR/dog/plugin.sha256` says nothing of the program

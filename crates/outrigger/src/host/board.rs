@@ -26,6 +26,7 @@ impl Board {
         let status = PluginStatus {
             name: plugin.name().to_owned(),
             version: manifest.version().map(ToString::to_string),
+            kind: manifest.kind().map(str::to_owned),
             folder: plugin.places().plugin_dir().to_owned(),
             transport: Some(manifest.transport()),
             state: PluginState::Installed,

@@ -166,6 +166,8 @@ pub enum Cause {
     RolledBack(Failure),
     /// It ended by itself, and is not started again for that.
     Ended,
+    /// Nobody called it for a while.
+    Idle,
     /// It was stopped, and nothing is left of it.
     Gone,
     /// Its folder is gone.
@@ -188,6 +190,7 @@ impl fmt::Display for Cause {
             Self::Reloaded => f.write_str("it is reloaded"),
             Self::RolledBack(why) => write!(f, "what took its place failed: {why}"),
             Self::Ended => f.write_str("it ended by itself"),
+            Self::Idle => f.write_str("nobody called it for a while"),
             Self::Gone => f.write_str("nothing is left of it"),
             Self::Removed => f.write_str("its folder is gone"),
             Self::Shutdown => f.write_str("the host is shut down"),

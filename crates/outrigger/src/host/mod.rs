@@ -37,7 +37,7 @@ use self::worker::{Command, Reply, Worker};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::Metrics;
 use crate::plugin::Plugin;
-use crate::plugins::{Entry, Plugins};
+use crate::plugins::Plugins;
 use crate::settings::Settings;
 
 /// How many commands for one plugin may wait; whoever has more to say waits too.
@@ -182,7 +182,7 @@ impl Settings {
         let journal = Arc::new(Journal::new());
         let plugins = self.open(folder.as_ref())?;
         let mut members = BTreeMap::new();
-        for plugin in sound(&plugins) {
+        for plugin in plugins.usable() {
             let member = Member::new(plugin.clone(), &self, journal.clone());
             members.insert(plugin.name().to_owned(), member);
         }
@@ -248,12 +248,15 @@ impl Host {
         self.line(name)?.start(Cause::Asked).await
     }
 
-    /// Starts all plugins at once, each as [`start`](Self::start) does.
+    /// Starts all plugins at once, each as [`start`](Self::start) does, but for those
+    /// that are started when they are first called ([`lazy`](crate::Supervision::lazy)).
     ///
     /// # Cancel safety
     /// The starts go on when the future is dropped.
     pub async fn start_all(&self) -> Vec<(String, Result<(), Error>)> {
-        let names: Vec<String> = self.list().into_iter().map(|status| status.name).collect();
+        let all = self.list().into_iter().map(|status| status.name);
+        let lazy = |name: &String| self.0.settings.supervision_of(name).lazy;
+        let names: Vec<String> = all.filter(|name| !lazy(name)).collect();
         let starts = names.into_iter().map(|name| async move {
             let started = self.start(&name).await;
             (name, started)
@@ -333,7 +336,7 @@ impl Host {
         let broken = broken(&found);
         {
             let mut members = self.0.members_mut();
-            for plugin in sound(&found) {
+            for plugin in found.usable() {
                 let (name, held) = (plugin.name(), Held::by(plugin));
                 match members.get_mut(name) {
                     None => {
@@ -439,6 +442,22 @@ impl Host {
     /// What is counted of the plugins.
     pub fn metrics(&self) -> &Metrics {
         self.0.settings.counts()
+    }
+
+    /// Typed clients of all plugins whose manifest's `type` is one that the application
+    /// [registered](Settings::plugin_type) for `I`, by name; each is started as
+    /// [`client`](Self::client) does it.
+    ///
+    /// # Cancel safety
+    /// The starts go on when the future is dropped.
+    pub async fn of_type<I: Interface>(&self) -> Vec<(String, Result<I::Client, Error>)> {
+        let all = self.list().into_iter();
+        let named = all.filter(|status| self.0.settings.types().is::<I>(status.kind.as_deref()));
+        let clients = named.map(|status| async move {
+            let client = self.client::<I>(&status.name).await;
+            (status.name, client)
+        });
+        join_all(clients).await
     }
 
     /// What happens from now on.
@@ -638,14 +657,6 @@ impl Line {
     }
 }
 
-/// The plugins that can be used: of several versions, the one that is to be.
-fn sound(plugins: &Plugins) -> impl Iterator<Item = &Plugin> {
-    let mut names: Vec<&str> = plugins.entries().iter().map(Entry::name).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().filter_map(|name| plugins.get(name).ok())
-}
-
 /// The folders that hold no plugin that can be used.
 fn broken(plugins: &Plugins) -> Vec<PluginStatus> {
     let broken = plugins.entries().iter().filter_map(|entry| {
@@ -658,6 +669,7 @@ fn broken(plugins: &Plugins) -> Vec<PluginStatus> {
         Some(PluginStatus {
             name: entry.name().to_owned(),
             version: None,
+            kind: None,
             folder: entry.folder().to_owned(),
             transport: None,
             state: PluginState::Broken(error),

@@ -17,6 +17,8 @@ pub struct PluginStatus {
     pub name: String,
     /// The version in its manifest.
     pub version: Option<String>,
+    /// The `type` in its manifest, in the application's own words.
+    pub kind: Option<String>,
     /// Its folder.
     pub folder: PathBuf,
     /// Which RPC it speaks.
@@ -121,6 +123,9 @@ impl fmt::Display for PluginState {
 pub enum StopReason {
     /// Somebody asked for it. A call does not start it again.
     Asked,
+    /// Nobody called it for [so long](crate::Supervision::idle_stop). The next call
+    /// starts it again.
+    Idle,
     /// It ended by itself with status 0, or however it ended if it is never
     /// restarted. The next call starts it again.
     Ended,
@@ -130,6 +135,7 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Asked => "it was asked to",
+            Self::Idle => "nobody called it for a while",
             Self::Ended => "it ended by itself",
         })
     }

@@ -170,7 +170,7 @@ impl Worker {
                 self.board.state(),
                 PluginState::Installed
                     | PluginState::Stopped {
-                        why: StopReason::Ended
+                        why: StopReason::Ended | StopReason::Idle
                     }
             );
             let command = tokio::select! {
@@ -351,6 +351,7 @@ impl Worker {
 
     async fn serve(&mut self, mut serving: Serving) -> Phase {
         let mut pulse = Pulse::take(&serving.now.plugin, &self.rules);
+        let mut idle = Box::pin(idle(self.router.clone(), self.rules.idle_stop));
         loop {
             if serving.next.is_none()
                 && self.old.is_none()
@@ -398,6 +399,13 @@ impl Worker {
                     }
                 }
                 () = over(&mut self.old) => self.old = None,
+                () = &mut idle, if serving.next.is_none() && self.old.is_none() => {
+                    let draining = self.router.hold();
+                    self.stop(serving, None, Cause::Idle, draining).await;
+                    let why = StopReason::Idle;
+                    self.board.set(PluginState::Stopped { why }, Cause::Gone);
+                    return Phase::Rest;
+                }
                 beat = pulse.next() => match beat {
                     Beat::Answered => self.board.set(PluginState::Running, Cause::Answered),
                     Beat::Missed(missed) if missed < self.rules.ping_misses => {
@@ -722,6 +730,21 @@ async fn launched(next: &mut Option<Next>) -> Result<Launched, Error> {
     match next {
         Some(next) => (&mut next.launching.launched).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until no call was made for so long, and none is in flight.
+async fn idle(router: Router, limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let look = (limit / 4).max(Duration::from_millis(1));
+    let (mut calls, mut since) = (router.calls(), Instant::now());
+    while since.elapsed() < limit {
+        tokio::time::sleep(look).await;
+        if router.in_flight() > 0 || router.calls() != calls {
+            (calls, since) = (router.calls(), Instant::now());
+        }
     }
 }
 

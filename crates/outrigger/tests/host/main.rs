@@ -1,5 +1,6 @@
 //! Real plugins of a folder, started, watched over, started again and stopped.
 
+mod many;
 mod reload;
 mod stage;
 

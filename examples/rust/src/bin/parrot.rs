@@ -1,6 +1,8 @@
 //! An animal that says what the application taught it: the phrases are in a service of
 //! the application's own, which the manifest asks for by its name, `phrases`.
 //!
+//! What its own configuration has for a mood comes before that.
+//!
 //! It speaks gRPC in version 1 of its interface and net/rpc in version 2.
 
 use std::process::ExitCode;
@@ -22,12 +24,28 @@ struct Parrot(PluginContext);
 impl Parrot {
     /// What the application taught it for this mood.
     async fn phrase(context: &PluginContext, mood: &str) -> Result<String, Status> {
+        if let Some(phrase) = Parrot::configured(context, mood)? {
+            return Ok(phrase);
+        }
         let channel = context.service(PHRASES).await;
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         let key = mood.to_owned();
         let phrase = KvClient::new(channel).get(GetRequest { key }).await?;
         String::from_utf8(phrase.into_inner().value.into())
             .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+impl Parrot {
+    /// What its own configuration says, which may have changed since the last time.
+    fn configured(context: &PluginContext, mood: &str) -> Result<Option<String>, Status> {
+        let broken = |error: &dyn std::error::Error| Status::internal(error.to_string());
+        let Some(config) = context.config().map_err(|error| broken(&error))? else {
+            return Ok(None);
+        };
+        let config: serde_json::Value =
+            serde_json::from_str(&config).map_err(|error| broken(&error))?;
+        Ok(config[mood].as_str().map(str::to_owned))
     }
 }
 

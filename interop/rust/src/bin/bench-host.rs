@@ -17,7 +17,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use outrigger::{DigestCache, Files, Manifest, Metrics, Permissions, Policy, Settings, Transport};
+use futures_util::FutureExt;
+use outrigger::{
+    DigestCache, Files, Manifest, Metrics, Permissions, Policy, Registry, Settings, Supervision,
+    Transport,
+};
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
 use outrigger_host::{
@@ -153,16 +157,14 @@ struct Session {
 /// How many plugins are listed.
 const LISTED: usize = 1000;
 
-/// Opens a folder of plugins, and asks for the digest of each.
-fn list(folder: &Path, known: DigestCache) -> Result<()> {
-    let known = Arc::new(known);
-    let settings = Settings::new().digest_cache(known.clone());
-    let plugins = settings.open(folder)?;
-    for entry in &plugins {
-        entry.plugin().map_err(Clone::clone)?.digest()?;
+/// Scans a folder of plugins, and asks for the digest of each.
+fn list(folder: &Path, known: &DigestCache) -> Result<()> {
+    let registry = Registry::scan(folder)?;
+    for entry in &registry {
+        entry.digest(known)?;
     }
-    if plugins.entries().len() != LISTED {
-        bail!("{} plugins were found", plugins.entries().len());
+    if registry.entries().len() != LISTED {
+        bail!("{} plugins were found", registry.entries().len());
     }
     Ok(known.save()?)
 }
@@ -256,6 +258,8 @@ impl Session {
                 self.uncounted.context("metrics.overhead comes first")?,
                 "us",
             ),
+            "reload.gap" => (self.gap(work, true).await?, "ms"),
+            "floor.reload.gap" => (self.gap(work, false).await?, "ms"),
             "grpc.start" => (self.start(false, work).await?, "ms"),
             "grpc.mtls.start" => (self.start(true, work).await?, "ms"),
             "netrpc.unary.p50" => (netrpc_unary(self.object().await?, work, 0.5).await?, "us"),
@@ -351,22 +355,76 @@ impl Session {
         self.granted.push(folder.clone());
         // What was written just now is not kept.
         std::thread::sleep(Duration::from_millis(2100));
-        let known = DigestCache::in_file(folder.join("digests"));
-        list(&folder, known)?;
+        list(&folder, &DigestCache::in_file(folder.join("digests")))?;
         Ok(self.installed.insert(folder).clone())
     }
 
-    /// What each of a thousand plugins is, gets and hashes to, by a process that begins with
+    /// What each of a thousand plugins is and hashes to, by a process that begins with
     /// the cache file.
     fn list(&mut self, work: &Work) -> Result<f64> {
         let folder = self.installed()?;
         let mut times = Vec::new();
         for _ in 0..work.starts {
             let begun = Instant::now();
-            list(&folder, DigestCache::in_file(folder.join("digests")))?;
+            list(&folder, &DigestCache::in_file(folder.join("digests")))?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         Ok(percentile(times, 0.5))
+    }
+
+    /// The longest of the calls that one caller makes, one after another, while its
+    /// plugin is reloaded; or while nothing happens for as long as that takes.
+    async fn gap(&mut self, work: &Work, reloads: bool) -> Result<f64> {
+        let folder = self.folder_of_one()?;
+        let supervision = Supervision {
+            rollback_within: Duration::ZERO,
+            ..Supervision::default()
+        };
+        let settings = Settings::new().policy(Policy::allow_requested());
+        let host = settings.supervision(supervision).host(&folder).await?;
+        let mut client = host.client::<Bench>("bench").await?;
+        let payload = payload(work);
+        let mut longest = Vec::new();
+        for _ in 0..work.starts {
+            let mut done = std::pin::pin!(async {
+                match reloads {
+                    true => host.reload("bench").await.map(drop),
+                    false => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        Ok(())
+                    }
+                }
+            });
+            let mut most = 0.0_f64;
+            loop {
+                let begun = Instant::now();
+                client.echo(payload.clone()).await?;
+                most = most.max(begun.elapsed().as_secs_f64() * 1e3);
+                if let Some(done) = done.as_mut().now_or_never() {
+                    done?;
+                    break;
+                }
+            }
+            longest.push(most);
+        }
+        host.shutdown(Duration::from_secs(10)).await;
+        Ok(percentile(longest, 0.5))
+    }
+
+    /// A folder in which the bench plugin is the only one; made once.
+    fn folder_of_one(&mut self) -> Result<PathBuf> {
+        let folder = std::env::temp_dir().join(format!("bench-one-{}", std::process::id()));
+        let own = folder.join("bench");
+        if !own.exists() {
+            std::fs::create_dir_all(&own)?;
+            self.granted.push(folder.clone());
+            let manifest = "plugin: {name: bench, format: grpc, entrypoint: run, version: 1.0.0}\n\
+                handshake: {protocol_version: 1, magic_cookie_key: OUTRIGGER_BENCH, \
+                magic_cookie_value: bench}\n";
+            std::fs::write(own.join("manifest.yaml"), manifest)?;
+            std::fs::copy(&self.program, own.join("run"))?;
+        }
+        Ok(folder)
     }
 
     async fn start(&self, mtls: bool, work: &Work) -> Result<f64> {
