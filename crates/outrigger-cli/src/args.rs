@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use outrigger::Configure;
+use outrigger::{Configure, ExpectedDigest};
 use outrigger_manifest::TimeSpan;
 use outrigger_wire::{MagicCookie, Transport};
 
@@ -30,6 +30,7 @@ Exit codes:
   2  wrong usage: flags, an unknown method, JSON that does not fit, a manifest with problems
   3  the plugin could not be started or reached
   4  this side failed, for example to write its output
+  5  a plugin has to be approved, or is not what the lock file says
   130, 143  interrupted or asked to end; the plugin was ended too";
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +50,12 @@ pub(crate) enum Command {
     /// Read a manifest or a policy: print every problem, or what is granted.
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
+    /// Bring the lock file up to date with what is installed; nothing is started.
+    #[command(after_help = EXIT_CODES)]
+    Lock(LockArgs),
+    /// Approve a plugin as it is installed now: its program, and all that it asks for.
+    #[command(after_help = EXIT_CODES)]
+    Approve(ApproveArgs),
     /// Print every setting and where it comes from, or every problem of the configuration.
     #[command(after_help = EXIT_CODES)]
     Config(ConfigArgs),
@@ -214,6 +221,59 @@ pub(crate) struct ConfigArgs {
     pub(crate) configured: Configured,
 
     /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LockArgs {
+    /// The folder with the folders of the plugins. Without it, that of the configuration, which
+    /// is `plugins` unless it says otherwise.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Change nothing, and fail if anything differs from the lock file.
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// The lock file. Without it, that of the configuration, or else `outrigger.lock` in the folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+
+    /// Print one JSON object instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The plugin, by the name in its manifest.
+    pub(crate) name: String,
+
+    /// The folder with the folders of the plugins. Without it, that of the configuration, which
+    /// is `plugins` unless it says otherwise.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Approve without asking, if the plugin's program hashes to this: `sha256:…`.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) expect: Option<ExpectedDigest>,
+
+    /// The lock file. Without it, that of the configuration, or else `outrigger.lock` in the folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+
+    /// Append to this file, as a line of JSON, who approved what.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
+
+    /// Print one JSON object instead of text for people, and never ask.
     #[arg(long)]
     pub(crate) json: bool,
 }

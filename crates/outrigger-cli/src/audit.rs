@@ -13,7 +13,7 @@ use crate::failure::{Failure, printable};
 use crate::output;
 
 /// The largest size of an audit file, in bytes, before it is put aside.
-const LARGEST_FILE: u64 = 64 << 20;
+pub(crate) const LARGEST_FILE: u64 = 64 << 20;
 /// How long the last records may take to reach the file.
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     NotStarted = 3,
     /// This side could not do its part, such as writing its output.
     Internal = 4,
+    /// A plugin asks for more than was approved.
+    NeedsApproval = 5,
 }
 
 /// One failure, complete with what may help.

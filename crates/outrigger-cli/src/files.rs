@@ -105,6 +105,7 @@ pub(crate) fn problem_text(problem: &Problem, listing: &Listing) -> String {
 pub(crate) fn failure(error: &Error) -> Failure {
     let installed = error.registry();
     let exit = match (error.kind(), installed) {
+        (ErrorKind::NotApproved { .. } | ErrorKind::NotExpected { .. }, _) => Exit::NeedsApproval,
         (ErrorKind::Launch(_), _)
         | (
             _,

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use outrigger::{
-    ExpectedDigest, FileKind, GrantedServices, Manifest, Plugin, Policy, SandboxMode, Settings,
-    SourceFile, Transport,
+    Coded as _, ExpectedDigest, FileKind, GrantedServices, LockFile, LockMode, Manifest, Plugin,
+    Policy, SandboxMode, Settings, SourceFile, Transport,
 };
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use crate::args::PluginArgs;
 use crate::audit::Audit;
 use crate::failure::{Exit, Failure, printable};
 use crate::files::failure;
+use crate::lock::{self, Shown};
 use crate::output;
 
 /// Which plugin to start, and under which grants: the command line completed by the manifest.
@@ -87,6 +88,46 @@ pub(crate) struct Summary {
     pub(crate) granted: usize,
     pub(crate) refused: usize,
     pub(crate) sandbox: SandboxMode,
+    /// What the lock file beside the plugin's folder makes of it, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lock: Option<LockSummary>,
+}
+
+/// For the object that `inspect --json` prints.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LockSummary {
+    pub(crate) file: String,
+    /// `known`, `needs-approval`, or the code of what is wrong with the file.
+    pub(crate) verdict: &'static str,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) objection: Option<Shown>,
+}
+
+impl LockSummary {
+    fn of(plugin: &Plugin) -> Option<Self> {
+        let folder = plugin.places().plugin_dir();
+        let path = LockFile::in_folder(folder.parent()?).path().to_owned();
+        if plugin.file().is_none() || !path.exists() {
+            return None;
+        }
+        // In this mode it is known only if it is just as it was approved.
+        let settings = lock::settings(&path, LockMode::Strict);
+        let judged = settings
+            .open_plugin(folder)
+            .and_then(|plugin| plugin.approval());
+        let (verdict, objection) = match &judged {
+            Ok(approval) => {
+                let verdict = approval.as_ref().map(|approval| &approval.verdict)?;
+                (verdict.as_str(), verdict.objection().map(Shown::new))
+            }
+            Err(error) => (error.code(), None),
+        };
+        Some(Self {
+            file: printable(&path.display().to_string()),
+            verdict,
+            objection,
+        })
+    }
 }
 
 impl Granting {
@@ -135,6 +176,7 @@ impl Granting {
                 granted: decision.granted().len(),
                 refused: decision.refused().len(),
                 sandbox: decision.grants().sandbox(),
+                lock: LockSummary::of(plugin),
             }
         })
     }

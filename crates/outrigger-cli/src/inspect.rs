@@ -24,6 +24,7 @@ use crate::descriptors::{self, Catalogue, ListedMethod, ListedService};
 use crate::failure::{Exit, Failure, chain, printable};
 use crate::granting::{self, Summary, Target};
 use crate::launch::{self, Start, StartedPlugin};
+use crate::lock::Shown;
 use crate::memory::Memory;
 use crate::{json, netrpc, output, probe, status};
 
@@ -612,6 +613,16 @@ fn render(found: &Inspection) -> String {
                 manifest.granted, manifest.refused, manifest.sandbox
             ),
         );
+        if let Some(lock) = &manifest.lock {
+            let verdict = match &lock.objection {
+                Some(shown) => format!("it {} in {}", shown.phrase(), lock.file),
+                None => format!("{} in {}", lock.verdict, lock.file),
+            };
+            fact("approval", &verdict);
+            for line in lock.objection.iter().flat_map(Shown::lines) {
+                fact("", &line);
+            }
+        }
     }
     for note in &found.notes {
         fact("note", note);

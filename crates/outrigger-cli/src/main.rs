@@ -1,5 +1,6 @@
 #![doc = include_str!("../docs/command.md")]
 
+mod approve;
 mod args;
 mod audit;
 mod call;
@@ -27,6 +28,7 @@ mod input;
 mod inspect;
 mod json;
 mod launch;
+mod lock;
 mod manual;
 mod memory;
 mod metadata;
@@ -82,6 +84,8 @@ fn main() -> ExitCode {
         Command::Call(call) => call.calling.plugin.verbose,
         Command::Shell(shell) => shell.calling.plugin.verbose,
         Command::Check(_)
+        | Command::Lock(_)
+        | Command::Approve(_)
         | Command::Config(_)
         | Command::Explain(_)
         | Command::New(_)
@@ -133,6 +137,8 @@ fn run(command: &Command) -> Result<u8, Failure> {
                 Command::Call(args) => call::run(args).await,
                 Command::Shell(args) => shell::run(args).await,
                 Command::Check(args) => check::run(args).map(|()| 0),
+                Command::Lock(args) => lock::run(args).map(|()| 0),
+                Command::Approve(args) => approve::run(args).await.map(|()| 0),
                 Command::Config(args) => config::run(args).map(|()| 0),
                 Command::Explain(args) => codes::run(args).map(|()| 0),
                 Command::New(args) => new::run(args).map(|()| 0),

@@ -70,6 +70,11 @@ pub(crate) fn finding(text: &str) {
     anstream::eprintln!("{text}");
 }
 
+/// Asks people on stderr something whose answer is typed on the same line.
+pub(crate) fn ask(question: &str) {
+    anstream::eprint!("{question}");
+}
+
 /// Shows people on stderr one decision, as one write: other threads write there, too.
 pub(crate) fn audit(line: &str) {
     let line = format!("{line}\n");

@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods)] // The command is no plugin.
 #![allow(clippy::print_stderr)] // What is left out must be said.
 
+#[path = "command/approval.rs"]
+mod approval;
 #[path = "command/config.rs"]
 mod config;
 #[path = "command/endings.rs"]

@@ -15,6 +15,12 @@ const NO_CODES: &[&str] = &[
     "best-effort",
     "on-failure",
     "trust-first",
+    // What the lock file makes of a plugin.
+    "asks-for-less",
+    "asks-for-more",
+    "first-use",
+    "new-program",
+    "new-version",
     // Kinds of methods and of what is found about a program.
     "bidi-stream",
     "by-itself",

@@ -43,12 +43,12 @@ use crate::requests::{Ask, Requests, Thing};
 /// assert!(less.are_covered_by(&approved));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes(Vec<Change>);
+pub struct RequestChanges(Vec<RequestChange>);
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    kind: ChangeKind,
+pub struct RequestChange {
+    kind: RequestChangeKind,
     /// Of what: in the words of a manifest.
     subject: String,
     /// What stands between that and what is asked of it.
@@ -61,7 +61,7 @@ pub struct Change {
 
 /// What kind of difference it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ChangeKind {
+pub enum RequestChangeKind {
     /// It was not asked for before.
     Added,
     /// It is no longer asked for.
@@ -70,22 +70,22 @@ pub enum ChangeKind {
     Changed,
 }
 
-impl ChangeKind {
+impl RequestChangeKind {
     /// `added`, `removed` or `changed`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            ChangeKind::Added => "added",
-            ChangeKind::Removed => "removed",
-            ChangeKind::Changed => "changed",
+            RequestChangeKind::Added => "added",
+            RequestChangeKind::Removed => "removed",
+            RequestChangeKind::Changed => "changed",
         }
     }
 
     const fn sign(self) -> char {
         match self {
-            ChangeKind::Added => '+',
-            ChangeKind::Removed => '-',
-            ChangeKind::Changed => '~',
+            RequestChangeKind::Added => '+',
+            RequestChangeKind::Removed => '-',
+            RequestChangeKind::Changed => '~',
         }
     }
 }
@@ -102,7 +102,7 @@ impl Requests {
 
     /// How these differ from those that were approved.
     #[must_use]
-    pub fn changes_from(&self, approved: &Requests) -> Changes {
+    pub fn changes_from(&self, approved: &Requests) -> RequestChanges {
         let (now, before) = (self.canonical(), approved.canonical());
         let (asks, earlier) = (now.asks(), before.asks());
         let known: BTreeSet<String> = earlier.iter().map(Ask::text).collect();
@@ -119,10 +119,10 @@ impl Requests {
             let before = before.and_then(|gone| gone.first().and_then(|ask| ask.detail()));
             for ask in asks {
                 let (between, after) = ask.detail().unwrap_or_default();
-                changes.push(Change {
+                changes.push(RequestChange {
                     kind: match before {
-                        Some(_) => ChangeKind::Changed,
-                        None => ChangeKind::Added,
+                        Some(_) => RequestChangeKind::Changed,
+                        None => RequestChangeKind::Added,
                     },
                     subject: subject.clone(),
                     between,
@@ -136,8 +136,8 @@ impl Requests {
             for ask in asks {
                 let (between, before) = ask.detail().unwrap_or_default();
                 let limit = matches!(ask.thing, Thing::Limit(..));
-                changes.push(Change {
-                    kind: ChangeKind::Removed,
+                changes.push(RequestChange {
+                    kind: RequestChangeKind::Removed,
                     subject: subject.clone(),
                     between,
                     before: Some(before),
@@ -148,7 +148,7 @@ impl Requests {
             }
         }
         changes.sort_by(|a, b| (&a.subject, a.kind).cmp(&(&b.subject, b.kind)));
-        Changes(changes)
+        RequestChanges(changes)
     }
 }
 
@@ -285,7 +285,7 @@ fn matters_of_files(entry: &FilesystemEntry) -> &'static str {
     }
 }
 
-impl Changes {
+impl RequestChanges {
     /// Whether there is no difference.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -299,24 +299,24 @@ impl Changes {
     }
 
     /// Each difference, in the order of the things they are about.
-    pub fn iter(&self) -> std::slice::Iter<'_, Change> {
+    pub fn iter(&self) -> std::slice::Iter<'_, RequestChange> {
         self.0.iter()
     }
 }
 
-impl<'c> IntoIterator for &'c Changes {
-    type Item = &'c Change;
-    type IntoIter = std::slice::Iter<'c, Change>;
+impl<'c> IntoIterator for &'c RequestChanges {
+    type Item = &'c RequestChange;
+    type IntoIter = std::slice::Iter<'c, RequestChange>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
 
-impl Change {
+impl RequestChange {
     /// What kind of difference it is.
     #[must_use]
-    pub fn kind(&self) -> ChangeKind {
+    pub fn kind(&self) -> RequestChangeKind {
         self.kind
     }
 
@@ -328,7 +328,7 @@ impl Change {
 }
 
 /// `~ filesystem /data: read → read, write`.
-impl fmt::Display for Change {
+impl fmt::Display for RequestChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.sign(), self.subject)?;
         f.write_str(self.between)?;
@@ -340,7 +340,7 @@ impl fmt::Display for Change {
     }
 }
 
-impl Serialize for Change {
+impl Serialize for RequestChange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let line = |detail: &String| format!("{}{}{detail}", self.subject, self.between);
         let mut state = serializer.serialize_struct("Change", 4)?;
@@ -353,7 +353,7 @@ impl Serialize for Change {
 }
 
 /// A line for each difference, and an indented one for why it matters.
-impl fmt::Display for Changes {
+impl fmt::Display for RequestChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, change) in self.iter().enumerate() {
             let newline = if index > 0 { "\n" } else { "" };
@@ -366,7 +366,7 @@ impl fmt::Display for Changes {
     }
 }
 
-impl Serialize for Changes {
+impl Serialize for RequestChanges {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self)
     }

@@ -170,8 +170,30 @@ words! {
         TrustFirst = "trust-first",
         /// Any difference refuses.
         Locked = "locked",
-        /// Nothing runs that was not approved.
+        /// Nothing runs that was not approved, be it only a new build.
         Strict = "strict",
+    }
+}
+
+impl LockMode {
+    /// The mode where none was chosen: [`TrustFirst`](Self::TrustFirst) if a person sees what
+    /// happens, else [`Locked`](Self::Locked). `ci` is the variable `CI` of the environment.
+    ///
+    /// ```
+    /// use outrigger_manifest::LockMode;
+    ///
+    /// assert_eq!(LockMode::by_default(true, None), LockMode::TrustFirst);
+    /// assert_eq!(LockMode::by_default(true, Some("true")), LockMode::Locked);
+    /// assert_eq!(LockMode::by_default(false, None), LockMode::Locked);
+    /// ```
+    #[must_use]
+    pub fn by_default(on_terminal: bool, ci: Option<&str>) -> LockMode {
+        let ci = !matches!(ci, None | Some("" | "0" | "false"));
+        if on_terminal && !ci {
+            LockMode::TrustFirst
+        } else {
+            LockMode::Locked
+        }
     }
 }
 

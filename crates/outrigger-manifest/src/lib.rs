@@ -71,7 +71,7 @@ pub use arguments::ArgPattern;
 pub use builder::{
     Connections, Exec, Files, ManifestBuilder, PolicyBuilder, PolicyRules, PolicySection,
 };
-pub use changes::{Change, ChangeKind, Changes};
+pub use changes::{RequestChange, RequestChangeKind, RequestChanges};
 pub use choices::{
     Access, Capability, Direction, HostService, LockMode, ProcessControl, Protocol, ReloadHow,
     RestartWhen, SandboxMode, StartWhen,

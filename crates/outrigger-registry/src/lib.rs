@@ -28,6 +28,7 @@ mod file;
 mod file_kind;
 #[doc(hidden)]
 pub mod fuzzing;
+mod lock;
 mod registry;
 mod shown;
 mod signature;
@@ -40,6 +41,10 @@ pub use digest_cache::DigestCache;
 pub use entry::{Entry, EntryState};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use file_kind::FileKind;
+pub use lock::{
+    Installed, Lock, LockError, LockErrorKind, LockFile, LockVerdict, Locked, Objection,
+    PlatformDigest, Why,
+};
 pub use registry::{Registry, Scan};
 pub use semver;
 pub use signature::{SignatureError, Trust};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use outrigger_host::Deadlines;
 use outrigger_manifest::{
-    Configuration, Layers, ReloadHow, RestartWhen, StartWhen, SupervisionSettings,
+    Configuration, Layers, LockMode, ReloadHow, RestartWhen, StartWhen, SupervisionSettings,
 };
+use outrigger_registry::LockFile;
 
 use crate::error::{Error, ErrorKind, shown_path};
 use crate::settings::Settings;
@@ -130,8 +131,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Error> {
 
 impl Settings {
     /// Decides what the configuration says: the policy, whether a plugin is started that gets
-    /// less than it asks for, where the plugins' data and their own configuration are, and how a
-    /// [`Host`](crate::Host) watches over them.
+    /// less than it asks for, where the plugins' data and their own configuration are, which lock
+    /// file says what was approved, and how a [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
     /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
@@ -158,6 +159,16 @@ impl Settings {
         }
         if let Some(data) = &configuration.directories().data_dir {
             self = self.data_root(data);
+        }
+        let lock = configuration.lock();
+        self = match &lock.file {
+            Some(file) => self.lock_file(file),
+            None => self.lock_file(configuration.directories().plugins_dir.join(LockFile::NAME)),
+        };
+        let app_mode = configuration.application().app_mode.as_deref();
+        let production = matches!(app_mode, Some("prod" | "production"));
+        if let Some(mode) = lock.mode.or(production.then_some(LockMode::Locked)) {
+            self = self.lock_mode(mode);
         }
         if let Some(configs) = &configuration.directories().plugin_configs_dir {
             self = self.config_dir(configs);

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_host::{
-    DispenseError, ExitReport, LaunchError, LaunchErrorKind, PingError, RunnerError,
+    DispenseError, ExitReport, ExpectedDigest, LaunchError, LaunchErrorKind, PingError, RunnerError,
 };
-use outrigger_manifest::{PlaceError, Problems, Refusal, ServiceNameError};
-use outrigger_registry::{RegistryError, RegistryErrorKind};
+use outrigger_manifest::{LockMode, PlaceError, Problems, Refusal, ServiceNameError};
+use outrigger_registry::{LockError, Objection, RegistryError, RegistryErrorKind};
 use outrigger_wire::Coded;
 use outrigger_wire::text::printable;
 
@@ -63,6 +63,28 @@ pub enum ErrorKind {
         /// What it does not get; there is at least one.
         refused: Vec<Refusal>,
     },
+    /// The lock file does not let the plugin start: nobody approved what it is now.
+    NotApproved {
+        /// The lock file.
+        lock: PathBuf,
+        /// How strictly it is taken.
+        mode: LockMode,
+        /// Whether it takes an approval, or the plugin that was locked.
+        code: &'static str,
+        /// What is to be looked at.
+        objection: Box<Objection>,
+    },
+    /// The plugin is not the one that was to be approved.
+    NotExpected {
+        /// The plugin.
+        plugin: String,
+        /// What was to be approved.
+        expected: ExpectedDigest,
+        /// What its program hashes to.
+        found: ExpectedDigest,
+    },
+    /// The lock file cannot be used.
+    Lock(LockError),
     /// The program was not started, or did not become a plugin.
     Launch(LaunchError),
     /// The plugin was reached, and does not serve.
@@ -119,6 +141,9 @@ impl Error {
             | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
             | ErrorKind::Refused { .. }
+            | ErrorKind::NotApproved { .. }
+            | ErrorKind::NotExpected { .. }
+            | ErrorKind::Lock(_)
             | ErrorKind::Stopped { .. }
             | ErrorKind::Dispense(_)
             | ErrorKind::PluginConfig(_)
@@ -162,6 +187,25 @@ impl Error {
                     place + &printable(&refusal.to_string())
                 })
                 .collect(),
+            ErrorKind::NotApproved { objection, .. } => {
+                let grave = objection.grave.iter();
+                let mut details: Vec<String> = grave
+                    .map(|grave| format!("never trusted at first sight: {}", grave.request))
+                    .collect();
+                details.extend(objection.changes.iter().map(|change| match change.why() {
+                    Some(why) => format!("{change} ({why})"),
+                    None => change.to_string(),
+                }));
+                details.push(format!("its program is {}", objection.digest));
+                details
+            }
+            ErrorKind::NotExpected {
+                expected, found, ..
+            } => vec![
+                format!("its program is {found}"),
+                format!("to be approved was {expected}"),
+            ],
+            ErrorKind::Lock(error) => causes(error),
             ErrorKind::Launch(error) => causes(error),
             ErrorKind::PluginConfig(error) => error.details(),
             ErrorKind::ServiceName(error) => {
@@ -218,6 +262,9 @@ impl Coded for Error {
             ErrorKind::PluginConfig(error) => error.code(),
             ErrorKind::ServiceName(error) => error.code(),
             ErrorKind::Refused { .. } => "capability-refused",
+            ErrorKind::NotApproved { code, .. } => code,
+            ErrorKind::NotExpected { .. } => "digest-unexpected",
+            ErrorKind::Lock(error) => error.code(),
             ErrorKind::Launch(error) => error.code(),
             ErrorKind::NotServing { .. } => "plugin-not-serving",
             ErrorKind::SelfTest { .. } => "self-test-failed",
@@ -241,6 +288,17 @@ impl Coded for Error {
             ErrorKind::Refused { .. } => {
                 "review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)"
             }
+            ErrorKind::NotApproved { objection, .. } => {
+                let approve = format!(
+                    "review that, then `outrigger approve {} --expect {}`",
+                    objection.plugin, objection.digest
+                );
+                return Some(approve.into());
+            }
+            ErrorKind::NotExpected { .. } => {
+                "look at the plugin that is there now, and approve that or bring the other one back"
+            }
+            ErrorKind::Lock(error) => return error.hint(),
             ErrorKind::Launch(error) => return error.hint().map(Into::into),
             ErrorKind::NotServing { .. } => {
                 "see its stderr; a plugin says that it serves as soon as it can answer calls"
@@ -280,6 +338,21 @@ impl fmt::Display for Error {
             ErrorKind::Refused { plugin, .. } => {
                 write!(f, "plugin `{plugin}` asks for more than this host allows")
             }
+            ErrorKind::NotApproved { objection, .. } => {
+                write!(
+                    f,
+                    "plugin `{}` {}",
+                    objection.plugin,
+                    objection.why.phrase()
+                )
+            }
+            ErrorKind::NotExpected { plugin, .. } => {
+                write!(
+                    f,
+                    "plugin `{plugin}` is not the one that was to be approved"
+                )
+            }
+            ErrorKind::Lock(error) => error.fmt(f),
             ErrorKind::Launch(error) => error.fmt(f),
             ErrorKind::NotServing { plugin, .. } => write!(f, "plugin `{plugin}` does not serve"),
             ErrorKind::SelfTest { plugin, .. } => {
@@ -303,6 +376,7 @@ impl std::error::Error for Error {
             // Its own words are the outer ones.
             ErrorKind::Registry(error) => error.source(),
             ErrorKind::Launch(error) => error.source(),
+            ErrorKind::Lock(error) => error.source(),
             // Its own words are the outer ones.
             ErrorKind::PluginConfig(error) => error.source(),
             ErrorKind::Dispense(error) => error.source(),
@@ -314,7 +388,9 @@ impl std::error::Error for Error {
             | ErrorKind::Configuration(_)
             | ErrorKind::Place(_)
             | ErrorKind::ServiceName(_)
-            | ErrorKind::Refused { .. } => None,
+            | ErrorKind::Refused { .. }
+            | ErrorKind::NotApproved { .. }
+            | ErrorKind::NotExpected { .. } => None,
         }
     }
 }
@@ -334,6 +410,12 @@ impl From<RegistryError> for Error {
 impl From<RegistryErrorKind> for Error {
     fn from(kind: RegistryErrorKind) -> Self {
         RegistryError::from(kind).into()
+    }
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        ErrorKind::Lock(error).into()
     }
 }
 

@@ -50,6 +50,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approval;
 mod configuration;
 mod error;
 mod host;
@@ -66,6 +67,7 @@ pub mod interface {
     pub use outrigger_host::interface::*;
 }
 
+pub use approval::Approval;
 pub use configuration::Configure;
 pub use error::{Error, ErrorKind, Failure};
 pub use host::{
@@ -88,14 +90,16 @@ pub use outrigger_host::{
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{
-    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, HostService,
-    Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder, PolicyRules,
-    PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal, Resources, SandboxMode,
+    Access, Configuration, Connections, Decision, Exec, Files, Granted, Grants, Grave, HostService,
+    LockMode, Manifest, ManifestBuilder, Permissions, Places, PluginName, Policy, PolicyBuilder,
+    PolicyRules, PolicySection, Problem, Problems, ProcessControl, Protocol, Refusal,
+    RequestChange, RequestChangeKind, RequestChanges, Requests, Resources, SandboxMode,
     ServiceName, ServiceNameError, Setting, SettingChanged, Source, SupervisionSettings,
 };
 pub use outrigger_registry::{
-    Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Observed, Pace,
-    Registry, RegistryError, RegistryErrorKind, SignatureError, Snapshot, SourceFile, Trust, Watch,
+    Bundle, ChecksumError, DigestCache, EntryChanged, EntryState, FileKind, Lock, LockError,
+    LockErrorKind, LockFile, LockVerdict, Locked, Objection, Observed, Pace, Registry,
+    RegistryError, RegistryErrorKind, SignatureError, Snapshot, SourceFile, Trust, Watch, Why,
     semver,
 };
 pub use outrigger_services::{
@@ -109,6 +113,11 @@ pub use outrigger_wire::{AllowedTransports, Coded};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct Embedding;
+
+/// The page about the lock file.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/approval.md")]
+struct ApprovalPage;
 
 /// The page about services of an application's own.
 #[cfg(doctest)]

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_host::{ExpectedDigest, Interface, Launch, MagicCookie, PluginSet, RunningPlugin};
-use outrigger_manifest::{Decision, Manifest, Places, SandboxMode};
-use outrigger_registry::{Bundle, SourceFile};
+use outrigger_manifest::{Decision, LockMode, Manifest, Places, SandboxMode};
+use outrigger_registry::{Bundle, Installed, LockFile, LockVerdict, SourceFile};
 use outrigger_services::GrantedServices;
 
+use crate::approval::{self, Approval};
 use crate::error::{Error, ErrorKind};
 use crate::plugin_config::PluginConfig;
 use crate::settings::{Settings, with_data_dir};
@@ -184,6 +185,91 @@ impl Plugin {
         services.on_decision(move |capability, verdict| counted.decided(capability, verdict))
     }
 
+    /// What the lock file of its [settings](crate::Settings::lock_file) makes of it, which is
+    /// what [`launch`](Self::launch) goes by; nothing without a lock file. Changes nothing, and
+    /// may read the whole program.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lock`]; as for [`digest`](Self::digest).
+    ///
+    /// # Examples
+    /// ```
+    /// use outrigger::{Coded, LockMode, Policy, Settings};
+    /// # use std::os::unix::fs::OpenOptionsExt;
+    ///
+    /// let plugins = tempfile::tempdir()?;
+    /// let folder = plugins.path().join("lister");
+    /// std::fs::create_dir(&folder)?;
+    /// std::fs::write(folder.join("manifest.yaml"), "
+    /// plugin: {name: lister, format: grpc, entrypoint: lister}
+    /// handshake: {protocol_version: 1, magic_cookie_key: LISTER, magic_cookie_value: hello}
+    /// capabilities: {environment: {read: [LANG]}}
+    /// ")?;
+    /// std::fs::write(folder.join("lister"), "#!/bin/sh")?;
+    /// let settings = Settings::new()
+    ///     .policy(Policy::allow_requested())
+    ///     .lock_file(plugins.path().join("outrigger.lock"))
+    ///     .lock_mode(LockMode::Strict);
+    ///
+    /// let lister = settings.open_plugin(&folder)?;
+    /// assert_eq!(lister.launch().unwrap_err().code(), "needs-approval");
+    /// lister.approve(None)?;
+    /// assert!(lister.approval()?.unwrap().verdict.allows());
+    ///
+    /// std::fs::write(folder.join("lister"), "#!/bin/sh -e")?;
+    /// assert!(!lister.approval()?.unwrap().verdict.allows());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn approval(&self) -> Result<Option<Approval>, Error> {
+        self.locked(approval::judged)
+    }
+
+    /// Lets the plugin through the lock file as [`launch`](Self::launch) does, and records it there
+    /// if it is new; nothing without a lock file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotApproved`] and [`ErrorKind::Lock`]; as for [`digest`](Self::digest).
+    pub fn admit(&self) -> Result<Option<Approval>, Error> {
+        self.locked(approval::admitted)
+    }
+
+    /// Approves the plugin as it is installed now: its program, and all that it asks for. With
+    /// `expect`, only if its program hashes to that. Returns what was approved and what the lock
+    /// file made of it before; nothing without a lock file.
+    ///
+    /// Whoever calls this answers for it: what is approved is to be shown to a person before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotExpected`] and [`ErrorKind::Lock`]; as for [`digest`](Self::digest).
+    pub fn approve(&self, expect: Option<&ExpectedDigest>) -> Result<Option<Approval>, Error> {
+        self.locked(|lock, mode, installed| match expect {
+            Some(expected) if expected != installed.digest() => Err(ErrorKind::NotExpected {
+                plugin: self.name().to_owned(),
+                expected: expected.clone(),
+                found: installed.digest().clone(),
+            }
+            .into()),
+            _ => approval::approved(lock, mode, installed),
+        })
+    }
+
+    /// What is made of the plugin as it is installed now with the lock file, if there is one.
+    fn locked(
+        &self,
+        make: impl FnOnce(&LockFile, LockMode, Installed<'_>) -> Result<LockVerdict, Error>,
+    ) -> Result<Option<Approval>, Error> {
+        let Some(lock) = self.settings.locked_by() else {
+            return Ok(None);
+        };
+        let (mode, digest) = (self.settings.mode(), self.digest()?);
+        let verdict = make(lock, mode, Installed::new(self.manifest(), &digest))?;
+        Ok(Some(Approval {
+            mode,
+            digest,
+            verdict,
+        }))
+    }
+
     /// Its own configuration, as JSON: what stands in `NAME.yaml` in the folder of
     /// [`Settings::config_dir`]. Nothing if it has none.
     ///
@@ -210,6 +296,8 @@ impl Plugin {
     /// [`ErrorKind::Refused`] unless it may [start with
     /// less](Settings::start_with_less), [`RegistryErrorKind::Entrypoint`](crate::RegistryErrorKind::Entrypoint),
     /// [`RegistryErrorKind::ChecksumUnreadable`](crate::RegistryErrorKind::ChecksumUnreadable) and [`RegistryErrorKind::Checksum`](crate::RegistryErrorKind::Checksum).
+    /// With a [lock file](Settings::lock_file) [`ErrorKind::NotApproved`], [`ErrorKind::Lock`] and
+    /// [`RegistryErrorKind::Digest`](crate::RegistryErrorKind::Digest).
     pub fn launch(&self) -> Result<Launch, Error> {
         if !self.decision.is_complete() && !self.settings.starts_with_less() {
             return Err(ErrorKind::Refused {
@@ -224,6 +312,11 @@ impl Plugin {
             self.settings
                 .scan()
                 .checked_digest(&self.bundle, &program, self.settings.digests())?;
+        // What was judged is what runs.
+        let digest = match self.admit()? {
+            Some(admitted) => Some(admitted.digest),
+            None => digest,
+        };
         let mut services = self.services();
         let version = self.manifest().handshake().protocol_version();
         let mut launch = Launch::new(program, self.cookie())

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use outrigger_host::{Interface, Launch, PluginIdentity, RunningPlugin, ServiceSet};
-use outrigger_manifest::{Decision, Manifest, Places, Policy};
+use outrigger_manifest::{Decision, LockMode, Manifest, Places, Policy};
 use outrigger_registry::semver::{Version, VersionReq};
-use outrigger_registry::{DigestCache, FileKind, RegistryErrorKind, Scan, SourceFile, Trust};
+use outrigger_registry::{
+    DigestCache, FileKind, LockFile, RegistryErrorKind, Scan, SourceFile, Trust,
+};
 use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
@@ -52,6 +55,8 @@ pub struct Settings {
     scan: Scan,
     digests: Arc<DigestCache>,
     metrics: Metrics,
+    lock_file: Option<LockFile>,
+    lock_mode: Option<LockMode>,
 }
 
 /// Why a process is not used.
@@ -78,6 +83,8 @@ impl Default for Settings {
             scan: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
             metrics: Metrics::new(),
+            lock_file: None,
+            lock_mode: None,
         }
     }
 }
@@ -93,6 +100,8 @@ impl fmt::Debug for Settings {
             .field("start_with_less", &self.start_with_less)
             .field("supervision", &self.supervision)
             .field("supervision_of", &self.supervision_of)
+            .field("lock_file", &self.lock_file)
+            .field("lock_mode", &self.lock_mode)
             .field("scan", &self.scan)
             .finish_non_exhaustive()
     }
@@ -370,6 +379,35 @@ impl Settings {
 
     pub(crate) fn digests(&self) -> &Arc<DigestCache> {
         &self.digests
+    }
+
+    /// Starts only plugins that this lock file knows, or that its [mode](Self::lock_mode) lets in:
+    /// see [`Plugin::approval`](crate::Plugin::approval). Without one, whatever is installed may
+    /// start.
+    #[must_use]
+    pub fn lock_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lock_file = Some(LockFile::new(path));
+        self
+    }
+
+    /// Says who may change what is locked. Otherwise that is [`LockMode::TrustFirst`] where stderr
+    /// is a terminal, and [`LockMode::Locked`] elsewhere and where the variable `CI` is set.
+    #[must_use]
+    pub fn lock_mode(mut self, mode: LockMode) -> Self {
+        self.lock_mode = Some(mode);
+        self
+    }
+
+    pub(crate) fn locked_by(&self) -> Option<&LockFile> {
+        self.lock_file.as_ref()
+    }
+
+    pub(crate) fn mode(&self) -> LockMode {
+        let by_default = || {
+            let ci = std::env::var("CI").ok();
+            LockMode::by_default(io::stderr().is_terminal(), ci.as_deref())
+        };
+        self.lock_mode.unwrap_or_else(by_default)
     }
 
     pub(crate) fn types(&self) -> &Types {

@@ -54,8 +54,11 @@ fn host<I: Interface>(
 fn many<I: Interface>(
     settings: outrigger::Settings,
     plugins: &outrigger::Host,
+    plugin: &outrigger::Plugin,
     events: &mut outrigger::Events,
-) {
+) where
+    I::Client: Send,
+{
     send(settings.host(""));
     send(plugins.start(""));
     send(plugins.start_all());
@@ -64,6 +67,8 @@ fn many<I: Interface>(
     send(plugins.reload(""));
     send(plugins.rescan());
     send(plugins.client::<I>(""));
+    send(plugins.of_type::<I>());
+    send(plugin.start());
     send(plugins.shutdown(WAIT));
     send(events.next());
 }
@@ -316,8 +321,8 @@ fn every_public_future_of_the_libraries_is_above() {
         .count();
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates");
     let mut found = Vec::new();
-    for library in ["host", "plugin", "services", "transport"] {
-        found.extend(futures_in(&crates.join(format!("outrigger-{library}/src"))));
+    for library in ["", "-host", "-plugin", "-services", "-transport"] {
+        found.extend(futures_in(&crates.join(format!("outrigger{library}/src"))));
     }
     let is_above = |name: &String| {
         let called = [format!("{name}("), format!("{name}::<")];

@@ -177,9 +177,9 @@ impl Configuration {
     /// ```
     /// use outrigger_manifest::{Configuration, Layers};
     ///
-    /// let newer = Layers::new().flag("--set", "supervision.restart_delay", "1s").read().unwrap();
+    /// let newer = Layers::new().flag("--set", "policy.start_with_less", "true").read().unwrap();
     /// let changes = Configuration::default().changes(&newer);
-    /// assert_eq!(changes[0].to_string(), "supervision.restart_delay: 200ms → 1s (flag --set)");
+    /// assert_eq!(changes[0].to_string(), "policy.start_with_less: false → true (flag --set)");
     /// ```
     #[must_use]
     pub fn changes(&self, newer: &Configuration) -> Vec<SettingChanged> {

@@ -297,10 +297,12 @@ pub(crate) static CONFIGURATION: Section = Section {
 
 /// Keys and sections that change something; the others are only read and checked so far.
 pub(crate) const TAKES_EFFECT: &[&str] = &[
+    "application.app_mode",
     "directories.plugins_dir",
     "directories.plugin_configs_dir",
     "directories.data_dir",
     "policy",
+    "lock",
     "supervision.start_timeout",
     "supervision.restart",
     "supervision.restart_delay",

@@ -205,6 +205,12 @@ impl AuditLog {
         })
     }
 
+    /// Keeps a record that no host service made. Like all records it may be dropped, and is
+    /// counted then.
+    pub fn add(&self, record: AuditRecord) {
+        self.record(&Arc::new(record));
+    }
+
     pub(crate) fn record(&self, record: &Arc<AuditRecord>) {
         for sink in self.sinks.iter() {
             match sink {

@@ -83,6 +83,53 @@ pub struct AuditRecord {
 }
 
 impl AuditRecord {
+    /// What somebody decided about a plugin that need not run: `who` let it do `operation` with a
+    /// `capability`.
+    ///
+    /// ```
+    /// use outrigger_services::{AuditLog, AuditRecord};
+    ///
+    /// let record = AuditRecord::by_person("ada", "lister", "approval", "approve", "version 1.0.0");
+    /// assert_eq!(record.to_string(), "allowed lister: approval.approve version 1.0.0 by ada, 0 µs");
+    /// AuditLog::none().add(record);
+    /// ```
+    pub fn by_person(
+        who: &str,
+        plugin: &str,
+        capability: &'static str,
+        operation: &'static str,
+        argument: &str,
+    ) -> Self {
+        let shown = |text| outrigger_wire::text::printable(text).into_owned();
+        Self {
+            time: SystemTime::now(),
+            plugin: shown(plugin).into(),
+            digest: None,
+            instance: "".into(),
+            pid: None,
+            trace_id: None,
+            client: String::new(),
+            request: String::new(),
+            capability,
+            operation,
+            argument: shown(argument),
+            verdict: Verdict::Allowed,
+            rule: shown(who),
+            code: "ok",
+            reason: String::new(),
+            missing: String::new(),
+            bytes: 0,
+            micros: 0,
+        }
+    }
+
+    /// The same record about a program that hashes to `digest`.
+    #[must_use]
+    pub fn with_digest(mut self, digest: &str) -> Self {
+        self.digest = Some(digest.into());
+        self
+    }
+
     /// The line of the file, without its end.
     pub fn to_json(&self) -> String {
         // Every field is a string or a number: there is nothing that can fail.

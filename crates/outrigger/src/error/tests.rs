@@ -8,9 +8,9 @@ use outrigger_testing::{program, write_script};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Configure, Plugin, Plugins, Restart, Settings, Supervision, Trust, semver};
+use crate::{Configure, Plugin, Plugins, Policy, Restart, Settings, Supervision, Trust, semver};
 
-const KINDS: usize = 29;
+const KINDS: usize = 33;
 
 /// A number for each kind; a new one is missing here until it has an example below.
 fn number_of(kind: &ErrorKind) -> usize {
@@ -18,6 +18,9 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Place(_) => 0,
         ErrorKind::Refused { .. } => 1,
         ErrorKind::Launch(_) => 2,
+        ErrorKind::NotApproved { .. } => 26,
+        ErrorKind::NotExpected { .. } => 27,
+        ErrorKind::Lock(_) => 28,
         ErrorKind::Registry(error) => match error.kind() {
             RegistryErrorKind::Folder { .. } => 3,
             RegistryErrorKind::PluginFolder { .. } => 4,
@@ -35,7 +38,7 @@ fn number_of(kind: &ErrorKind) -> usize {
             RegistryErrorKind::Version { .. } => 18,
             RegistryErrorKind::Unsatisfied { .. } => 19,
             RegistryErrorKind::NoEarlier { .. } => 20,
-            RegistryErrorKind::Signature { .. } => 27,
+            RegistryErrorKind::Signature { .. } => 31,
             _ => KINDS,
         },
         ErrorKind::ConfigurationUnreadable { .. } => 16,
@@ -45,9 +48,9 @@ fn number_of(kind: &ErrorKind) -> usize {
         ErrorKind::Failed { .. } => 23,
         ErrorKind::Dispense(_) => 24,
         ErrorKind::ShutDown => 25,
-        ErrorKind::ServiceName(_) => 26,
-        ErrorKind::SelfTest { .. } => 27,
-        ErrorKind::PluginConfig(_) => 28,
+        ErrorKind::ServiceName(_) => 29,
+        ErrorKind::SelfTest { .. } => 30,
+        ErrorKind::PluginConfig(_) => 32,
     }
 }
 
@@ -224,6 +227,28 @@ async fn examples() -> Vec<(Error, String)> {
     let kennel = Kennel::new();
     kennel.add("dog", "environment: {read: [HOME]}");
     example(&kennel, kennel.dog().launch().expect_err("not allowed"));
+
+    let kennel = Kennel::new();
+    kennel.add("dog", "process: {exec: [{command: /bin/true}]}");
+    let dog = |mode| {
+        let settings = Settings::new().policy(Policy::allow_requested());
+        let settings = settings.lock_file(kennel.path("outrigger.lock"));
+        let settings = settings.lock_mode(mode);
+        settings.open_plugin(kennel.path("dog")).expect("a plugin")
+    };
+    let first = dog(LockMode::TrustFirst);
+    example(&kennel, first.launch().expect_err("it runs a command"));
+    first.approve(None).expect("approved");
+    let _ = first.launch().expect("it was approved");
+    kennel.write("dog/dog", "another program");
+    let locked = dog(LockMode::Locked).launch();
+    example(&kennel, locked.expect_err("another program"));
+    let other: ExpectedDigest = "0".repeat(64).parse().expect("a digest");
+    let unexpected = dog(LockMode::Strict).approve(Some(&other));
+    example(&kennel, unexpected.expect_err("another program"));
+    kennel.write("outrigger.lock", "version = 2");
+    let newer = dog(LockMode::TrustFirst).launch();
+    example(&kennel, newer.expect_err("nobody can read it"));
     supervised(&mut example).await;
     examples
 }
@@ -393,6 +418,21 @@ async fn every_kind_of_error_has_a_code_and_says_what_is_wrong() {
     [capability-refused] plugin `dog` asks for more than this host allows
       DIR/dog/manifest.yaml:3:37: capabilities.environment.read[0] HOME: no rule of the policy allows it
       help: review the requests, then widen the policy, or start it with less (`Settings::start_with_less`)
+    [needs-approval] plugin `dog` was never approved here
+      never trusted at first sight: process exec /bin/true []
+      + process exec /bin/true [] (the command is not held to what the plugin is granted)
+      + services: clock, log, process (it could ask the host for more kinds of things)
+      its program is sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+      help: review that, then `outrigger approve dog --expect sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855`
+    [lock-differs] plugin `dog` has another program than the one that was approved
+      its program is sha256:60f787c0cff51e6d575260e89b89f42c99e2dec420fefcd7741146e41ae19939
+      help: review that, then `outrigger approve dog --expect sha256:60f787c0cff51e6d575260e89b89f42c99e2dec420fefcd7741146e41ae19939`
+    [digest-unexpected] plugin `dog` is not the one that was to be approved
+      its program is sha256:60f787c0cff51e6d575260e89b89f42c99e2dec420fefcd7741146e41ae19939
+      to be approved was sha256:0000000000000000000000000000000000000000000000000000000000000000
+      help: look at the plugin that is there now, and approve that or bring the other one back
+    [lock-newer] the lock file `DIR/outrigger.lock` was written by a newer outrigger: its version is 2
+      help: update outrigger on this machine
     [plugin-stopped] plugin `dog` was stopped
       help: start it; a call starts no plugin that somebody stopped
     [plugin-not-serving] plugin `dog` does not serve

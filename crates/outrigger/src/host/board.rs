@@ -68,7 +68,9 @@ impl Board {
         let plugin = self.status.borrow().name.clone();
         let shown = format_args!("{}", state.as_str());
         match &state {
-            PluginState::Backoff { .. } | PluginState::Failed { .. } => {
+            PluginState::Backoff { .. }
+            | PluginState::Failed { .. }
+            | PluginState::NeedsApproval(_) => {
                 tracing::warn!(plugin, state = shown, generation, "{cause}");
             }
             _ => tracing::info!(plugin, state = shown, generation, "{cause}"),

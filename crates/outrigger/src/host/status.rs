@@ -77,6 +77,9 @@ pub enum PluginState {
         /// How it failed the last time.
         why: Failure,
     },
+    /// It is not started before a person approves what it is now: the error says what that is. It
+    /// is looked at again whenever it is needed.
+    NeedsApproval(Error),
     /// Its folder holds no sound plugin.
     Broken(Error),
 }
@@ -93,6 +96,7 @@ impl PluginState {
             Self::Stopping => "stopping",
             Self::Stopped { .. } => "stopped",
             Self::Failed { .. } => "failed",
+            Self::NeedsApproval(_) => "needs-approval",
             Self::Broken(_) => "broken",
         }
     }
@@ -111,7 +115,7 @@ impl fmt::Display for PluginState {
             Self::Backoff { attempt, why, .. } => write!(f, " before start {attempt} anew: {why}"),
             Self::Stopped { why } => write!(f, ": {why}"),
             Self::Failed { why } => write!(f, ": {why}"),
-            Self::Broken(error) => write!(f, ": {error}"),
+            Self::NeedsApproval(error) | Self::Broken(error) => write!(f, ": {error}"),
             Self::Installed | Self::Starting | Self::Running | Self::Stopping => Ok(()),
         }
     }

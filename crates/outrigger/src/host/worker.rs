@@ -489,6 +489,14 @@ impl Worker {
                 return Phase::Start(Cause::RolledBack(why));
             }
         }
+        if let Failure::NotStarted(error) = &why
+            && matches!(error.kind(), ErrorKind::NotApproved { .. })
+        {
+            self.router.refuse(error.to_string(), error.code());
+            let state = PluginState::NeedsApproval(error.clone());
+            self.board.set(state, Cause::Failed(why));
+            return Phase::Rest;
+        }
         if self.rules.restart == Restart::Never || !why.may_pass() {
             return self.fails(why.clone(), Cause::Failed(why));
         }

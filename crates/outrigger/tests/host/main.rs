@@ -6,7 +6,9 @@ mod stage;
 
 use std::time::Duration;
 
-use outrigger::{Coded, ErrorKind, ExitStatus, PluginState, Restart, StopReason, Supervision};
+use outrigger::{
+    Coded, ErrorKind, ExitStatus, LockMode, PluginState, Restart, StopReason, Supervision,
+};
 use outrigger_examples::Kv;
 use outrigger_examples::proto::kv::{GetRequest, PutRequest};
 
@@ -60,6 +62,30 @@ async fn a_plugin_is_started_when_a_client_is_wanted_and_stopped_with_its_host()
     let report = host.shutdown(SOON).await;
     assert_eq!(report.exits["store"].status, ExitStatus::Code(0));
     assert_eq!((report.exits.len(), report.killed().count()), (1, 0));
+    stage.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_nobody_approved_waits_for_that_and_the_next_call_starts_it() {
+    let stage = Stage::new();
+    stage.add("store", STORE);
+    let settings = stage
+        .settings()
+        .lock_file(stage.path().join("outrigger.lock"))
+        .lock_mode(LockMode::Strict);
+    let host = settings.clone().host(stage.path()).await.expect("a folder");
+    let error = host.start("store").await.expect_err("nobody approved it");
+    assert_eq!(error.code(), "needs-approval");
+    becomes(&host, "store", "needs-approval").await;
+    assert_eq!(stage.processes(), [0; 0]);
+
+    let store = settings.open_plugin(stage.path().join("store"));
+    store
+        .and_then(|store| store.approve(None))
+        .expect("approved");
+    put(&host, "store", "kept").await;
+    assert_eq!(get(&host, "store").await, "kept");
+    host.shutdown(SOON).await;
     stage.nothing_left().await;
 }
 
