@@ -58,6 +58,7 @@ const MEASURES: &[Measure] = &[
     measure("callback.read4k", Some("floor.read4k"), Some(0.55)),
     measure("callback.stream", Some("floor.stream"), Some(2.5)),
     alone("routed.unary.p50", "direct.unary.p50", 1.05),
+    alone("metrics.overhead", "uncounted.unary.p50", 1.01),
     alone("reload.gap", "floor.reload.gap", 3.0),
     alone("fd.open", "floor.fd.open", 2.5),
     alone("fd.read4k", "floor.fd.read4k", 1.1),

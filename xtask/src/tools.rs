@@ -91,13 +91,16 @@ pub(crate) fn python_version() -> Option<String> {
 /// A Python that has what our plugins and hosts in Python need. It is made anew when
 /// that changes, when Python does, and when the folder was moved.
 pub(crate) fn python_environment(root: &Path) -> Result<PathBuf> {
-    let requirements = root.join("bindings/python/requirements.txt");
+    let needed = root.join("bindings/python/requirements.txt");
+    // What the tests need besides.
+    let requirements = root.join("interop/python/requirements.txt");
     let environment = std::path::absolute(target(root))?.join("interop/venv");
     let (python, made_for) = (environment.join("bin/python"), environment.join("made-for"));
     let wanted = format!(
-        "{} at {}\n{}",
+        "{} at {}\n{}{}",
         python_version().context("Python 3.10 or newer is missing")?,
         environment.display(),
+        std::fs::read_to_string(&needed)?,
         std::fs::read_to_string(&requirements)?
     );
     if python.exists() && std::fs::read_to_string(&made_for).is_ok_and(|made| made == wanted) {

@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
+pub(crate) use outrigger_transport::code_name as name;
+
 use crate::descriptors::{MethodName, guarded};
 use crate::failure::{Exit, Failure};
 
@@ -62,29 +64,6 @@ impl StatusReport {
             let text = crate::json::line(detail).unwrap_or_default();
             failure.note(format!("detail {text}"))
         })
-    }
-}
-
-/// The name of a status code in upper case, as gRPC's documents write it.
-pub(crate) fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -106,9 +106,10 @@ pub use outrigger_transport::interface;
 #[cfg(feature = "netrpc")]
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
-    AddressTranslator, Broker, BrokerError, BrokerId, Channel, Connection, Draining, HostServices,
-    Interface, MAX_MESSAGE, PluginIdentity, RouteError, Router, SafeMethods, SafeToRepeat,
-    SameAddress, Security, ServiceSet, Serving, Stream, Tls, UnsupportedTransport,
+    AddressTranslator, Broker, BrokerError, BrokerId, CallObserver, Channel, Connection, Draining,
+    EndedCall, HostServices, Interface, MAX_MESSAGE, PluginIdentity, RouteError, Router,
+    SafeMethods, SafeToRepeat, SameAddress, Security, ServiceSet, Serving, Stream, Tls,
+    TraceContext, UnsupportedTransport,
 };
 pub use outrigger_wire::{
     Address, AllowedTransports, AppProtocolVersion, DigestAlgorithm, DigestError, ExpectedDigest,

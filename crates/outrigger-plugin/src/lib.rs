@@ -135,6 +135,6 @@ pub use outrigger_transport::interface;
 pub use outrigger_transport::netrpc;
 pub use outrigger_transport::{
     Broker, BrokerError, BrokerId, Channel, Listener, MAX_MESSAGE, Security, ServeLimits,
-    ServiceSet, Serving, Stream, Tls,
+    ServiceSet, Serving, Stream, Tls, TraceContext,
 };
 pub use outrigger_wire::{Address, AppProtocolVersion, MagicCookie, Network, Transport};

@@ -231,12 +231,19 @@ impl Running {
         if refused {
             self.session.usage().refused.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(request) = self.request.take() else {
+        let on_decision = self.session.on_decision();
+        if self.request.is_none() && on_decision.is_none() {
             return;
-        };
+        }
         let judged = match fault {
             Some(fault) if refused => (Verdict::Refused, fault.rule()),
             fault => self.allowed(fault.is_none()),
+        };
+        if let Some(each) = on_decision {
+            each(self.operation.capability(), judged.0);
+        }
+        let Some(request) = self.request.take() else {
+            return;
         };
         let spent = (moved, self.started.elapsed());
         let recorder = self.session.recorder();

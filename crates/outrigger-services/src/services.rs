@@ -8,7 +8,7 @@ use outrigger_manifest::{Grants, ServiceName};
 use outrigger_transport::{HostServices, PluginIdentity, ServiceSet};
 
 use crate::application::{self, ApplicationServices};
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Verdict};
 use crate::call_limit::{CallLimit, UnknownService};
 use crate::clock::ClockService;
 use crate::descriptors::socket::Descriptors;
@@ -32,7 +32,7 @@ use crate::proto::host::network_server::NetworkServer;
 use crate::proto::host::process_server::ProcessServer;
 use crate::proto::host::session_server::SessionServer;
 use crate::proto::hostserve::host_service_server::HostServiceServer;
-use crate::session::{Session, Terms};
+use crate::session::{Decided, Session, Terms};
 use crate::session_info::SessionService;
 
 /// The descriptors of all host services, encoded, for reflection.
@@ -76,6 +76,7 @@ impl GrantedServices {
                 grants,
                 audit: AuditLog::none(),
                 digest: None,
+                decided: Decided::default(),
             }),
         }
     }
@@ -93,6 +94,17 @@ impl GrantedServices {
     #[must_use]
     pub fn audit(mut self, audit: AuditLog) -> Self {
         Arc::make_mut(&mut self.terms).audit = audit;
+        self
+    }
+
+    /// Calls `each` with the capability and the verdict of every operation that began,
+    /// whether records are kept or not, on the thread of the call: it must be quick.
+    #[must_use]
+    pub fn on_decision(
+        mut self,
+        each: impl Fn(&'static str, Verdict) + Send + Sync + 'static,
+    ) -> Self {
+        Arc::make_mut(&mut self.terms).decided = Decided(Some(Arc::new(each)));
         self
     }
 

@@ -10,7 +10,7 @@ use outrigger_manifest::Grants;
 use outrigger_transport::PluginIdentity;
 use tokio::sync::Semaphore;
 
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Verdict};
 use crate::fault::Fault;
 use crate::leases::{Lease, Leased, Leases, Slot};
 use crate::limits::Limits;
@@ -33,6 +33,19 @@ pub(crate) struct Terms {
     pub(crate) audit: AuditLog,
     /// The digest of the plugin's program.
     pub(crate) digest: Option<Arc<str>>,
+    pub(crate) decided: Decided,
+}
+
+/// Who is told of each decision, if anybody is.
+#[derive(Clone, Default)]
+pub(crate) struct Decided(pub(crate) Option<Arc<OnDecision>>);
+
+pub(crate) type OnDecision = dyn Fn(&'static str, Verdict) + Send + Sync;
+
+impl std::fmt::Debug for Decided {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Decided").field(&self.0.is_some()).finish()
+    }
 }
 
 /// One plugin's connection: dropped with it, and with everything it holds.
@@ -79,6 +92,11 @@ impl Session {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.terms.limits
+    }
+
+    /// Who is told of each decision.
+    pub(crate) fn on_decision(&self) -> Option<&OnDecision> {
+        self.terms.decided.0.as_deref()
     }
 
     pub(crate) fn identity(&self) -> &PluginIdentity {

@@ -35,6 +35,7 @@ pub(crate) fn terms(capabilities: &str) -> Terms {
         limits: Limits::default(),
         audit: AuditLog::none(),
         digest: None,
+        decided: crate::session::Decided::default(),
     }
 }
 

@@ -51,6 +51,7 @@ mod identity;
 pub mod interface;
 #[cfg(feature = "netrpc")]
 pub mod netrpc;
+mod observe;
 #[cfg(feature = "host")]
 pub mod plugin_log;
 #[cfg(feature = "host")]
@@ -83,6 +84,7 @@ pub use fate::Fate;
 #[cfg(feature = "gzip")]
 pub use gzip::SendGzip;
 pub use identity::{Belonging, HostServices, Lifeline, PluginIdentity, Tie};
+pub use observe::{CallObserver, EndedCall, code_name};
 pub use outrigger_wire::BrokerId;
 pub use router::{Draining, RouteError, Router, SafeMethods, SafeToRepeat};
 pub use server::{GO_PLUGIN_DESCRIPTORS, MAX_VALUE, ServeLimits, ServiceSet, serve_connection};

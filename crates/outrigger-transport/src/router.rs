@@ -24,6 +24,7 @@ use crate::channel::Channel;
 use crate::connection::Connection;
 #[cfg(feature = "netrpc")]
 use crate::netrpc::Client;
+use crate::observe::CallObserver;
 
 /// What `switch.rs` is built on; a model checker brings its own.
 mod sync {
@@ -120,6 +121,13 @@ impl Router {
     pub fn refuse(&self, why: impl Into<Arc<str>>, code: &'static str) -> Option<Draining> {
         let why = RouteError::refused(code, why.into());
         self.route().refuse(why).map(Draining)
+    }
+
+    /// Lets `observer` keep account of the calls over gRPC from now on, each from when
+    /// it is made to the end of its reply, with what it waits and is made again in
+    /// between. There can be one: whoever comes later is not asked.
+    pub fn observe(&self, observer: Arc<dyn CallObserver>) {
+        let _ = self.route().observer.set(observer);
     }
 
     /// How many calls were let go to a generation so far.

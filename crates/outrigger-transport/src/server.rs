@@ -26,6 +26,7 @@ use crate::headers::{HeaderReader, Headers, MAX_HEADER_LIST};
 use crate::http2::{
     MAX_FRAME, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, connection_window, timeout_of,
 };
+use crate::observe::{CallObserver, Naming, Observed};
 use crate::stream::Stream;
 use crate::through::Through;
 use crate::trace::TraceContext;
@@ -52,6 +53,7 @@ pub struct ServiceSet {
     /// What answers for all others.
     otherwise: Option<Arc<dyn Answer>>,
     descriptors: Vec<&'static [u8]>,
+    observer: Option<Arc<dyn CallObserver>>,
 }
 
 impl ServiceSet {
@@ -142,8 +144,16 @@ impl ServiceSet {
         self
     }
 
-    /// Takes over the services and descriptors of `other`, and what answers for
-    /// all others.
+    /// Lets `observer` keep account of all calls, also of those to services that are
+    /// not there.
+    #[must_use]
+    pub fn observed(mut self, observer: Arc<dyn CallObserver>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Takes over the services and descriptors of `other`, what answers for all
+    /// others, and who keeps account of calls.
     pub fn merge(&mut self, other: ServiceSet) {
         let mut services = BTreeMap::clone(&self.services);
         services.extend(
@@ -155,6 +165,7 @@ impl ServiceSet {
         self.services = Arc::new(services);
         self.otherwise = other.otherwise.or(self.otherwise.take());
         self.descriptors.extend(other.descriptors);
+        self.observer = other.observer.or(self.observer.take());
     }
 
     /// The full names of the services, sorted.
@@ -181,8 +192,20 @@ impl ServiceSet {
         self
     }
 
+    /// Begins to keep account of a call, if somebody does.
+    fn observe<B>(&self, request: &Request<B>) -> Option<Observed> {
+        let observer = self.observer.clone()?;
+        let uri = request.uri();
+        let naming = match self.services.contains_key(service_of(uri.path())) {
+            true => Naming::Served,
+            false => Naming::Unserved,
+        };
+        let (path, headers) = (uri.path_and_query().cloned(), request.headers());
+        Some(Observed::begin(observer, path, naming, headers))
+    }
+
     fn answer(&self, request: Request<IncomingBody>) -> BoxFuture<'static, Response<Body>> {
-        let name = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let name = service_of(request.uri().path());
         let service = self.services.get(name).or(self.otherwise.as_ref());
         let Some(service) = service else {
             let shown = name.get(..MAX_NAME).unwrap_or(name).escape_debug();
@@ -200,6 +223,11 @@ impl ServiceSet {
             }
         })
     }
+}
+
+/// The service in the path of a call.
+fn service_of(path: &str) -> &str {
+    path.split('/').nth(1).unwrap_or_default()
 }
 
 impl tower_service::Service<Request<IncomingBody>> for ServiceSet {
@@ -400,6 +428,7 @@ fn begin(
     let kept = headers.accepted(respond.stream_id().as_u32(), request.headers());
     let takes_gzip = gzip::is_taken(request.headers());
     let trace = TraceContext::of(request.headers());
+    let observed = services.observe(&request);
     let call = async move {
         let reply = async {
             if kept.is_too_much() {
@@ -418,6 +447,9 @@ fn begin(
             _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
         };
         let mut reply = reply.unwrap_or_else(|_| Status::internal("the call panicked").into_http());
+        if let Some(observed) = observed {
+            reply = observed.through(reply, Body::new);
+        }
         gzip::prepare_reply(&mut reply, takes_gzip);
         // A peer that does not want its reply any more is none of ours to tell.
         let _ = send_reply(respond, reply, headers.peer_limit()).await;

@@ -10,8 +10,8 @@ use futures_util::{FutureExt, StreamExt};
 use outrigger_transport::proto::health::health_client::HealthClient;
 use outrigger_transport::proto::health::health_server::{Health, HealthServer};
 use outrigger_transport::{
-    Channel, ChannelOptions, OwnedTask, RouteError, Router, SafeMethods, SafeToRepeat, ServeLimits,
-    ServiceSet, serve_connection,
+    CallObserver, Channel, ChannelOptions, EndedCall, OwnedTask, RouteError, Router, SafeMethods,
+    SafeToRepeat, ServeLimits, ServiceSet, serve_connection,
 };
 use outrigger_wire::proto::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
@@ -513,4 +513,161 @@ fn methods_whose_proto_says_so_are_safe_to_repeat() {
     let safe = SafeMethods::declared_in(&files);
     let both: SafeMethods = ["/kv.v1.Kv/Get", "/kv.v1.Kv/Put"].into_iter().collect();
     assert_eq!(safe, both);
+}
+
+/// Keeps account of the calls that have ended.
+#[derive(Debug, Default)]
+struct Ledger {
+    begun: std::sync::atomic::AtomicUsize,
+    ended: Mutex<Vec<(String, bool, Code)>>,
+}
+
+impl CallObserver for Ledger {
+    fn begun(&self) {
+        self.begun
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn ended(&self, call: &EndedCall<'_>) {
+        let method = call.method.rsplit_once('/').expect("a method").1.to_owned();
+        let mut ended = self.ended.lock().expect("lock");
+        ended.push((method, call.is_known, call.code));
+    }
+}
+
+impl Ledger {
+    fn begun(&self) -> usize {
+        self.begun.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Vec<(String, bool, Code)> {
+        std::mem::take(&mut *self.ended.lock().expect("lock"))
+    }
+}
+
+#[tokio::test]
+async fn each_call_is_accounted_for_once_whatever_becomes_of_it() {
+    let (router, ledger) = (Router::new(), Arc::<Ledger>::default());
+    router.observe(ledger.clone());
+    let mut client = HealthClient::new(router.channel());
+    let plugin = Plugin::new(1);
+    let (channel, serving) = plugin.start().await;
+    router.switch(channel);
+    let ask = |service: &str| HealthCheckRequest {
+        service: service.into(),
+    };
+    let row = |method: &str, code| (method.to_owned(), true, code);
+
+    client.check(ask("any")).await.expect("an answer");
+    assert_eq!(ledger.take(), [row("Check", Code::Ok)]);
+
+    let mut late = Request::new(ask("slow"));
+    late.set_timeout(Duration::from_millis(20));
+    client.check(late).await.expect_err("too late");
+    assert_eq!(ledger.take(), [row("Check", Code::DeadlineExceeded)]);
+
+    let given_up = client.check(ask("slow"));
+    assert!(given_up.now_or_never().is_none());
+    assert_eq!(ledger.take(), [row("Check", Code::Cancelled)]);
+
+    // A stream has not ended before its trailers were read, or it is dropped.
+    let mut read = client.watch(ask("")).await.expect("a stream").into_inner();
+    let dropped = client.watch(ask("")).await.expect("a stream");
+    read.message().await.expect("no error").expect("a message");
+    assert_eq!(ledger.take(), []);
+    drop(dropped);
+    assert_eq!(ledger.take(), [row("Watch", Code::Cancelled)]);
+    plugin.released.send_replace(true);
+    assert!(read.message().await.expect("no error").is_none());
+    assert_eq!(ledger.take(), [row("Watch", Code::Ok)]);
+
+    // What nobody generated may be made up.
+    let mut grpc = tonic::client::Grpc::new(router.channel());
+    for (path, code) in [
+        ("/grpc.health.v1.Health/Nothing", Code::Unimplemented),
+        ("/grpc.health.v1.Health/Check", Code::Ok),
+    ] {
+        grpc.ready().await.expect("ready");
+        let path = http::uri::PathAndQuery::from_static(path);
+        let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let _ = grpc.unary(Request::new(ask("")), path, codec).await;
+        let [(_, is_known, ended)] = ledger.take()[..] else {
+            panic!("not one call")
+        };
+        assert_eq!((is_known, ended), (code == Code::Ok, code));
+    }
+
+    drop(serving);
+    client.check(ask("any")).await.expect_err("it died");
+    router.refuse("it is no more", "plugin-failed");
+    client.check(ask("any")).await.expect_err("refused");
+    let unavailable = row("Check", Code::Unavailable);
+    assert_eq!(ledger.take(), [unavailable.clone(), unavailable]);
+    assert_eq!(ledger.begun(), 9);
+}
+
+#[tokio::test]
+async fn a_server_accounts_for_each_call_and_knows_which_methods_are_made_up() {
+    let ledger = Arc::<Ledger>::default();
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let plugin = Plugin::new(1);
+    let services = ServiceSet::new()
+        .with(HealthServer::new(plugin.clone()))
+        .observed(ledger.clone());
+    let _serving = OwnedTask::spawn(serve_connection(
+        Box::new(far),
+        services,
+        ServeLimits::default(),
+        CancellationToken::new(),
+    ));
+    let channel = Channel::connect(Box::new(near), ChannelOptions::default()).await;
+    let mut grpc = tonic::client::Grpc::new(channel.expect("connected"));
+    for (path, is_known, code) in [
+        ("/grpc.health.v1.Health/Check", true, Code::Ok),
+        ("/grpc.health.v1.Health/Nothing", false, Code::Unimplemented),
+        ("/nothing.v1.Nothing/Check", false, Code::Unimplemented),
+    ] {
+        grpc.ready().await.expect("ready");
+        let method = path.rsplit_once('/').expect("a method").1;
+        let path = http::uri::PathAndQuery::from_static(path);
+        let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let request = Request::new(HealthCheckRequest::default());
+        let _ = grpc.unary(request, path, codec).await;
+        assert_eq!(ledger.take(), [(method.to_owned(), is_known, code)]);
+    }
+    let mut given_up = HealthClient::new(grpc_channel(&plugin, ledger.clone()).await);
+    let slow = HealthCheckRequest {
+        service: "slow".into(),
+    };
+    let call = tokio::spawn(async move { given_up.check(slow).await });
+    while plugin.asked("slow") == 0 {
+        tokio::task::yield_now().await;
+    }
+    call.abort();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let ended = loop {
+        let ended = ledger.take();
+        if !ended.is_empty() {
+            break ended;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not accounted for");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(ended, [("Check".to_owned(), true, Code::Cancelled)]);
+}
+
+/// A connection to `plugin`, whose end is observed; it lasts as long as the test.
+async fn grpc_channel(plugin: &Plugin, ledger: Arc<Ledger>) -> Channel {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let services = ServiceSet::new()
+        .with(HealthServer::new(plugin.clone()))
+        .observed(ledger);
+    tokio::spawn(serve_connection(
+        Box::new(far),
+        services,
+        ServeLimits::default(),
+        CancellationToken::new(),
+    ));
+    let channel = Channel::connect(Box::new(near), ChannelOptions::default()).await;
+    channel.expect("connected")
 }

@@ -54,6 +54,7 @@ mod approval;
 mod configuration;
 mod error;
 mod host;
+mod metrics;
 mod plugin;
 mod plugin_config;
 mod plugins;
@@ -73,6 +74,7 @@ pub use host::{
     Cause, Change, ChangeKind, EVENTS_KEPT, Event, EventKind, Events, Host, Missed, PluginState,
     PluginStatus, ReloadStep, Reloaded, ShutdownReport, StopReason,
 };
+pub use metrics::{Exposition, ExpositionError, ExpositionPlace, Metrics, MetricsFormat, Traffic};
 pub use plugin::Plugin;
 pub use plugin_config::PluginConfigError;
 pub use plugins::{Entry, Plugins};
@@ -80,11 +82,11 @@ pub use settings::Settings;
 pub use supervision::{Reload, Restart, Supervision};
 
 pub use outrigger_host::{
-    Attach, Broker, BrokerError, BrokerId, Channel, Deadlines, DispenseError, ExitReport,
-    ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch, LaunchError,
-    LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach, RunningPlugin,
-    ServiceSet, Serving, Tls, Transport, UnsupportedTransport, gob, grpc_interface, netrpc,
-    nothing_left,
+    Attach, Broker, BrokerError, BrokerId, CallObserver, Channel, Deadlines, DispenseError,
+    EndedCall, ExitReport, ExitStatus, ExpectedDigest, Health, HostServices, Interface, Launch,
+    LaunchError, LaunchErrorKind, MagicCookie, PluginExited, PluginIdentity, PluginSet, Reattach,
+    RunningPlugin, ServiceSet, Serving, Tls, TraceContext, Transport, UnsupportedTransport, gob,
+    grpc_interface, netrpc, nothing_left,
 };
 pub use outrigger_macros::{interface, message};
 pub use outrigger_manifest::{

@@ -180,7 +180,9 @@ impl Plugin {
             // Where that fails, the grant cannot be served, which is said then.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(data);
         }
-        self.settings.serve(GrantedServices::new(grants))
+        let counted = self.settings.counts().plugin(self.name());
+        let services = self.settings.serve(GrantedServices::new(grants));
+        services.on_decision(move |capability, verdict| counted.decided(capability, verdict))
     }
 
     /// What the lock file of its [settings](crate::Settings::lock_file) makes of it, which is
@@ -348,7 +350,8 @@ impl Plugin {
         for (name, value) in grants.environment().set() {
             launch = launch.env(name, value);
         }
-        launch.host_services(Arc::new(services))
+        let counted = self.settings.counts().plugin(self.name());
+        launch.host_services(Arc::new(counted.services(services)))
     }
 
     /// Starts it with its services, and waits until it answers.

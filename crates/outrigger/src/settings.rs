@@ -17,6 +17,7 @@ use outrigger_services::{ApplicationServices, GrantedServices};
 
 use crate::error::{Error, ErrorKind};
 use crate::host::ReloadStep;
+use crate::metrics::Metrics;
 use crate::supervision::Supervision;
 use crate::types::Types;
 
@@ -53,6 +54,7 @@ pub struct Settings {
     supervision_of: BTreeMap<String, Supervision>,
     scan: Scan,
     digests: Arc<DigestCache>,
+    metrics: Metrics,
     lock_file: Option<LockFile>,
     lock_mode: Option<LockMode>,
 }
@@ -80,6 +82,7 @@ impl Default for Settings {
             supervision_of: BTreeMap::new(),
             scan: Scan::new(),
             digests: Arc::new(DigestCache::in_memory()),
+            metrics: Metrics::new(),
             lock_file: None,
             lock_mode: None,
         }
@@ -154,6 +157,14 @@ impl Settings {
         change: impl Fn(GrantedServices) -> GrantedServices + Send + Sync + 'static,
     ) -> Self {
         self.serve = Arc::new(change);
+        self
+    }
+
+    /// Counts what plugins do in `metrics`, where several hosts are to be shown
+    /// together; otherwise in metrics of their own.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -414,6 +425,10 @@ impl Settings {
 
     pub(crate) fn starts_with_less(&self) -> bool {
         self.start_with_less
+    }
+
+    pub(crate) fn counts(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(crate) fn serve(&self, services: GrantedServices) -> GrantedServices {

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use outrigger_gob::{Encode, Gob};
 use prost::Message;
 use tonic::client::Grpc;
-use tonic::{Request, Status};
+use tonic::{GrpcMethod, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::error::MethodError;
@@ -61,8 +61,9 @@ impl GrpcCaller {
         R: Message + Default + 'static,
     {
         let mut grpc = self.ready().await?;
+        let name = method_of(path);
         let path = PathAndQuery::from_static(path);
-        let reply = grpc.unary(self.request(request), path, ProstCodec::default());
+        let reply = grpc.unary(self.request(name, request), path, ProstCodec::default());
         Ok(reply.await?.into_inner())
     }
 
@@ -83,8 +84,9 @@ impl GrpcCaller {
         R: Message + Default + 'static,
     {
         let mut grpc = self.ready().await?;
+        let name = method_of(path);
         let path = PathAndQuery::from_static(path);
-        let reply = grpc.server_streaming(self.request(request), path, ProstCodec::default());
+        let reply = grpc.server_streaming(self.request(name, request), path, ProstCodec::default());
         Ok(Box::pin(reply.await?.into_inner().map_err(Into::into)))
     }
 
@@ -94,13 +96,22 @@ impl GrpcCaller {
         Ok(grpc)
     }
 
-    fn request<Q>(&self, message: Q) -> Request<Q> {
+    fn request<Q>(&self, method: Option<GrpcMethod<'static>>, message: Q) -> Request<Q> {
         let mut request = Request::new(message);
+        if let Some(method) = method {
+            request.extensions_mut().insert(method);
+        }
         if let Some(limit) = self.timeout {
             request.set_timeout(limit);
         }
         request
     }
+}
+
+/// How the generated clients of tonic name a method.
+fn method_of(path: &'static str) -> Option<GrpcMethod<'static>> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    Some(GrpcMethod::new(service, method))
 }
 
 /// Calls the methods of a net/rpc object. Clones share the connection.

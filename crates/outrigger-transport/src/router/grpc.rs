@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{GrpcMethod, Status};
 
 use super::error::RouteError;
 use super::route::{Entered, Route};
@@ -21,6 +21,7 @@ use crate::body::{Outgoing, whole_body};
 use crate::channel::{Calling, Failure, Life, ResponseBody, Way};
 use crate::connection::Connection;
 use crate::http2::{set_timeout, timeout_of};
+use crate::observe::{Naming, Observed};
 
 /// Calls that go where a router says.
 pub(super) struct Routed(pub(super) Arc<Route>);
@@ -33,7 +34,19 @@ impl fmt::Debug for Routed {
 
 impl Way for Routed {
     fn call(&self, request: Request<tonic::body::Body>) -> Calling {
-        call(self.0.clone(), request).boxed()
+        let observed = self.0.observer.get().map(|observer| {
+            let naming = match request.extensions().get::<GrpcMethod<'static>>() {
+                Some(_) => Naming::Generated,
+                None => Naming::Called,
+            };
+            let path = request.uri().path_and_query().cloned();
+            Observed::begin(observer.clone(), path, naming, request.headers())
+        });
+        let calling = call(self.0.clone(), request);
+        match observed {
+            Some(observed) => account(observed, calling).boxed(),
+            None => calling.boxed(),
+        }
     }
 
     fn life(&self) -> &Life {
@@ -43,6 +56,20 @@ impl Way for Routed {
     fn close(&self) {
         if let Some(left) = self.0.end("this side closed it") {
             left.cut();
+        }
+    }
+}
+
+/// Keeps account of one call.
+async fn account(
+    mut observed: Observed,
+    calling: impl Future<Output = Result<Response<ResponseBody>, Failure>>,
+) -> Result<Response<ResponseBody>, Failure> {
+    match calling.await {
+        Ok(reply) => Ok(observed.through(reply, ResponseBody::new)),
+        Err(failure) => {
+            observed.end(failure.status.code());
+            Err(failure)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a router and its channels share: the current generation, and who waits for one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use super::switch::{Generation, Point, Switch};
 use crate::channel::Life;
 use crate::connection::Connection;
 use crate::fate::Fate;
+use crate::observe::CallObserver;
 
 /// Calls that may wait for a generation at the same time.
 const MAX_WAITING: usize = 1024;
@@ -36,6 +37,7 @@ pub(super) struct Route {
     safe: Mutex<Arc<SafeMethods>>,
     pub(super) life: Life,
     ending: Mutex<Option<DropGuard>>,
+    pub(super) observer: OnceLock<Arc<dyn CallObserver>>,
 }
 
 /// What the calls of one generation go to.
@@ -65,6 +67,7 @@ impl Route {
             next: AtomicU64::new(1),
             safe: Mutex::default(),
             ending: Mutex::new(Some(life.end_with())),
+            observer: OnceLock::new(),
             life,
         }
     }

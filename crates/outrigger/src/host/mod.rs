@@ -2,6 +2,7 @@
 
 mod board;
 mod broker;
+mod counted;
 mod event;
 mod generation;
 mod pulse;
@@ -34,6 +35,7 @@ use self::event::Journal;
 use self::restarts::Restarts;
 use self::worker::{Command, Reply, Worker};
 use crate::error::{Error, ErrorKind};
+use crate::metrics::Metrics;
 use crate::plugin::Plugin;
 use crate::plugins::Plugins;
 use crate::settings::Settings;
@@ -185,7 +187,7 @@ impl Settings {
             members.insert(plugin.name().to_owned(), member);
         }
         let broken = broken(&plugins);
-        Ok(Host(Arc::new(Inner {
+        let host = Host(Arc::new(Inner {
             settings: self,
             folder: folder.as_ref().to_owned(),
             members: RwLock::new(members),
@@ -193,7 +195,11 @@ impl Settings {
             scanning: tokio::sync::Mutex::default(),
             journal,
             closed: AtomicBool::new(false),
-        })))
+        }));
+        let inner = Arc::downgrade(&host.0);
+        let list = move || Some(Host(inner.upgrade()?).list());
+        counted::count(host.metrics(), host.events(), list);
+        Ok(host)
     }
 }
 
@@ -433,6 +439,11 @@ impl Host {
         })
     }
 
+    /// What is counted of the plugins.
+    pub fn metrics(&self) -> &Metrics {
+        self.0.settings.counts()
+    }
+
     /// Typed clients of all plugins whose manifest's `type` is one that the application
     /// [registered](Settings::plugin_type) for `I`, by name; each is started as
     /// [`client`](Self::client) does it.
@@ -566,6 +577,7 @@ impl Member {
         let rules = settings.supervision_of(plugin.name());
         let router = Router::for_plugin(plugin.name());
         router.mark_safe(rules.safe_methods.clone());
+        router.observe(settings.counts().calls_to(plugin.name()));
         let start_limit = rules.deadlines.start;
         let held = Held::by(&plugin);
         let worker = Worker {

@@ -19,7 +19,8 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use outrigger::{
-    DigestCache, Files, Manifest, Permissions, Policy, Registry, Settings, Supervision, Transport,
+    DigestCache, Files, Manifest, Metrics, Permissions, Policy, Registry, Settings, Supervision,
+    Transport,
 };
 use outrigger_host::gob::Gob;
 use outrigger_host::netrpc::{CallError, Client};
@@ -102,6 +103,7 @@ async fn serve(program: &Path) -> Result<()> {
         mtls: None,
         netrpc: None,
         direct: None,
+        uncounted: None,
         granted: Vec::new(),
         installed: None,
     };
@@ -144,6 +146,8 @@ struct Session {
     netrpc: Option<RunningPlugin>,
     /// What direct calls took that were made between the routed ones, in microseconds.
     direct: Option<f64>,
+    /// What calls took that were not counted, between those that were.
+    uncounted: Option<f64>,
     /// Directories with one file each, removed at the end.
     granted: Vec<PathBuf>,
     /// A folder of many plugins.
@@ -249,6 +253,11 @@ impl Session {
             "grpc.stream.up" => (up(self.client(false).await?, work).await?, "GB/s"),
             "routed.unary.p50" => (self.routed(work).await?, "us"),
             "direct.unary.p50" => (self.direct.context("routed.unary.p50 comes first")?, "us"),
+            "metrics.overhead" => (self.counted(work).await?, "us"),
+            "uncounted.unary.p50" => (
+                self.uncounted.context("metrics.overhead comes first")?,
+                "us",
+            ),
             "reload.gap" => (self.gap(work, true).await?, "ms"),
             "floor.reload.gap" => (self.gap(work, false).await?, "ms"),
             "grpc.start" => (self.start(false, work).await?, "ms"),
@@ -295,25 +304,29 @@ impl Session {
     async fn routed(&mut self, work: &Work) -> Result<f64> {
         let router = Router::new();
         router.switch(self.plugin(false).await?.connection().clone());
-        let mut clients = [
+        let clients = [
             BenchClient::new(router.channel()),
             self.client(false).await?,
         ];
-        let payload = payload(work);
-        let mut times = [const { Vec::new() }; 2];
-        for call in 0..work.warmup + work.calls * 4 {
-            // Neither always comes first.
-            for turn in [call % 2, 1 - call % 2] {
-                let begun = Instant::now();
-                clients[turn].echo(payload.clone()).await?;
-                if call >= work.warmup {
-                    times[turn].push(begun.elapsed().as_secs_f64() * 1e6);
-                }
-            }
-        }
-        let [routed, direct] = times.map(|times| percentile(times, 0.5));
+        let [routed, direct] = by_turns(clients, work).await?;
         self.direct = Some(direct);
         Ok(routed)
+    }
+
+    /// Calls that are counted, and such that are not, by turns.
+    async fn counted(&mut self, work: &Work) -> Result<f64> {
+        let connection = self.plugin(false).await?.connection().clone();
+        let routers = [Router::new(), Router::new()];
+        for router in &routers {
+            router.switch(connection.clone());
+        }
+        routers[0].observe(Metrics::new().calls_to("bench"));
+        let clients = routers
+            .each_ref()
+            .map(|router| BenchClient::new(router.channel()));
+        let [counted, uncounted] = by_turns(clients, work).await?;
+        self.uncounted = Some(uncounted);
+        Ok(counted)
     }
 
     /// A folder with a thousand plugins, whose digests are known by now.
@@ -564,6 +577,24 @@ fn percentile(mut values: Vec<f64>, rank: f64) -> f64 {
         .get((last as f64 * rank).round() as usize)
         .copied()
         .unwrap_or(f64::NAN)
+}
+
+/// How long calls took in the middle over each of two clients, which take turns, so
+/// that both see the same machine; in microseconds.
+async fn by_turns(mut clients: [BenchClient<Channel>; 2], work: &Work) -> Result<[f64; 2]> {
+    let payload = payload(work);
+    let mut times = [const { Vec::new() }; 2];
+    for call in 0..work.warmup + work.calls * 4 {
+        // Neither always comes first.
+        for turn in [call % 2, 1 - call % 2] {
+            let begun = Instant::now();
+            clients[turn].echo(payload.clone()).await?;
+            if call >= work.warmup {
+                times[turn].push(begun.elapsed().as_secs_f64() * 1e6);
+            }
+        }
+    }
+    Ok(times.map(|times| percentile(times, 0.5)))
 }
 
 async fn unary(mut client: BenchClient<Channel>, work: &Work, rank: f64) -> Result<f64> {
