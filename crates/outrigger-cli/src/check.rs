@@ -123,7 +123,7 @@ fn check_manifest(
         (Ok(_), Ok(policy)) => policy,
         (Err(manifest), Err(policy)) => {
             return Err(Failure {
-                message: format!("{}, and {}", manifest.message, policy.message),
+                message: format!("{}, and {}", manifest.message, policy.message).into(),
                 ..manifest
             });
         }

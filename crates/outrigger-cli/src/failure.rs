@@ -29,7 +29,7 @@ pub(crate) struct Failure {
     #[serde(skip)]
     pub(crate) exit: Exit,
     pub(crate) code: Cow<'static, str>,
-    pub(crate) message: String,
+    pub(crate) message: Box<str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) causes: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -47,7 +47,7 @@ impl Failure {
         Self {
             exit,
             code: code.into(),
-            message: message.into(),
+            message: message.into().into_boxed_str(),
             causes: Vec::new(),
             notes: Vec::new(),
             help: Vec::new(),

@@ -300,7 +300,8 @@ impl<'a> Caller<'a> {
             // Its last words follow; the status has only the last line of them.
             let name = status::name(status.code());
             let (code, end) = (status.code() as i32, &exited.report.status);
-            let message = format!("`{method}` failed with {name} ({code}): the plugin {end}");
+            let message =
+                format!("`{method}` failed with {name} ({code}): the plugin {end}").into();
             let failure = self.session.last_words(Failure { message, ..failure });
             return self.unintroduced(failure, method, true);
         }

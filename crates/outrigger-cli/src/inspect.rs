@@ -476,7 +476,7 @@ async fn reflect(channel: &Channel) -> (Reflection, Vec<ListedService>) {
             (
                 Reflection {
                     version: None,
-                    error: Some(failure.message),
+                    error: Some(failure.message.into()),
                     undescribed: Vec::new(),
                     not_served,
                 },

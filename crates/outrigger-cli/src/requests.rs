@@ -240,11 +240,11 @@ mod tests {
         let failure = read("{\"srevice\": 1}", &check).1.expect("a failure");
         assert_eq!(failure.exit, Exit::Usage);
         assert_eq!(
-            failure.message,
+            &*failure.message,
             "request message 1 is no `grpc.health.v1.HealthCheckRequest`"
         );
         assert_eq!(failure.help, ["its fields are `service: string`"]);
         let failure = read("{\"service\": ", &check).1.expect("a failure");
-        assert_eq!(failure.message, "request message 1 is not JSON");
+        assert_eq!(&*failure.message, "request message 1 is not JSON");
     }
 }

@@ -335,7 +335,7 @@ mod tests {
         let method = "a.B/C".parse().expect("a name");
         let failure = report(vec![any("my.Type", vec![])]).failure(&method);
         assert_eq!(
-            failure.message,
+            &*failure.message,
             "`a.B/C` failed with NOT_FOUND (5): \"gone\""
         );
         assert_eq!(failure.notes.len(), 1);

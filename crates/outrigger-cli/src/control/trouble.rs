@@ -35,7 +35,7 @@ pub(crate) fn status(code: Code, failure: &Failure) -> Status {
         metadata,
     };
     let details = info.encode_with(code as i32, &failure.message);
-    Status::with_details(code, failure.message.clone(), details.into())
+    Status::with_details(code, &*failure.message, details.into())
 }
 
 /// The status that stands for what is wrong with a plugin.

@@ -71,7 +71,7 @@ impl Calls {
         let observe = |series: &Series| {
             series.observe(seconds, exemplar(), sampled.map(|_| SystemTime::now()));
         };
-        if is_label(call) && self.record_named(call, &observe) {
+        if is_label(call) && self.record_named(call, observe) {
             return;
         }
         if let Some(series) = self.others.series(call.code, || true) {
