@@ -74,7 +74,16 @@ impl Place {
         }
         private(parent)?;
         let lock = self.lock(folder)?;
-        let served = Lock::directory(folder, folder)?;
+        // Whatever socket a run has, it is the only one of this user in the folder.
+        let usual = Self::of(folder);
+        let usual = match usual == *self {
+            true => None,
+            false => {
+                private(usual.socket.parent().unwrap_or(Path::new("/")))?;
+                let lock = usual.lock(folder)?;
+                Some((usual, lock))
+            }
+        };
         for left in self.left_behind(parent) {
             // What cannot be removed is in the way of nobody but a socket of that name.
             let _ = std::fs::remove_file(left);
@@ -82,7 +91,7 @@ impl Place {
         Ok(Taken {
             place: self.clone(),
             _lock: lock,
-            _served: served,
+            usual,
         })
     }
 
@@ -175,7 +184,8 @@ const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 pub(crate) struct Taken {
     place: Place,
     _lock: Lock,
-    _served: Lock,
+    /// The usual place of the folder, where that is another one.
+    usual: Option<(Place, Lock)>,
 }
 
 impl Taken {
@@ -190,12 +200,13 @@ impl Drop for Taken {
         for left in self.place.left_behind(parent) {
             let _ = std::fs::remove_file(left);
         }
-        // While the lock is held: whoever waits for it looks whether it is still this file.
-        let _ = std::fs::remove_file(self.place.lock_file());
-        // Of no use, and left where somebody else's run has its socket.
-        if parent == directory() {
-            let _ = std::fs::remove_dir(parent);
+        // While the locks are held: whoever waits for one looks whether it is still this file.
+        let places = std::iter::once(&self.place);
+        for place in places.chain(self.usual.iter().map(|(usual, _)| usual)) {
+            let _ = std::fs::remove_file(place.lock_file());
         }
+        // Nothing happens where another run has its socket.
+        let _ = std::fs::remove_dir(directory());
     }
 }
 
@@ -234,32 +245,6 @@ impl Lock {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// The lock on the folder itself: whatever socket a run has, it is the only one there.
-    fn directory(path: &Path, folder: &Path) -> Result<Self, Failure> {
-        let file = File::open(path).map_err(|error| failed(path, &error))?;
-        match Self::take(&file) {
-            Ok(Some(held)) => Ok(held),
-            Ok(None) => Err(served(folder, holder_of(&file))),
-            Err(error) => Err(failed(path, &error)),
-        }
-    }
-}
-
-/// The process that has a lock, as the kernel lists it.
-fn holder_of(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let (major, minor) = (
-        rustix::fs::major(metadata.dev()),
-        rustix::fs::minor(metadata.dev()),
-    );
-    let wanted = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let pid = words.nth(4)?.parse().ok()?;
-        (words.next()? == wanted).then_some(pid)
-    })
 }
 
 fn served(folder: &Path, pid: Option<u32>) -> Failure {
