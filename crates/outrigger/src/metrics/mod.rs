@@ -27,8 +27,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// What a host counts of its plugins: their calls, states, starts and processes, and
 /// what was decided for them. Clones share it.
 ///
-/// It is kept whether anybody reads it or not, and costs each call less than a
-/// microsecond. Nothing of it is shown to anybody before [`serve`](Self::serve).
+/// It is kept whether anybody reads it or not. Nothing of it is shown to anybody before [`serve`](Self::serve).
 ///
 /// # Examples
 /// ```
