@@ -135,7 +135,8 @@ impl Settings {
     /// file says what was approved, and how a [`Host`](crate::Host) watches over them.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreadable`] and [`ErrorKind::Invalid`] for the policy's file.
+    /// [`RegistryErrorKind::Unreadable`](crate::RegistryErrorKind::Unreadable) and
+    /// [`RegistryErrorKind::Invalid`](crate::RegistryErrorKind::Invalid) for the policy's file.
     ///
     /// # Examples
     /// ```

@@ -240,7 +240,7 @@ impl Host {
     ///
     /// # Errors
     /// Why it could not be started. If that [may pass](Error::may_pass), it is
-    /// tried again meanwhile, as its [`Supervision`] says.
+    /// tried again meanwhile, as its [`Supervision`](crate::Supervision) says.
     ///
     /// # Cancel safety
     /// The start goes on when the future is dropped.
@@ -290,10 +290,10 @@ impl Host {
 
     /// Puts what a plugin's folder holds now in the place of what runs: the new
     /// process is started beside the old one and has to serve, then new calls go to
-    /// it while those of the old one end ([`Supervision::drain`]). The old one
-    /// stays for a while ([`Supervision::rollback_within`]), and serves again if
+    /// it while those of the old one end ([`Supervision::drain`](crate::Supervision::drain)). The old one
+    /// stays for a while ([`Supervision::rollback_within`](crate::Supervision::rollback_within)), and serves again if
     /// the new one fails. While an earlier reload still has two processes, this one
-    /// waits; [`Supervision::reload`] has another way for plugins of which there
+    /// waits; [`Supervision::reload`](crate::Supervision::reload) has another way for plugins of which there
     /// can be only one.
     ///
     /// A plugin that failed or is about to be started again is started with what
