@@ -151,7 +151,7 @@ fn line(record: &proto::AuditRecord) -> String {
     line_of(record, "")
 }
 
-/// [`line`] with the plugin's name, where there are several.
+/// [`line()`] with the plugin's name, where there are several.
 pub(crate) fn named_line(record: &proto::AuditRecord) -> String {
     line_of(record, &format!("{}: ", record.plugin))
 }
