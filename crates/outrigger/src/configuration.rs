@@ -255,6 +255,8 @@ mod tests {
                 "false" => "false",
                 "on-failure" => "always",
                 "overlap" => "replace",
+                "at-once" => "lazily",
+                "lazily" => "at-once",
                 number if number.parse::<u32>().is_ok() => "9",
                 _ => "17s",
             };
