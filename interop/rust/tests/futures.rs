@@ -70,6 +70,8 @@ fn many<I: Interface>(
     send(plugins.of_type::<I>());
     send(plugin.start());
     send(plugins.shutdown(WAIT));
+    let place = outrigger::ExpositionPlace::File("".into());
+    send(plugins.metrics().serve(place));
     send(events.next());
 }
 
