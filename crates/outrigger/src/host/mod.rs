@@ -46,9 +46,9 @@ const COMMANDS: usize = 64;
 /// The plugins of a folder, of which each is started when it is needed, watched
 /// over, and started again when it fails. Clones share them.
 ///
-/// Each plugin has a task of its own, so that what one of them does delays no
-/// other. Dropping the last clone kills all plugins; [`shutdown`](Self::shutdown)
-/// asks them first.
+/// Each plugin has a task of its own, so that what one of them does keeps no other
+/// from being started or called. Dropping the last clone kills all plugins;
+/// [`shutdown`](Self::shutdown) asks them first.
 ///
 /// # Examples
 /// ```no_run

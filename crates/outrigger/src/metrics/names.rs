@@ -27,6 +27,7 @@ pub(super) const TRACE_ID: &str = "trace_id";
 /// The states of a plugin, as [`PluginState`](crate::PluginState) names them.
 pub(super) const STATES: &[&str] = &[
     "installed",
+    "needs-approval",
     "starting",
     "running",
     "degraded",
@@ -34,6 +35,7 @@ pub(super) const STATES: &[&str] = &[
     "stopping",
     "stopped",
     "failed",
+    "broken",
 ];
 
 /// What stands for a method that somebody made up, or that finds no room.

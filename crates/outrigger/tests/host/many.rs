@@ -160,7 +160,7 @@ async fn a_plugin_that_is_started_when_it_is_called_is_not_started_with_the_othe
 
 #[allow(clippy::print_stderr)] // Read by whoever runs it with `--nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_plugins_that_crash_in_a_loop_delay_no_other() {
+async fn a_plugin_goes_on_answering_beside_a_hundred_that_crash_in_a_loop() {
     const BROKEN: usize = 100;
     let stage = Stage::new();
     stage.add("well", "exec $K");
